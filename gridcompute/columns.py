@@ -1,0 +1,153 @@
+"""Values of one chunk in memory: named columns, fixed or ragged, with nulls.
+
+A `Field` says what a column is; `Fixed` and `Ragged` hold the values of one region; a `Block` is a chunk's
+columns together. Arrow and NumPy share the buffers: nothing here copies unless it must.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from gridcompute.space import Region, Space
+
+Array = np.ndarray[Any, Any]
+Kind = Literal["fixed", "string", "list"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a column is.
+
+    Attributes:
+        name: the column's name, unique in its collection.
+        dims: the dimensions it spans, in the space's order.
+        dtype: element type in NumPy's terms (uint8 for strings, the item's type for lists).
+        kind: "fixed" (one element a cell), "string" (UTF-8 bytes a cell) or "list" (elements a cell).
+        nullable: whether cells may be null.
+        attrs: attributes such as units, as sorted pairs of name and JSON text.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: np.dtype[Any]
+    kind: Kind = "fixed"
+    nullable: bool = False
+    attrs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def ragged(self) -> bool:
+        """Whether cells differ in length."""
+        return self.kind != "fixed"
+
+    def renamed(self, name: str) -> Field:
+        """The same field under another name."""
+        return replace(self, name=name)
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """One element a cell: `values` has the region's shape over the field's dims.
+
+    `valid` is a boolean array of the same shape, or None where nothing is null. Values under a null are
+    arbitrary; a digest zeroes them.
+    """
+
+    values: Array
+    valid: Array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return int(self.values.nbytes) + (0 if self.valid is None else int(self.valid.nbytes))
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """A run of elements a cell, cells along one dimension (n of them).
+
+    Attributes:
+        offsets: int64, n + 1 entries, not decreasing; cell i is `values[offsets[i]:offsets[i + 1]]`.
+            `offsets[0]` need not be 0: a slice of a longer column shares its buffers.
+        values: one-dimensional elements.
+        valid: boolean per cell, or None.
+    """
+
+    offsets: Array
+    values: Array
+    valid: Array | None = None
+
+    @property
+    def cells(self) -> int:
+        """Number of cells."""
+        return len(self.offsets) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the cells (not by the buffers they are sliced from)."""
+        items = int(self.offsets[-1] - self.offsets[0]) if len(self.offsets) else 0
+        return int(self.offsets.nbytes) + items * self.values.itemsize + (0 if self.valid is None else self.valid.nbytes)
+
+    def sliced(self, start: int, stop: int) -> Ragged:
+        """Cells start to stop, without a copy."""
+        valid = None if self.valid is None else self.valid[start:stop]
+        return Ragged(self.offsets[start : stop + 1], self.values, valid)
+
+    def taken(self, index: Array) -> Ragged:
+        """The cells at `index` (int64), in that order, copied."""
+        starts, lengths = self.offsets[:-1][index], np.diff(self.offsets)[index]
+        offsets = np.zeros(len(index) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Ragged(offsets, self.values[positions], None if self.valid is None else self.valid[index])
+
+    @classmethod
+    def of(cls, cells: Iterable[bytes | Array | None], dtype: Any = np.uint8) -> Ragged:
+        """Build from separate cells; None is a null."""
+        parts = [None if c is None else np.frombuffer(c, np.uint8) if isinstance(c, bytes) else np.asarray(c, dtype)
+                 for c in cells]
+        offsets = np.zeros(len(parts) + 1, np.int64)
+        np.cumsum([0 if p is None else len(p) for p in parts], out=offsets[1:])
+        full = [p for p in parts if p is not None]
+        values = np.concatenate(full).astype(dtype, copy=False) if full else np.empty(0, dtype)
+        valid = None if len(full) == len(parts) else np.array([p is not None for p in parts], bool)
+        return cls(offsets, values, valid)
+
+
+Column = Fixed | Ragged
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The columns of one region.
+
+    Attributes:
+        region: where it lies in its op's space (block numbers along dimensions of unknown length).
+        columns: values by name; each column's array spans the dims of its field.
+        rows: cells along the first dimension; differs from the region's extent where the length is unknown.
+    """
+
+    region: Region
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    rows: int = 0
+
+    def __getitem__(self, name: str) -> Column:
+        return self.columns[name]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(column.nbytes for column in self.columns.values())
+
+    def renamed(self, names: Mapping[str, str]) -> Block:
+        """The columns named in `names`, under their new names."""
+        return Block(self.region, {new: self.columns[old] for old, new in names.items()}, self.rows)
+
+
+def field_region(space: Space, region: Region, dims: tuple[str, ...]) -> Region:
+    """The part of a region of `space` that a column over `dims` spans."""
+    where = dict(zip(space.names, region.bounds, strict=True))
+    return Region(tuple(where[name] for name in dims))
