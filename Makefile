@@ -1,0 +1,108 @@
+# Everything a clone needs, from nothing but Python 3.11 with its venv module, and make.
+# Paths are relative and tools are started as `python -m`, so that the clone may lie in a path with a space.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two installers in one environment at once would break it.
+.NOTPARALLEL:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV := $(shell command -v uv)
+BIN := .venv/bin/python
+PEERS := .venv-peers/bin/python
+# For `make bench`: which benchmark, and its options.
+NAME ?= overhead
+ARGS ?= --quick
+
+PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --fork-strategy fewest \
+	--custom-compile-command "make pins"
+
+.PHONY: help install demo test lint docs wheels bench peers pins clean
+
+help:
+	@echo "make install   environment in .venv with the pinned dependencies"
+	@echo "make demo      run both real jobs on a local Ray; results in demo/"
+	@echo "make test      run the tests with the coverage gate"
+	@echo "make lint      ruff and mypy"
+	@echo "make docs      build the documentation in site/, dead links are errors"
+	@echo "make wheels    check that every pin has a wheel for each supported Python (asks the package index)"
+	@echo "make bench     python -m benchmarks (NAME=overhead ARGS=--quick)"
+	@echo "make peers     environment in .venv-peers with the systems that benchmarks compare against"
+	@echo "make pins      resolve requirements/*.txt again (needs uv; UPGRADE=1 moves to new versions)"
+	@echo "make clean     remove what the targets above produced, except the environments"
+
+install: .venv/installed
+
+# $(call environment,DIR,REQUIREMENTS): make DIR if need be and install the pins, by uv where there is one.
+ifneq ($(UV),)
+define environment
+test -x $(1)/bin/python || uv venv --quiet --python "$(PYTHON)" $(1)
+uv pip install --quiet --python $(1)/bin/python --require-hashes -r $(2)
+endef
+EDITABLE := uv pip install --quiet --python $(BIN)
+else
+define environment
+test -x $(1)/bin/python || "$(PYTHON)" -m venv $(1)
+$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(1)/bin/python -m ensurepip
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
+endef
+EDITABLE := $(BIN) -m pip install --quiet --disable-pip-version-check
+endif
+
+.venv/pinned: requirements/dev.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit("gridcompute needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"\
+	 if sys.version_info < (3, 11) else 0)'
+	@echo "installing the pinned dependencies with $(if $(UV),uv,pip; this takes a minute or two)"
+	@$(call environment,.venv,requirements/dev.txt)
+	@# Without .pyc files a Ray node is too slow to start and aborts. A few packages ship templates that
+	@# are no valid Python, which makes the exit code useless.
+	@$(BIN) -m compileall -q -q -j 0 .venv/lib || true
+	@touch $@
+
+# The editable install records the clone's place and the entry points, both of which may change.
+.venv/installed: .venv/pinned pyproject.toml
+	@$(EDITABLE) --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install
+	$(BIN) -m gridcompute run climate.trend --output demo/trend.zarr
+	$(BIN) -m gridcompute run genomics.distance --output demo/distance.parquet
+
+test: install
+	$(BIN) -m pytest --cov
+
+lint: install
+	$(BIN) -m ruff check .
+	$(BIN) -m mypy
+
+docs: install
+	$(BIN) -m mkdocs build --quiet --strict
+	$(BIN) tools/check_links.py
+
+wheels: install
+	$(BIN) tools/check_wheels.py requirements/dev.txt 3.11 3.12 3.13
+
+bench: install
+	$(BIN) -m benchmarks $(NAME) $(ARGS)
+
+peers: .venv-peers/pinned
+
+.venv-peers/pinned: requirements/peers.txt
+	@echo "installing the systems to compare with in .venv-peers"
+	@$(call environment,.venv-peers,requirements/peers.txt)
+	@$(PEERS) -m compileall -q -q -j 0 .venv-peers/lib || true
+	@touch $@
+
+# dev.txt leads; the others follow its versions where they share a package.
+pins:
+	@command -v uv >/dev/null || { echo "make pins needs uv on the PATH"; exit 1; }
+	$(PINS) $(if $(UPGRADE),--upgrade) pyproject.toml requirements/dev.in -o requirements/dev.txt
+	$(PINS) $(if $(UPGRADE),--upgrade) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
+	$(PINS) $(if $(UPGRADE),--upgrade) requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
+
+clean:
+	rm -rf demo site build dist *.egg-info .gridcompute .coverage .coverage.* htmlcov
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find gridcompute workloads tests benchmarks tools cluster docs -name __pycache__ -prune -exec rm -rf {} +

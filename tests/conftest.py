@@ -1,0 +1,26 @@
+"""What every test may use: the folder of real data, and Hypothesis' profiles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A property test compiles kernels and touches disks, so the time of one example says nothing.
+_SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("dev", max_examples=50, **_SHARED)
+settings.register_profile("ci", max_examples=100, derandomize=True, print_blob=True, **_SHARED)
+settings.register_profile("thorough", max_examples=2000, **_SHARED)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real data sets: $GRIDCOMPUTE_DATA, else ../shared/data beside the clone; the test skips without it."""
+    named = os.environ.get("GRIDCOMPUTE_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set GRIDCOMPUTE_DATA to a folder that has it")
+    return folder
