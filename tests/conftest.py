@@ -18,7 +18,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder of real data sets: $GRIDCOMPUTE_DATA, else ../shared/data beside the clone; the test skips without it."""
+    """Folder of real data: $GRIDCOMPUTE_DATA, else ../shared/data; without either the test is skipped."""
     named = os.environ.get("GRIDCOMPUTE_DATA")
     folder = Path(named) if named else Path(__file__).resolve().parents[1].parent / "shared" / "data"
     if not folder.is_dir():

@@ -2,8 +2,8 @@
 
 Usage: python tools/check_links.py
 
-A link must lead to a tracked or present file of the repository, and its `#anchor`, if it has one, to a heading of
-that file. Links to other sites are not followed. Exit code 1 and one line per dead link.
+A link must lead to a file of the repository, and its `#anchor`, if it has one, to a heading of that file.
+Links to other sites are not followed. Exit code 1 and one line per dead link.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
-LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)|<(?:img|a)\s[^>]*?(?:src|href)=\"([^\"]+)\"")
+LINK = re.compile(
+    r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)"  # [text](target "title"), ![text](target)
+    r"|<(?:img|a)\s[^>]*?\b(?:src|href)=\"([^\"]+)\""
+)
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 SKIPPED = {".venv", ".venv-peers", "site", "demo", "build", "node_modules", "docs"}
 

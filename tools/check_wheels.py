@@ -36,7 +36,7 @@ def read_pins(path: Path) -> list[Requirement]:
 
 
 def split_by_marker(pins: list[Requirement], python: str) -> tuple[list[str], list[str]]:
-    """Return (wanted, left out) as `name==version`, by the markers as CPython `python` on x86-64 Linux has them."""
+    """Return (wanted, left out) as `name==version`, by the markers of CPython `python` on x86-64 Linux."""
     environment: Environment = default_environment()
     environment.update(
         python_version=python,
@@ -83,9 +83,10 @@ def main(arguments: list[str]) -> int:
             listed = Path(folder) / "pins.in"
             listed.write_text("\n".join(wanted) + "\n", encoding="utf-8")
             done = subprocess.run(index_query(listed, python), capture_output=True, text=True, check=False)
-        failed |= done.returncode != 0
-        print(f"Python {python}: {len(wanted)} pins, {'all have wheels' if done.returncode == 0 else 'NOT all have wheels'}")
-        if done.returncode:
+        missing = done.returncode != 0
+        failed |= missing
+        print(f"Python {python}: {len(wanted)} pins, {'NOT all' if missing else 'all'} have wheels")
+        if missing:
             print(done.stderr.strip())
         for pin in sorted(set(left_out) - elsewhere):
             print(f"  not installed on {python}, by its marker: {pin}")
