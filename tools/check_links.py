@@ -1,4 +1,4 @@
-"""Check the relative links of the Markdown files that the documentation build does not see, README first."""
+"""Check the relative links of the Markdown files that the documentation build does not see, README first.
 
 Usage: python tools/check_links.py
 
