@@ -78,7 +78,7 @@ lint: install
 	$(BIN) -m mypy
 
 docs: install
-	$(BIN) -m mkdocs build --quiet --strict
+	$(BIN) -m mkdocs build --strict  # not --quiet: it hides the warnings from --strict too
 	$(BIN) tools/check_links.py
 
 wheels: install
