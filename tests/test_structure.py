@@ -182,11 +182,11 @@ def form_faults(modules: Mapping[str, Path]) -> list[str]:
     return faults
 
 
-# Written in pieces, for this file is checked as well.
+# Written so that it does not find itself, for this file is checked as well.
 TIED = re.compile(
-    r"pypi\.|pythonhosted|anaconda\.(?:org|com)|" + r"(?:--|extra-)index-url|--find-" + r"links"
+    r"pypi[.]|python[h]osted|anaconda[.](org|com)|docker[.]io|ghcr[.]io|quay[.]io|index[-]url|[-]-find[-]links"
     # /home/ray is where Ray's own container image lives, and means the same everywhere.
-    + r"|(?<![\w.~/}$-])/(?:work|root|home(?!/ray\b))/[\w.]"
+    r"|(?<![\w.~/}$-])/(work|root|home(?!/ray\b))/[\w.]"
 )
 
 
