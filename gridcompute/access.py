@@ -1,0 +1,232 @@
+"""Which input region an output region reads. Frozen values: `inputs` and its inverse `consumers`.
+
+Planning, release order and tokens all follow from these; an op's `compute` may read no more than its access
+says (the worker checks). Regions are boxes, so `consumers` may name more than really read, never less.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from gridcompute.columns import Array
+from gridcompute.space import Region, Space
+
+Boundary = Literal["clip", "periodic", "fill"]
+Bounds = dict[str, tuple[int, int]]
+
+
+class Access(Protocol):
+    """What every access answers; `out` and `into` are the dimensions of the output and of the input."""
+
+    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
+        """Regions of the input that an output region reads.
+
+        Args:
+            region: the output region.
+            out: the output's space.
+            into: the input's whole region.
+            names: the input's dimensions.
+        """
+        ...
+
+    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
+        """The output region that may read a region of the input.
+
+        Args:
+            region: the input region.
+            names: the input's dimensions.
+            out: the output's space.
+            whole: the output's whole region.
+        """
+        ...
+
+
+def _by_name(region: Region, names: tuple[str, ...]) -> Bounds:
+    return dict(zip(names, region.bounds, strict=True))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Dimensions that both have are read position by position, those named here (or only the input has) as a whole.
+
+    Attributes:
+        dims: dimensions read as a whole, with the lengths that the values depend on.
+    """
+
+    dims: tuple[tuple[str, int | None], ...] = ()
+
+    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
+        """See `Access`."""
+        where, whole = _by_name(region, out.names), {name for name, _ in self.dims}
+        return (Region(tuple(where[name] if name in where and name not in whole else full
+                             for name, full in zip(names, into.bounds, strict=True))),)
+
+    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
+        """See `Access`."""
+        where, read = _by_name(region, names), {name for name, _ in self.dims}
+        return Region(tuple(where[name] if name in where and name not in read else full
+                            for name, full in zip(out.names, whole.bounds, strict=True)))
+
+
+Point = Whole()
+"""Each output position reads the same position of its input."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Output position i along `dim` reads input position `start + i * step`; `keep` False drops the dimension."""
+
+    dim: str
+    start: int
+    step: int = 1
+    keep: bool = True
+
+    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
+        """See `Access`."""
+        where = _by_name(region, out.names)
+        lo, hi = where[self.dim] if self.keep else (0, 1)
+        ends = (self.start + lo * self.step, self.start + (hi - 1) * self.step)
+        where[self.dim] = (min(ends), max(ends) + 1) if hi > lo else (0, 0)
+        return (Region(tuple(where[name] for name in names)),)
+
+    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
+        """See `Access`."""
+        where, full = _by_name(region, names), _by_name(whole, out.names)
+        lo, hi = where.pop(self.dim)
+        if self.keep:
+            first, last = (lo - self.start) / self.step, (hi - 1 - self.start) / self.step
+            a, b = max(0, int(np.ceil(min(first, last)))), int(np.floor(max(first, last))) + 1
+            where[self.dim] = (a, max(a, min(b, full[self.dim][1])))
+        elif not lo <= self.start < hi:
+            return Region(tuple((0, 0) for _ in out.names))
+        return Region(tuple(where[name] for name in out.names))
+
+
+@dataclass(frozen=True, eq=False)
+class Take:
+    """Output position i along `dim` reads input position `index[i]` (int64, known when the graph is built)."""
+
+    dim: str
+    index: Array
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What enters the recipe."""
+        return ("take", self.dim, self.index)
+
+    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
+        """See `Access`: the box from the least to the greatest index."""
+        where = _by_name(region, out.names)
+        part = self.index[slice(*where[self.dim])]
+        where[self.dim] = (int(part.min()), int(part.max()) + 1) if len(part) else (0, 0)
+        return (Region(tuple(where[name] for name in names)),)
+
+    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
+        """See `Access`."""
+        where = _by_name(region, names)
+        lo, hi = where[self.dim]
+        hits = np.flatnonzero((self.index >= lo) & (self.index < hi))
+        where[self.dim] = (int(hits[0]), int(hits[-1]) + 1) if len(hits) else (0, 0)
+        return Region(tuple(where[name] for name in out.names))
+
+
+@dataclass(frozen=True)
+class Part:
+    """The input is positions `offset` to `offset + length` of the output along `dim` (a concatenation)."""
+
+    dim: str
+    offset: int
+    length: int
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What enters the recipe: not the place, so that parts before or after may grow."""
+        return ("part", self.dim)
+
+    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
+        """See `Access`: nothing where the region lies outside this part."""
+        where = _by_name(region, out.names)
+        lo, hi = where[self.dim]
+        lo, hi = max(lo - self.offset, 0), min(hi - self.offset, self.length)
+        if hi <= lo:
+            return ()
+        where[self.dim] = (lo, hi)
+        return (Region(tuple(where[name] for name in names)),)
+
+    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
+        """See `Access`."""
+        where = _by_name(region, names)
+        lo, hi = where[self.dim]
+        where[self.dim] = (lo + self.offset, hi + self.offset)
+        return Region(tuple(where[name] for name in out.names))
+
+
+@dataclass(frozen=True)
+class Halo:
+    """Each position reads its neighbours: `dims` gives (dimension, cells before, cells after, length).
+
+    With boundary "periodic" a region at the edge reads several boxes, in the order of their unwrapped positions.
+    """
+
+    dims: tuple[tuple[str, int, int, int], ...]
+    boundary: Boundary = "clip"
+
+    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
+        """See `Access`."""
+        where = _by_name(region, out.names)
+        halo = {name: (before, after) for name, before, after, _ in self.dims}
+        choices = []
+        for name, (_, length) in zip(names, into.bounds, strict=True):
+            lo, hi = where[name]
+            before, after = halo.get(name, (0, 0))
+            if self.boundary == "periodic":
+                choices.append(wrapped(lo - before, hi + after, length))
+            else:
+                choices.append([(max(0, lo - before), min(length, hi + after))])
+        return tuple(Region(bounds) for bounds in itertools.product(*choices))
+
+    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
+        """See `Access`: everything along a dimension at whose edge a periodic boundary wraps."""
+        where = _by_name(region, names)
+        for name, before, after, length in self.dims:
+            lo, hi = where[name][0] - after, where[name][1] + before
+            wraps = self.boundary == "periodic" and (lo < 0 or hi > length)
+            where[name] = (0, length) if wraps else (max(0, lo), min(length, hi))
+        return Region(tuple(where[name] for name in out.names))
+
+
+def wrapped(lo: int, hi: int, length: int) -> list[tuple[int, int]]:
+    """The pieces of lo..hi modulo length, in order."""
+    pieces = []
+    while lo < hi:
+        start = lo % length
+        stop = min(length, start + hi - lo)
+        pieces.append((start, stop))
+        lo += stop - start
+    return pieces
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Output position i along `dim` reads input positions `i * fan` to `(i + 1) * fan`."""
+
+    dim: str
+    fan: int
+
+    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
+        """See `Access`."""
+        where, full = _by_name(region, out.names), _by_name(into, names)
+        lo, hi = where[self.dim]
+        where[self.dim] = (lo * self.fan, min(hi * self.fan, full[self.dim][1]))
+        return (Region(tuple(where[name] for name in names)),)
+
+    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
+        """See `Access`."""
+        where = _by_name(region, names)
+        lo, hi = where[self.dim]
+        where[self.dim] = (lo // self.fan, -(-hi // self.fan))
+        return Region(tuple(where[name] for name in out.names))

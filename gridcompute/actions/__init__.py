@@ -1,0 +1,1 @@
+"""What ops do: one small frozen class each, computing a region of its output from regions of its inputs."""

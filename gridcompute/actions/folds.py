@@ -1,0 +1,341 @@
+"""Reductions: each segment is folded chunk by chunk, in chunk order; segments' states merge in a fixed tree (law 1).
+
+`Reduce` is what the user asks for. Lowering cuts its input, groups the chunks along the reduced dimensions into
+segments, and puts a `Fold` (states of one segment) and as many `Merge` levels as it takes in its place; a single
+segment needs no merge.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gridcompute.access import Tree
+from gridcompute.axes import SPREAD, Axis, Layout, cut
+from gridcompute.columns import Array, Block, Column, Field, Fixed
+from gridcompute.keys import digest
+from gridcompute.op import Action, Op, Read
+from gridcompute.reduction import Reduction
+from gridcompute.space import Region, Space
+
+SEGMENT = "segment"
+GROUP = "group"
+FAN = 16
+"""Segments that one merge takes in."""
+
+STATE_SHARE = 8
+"""A segment's input is at least so many times its state's bytes."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Output position s along "segment" reads chunks `s * run` to `(s + 1) * run` over the reduced dimensions.
+
+    Attributes:
+        dims: reduced dimensions with their cut axes, in the input's order.
+        run: chunks a segment.
+    """
+
+    dims: tuple[tuple[str, Axis], ...]
+    run: int
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What enters the recipe: the scheme, with all lengths that the result depends on."""
+        return ("segments", tuple((name, axis.length, axis.extent, len(axis.parts), axis.blocks) for name, axis in self.dims),
+                self.run)
+
+    @property
+    def layout(self) -> Layout:
+        """The reduced dimensions as a layout of their own."""
+        return Layout(self.dims)
+
+    @property
+    def count(self) -> int:
+        """Number of segments."""
+        return -(-self.layout.chunks // self.run)
+
+    def chunks(self, segment: int) -> Iterator[Region]:
+        """Regions of a segment over the reduced dimensions, in order."""
+        layout = self.layout
+        for chunk in range(segment * self.run, min((segment + 1) * self.run, layout.chunks)):
+            yield layout.region(chunk)
+
+    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
+        """See `Access`: one box a chunk."""
+        where = dict(zip(out.names, region.bounds, strict=True))
+        full = dict(zip(names, into.bounds, strict=True))
+        lo, hi = where[SEGMENT]
+        boxes = []
+        for part in itertools.chain.from_iterable(self.chunks(s) for s in range(lo, hi)):
+            at = dict(zip((name for name, _ in self.dims), part.bounds, strict=True))
+            boxes.append(Region(tuple(at.get(name) or where.get(name) or full[name] for name in names)))
+        return tuple(boxes)
+
+    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
+        """See `Access`."""
+        at = dict(zip(names, region.bounds, strict=True))
+        chunks = list(self.layout.covering(Region(tuple(at[name] for name, _ in self.dims))))
+        segments = (chunks[0] // self.run, chunks[-1] // self.run + 1) if chunks else (0, 0)
+        full = dict(zip(out.names, whole.bounds, strict=True))
+        return Region(tuple(segments if name == SEGMENT else at.get(name, full[name]) for name in out.names))
+
+
+@dataclass(frozen=True, eq=False)
+class Reduce(Action):
+    """A column reduced over dimensions, into groups where `codes` says so.
+
+    Attributes:
+        reduction: what is computed.
+        column: of the input.
+        dims: reduced dimensions, in the input's order.
+        names: output columns.
+        group: dimension of the groups and their number, or None.
+        codes: group of each position along the one reduced dimension `dims[0]`, -1 for none.
+    """
+
+    reduction: Reduction
+    column: str
+    dims: tuple[str, ...]
+    names: tuple[str, ...]
+    group: tuple[str, int] | None = None
+    codes: Array | None = None
+    positional: ClassVar[bool] = False  # type: ignore[assignment]
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return (self.reduction.key, self.column, self.dims, self.names, self.group, self.codes)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `Action`."""
+        return {f"reduction {self.reduction.name}": digest(self.reduction.key),
+                "grouping": digest((self.column, self.dims, self.group, self.codes))}
+
+    @property
+    def label(self) -> str:
+        """See `Action`."""
+        return self.reduction.name
+
+
+def _state_fields(reduce: Reduce, field: Field, kept: tuple[str, ...]) -> tuple[Space, tuple[Field, ...]]:
+    states = reduce.reduction.state_fields(field.dtype)
+    sizes = tuple((f"state_{name}", size) for name, _, size in states)
+    fields = tuple(Field(f"state_{name}", (SEGMENT, GROUP, *kept, f"state_{name}"), dtype) for name, dtype, _ in states)
+    return Space(sizes), fields
+
+
+@dataclass(frozen=True, eq=False)
+class Fold(Action):
+    """States of a segment; its results where it is the only one (`last`)."""
+
+    reduce: Reduce
+    segments: Segments
+    kept: tuple[str, ...]
+    last: bool
+    durable: ClassVar[bool] = True
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return (self.reduce.key, self.segments, self.last)
+
+    @property
+    def label(self) -> str:
+        """See `Action`."""
+        return self.reduce.label
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `Action`."""
+        return self.reduce.parts
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        reduce, source = self.reduce, op.inputs[0]
+        field = source.field(reduce.column)
+        where = dict(zip(op.space.names, region.bounds, strict=True))
+        shape = tuple(where[name][1] - where[name][0] for name in self.kept)
+        groups = reduce.group[1] if reduce.group else 1
+        fold = reduce.reduction.compiled(field.dtype)
+        origin = self._origin(region)
+        states = fold.empty(math.prod(shape), groups, origin=origin)
+        axes = [field.dims.index(name) for name in reduce.dims]
+        for box in op.reads(0, region):
+            column = read(0, box)[reduce.column]
+            assert isinstance(column, Fixed)
+            codes = None
+            if reduce.codes is not None:
+                lo, hi = box.bounds[source.space.names.index(reduce.dims[0])]
+                codes = reduce.codes[lo:hi]
+            fold.fold(states, column.values, axes, valid=column.valid, codes=codes)
+        return _packed(self, op, region, fold.close(states), shape)
+
+    def _origin(self, region: Region) -> int:
+        """Positions before the segment (along unknown dimensions: 0)."""
+        first = region.start[0] * self.segments.run
+        if any(axis.blocks for _, axis in self.segments.dims):
+            return 0
+        return sum(self.segments.layout.region(chunk).cells for chunk in range(first)) if first else 0
+
+
+def _packed(action: Fold | Merge, op: Op, region: Region, states: list[Array], shape: tuple[int, ...]) -> Block:
+    reduce = action.reduce
+    groups = reduce.group[1] if reduce.group else 1
+    columns: dict[str, Column] = {}
+    if not action.last:
+        for field, array in zip(op.fields, states, strict=True):
+            columns[field.name] = Fixed(array.reshape((1, groups, *shape, array.shape[1])))
+        return Block(region, columns, 1)
+    column_dtype = action.dtype if isinstance(action, Merge) else op.inputs[0].field(reduce.column).dtype
+    lead = (groups, *shape) if reduce.group else shape
+    for field, result in zip(op.fields, reduce.reduction.compiled(column_dtype).finish(states), strict=True):
+        full = (1, *lead, *result.values.shape[1:])
+        columns[field.name] = Fixed(result.values.reshape(full),
+                                    None if result.valid is None else result.valid.reshape(full))
+    return Block(region, columns, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Merge(Action):
+    """States of up to `FAN` segments merged in order; the results where nothing is left to merge (`last`)."""
+
+    reduce: Reduce
+    dtype: np.dtype[Any]
+    kept: tuple[str, ...]
+    last: bool
+    durable: ClassVar[bool] = True
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return (self.reduce.key, self.dtype, self.last, FAN)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `Action`."""
+        return self.reduce.parts
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        fold, source = self.reduce.reduction.compiled(self.dtype), op.inputs[0]
+        wanted = op.reads(0, region)[0]
+        merged: list[Array] | None = None
+        shape: tuple[int, ...] = ()
+        for segment in range(*wanted.bounds[0]):
+            block = read(0, Region(((segment, segment + 1), *wanted.bounds[1:])))
+            arrays = []
+            for field in source.fields:
+                column = block[field.name]
+                assert isinstance(column, Fixed)
+                shape = column.values.shape[2:-1]
+                arrays.append(column.values.reshape(-1, column.values.shape[-1]))
+            merged = arrays if merged is None else fold.merge(merged, arrays)
+        assert merged is not None
+        return _packed(self, op, region, merged, shape)
+
+
+@dataclass(frozen=True)
+class Final(Action):
+    """The results without the segment dimension, of which one is left."""
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return "final"
+
+    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
+        """See `Action`."""
+        return {name: axis for name, axis in inputs[0].axes if name != SEGMENT}
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        block = read(0, Region(((0, 1), *region.bounds)))
+        columns: dict[str, Column] = {}
+        for field in op.fields:
+            column = block[field.name]
+            assert isinstance(column, Fixed)
+            columns[field.name] = Fixed(column.values[0], None if column.valid is None else column.valid[0])
+        return Block(region, columns, region.shape[0] if region.bounds else 1)
+
+
+@dataclass(frozen=True)
+class Single:
+    """Reads segment 0 of the input, other dimensions position by position."""
+
+    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
+        """See `Access`."""
+        return (Region(((0, 1), *region.bounds)),)
+
+    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
+        """See `Access`."""
+        return Region(region.bounds[1:])
+
+
+def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: float, stored_bytes: int,
+                  ) -> list[tuple[Op, Layout]]:
+    """A reduction over the axes of its lowered input: the fold, its merges and the result, each with its layout.
+
+    Args:
+        op: the reduction as the user asked for it.
+        source: the input, lowered.
+        axes: the input's axes, not yet cut.
+        cell_bytes: bytes read for one of its cells.
+        stored_bytes: decoded bytes of a stored chunk.
+    """
+    reduce = op.action
+    assert isinstance(reduce, Reduce)
+    field = source.field(reduce.column)
+    layout = cut(axes, cell_bytes=cell_bytes, stored_bytes=stored_bytes)
+    kept = tuple(name for name in field.dims if name not in reduce.dims)
+    segments = _segments(reduce, field, layout, kept, cell_bytes)
+    groups = reduce.group or (GROUP, 1)
+    kept_axes = {name: layout[name] for name in kept}
+    states, state_fields = _state_fields(reduce, field, kept)
+    inner = {name: Axis((size or 1,), extent=size or 1) for name, size in states.dims}
+
+    def result(name: str, axis: Axis) -> tuple[Layout, tuple[Field, ...]]:
+        lead = {groups[0]: Axis((groups[1],), extent=max(groups[1], 1))} if reduce.group else {}
+        extra = {dim: Axis((length or 0,), extent=max(length or 1, 1))
+                 for dim, length in op.space.dims if dim not in kept and dim not in lead}
+        full = Layout.of({name: axis, **lead, **kept_axes, **extra})
+        return full, tuple(replace(f, dims=(SEGMENT, *f.dims)) for f in op.fields)
+
+    def made(action: Action, access: Any, before: Op, last: bool, count: int) -> tuple[Op, Layout]:
+        axis = Axis((count,), extent=1)
+        if last:
+            shape, fields = result(SEGMENT, axis)
+        else:
+            shape = Layout.of({SEGMENT: axis, GROUP: Axis((groups[1],), extent=max(groups[1], 1)), **kept_axes, **inner})
+            fields = state_fields
+        return Op(action, (before,), (access,), shape.space, fields, op.name, shape.whole), shape
+
+    steps = [made(Fold(reduce, segments, kept, segments.count <= 1), segments, source, segments.count <= 1,
+                  max(segments.count, 1))]
+    count = segments.count
+    while count > 1:
+        count = -(-count // FAN)
+        steps.append(made(Merge(reduce, field.dtype, kept, count == 1), Tree(SEGMENT, FAN), steps[-1][0], count == 1, count))
+    last, shape = steps[-1]
+    out = Layout(tuple(item for item in shape.axes if item[0] != SEGMENT))
+    steps.append((Op(Final(), (last,), (Single(),), out.space, op.fields, op.name, out.whole), out))
+    return steps
+
+
+def _segments(reduce: Reduce, field: Field, layout: Layout, kept: tuple[str, ...], cell_bytes: float) -> Segments:
+    """Chunks per segment: enough input for its state, and few enough segments that merging them is cheap."""
+    dims = tuple((name, layout[name]) for name in reduce.dims)
+    chunks = Layout(dims).chunks
+    extents = math.prod(layout[name].extent for name in layout.space.names)
+    kept_cells = math.prod(layout[name].extent for name in kept)
+    groups = reduce.group[1] if reduce.group else 1
+    state = reduce.reduction.state_bytes(field.dtype) * groups * kept_cells
+    boxes = math.prod(layout[name].chunks for name in kept)
+    run = max(1, -(-STATE_SHARE * state // max(int(extents * cell_bytes), 1)), -(-chunks * boxes // SPREAD))
+    return Segments(dims, max(1, min(run, max(chunks, 1))))

@@ -1,0 +1,76 @@
+"""Where a graph begins: data from outside, read by region or taken in block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gridcompute.axes import Axis, Layout
+from gridcompute.columns import Block
+from gridcompute.op import Action, Op, Read
+from gridcompute.sources.base import IngestSource, Source
+from gridcompute.space import Region
+
+
+@dataclass(frozen=True, eq=False)
+class Load(Action):
+    """Columns that a source reads region by region; never stored again."""
+
+    source: Source
+
+    @property
+    def label(self) -> str:
+        """See `Action`."""
+        return "load"
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return self.source.key
+
+    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
+        """See `Action`: with the extents of the stored chunks."""
+        stored, parts = dict(self.source.stored), dict(getattr(self.source, "parts", ()))
+        return {name: Axis(parts.get(name, (length or 0,)), multiple=max(1, stored.get(name, 1)))
+                for name, length in op.space.dims}
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        return self.source.read(region, tuple(f.name for f in op.fields))
+
+
+PART = "part"
+"""Dimension of an ingest stage: one position a file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ingest(Action):
+    """Files that only reading tells the length of: each is read once, front to back, and committed block by block.
+
+    Planned as a stage of its own over the dimension "part"; a part's own shard lists its blocks, so a part is
+    done exactly when all its blocks are.
+    """
+
+    durable: ClassVar[bool] = True
+    makes_rows: ClassVar[bool] = True
+
+    source: IngestSource
+
+    @property
+    def label(self) -> str:
+        """See `Action`."""
+        return "ingest"
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return self.source.key
+
+    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
+        """See `Action`: one chunk a file, under the name of the dimension that is being counted."""
+        return {op.space.names[0]: Axis((len(self.source.parts),), extent=1, blocks=True)}
+
+    def blocks(self, part: int) -> Iterator[Block]:
+        """The blocks of one file, in order."""
+        return self.source.blocks(self.source.parts[part])

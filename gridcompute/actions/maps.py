@@ -1,0 +1,179 @@
+"""Cell by cell: a kernel over one or several columns, and elementwise arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gridcompute.axes import SPREAD, Axis, Layout
+from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged, field_region
+from gridcompute.compiled import run_cells
+from gridcompute.kernel import Kernel
+from gridcompute.keys import digest
+from gridcompute.op import Action, Op, Read
+from gridcompute.space import Region
+
+Place = tuple[int, str]
+"""An input's number and the name of one of its columns."""
+
+
+def spread(column: Column, field: Field, loop: tuple[str, ...], shape: tuple[int, ...], core: tuple[str, ...]) -> Column:
+    """A column as a kernel wants it: loop dimensions first (missing ones repeated), core dimensions last, contiguous."""
+    if isinstance(column, Ragged):
+        return column
+    order = [field.dims.index(name) for name in loop if name in field.dims] + [field.dims.index(n) for n in core]
+    index = tuple(slice(None) if name in field.dims else None for name in loop) + (slice(None),) * len(core)
+
+    def arranged(array: Array) -> Array:
+        lined = array.transpose(order)[index]
+        return np.ascontiguousarray(np.broadcast_to(lined, shape + lined.shape[len(loop):]))
+
+    return Fixed(arranged(column.values), None if column.valid is None else arranged(column.valid))
+
+
+@dataclass(frozen=True, eq=False)
+class Map(Action):
+    """A kernel over cells.
+
+    Attributes:
+        kernel: what is computed for one cell.
+        columns: where each of the signature's inputs comes from.
+        core: core dimensions of each input that are dimensions of its space (a ragged cell's own extent isn't one).
+        loop: dimensions that the kernel is run over.
+        params: further arguments by name.
+        dtypes: of the outputs.
+        seed: of `rng`.
+        name: the op's declared name, part of `rng`'s key.
+    """
+
+    heavy: ClassVar[bool] = True
+
+    kernel: Kernel
+    columns: tuple[Place, ...]
+    core: tuple[tuple[str, ...], ...]
+    loop: tuple[str, ...]
+    params: tuple[tuple[str, Any], ...] = ()
+    dtypes: tuple[np.dtype[Any], ...] = ()
+    seed: int = 0
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """See `Action`."""
+        return "map"
+
+    @property
+    def key(self) -> object:
+        """See `Action`: the seed and the name only where the kernel draws numbers."""
+        drawn = (self.seed, self.name) if "rng" in self.kernel.specials else ()
+        return (self.kernel.key, self.columns, self.core, self.loop, dict(self.params), list(self.dtypes), drawn)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `Action`."""
+        extra = {f"parameter {name}": digest(value) for name, value in self.params}
+        if "rng" in self.kernel.specials:
+            extra["seed"] = digest(self.seed)
+        return {**self.kernel.parts, **extra, "columns": digest((self.columns, self.core, list(self.dtypes)))}
+
+    @property
+    def positional(self) -> bool:
+        """See `Action`."""
+        return "rng" in self.kernel.specials or "cell" in self.kernel.specials
+
+    @property
+    def aligned(self) -> bool:
+        """See `Action`: what sees a chunk's columns at once may depend on where the chunk ends."""
+        return self.kernel.mode != "cell"
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """See `Action`: output core dimensions come out complete."""
+        return frozenset(name for dims in self.kernel.signature.outputs for name in dims)
+
+    @property
+    def parallel(self) -> int:
+        """See `Action`."""
+        return self.kernel.parallel or SPREAD
+
+    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
+        """See `Action`: output core dimensions are new, or those of the inputs in one piece."""
+        axes = super().axes(op, inputs)
+        return {name: axis.regular if name in self.whole else axis for name, axis in axes.items()}
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        blocks = [read(i, op.reads(i, region)[0]) for i in range(len(op.inputs))]
+        shape = list(field_region(op.space, region, self.loop).shape)
+        for axis, name in enumerate(self.loop):
+            if op.space[name] is None:
+                shape[axis] = next(b.rows for b, source in zip(blocks, op.inputs, strict=True) if name in source.space)
+        inputs = [spread(blocks[i][name], op.inputs[i].field(name), self.loop, tuple(shape), core)
+                  for (i, name), core in zip(self.columns, self.core, strict=True)]
+        origin = field_region(op.space, region, self.loop).start
+        lengths = tuple(n if n is not None else 0 for n in op.space.only(*self.loop).shape)
+        results = run_cells(self.kernel, inputs, dict(self.params), outputs=list(self.dtypes), shape=tuple(shape),
+                            origin=origin, space_shape=lengths, seed=self.seed, rng_name=self.name)
+        named = {f.name: result for f, result in zip(op.fields, results, strict=True)}
+        return Block(region, named, shape[0] if shape else 1)
+
+
+UFUNCS = ("add", "subtract", "multiply", "true_divide", "floor_divide", "remainder", "power", "negative", "absolute",
+          "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or",
+          "logical_not", "isnan")
+"""NumPy functions that elementwise arithmetic may name; each gives the same bits wherever a cell lies in a chunk."""
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise(Action):
+    """A NumPy ufunc over columns and scalars; a null in gives a null out.
+
+    Attributes:
+        ufunc: one of `UFUNCS`.
+        operands: columns, or plain numbers.
+    """
+
+    ufunc: str
+    operands: tuple[Place | float | int | bool, ...]
+
+    @property
+    def label(self) -> str:
+        """See `Action`."""
+        return self.ufunc
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return (self.ufunc, self.operands)
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        out = op.fields[0]
+        places = {o[0] for o in self.operands if isinstance(o, tuple)}
+        blocks = {i: read(i, op.reads(i, region)[0]) for i in places}
+        rows = next(iter(blocks.values())).rows
+        arguments: list[Any] = []
+        valid: Array | None = None
+        for operand in self.operands:
+            if not isinstance(operand, tuple):
+                arguments.append(operand)
+                continue
+            i, name = operand
+            column, source = blocks[i][name], op.inputs[i].field(name)
+            assert isinstance(column, Fixed)
+            order = [source.dims.index(dim) for dim in out.dims if dim in source.dims]
+            index = tuple(slice(None) if dim in source.dims else None for dim in out.dims)
+            arguments.append(column.values.transpose(order)[index])
+            if column.valid is not None:
+                mask = column.valid.transpose(order)[index]
+                valid = mask if valid is None else valid & mask
+        with np.errstate(all="ignore"):
+            values = np.asarray(getattr(np, self.ufunc)(*arguments)).astype(out.dtype, copy=False)
+        shape = np.broadcast_shapes(values.shape, *([] if valid is None else [valid.shape]))
+        mask = None if valid is None else np.ascontiguousarray(np.broadcast_to(valid, shape))
+        return Block(region, {out.name: Fixed(np.ascontiguousarray(np.broadcast_to(values, shape)), mask)}, rows)
+
+

@@ -1,0 +1,161 @@
+"""Choosing and joining positions: slices, single positions, index lists, concatenation. No values change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from gridcompute import access
+from gridcompute.axes import Axis, Layout
+from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged
+from gridcompute.op import Action, Op, Read
+from gridcompute.space import Region
+
+
+def picked(column: Column, field: Field, dim: str, index: Array | slice | int) -> Column:
+    """A column restricted along one dimension; an int drops the dimension."""
+    if dim not in field.dims:
+        return column
+    if isinstance(column, Ragged):
+        if isinstance(index, slice):
+            index = np.arange(*index.indices(column.cells))
+        return column.taken(np.atleast_1d(np.asarray(index, np.int64)))
+    where = tuple(index if name == dim else slice(None) for name in field.dims)
+    return Fixed(column.values[where], None if column.valid is None else column.valid[where])
+
+
+def joined(columns: list[Column], axis: int) -> Column:
+    """Columns one after the other along an axis."""
+    if len(columns) == 1:
+        return columns[0]
+    if isinstance(columns[0], Ragged):
+        ragged = [c for c in columns if isinstance(c, Ragged)]
+        lengths = np.concatenate([np.diff(c.offsets) for c in ragged])
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        values = np.concatenate([c.values[c.offsets[0]:c.offsets[-1]] for c in ragged])
+        return Ragged(offsets, values, _joined_masks([c.valid for c in ragged], [(c.cells,) for c in ragged], 0))
+    fixed = [c for c in columns if isinstance(c, Fixed)]
+    return Fixed(np.concatenate([c.values for c in fixed], axis),
+                 _joined_masks([c.valid for c in fixed], [c.values.shape for c in fixed], axis))
+
+
+def _joined_masks(masks: list[Array | None], shapes: list[tuple[int, ...]], axis: int) -> Array | None:
+    if all(mask is None for mask in masks):
+        return None
+    return np.concatenate([np.ones(shape, bool) if mask is None else mask
+                           for mask, shape in zip(masks, shapes, strict=True)], axis)
+
+
+def joined_blocks(blocks: list[Block], fields: tuple[Field, ...], dim: str, region: Region) -> Block:
+    """Blocks one after the other along a dimension."""
+    if len(blocks) == 1:
+        return Block(region, blocks[0].columns, blocks[0].rows)
+    columns: dict[str, Column] = {}
+    for f in fields:
+        if dim in f.dims:
+            columns[f.name] = joined([b[f.name] for b in blocks], f.dims.index(dim))
+        else:
+            columns[f.name] = blocks[0][f.name]
+    return Block(region, columns, sum(b.rows for b in blocks))
+
+
+@dataclass(frozen=True, eq=False)
+class Select(Action):
+    """Positions of one dimension, as its access (a `Slice` or a `Take`) names them."""
+
+    how: access.Slice | access.Take
+
+    @property
+    def label(self) -> str:
+        """See `Action`."""
+        return "isel"
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return ("select", self.how)
+
+    @property
+    def positional(self) -> bool:
+        """See `Action`."""
+        return True
+
+    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
+        """See `Action`: stored chunks no longer line up along the dimension."""
+        axes = dict(inputs[0].axes)
+        if isinstance(self.how, access.Slice) and not self.how.keep:
+            del axes[self.how.dim]
+        else:
+            axes[self.how.dim] = Axis((op.space[self.how.dim] or 0,))
+        return axes
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        how, wanted = self.how, op.reads(0, region)[0]
+        block, source = read(0, wanted), op.inputs[0]
+        base = wanted.bounds[source.space.names.index(how.dim)][0]
+        index: Array | slice | int
+        if isinstance(how, access.Take):
+            lo, hi = region.bounds[op.space.names.index(how.dim)]
+            index = how.index[lo:hi] - base
+        elif how.keep:
+            index = slice(None, None, how.step)
+        else:
+            index = 0
+        columns = {f.name: picked(block[f.name], source.field(f.name), how.dim, index) for f in op.fields}
+        return Block(region, columns, region.shape[0] if region.bounds else 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Action):
+    """Inputs one after the other along a dimension; each is cut on its own, so one more changes no other's chunks."""
+
+    dim: str
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return ("concat", self.dim)
+
+    @property
+    def positional(self) -> bool:
+        """See `Action`."""
+        return True
+
+    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
+        """See `Action`."""
+        axes = dict(inputs[0].axes)
+        along = [layout[self.dim] for layout in inputs]
+        parts = tuple(part for axis in along for part in axis.parts)
+        axes[self.dim] = Axis(parts, multiple=max(axis.multiple for axis in along))
+        return axes
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        blocks = [read(i, part) for i in range(len(op.inputs)) for part in op.reads(i, region)]
+        if not blocks:
+            first = op.inputs[0]
+            empty = replace(first.whole, bounds=tuple((lo, lo) if name == self.dim else at for name, at, (lo, _) in
+                                                      zip(op.space.names, region.bounds, first.whole.bounds, strict=True)))
+            blocks = [read(0, empty)]
+        return joined_blocks(blocks, op.fields, self.dim, region)
+
+
+@dataclass(frozen=True, eq=False)
+class Rename(Action):
+    """The input's columns under other names: `names` holds pairs of new and old."""
+
+    names: tuple[tuple[str, str], ...]
+    heavy: ClassVar[bool] = False
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return self.names
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        return read(0, op.reads(0, region)[0]).renamed({old: new for new, old in self.names})

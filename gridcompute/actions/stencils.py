@@ -1,0 +1,260 @@
+"""Neighbourhoods: a kernel over a window around each cell, once (`stencil`) or step after step (`iterate`)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from gridcompute.access import Boundary, Halo
+from gridcompute.actions.maps import Map
+from gridcompute.columns import Array, Block, Column, Fixed, Ragged
+from gridcompute.compiled import run_cells
+from gridcompute.keys import digest, function_key
+from gridcompute.op import Action, Op, Read
+from gridcompute.space import Region
+
+WINDOW_BYTES = 16 * 2**20
+"""Windows are laid out contiguously for the kernel, this many bytes at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stencil(Action):
+    """A kernel over windows of one column.
+
+    At the ends of a dimension the window reads the nearest cell ("clip", as NumPy's take), the other end
+    ("periodic"), or a constant ("fill").
+
+    Attributes:
+        cells: the kernel; its core dimensions are the halo's.
+        halo: which neighbours.
+        fill: value outside, for boundary "fill".
+    """
+
+    cells: Map
+    halo: Halo
+    fill: float = 0.0
+    heavy: ClassVar[bool] = True
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return (self.cells.key, self.halo, self.fill)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `Action`."""
+        return {**self.cells.parts, "halo": digest((self.halo, self.fill))}
+
+    @property
+    def positional(self) -> bool:
+        """See `Action`."""
+        return True
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        name = self.cells.columns[0][1]
+        column = self._stitched(op, region, [read(0, part)[name] for part in op.reads(0, region)])
+        results = windows_run(self.cells, [column], [self.halo], op.space.names, region, op.space.shape)
+        named = {f.name: result for f, result in zip(op.fields, results, strict=True)}
+        return Block(region, named, region.shape[0])
+
+    def _stitched(self, op: Op, region: Region, pieces: list[Column]) -> Fixed:
+        """The region with its halo, put together from the boxes read and completed at the boundary."""
+        fixed = [piece for piece in pieces if isinstance(piece, Fixed)]
+        if self.halo.boundary == "periodic":
+            boxes = op.reads(0, region)
+            for axis in reversed(range(len(region.bounds))):
+                fixed, boxes = _merged(fixed, boxes, axis)
+        return padded(fixed[0], self.halo, op.space.names, region, op.space.shape, self.fill)
+
+
+def _merged(pieces: list[Fixed], boxes: tuple[Region, ...], axis: int) -> tuple[list[Fixed], tuple[Region, ...]]:
+    """Join runs of boxes that differ only along one axis (boxes come in product order, last axis fastest)."""
+    groups = [list(group) for _, group in itertools.groupby(
+        range(len(boxes)), key=lambda i: boxes[i].bounds[:axis])]
+    merged = [Fixed(np.concatenate([pieces[i].values for i in group], axis), _masks([pieces[i] for i in group], axis))
+              for group in groups]
+    return merged, tuple(Region(boxes[group[0]].bounds[:axis]) for group in groups)
+
+
+def _masks(pieces: list[Fixed], axis: int) -> Array | None:
+    if all(piece.valid is None for piece in pieces):
+        return None
+    return np.concatenate([np.ones(p.values.shape, bool) if p.valid is None else p.valid for p in pieces], axis)
+
+
+def padded(column: Fixed, halo: Halo, names: tuple[str, ...], region: Region, shape: tuple[int | None, ...],
+           fill: float) -> Fixed:
+    """Complete a clipped region's halo where it would reach over the edge of the space."""
+    if halo.boundary == "periodic":
+        return column
+    width = []
+    sides = {name: (before, after) for name, before, after, _ in halo.dims}
+    for name, (lo, hi), length in zip(names, region.bounds, shape, strict=True):
+        before, after = sides.get(name, (0, 0))
+        width.append((max(0, before - lo), max(0, hi + after - (length or 0))))
+    if halo.boundary == "clip":
+        valid = None if column.valid is None else np.pad(column.valid, width, mode="edge")
+        return Fixed(np.pad(column.values, width, mode="edge"), valid)
+    valid = None if column.valid is None else np.pad(column.valid, width, constant_values=True)
+    return Fixed(np.pad(column.values, width, constant_values=column.values.dtype.type(fill)), valid)
+
+
+def windows_run(cells: Map, columns: list[Fixed], halos: list[Halo], names: tuple[str, ...], region: Region,
+                shape: tuple[int | None, ...], step: int = 0) -> list[Column]:
+    """Run a kernel over the windows of columns that carry their halo.
+
+    Returns:
+        One column an output, of the region's shape.
+    """
+    views: list[tuple[Array, Array | None]] = []
+    for column, halo in zip(columns, halos, strict=True):
+        axes = tuple(names.index(name) for name, *_ in halo.dims)
+        extents = tuple(before + after + 1 for _, before, after, _ in halo.dims)
+        views.append((sliding_window_view(column.values, extents, axes),
+                      None if column.valid is None else sliding_window_view(column.valid, extents, axes)))
+    row_bytes = sum(view.nbytes // max(view.shape[0], 1) for view, _ in views)
+    rows = max(1, int(WINDOW_BYTES // max(row_bytes, 1)))
+    (first, last), rest = region.bounds[0], region.bounds[1:]
+    parts: list[list[Column]] = []
+    lengths = tuple(n or 0 for n in shape)
+    for lo in range(0, last - first, rows):
+        hi = min(lo + rows, last - first)
+        inputs: list[Column] = [
+            Fixed(np.ascontiguousarray(view[lo:hi]), None if mask is None else np.ascontiguousarray(mask[lo:hi]))
+            for view, mask in views]
+        part = Region(((first + lo, first + hi), *rest))
+        parts.append(run_cells(cells.kernel, inputs, dict(cells.params), outputs=list(cells.dtypes), shape=part.shape,
+                               origin=part.start, space_shape=lengths, seed=cells.seed, rng_name=cells.name, step=step))
+    return [Fixed(np.concatenate([p.values for p in column if isinstance(p, Fixed)])) for column in zip(*parts, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Which cells of the previous step a cell reads, by rule.
+
+    Attributes:
+        fn: `fn(step, cell, out) -> count` writes the indices into `out`; a plain or compiled function.
+        period: the rule repeats after so many steps.
+        max_inputs: most indices that `fn` writes.
+        active: `active(step) -> cells` gives a row's width; cells beyond it keep their values.
+    """
+
+    fn: Callable[[int, int, Array], int]
+    period: int = 1
+    max_inputs: int = 8
+    active: Callable[[int], int] | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What enters the recipe."""
+        return ("edges", function_key(self.fn), self.period, self.max_inputs,
+                None if self.active is None else function_key(self.active))
+
+    def table(self, step: int, width: int) -> tuple[Array, Array]:
+        """Offsets and indices (CSR) of one step's row."""
+        out, offsets, found = np.empty(self.max_inputs, np.int64), np.zeros(width + 1, np.int64), []
+        for cell in range(width):
+            count = int(self.fn(step, cell, out))
+            found.append(out[:count].copy())
+            offsets[cell + 1] = offsets[cell] + count
+        return offsets, np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Iterate(Action):
+    """The same kernel step after step over the whole space, each step reading the one before.
+
+    Attributes:
+        cells: the kernel: one window (or one run of neighbours) in per column, one value out per column.
+        steps: how many.
+        neighbours: a `Halo`, or `Edges` over a space of one dimension.
+        fill: value outside, for boundary "fill".
+    """
+
+    cells: Map
+    steps: int
+    neighbours: Halo | Edges
+    fill: float = 0.0
+    heavy: ClassVar[bool] = True
+    durable: ClassVar[bool] = True
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return (self.cells.key, self.steps, self.neighbours, self.fill)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `Action`."""
+        return {**self.cells.parts, "steps": digest(self.steps), "neighbours": digest(self.neighbours)}
+
+    @property
+    def positional(self) -> bool:
+        """See `Action`."""
+        return True
+
+    @property
+    def aligned(self) -> bool:
+        """See `Action`."""
+        return True
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        block = read(0, op.inputs[0].whole)
+        state = [block[name] for _, name in self.cells.columns]
+        columns = [column for column in state if isinstance(column, Fixed)]
+        tables: dict[int, tuple[Array, Array]] = {}
+        for step in range(self.steps):
+            if isinstance(self.neighbours, Halo):
+                columns = self._windows(op, region, columns, step)
+            else:
+                columns = self._gathered(region, columns, step, tables)
+        return Block(region, {f.name: c for f, c in zip(op.fields, columns, strict=True)}, region.shape[0])
+
+    def _windows(self, op: Op, region: Region, columns: list[Fixed], step: int) -> list[Fixed]:
+        halo = self.neighbours
+        assert isinstance(halo, Halo)
+        around = []
+        for column in columns:
+            if halo.boundary == "periodic":
+                sides = {name: (before, after) for name, before, after, _ in halo.dims}
+                values = np.pad(column.values, [sides.get(name, (0, 0)) for name in op.space.names], mode="wrap")
+                around.append(Fixed(values))
+            else:
+                around.append(padded(column, halo, op.space.names, region, op.space.shape, self.fill))
+        results = windows_run(self.cells, around, [halo] * len(around), op.space.names, region, op.space.shape, step)
+        return [_as_before(r, c) for r, c in zip(results, columns, strict=True)]
+
+    def _gathered(self, region: Region, columns: list[Fixed], step: int,
+                  tables: dict[int, tuple[Array, Array]]) -> list[Fixed]:
+        edges = self.neighbours
+        assert isinstance(edges, Edges)
+        length = region.shape[0]
+        width = length if edges.active is None else min(length, int(edges.active(step)))
+        phase = step % edges.period
+        if edges.active is not None or phase not in tables:
+            tables[phase] = edges.table(step, width)
+        offsets, index = tables[phase]
+        inputs: list[Column] = [Ragged(offsets, column.values[index]) for column in columns]
+        results = run_cells(self.cells.kernel, inputs, dict(self.cells.params), outputs=list(self.cells.dtypes),
+                            shape=(width,), origin=(0,), space_shape=(length,), seed=self.cells.seed,
+                            rng_name=self.cells.name, step=step)
+        merged = []
+        for result, column in zip(results, columns, strict=True):
+            assert isinstance(result, Fixed)
+            merged.append(Fixed(np.concatenate([result.values.astype(column.values.dtype), column.values[width:]])))
+        return merged
+
+
+def _as_before(result: Column, column: Fixed) -> Fixed:
+    assert isinstance(result, Fixed)
+    return Fixed(result.values.astype(column.values.dtype, copy=False))
+
+
+BOUNDARIES: tuple[Boundary, ...] = ("clip", "periodic", "fill")

@@ -1,0 +1,216 @@
+"""How a space is cut into chunks: extents that follow from the graph alone (law 1).
+
+An `Axis` is one dimension with its cuts; a `Layout` is a space with all of them. Neither knows of workers,
+threads or time, so the same graph is always cut the same way.
+
+>>> layout = cut({"lat": Axis((37,)), "lon": Axis((49,))}, cell_bytes=960)
+>>> layout.chunks, str(layout.region(0))
+(259, '0-1_0-7')
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from gridcompute.errors import DimensionError
+from gridcompute.space import Region, Space
+
+CHUNK_BYTES = 64 * 2**20
+"""Byte target of a chunk's input."""
+
+SPREAD = 256
+"""Chunks that even small data is cut into, where its cells may be heavy."""
+
+PART_PIECES = 64
+"""Pieces a file or block of unknown origin is cut into; a rule that looks at one part alone, so that
+appending a part leaves the cuts of the others as they are."""
+
+PART_FLOOR = 64 * 2**10
+"""Input bytes below which such a piece isn't cut further."""
+
+DECODE_BYTES = 4 * 2**20
+"""A stored chunk larger than this isn't shared by several chunks: decoding it again costs more than the spread gains."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension and its cuts.
+
+    Attributes:
+        parts: lengths of the parts (files, blocks) that lie one after the other; no chunk straddles two.
+        extent: positions per chunk, 0 while not cut (the whole part).
+        multiple: extent of the chunks that the data is stored in.
+        blocks: positions count blocks whose numbers of cells aren't known yet.
+    """
+
+    parts: tuple[int, ...]
+    extent: int = 0
+    multiple: int = 1
+    blocks: bool = False
+
+    @cached_property
+    def length(self) -> int:
+        """Positions in all."""
+        return sum(self.parts)
+
+    @cached_property
+    def _starts(self) -> tuple[list[int], list[int]]:
+        """First position and first chunk of each part, with the totals at the end."""
+        positions = [0, *itertools.accumulate(self.parts)]
+        chunks = [0, *itertools.accumulate(-(-part // self._extent(part)) for part in self.parts)]
+        return positions, chunks
+
+    def _extent(self, part: int) -> int:
+        return self.extent or max(part, 1)
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return self._starts[1][-1]
+
+    def bounds(self, chunk: int) -> tuple[int, int]:
+        """First and last-plus-one position of a chunk."""
+        positions, chunks = self._starts
+        part = bisect_right(chunks, chunk) - 1
+        extent = self._extent(self.parts[part])
+        start = positions[part] + (chunk - chunks[part]) * extent
+        return start, min(start + extent, positions[part + 1])
+
+    def covering(self, lo: int, hi: int) -> range:
+        """Chunks that meet positions lo to hi."""
+        if hi <= lo:
+            return range(0)
+        return range(self._chunk_at(lo), self._chunk_at(hi - 1) + 1)
+
+    def _chunk_at(self, position: int) -> int:
+        positions, chunks = self._starts
+        part = bisect_right(positions, position) - 1
+        return chunks[part] + (position - positions[part]) // self._extent(self.parts[part])
+
+    @property
+    def regular(self) -> Axis:
+        """The same positions as a single part."""
+        return self if len(self.parts) == 1 else replace(self, parts=(self.length,))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A space with its cuts; chunk numbers run row-major over the axes."""
+
+    axes: tuple[tuple[str, Axis], ...]
+
+    @classmethod
+    def of(cls, axes: Mapping[str, Axis]) -> Layout:
+        """Build from a mapping of dimension to axis."""
+        return cls(tuple(axes.items()))
+
+    @cached_property
+    def space(self) -> Space:
+        """The space that is cut; lengths are unknown along axes of blocks."""
+        return Space(tuple((name, None if axis.blocks else axis.length) for name, axis in self.axes))
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Chunks per dimension."""
+        return tuple(axis.chunks for _, axis in self.axes)
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return math.prod(self.counts)
+
+    @cached_property
+    def whole(self) -> Region:
+        """The region of all positions."""
+        return Region(tuple((0, axis.length) for _, axis in self.axes))
+
+    def region(self, chunk: int) -> Region:
+        """The positions of a chunk."""
+        bounds: list[tuple[int, int]] = []
+        for (_, axis), count in zip(reversed(self.axes), reversed(self.counts), strict=True):
+            chunk, place = divmod(chunk, count)
+            bounds.append(axis.bounds(place))
+        return Region(tuple(reversed(bounds)))
+
+    def covering(self, region: Region) -> Iterator[int]:
+        """Chunks that meet a region, in order."""
+        ranges = [axis.covering(lo, hi) for (_, axis), (lo, hi) in zip(self.axes, region, strict=True)]
+        for places in itertools.product(*ranges):
+            chunk = 0
+            for place, count in zip(places, self.counts, strict=True):
+                chunk = chunk * count + place
+            yield chunk
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a dimension's length isn't known yet."""
+        return any(axis.blocks for _, axis in self.axes)
+
+    def __getitem__(self, name: str) -> Axis:
+        return dict(self.axes)[name]
+
+
+def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = frozenset(),
+        parallel: int = SPREAD, chunk_bytes: int = CHUNK_BYTES, stored_bytes: int = 0) -> Layout:
+    """Choose the extents: the least of a byte target, a multiple of the stored chunk, and ceil(cells / parallel).
+
+    Args:
+        axes: dimensions, slowest first.
+        cell_bytes: input bytes that one position of the output needs.
+        whole: dimensions that aren't cut.
+        parallel: chunks that even small data is cut into.
+        chunk_bytes: the byte target.
+        stored_bytes: decoded bytes of one stored chunk; above `DECODE_BYTES` it isn't cut into several.
+
+    Raises:
+        DimensionError: a dimension without cells.
+    """
+    free = {name: axis for name, axis in axes.items() if name not in whole and not axis.blocks}
+    fixed = math.prod(axis.length for name, axis in axes.items() if name in whole)
+    per_position = max(cell_bytes * fixed, 1e-9)
+    cells = math.prod(axis.length for axis in free.values())
+    budget = max(1, int(chunk_bytes / per_position))
+    many = any(len(axis.parts) > 1 for axis in free.values())
+    if stored_bytes > DECODE_BYTES:
+        spread = math.prod(min(axis.multiple, max(axis.length, 1)) for axis in free.values())
+    elif many:
+        longest = math.prod(max(axis.parts, default=0) for axis in free.values())
+        spread = max(-(-longest // PART_PIECES), int(PART_FLOOR / per_position), 1)
+    else:
+        spread = -(-cells // parallel)
+    left = max(1, min(budget, spread))
+    extents: dict[str, int] = {}
+    for name, axis in reversed(list(axes.items())):
+        if axis.blocks:
+            extents[name] = 1
+        elif name in whole:
+            extents[name] = max(axis.length, 1)
+        else:
+            extents[name] = _extent(axis, left)
+            left = max(1, left // extents[name])
+    return Layout.of({name: replace(axis.regular if name in whole else axis, extent=extents[name])
+                      for name, axis in axes.items()})
+
+
+def _extent(axis: Axis, room: int) -> int:
+    """At most `room` positions of the axis, in whole stored chunks where at least one fits."""
+    longest = max(axis.parts, default=0)
+    if room >= longest:
+        return max(longest, 1)
+    return room - room % axis.multiple if room >= axis.multiple else room
+
+
+def require_cells(space: Space) -> None:
+    """Refuse a space known to be empty along a dimension that can't be.
+
+    Raises:
+        DimensionError: naming the dimension.
+    """
+    for name, length in space.dims:
+        if length == 0:
+            raise DimensionError(f"dimension {name!r} of {space} has no cells", hint="check the selection before it")

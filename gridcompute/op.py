@@ -1,0 +1,223 @@
+"""What is computed: the one `Op` under every collection method, and the `Graph` of them. O(ops), never O(cells).
+
+An op is an action over inputs through accesses. Its recipe is a digest of everything that determines its
+values (law 2); lengths of dimensions enter only where an access or an action says that values depend on them,
+so that an archive may grow without changing what was computed from its older part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+from gridcompute.access import Access
+from gridcompute.axes import SPREAD, Axis, Layout
+from gridcompute.columns import Block, Field
+from gridcompute.coords import Coordinate
+from gridcompute.keys import digest
+from gridcompute.space import Region, Space
+
+FORMAT = 1
+"""Version of recipes and of the bytes they name; raised when the same graph would give other bytes."""
+
+Read = Callable[[int, Region], Block]
+"""`read(i, region)` gives input i's columns over a region of its space."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """What an op does with its inputs. Subclasses are frozen and picklable; all they hold enters `key`."""
+
+    @property
+    def label(self) -> str:
+        """A short name for messages and plans."""
+        return type(self).__name__.lower()
+
+    @property
+    def key(self) -> object:
+        """What determines the values, for the recipe."""
+        raise TypeError(f"{type(self).__name__} has no key")
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """The op's columns over a region."""
+        raise TypeError(f"{type(self).__name__} is lowered before it runs")
+
+    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
+        """The output's dimensions, not yet cut: an input's axis where one has the dimension."""
+        known: dict[str, Axis] = {}
+        for layout in inputs:
+            for name, axis in layout.axes:
+                known.setdefault(name, axis)
+        return {name: known[name] if name in known else Axis((length or 0,)) for name, length in op.space.dims}
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Named digests of what enters the key, to say why a recipe changed."""
+        return {self.label: digest(self.key)}
+
+    heavy: ClassVar[bool] = False
+    """Worth keeping rather than computing again for a second consumer."""
+    durable: ClassVar[bool] = False
+    """Always committed, never held."""
+    makes_rows: ClassVar[bool] = False
+    """The number of cells that a chunk gives depends on the data."""
+
+    @property
+    def positional(self) -> bool:
+        """Values depend on positions along a dimension, so its length must be known first."""
+        return False
+
+    @property
+    def aligned(self) -> bool:
+        """Values depend on the chunk's extents, so it is only computed chunk by chunk."""
+        return False
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """Output dimensions that can't be cut."""
+        return frozenset()
+
+    @property
+    def parallel(self) -> int:
+        """Chunks that even small data is cut into."""
+        return SPREAD
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One step of a graph.
+
+    Attributes:
+        action: what is done.
+        inputs: the ops whose columns it reads.
+        accesses: one an input: which of its regions.
+        space: the index space of its output.
+        fields: its output columns.
+        name: for messages, plans and the seed of `rng`.
+        whole: the region of all positions, set when the op is lowered into a plan.
+    """
+
+    action: Action
+    inputs: tuple[Op, ...]
+    accesses: tuple[Access, ...]
+    space: Space
+    fields: tuple[Field, ...]
+    name: str = ""
+    whole: Region = Region()
+
+    @cached_property
+    def recipe(self) -> str:
+        """Digest of all that determines the op's values, but for the versions of data from outside."""
+        columns = [(f.name, f.dims, f.dtype, f.kind, f.nullable) for f in self.fields]
+        return digest((FORMAT, type(self.action).__name__, self.action.key, list(self.accesses),
+                       [op.recipe for op in self.inputs], columns))
+
+    @cached_property
+    def origin(self) -> Op | None:
+        """The op that decided how many cells lie along a dimension of unknown length."""
+        if self.space.known:
+            return None
+        if self.action.makes_rows or not self.inputs:
+            return self
+        return next((op.origin for op in self.inputs if not op.space.known), self)
+
+    def field(self, name: str) -> Field:
+        """The output column of that name."""
+        return next(f for f in self.fields if f.name == name)
+
+    @cached_property
+    def cell_bytes(self) -> float:
+        """Estimated bytes of one output cell, all columns."""
+        total = 0.0
+        for f in self.fields:
+            share = 1.0
+            for name, length in self.space.dims:
+                if name not in f.dims and length:
+                    share /= length
+            total += share * (ESTIMATED_ITEMS if f.ragged else 1) * f.dtype.itemsize
+        return total
+
+    def rebuilt(self, inputs: tuple[Op, ...], layout: Layout) -> Op:
+        """The same op over lowered inputs, with the lengths that are known by now."""
+        return replace(self, inputs=inputs, space=layout.space, whole=layout.whole)
+
+    def reads(self, i: int, region: Region) -> tuple[Region, ...]:
+        """Regions of input i that a region of the output reads."""
+        source = self.inputs[i]
+        return self.accesses[i].inputs(region, self.space, source.whole, source.space.names)
+
+    def feeds(self, i: int, region: Region) -> Region:
+        """The region of the output that may read a region of input i."""
+        return self.accesses[i].consumers(region, self.inputs[i].space.names, self.space, self.whole)
+
+    def walk(self) -> Iterator[Op]:
+        """This op and all before it, each once, inputs first."""
+        seen: set[int] = set()
+        stack: list[tuple[Op, bool]] = [(self, False)]
+        while stack:
+            op, expanded = stack.pop()
+            if expanded:
+                yield op
+            elif id(op) not in seen:
+                seen.add(id(op))
+                stack.append((op, True))
+                stack.extend((source, False) for source in reversed(op.inputs))
+
+    def __str__(self) -> str:
+        return self.name or self.action.label
+
+
+ESTIMATED_ITEMS = 128
+"""Assumed elements of a ragged cell where nothing has been read yet."""
+
+
+class Observed(Protocol):
+    """What a source says of the data behind a region (see `gridcompute.sources`)."""
+
+    def objects(self, region: Region) -> tuple[str, ...]:
+        """Identities of the outside objects that the region reads."""
+        ...
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The ops that outputs need, each once however many outputs share it.
+
+    Attributes:
+        outputs: op by the name under which its result is asked for.
+        coords: coordinates of each output.
+    """
+
+    outputs: tuple[tuple[str, Op], ...]
+    coords: tuple[tuple[str, tuple[Coordinate, ...]], ...] = ()
+
+    @cached_property
+    def ops(self) -> tuple[Op, ...]:
+        """All ops, inputs first."""
+        seen: dict[int, Op] = {}
+        for _, output in self.outputs:
+            for op in output.walk():
+                seen.setdefault(id(op), op)
+        return tuple(seen.values())
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of the outputs' recipes."""
+        return digest(sorted((name, op.recipe) for name, op in self.outputs))
+
+    def canonical(self) -> list[dict[str, Any]]:
+        """The graph as plain JSON values: what a run record keeps and a later run is compared with."""
+        number = {id(op): i for i, op in enumerate(self.ops)}
+        return [
+            {
+                "op": str(op), "action": op.action.label, "recipe": op.recipe, "space": str(op.space),
+                "inputs": [number[id(source)] for source in op.inputs], "parts": dict(op.action.parts),
+            }
+            for op in self.ops
+        ]
+
+    def __str__(self) -> str:
+        return json.dumps(self.canonical(), indent=1)
