@@ -20,28 +20,52 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"gridcompute": ROOT / "gridcompute", "gridcompute_workloads": ROOT / "workloads"}
 
-# Levels in tens, so that a module can go between two others.
+# Levels have gaps, so that a module can go between two others.
 LEVELS = {
     "gridcompute._sen": 0,
+    "gridcompute.calendar": 0,
     "gridcompute.config": 0,
     "gridcompute.errors": 0,
-    "gridcompute.events": 5,
-    "gridcompute.keys": 5,
-    "gridcompute.random": 5,
-    "gridcompute.stats": 5,
+    "gridcompute.stores": 0,
+    "gridcompute.syntax": 0,
+    "gridcompute.coords": 3,
+    "gridcompute.events": 3,
+    "gridcompute.keys": 3,
+    "gridcompute.random": 3,
+    "gridcompute.signature": 3,
+    "gridcompute.stats": 3,
+    "gridcompute.stores.base": 3,
+    "gridcompute.stores.local": 6,
+    "gridcompute.stores.memory": 6,
+    "gridcompute.stores.remote": 6,
     "gridcompute.kernel": 10,
     "gridcompute.retry": 10,
     "gridcompute.space": 10,
     "gridcompute.store": 10,
-    "gridcompute.axes": 15,
-    "gridcompute.columns": 15,
-    "gridcompute.coords": 15,
-    "gridcompute.access": 20,
+    "gridcompute.axes": 13,
+    "gridcompute.columns": 13,
+    "gridcompute.access": 15,
+    "gridcompute.fold_loops": 15,
+    "gridcompute.sinks.base": 15,
+    "gridcompute.sources.base": 15,
+    "gridcompute.compiled": 17,
+    "gridcompute.fold": 17,
     "gridcompute.journal": 20,
+    "gridcompute.op": 20,
+    "gridcompute.reduction": 20,
     "gridcompute.shard": 20,
     "gridcompute.state": 20,
     "gridcompute.task": 20,
-    "gridcompute.op": 25,
+    "gridcompute.reductions": 25,
+    "gridcompute.actions.loads": 26,
+    "gridcompute.actions.maps": 26,
+    "gridcompute.actions.shapes": 26,
+    "gridcompute.actions.writes": 26,
+    "gridcompute.actions.folds": 28,
+    "gridcompute.actions.rows": 28,
+    "gridcompute.actions.shuffles": 28,
+    "gridcompute.actions.stencils": 28,
+    "gridcompute.actions": 29,
     "gridcompute.graph": 30,
     "gridcompute.report": 30,
     "gridcompute.sinks": 30,
@@ -342,6 +366,6 @@ def test_a_forbidden_module_name_is_found_and_longer_words_are_not(tmp_path: Pat
 def test_tied_lines_are_found_and_relative_ones_are_not() -> None:
     host, path = "https://py" + "pi.org/simple", "/" + "root/x"
     fine = ["../work/x", "a/home/b", "~/work/x", "$HOME/x", "/home/ray/x", "${X}/work/y", "s3://bucket/work"]
-    assert tied_lines("\n".join([host, *fine, path, f"'{path}'", "--extra-" + "index-url x"])) == [
-        host, path, f"'{path}'", "--extra-" + "index-url x",
+    assert tied_lines("\n".join([host, *fine, path, f"'{path}'", "--extra-index" + "-url x"])) == [
+        host, path, f"'{path}'", "--extra-index" + "-url x",
     ]  # fmt: skip
