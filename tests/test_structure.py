@@ -50,6 +50,7 @@ LEVELS = {
     "gridcompute.sources.base": 15,
     "gridcompute.compiled": 17,
     "gridcompute.fold": 17,
+    "gridcompute.quantile_sketch": 17,
     "gridcompute.journal": 20,
     "gridcompute.op": 20,
     "gridcompute.reduction": 20,
