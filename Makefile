@@ -45,10 +45,12 @@ EDITABLE := uv pip install --quiet --python $(BIN)
 else
 define environment
 test -x $(1)/bin/python || "$(PYTHON)" -m venv $(1)
-$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(1)/bin/python -m ensurepip
-$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
+$(call pip,$(1)) --require-hashes -r $(2)
 endef
-EDITABLE := $(BIN) -m pip install --quiet --disable-pip-version-check
+# An environment that uv made has no pip.
+pip = { $(1)/bin/python -m pip --version || $(1)/bin/python -m ensurepip; } >/dev/null 2>&1; \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check
+EDITABLE = $(call pip,.venv)
 endif
 
 .venv/pinned: requirements/dev.txt
