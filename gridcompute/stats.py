@@ -355,7 +355,7 @@ def nanquantile(series: Any, q: float) -> float:
     place = (n - 1) * q
     below = int(math.floor(place))
     a = float(select(values, below))
-    weight = place - below
+    weight = float(place - below)
     if below >= n - 1 or weight == 0.0:
         return a
     b = float(values[below + 1])

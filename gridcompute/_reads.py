@@ -1,0 +1,158 @@
+"""Simulated reads: slices of a reference with errors, of either strand, deterministic from the seed alone."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from gridcompute._myers import ONE, UPPER
+from gridcompute.errors import ParameterError
+
+BASES = np.frombuffer(b"ACGT", np.uint8)
+
+COMPLEMENT = np.arange(256, dtype=np.uint8)
+"""Complement of every byte: IUPAC codes keep their case, U counts as T, anything else is its own complement."""
+for _letters in (b"AT", b"CG", b"RY", b"KM", b"BV", b"DH"):
+    for _a, _b in (_letters, _letters[::-1], _letters.lower(), _letters[::-1].lower()):
+        COMPLEMENT[_a] = _b
+COMPLEMENT[ord("U")] = ord("A")
+COMPLEMENT[ord("u")] = ord("a")
+
+_HIGH = np.uint64(32)
+_THIRD = np.uint64(3)
+
+
+class SimulatedReads(NamedTuple):
+    """Reads in list layout, and the truth about each.
+
+    Attributes:
+        offsets: shape (n + 1,) int64; read i is values[offsets[i]:offsets[i + 1]].
+        values: uint8 letters of all reads.
+        position: int64, 0-based start on the reference's forward strand.
+        end: int64, last base of the reference (inclusive) that the read was copied from.
+        strand: int8, +1 forward or -1 (the read is the reverse complement).
+        errors: int64, errors put in; no fewer than the read's edit distance there.
+    """
+
+    offsets: Any
+    values: Any
+    position: Any
+    end: Any
+    strand: Any
+    errors: Any
+
+
+@njit(nogil=True)
+def _write_read(reference: Any, start: int, draws: Any, limits: Any, out: Any) -> Any:
+    """Copy a read from `start` with errors; one draw per base: the high half picks the error, the low half a base.
+
+    Returns:
+        Position after the last base copied, and the number of errors.
+    """
+    errors = 0
+    at = start
+    n = reference.shape[0]
+    for i in range(out.shape[0]):
+        draw = draws[i]
+        event = draw >> _HIGH
+        inserted = limits[0] <= event < limits[1]
+        if limits[1] <= event < limits[2] and at < n:
+            at += 1
+            errors += 1
+        if at >= n or inserted:
+            out[i] = BASES[draw & _THIRD]
+            errors += 1
+            continue
+        letter = UPPER[reference[at]]
+        at += 1
+        if event < limits[0]:
+            shift = (draw & np.uint64(0xFFFFFFFF)) % _THIRD + ONE
+            code = ZERO_CODE
+            for c in range(4):
+                if BASES[c] == letter:
+                    code = np.uint64(c)
+            letter = BASES[(code + shift) & _THIRD]
+            errors += 1
+        out[i] = letter
+    return at, errors
+
+
+ZERO_CODE = np.uint64(0)
+
+
+@njit(nogil=True)
+def _write_reads(
+    reference: Any, offsets: Any, position: Any, strand: Any, draws: Any, limits: Any, values: Any, end: Any, errors: Any
+) -> None:
+    """Fill `values`, `end` and `errors`; a reverse read is turned round in place."""
+    for i in range(position.shape[0]):
+        read = values[offsets[i] : offsets[i + 1]]
+        stop, count = _write_read(reference, position[i], draws[offsets[i] : offsets[i + 1]], limits, read)
+        end[i] = stop - 1
+        errors[i] = count
+        if strand[i] < 0:
+            n = read.shape[0]
+            for j in range((n + 1) // 2):
+                a = COMPLEMENT[read[j]]
+                read[j] = COMPLEMENT[read[n - 1 - j]]
+                read[n - 1 - j] = a
+
+
+def simulate_reads(
+    reference: Any,
+    n: int,
+    *,
+    length: tuple[int, int] = (50, 300),
+    substitution: float = 0.04,
+    insertion: float = 0.005,
+    deletion: float = 0.005,
+    seed: int = 0,
+) -> SimulatedReads:
+    """Draw reads from a reference: uniform start, length and strand, then errors base by base.
+
+    Draws are raw 64-bit words of Philox (whose stream NumPy never changes), in a fixed order, so the reads depend on
+    the arguments only. A base is drawn uniformly below k as floor(word * k / 2^64), the upper half of the word only.
+
+    Args:
+        reference: uint8 letters, shape (bases,); at least length[1] of them.
+        n: number of reads.
+        length: shortest and longest read, both included; every read has exactly the length drawn.
+        substitution: rate of replacing a base by another one.
+        insertion: rate of putting a random base before the next one.
+        deletion: rate of leaving a base of the reference out.
+        seed: 0 or more.
+
+    Raises:
+        ParameterError: the reference is shorter than the longest read, or a count, rate or length makes no sense.
+    """
+    reference = np.ascontiguousarray(reference)
+    shortest, longest = length
+    rates = (substitution, insertion, deletion)
+    if reference.dtype != np.uint8 or reference.ndim != 1:
+        raise ParameterError(f"reference must be one-dimensional uint8 letters, got {reference.dtype}, {reference.shape}")
+    if n < 0 or seed < 0:
+        raise ParameterError(f"n and seed must not be negative, got n={n}, seed={seed}")
+    if not 1 <= shortest <= longest <= reference.size:
+        raise ParameterError(
+            f"length={length} must be (shortest, longest), from 1 to the reference's {reference.size} bases",
+            hint="give a longer reference or shorter reads",
+        )
+    if any(not 0.0 <= rate <= 1.0 for rate in rates) or sum(rates) > 1.0:
+        raise ParameterError(f"error rates must be shares that add up to 1 at most, got {rates}")
+    words = np.random.Philox(seed).random_raw(3 * n).reshape(3, n)
+    half = words >> _HIGH
+    lengths = shortest + (half[0] * np.uint64(longest - shortest + 1) >> _HIGH).astype(np.int64)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    places = (reference.size - lengths + 1).astype(np.uint64)
+    position = (half[1] * places >> _HIGH).astype(np.int64)
+    strand = np.where(words[2] >> np.uint64(63) == 0, 1, -1).astype(np.int8)
+    # A generator of its own for the errors: the stream above doesn't shift with the number of bases.
+    draws = np.random.Philox([seed, 1]).random_raw(int(offsets[-1]))
+    limits = np.array([round(sum(rates[: k + 1]) * 2**32) for k in range(3)], np.uint64)
+    values = np.empty(int(offsets[-1]), np.uint8)
+    end = np.empty(n, np.int64)
+    errors = np.empty(n, np.int64)
+    _write_reads(reference, offsets, position, strand, draws, limits, values, end, errors)
+    return SimulatedReads(offsets, values, position, end, strand, errors)
