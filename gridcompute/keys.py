@@ -27,7 +27,7 @@ from gridcompute import syntax
 from gridcompute.errors import UnkeyableError
 
 # These are ours to change between releases, so their code counts, not their version.
-_OWN_PACKAGES = ("gridcompute", "gridcompute_workloads")
+OWN_PACKAGES = ("gridcompute", "gridcompute_workloads")
 
 
 def digest(value: object) -> str:
@@ -268,7 +268,7 @@ class Walk:
             loaded = importlib.import_module(module)
         except ImportError as error:
             raise UnkeyableError(f"{called} imports {module}: {error}") from None
-        if _installed(getattr(loaded, "__file__", None) or "", loaded.__name__):
+        if installed(getattr(loaded, "__file__", None) or "", loaded.__name__):
             self.version(loaded.__name__)
         elif names:
             for name in names:
@@ -300,11 +300,11 @@ class Walk:
 
     def reached(self, func: types.FunctionType, value: Any, label: str) -> None:
         top = (func.__module__ or "").split(".")[0]
-        if top not in _OWN_PACKAGES and _installed(func.__code__.co_filename, func.__module__ or ""):
+        if top not in OWN_PACKAGES and installed(func.__code__.co_filename, func.__module__ or ""):
             self.parts.setdefault(label, digest(f"{func.__module__}.{func.__qualname__}"))
             self.version(func.__module__ or "")
             return
-        if _standard(func.__code__.co_filename):
+        if standard(func.__code__.co_filename):
             self.parts.setdefault(label, digest(f"{func.__module__}.{func.__qualname__}"))
             return
         name = self.function(func)
@@ -325,7 +325,7 @@ class Walk:
             self.parts[label] = digest_at((value.__qualname__, value._fields, defaults), label)
         elif value.__module__.split(".")[0] in sys.stdlib_module_names:
             self.parts[label] = digest(f"{value.__module__}.{value.__qualname__}")
-        elif _installed(syntax.source_file(value), value.__module__) or value.__module__.split(".")[0] == "numpy":
+        elif installed(syntax.source_file(value), value.__module__) or value.__module__.split(".")[0] == "numpy":
             self.parts[label] = digest(f"{value.__module__}.{value.__qualname__}")
             self.version(value.__module__)
         elif id(value) not in self.seen:
@@ -349,7 +349,7 @@ class Walk:
         if module.split(".")[0] in sys.stdlib_module_names:
             return
         file = getattr(sys.modules.get(module), "__file__", None) or ""
-        if _installed(file, module):
+        if installed(file, module):
             self.version(module)
         elif file:
             self.parts[f"file of {module}"] = digest(Path(file).read_bytes())
@@ -363,7 +363,7 @@ class Walk:
 
 def _members(owner: type) -> Iterator[tuple[str, Any]]:
     for base in reversed(owner.__mro__[:-1]):
-        if _standard(syntax.source_file(base)) or base.__module__.split(".")[0] in sys.stdlib_module_names:
+        if standard(syntax.source_file(base)) or base.__module__.split(".")[0] in sys.stdlib_module_names:
             continue
         for name, member in sorted(vars(base).items()):
             if name in ("__dict__", "__weakref__", "__module__", "__doc__", "__annotations__", "__firstlineno__",
@@ -384,14 +384,14 @@ def _folders() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(f"{path}/" for path in installed), tuple({f"{paths['stdlib']}/", f"{paths['platstdlib']}/"})
 
 
-def _installed(file: str, module: str) -> bool:
+def installed(file: str, module: str) -> bool:
     """Whether a file belongs to an installed distribution (one in site-packages)."""
-    if module.split(".")[0] in _OWN_PACKAGES:
+    if module.split(".")[0] in OWN_PACKAGES:
         return False
     return file.startswith(_folders()[0]) or (not file and module.split(".")[0] == "numpy")
 
 
-def _standard(file: str) -> bool:
+def standard(file: str) -> bool:
     """Whether a file belongs to Python itself."""
     return file.startswith("<frozen ") or (file.startswith(_folders()[1]) and not file.startswith(_folders()[0]))
 

@@ -1,0 +1,147 @@
+"""Which dtypes a kernel's outputs have, from those of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numba import types, typeof
+from numba.core import config
+from numba.np import numpy_support
+
+from gridcompute import random
+from gridcompute.cellinputs import loop_parameter
+from gridcompute.columns import Field, Fixed, Ragged
+from gridcompute.errors import SignatureError
+from gridcompute.kernel import Kernel, explodes
+from gridcompute.loops import compile_types, kernel_function
+
+Dtype = np.dtype[Any]
+Input = Field | Fixed | Ragged | tuple[Any, bool]
+
+
+def output_dtypes(kernel: Kernel, inputs: Sequence[Input], params: Mapping[str, Any] | None = None, *,
+                  ndim: int = 1) -> list[Dtype]:
+    """The dtype of each output: declared, or inferred by compiling the kernel for the inputs' dtypes.
+
+    Args:
+        kernel: any kernel.
+        inputs: per input a field, a column, or a pair of dtype and whether cells differ in length.
+        params: the kernel's parameters; only their types count.
+        ndim: number of loop dimensions (the length of `cell`).
+
+    Raises:
+        UsageError: the kernel can't be compiled for these inputs.
+        SignatureError: it doesn't return what its signature says.
+    """
+    if kernel.dtypes is not None:
+        return list(kernel.dtypes)
+    kinds = [_kind(one) for one in inputs]
+    if len(kinds) != len(kernel.signature.inputs):
+        raise SignatureError(f"kernel {kernel.name} takes {len(kernel.signature.inputs)} inputs, not {len(kinds)}")
+    bound = {name: loop_parameter(value) for name, value in kernel.bind(params or {}).items()}
+    if config.DISABLE_JIT:
+        return _by_running(kernel, kinds, bound, ndim)
+    function = kernel_function(kernel)
+    signature = argument_types(kernel, kinds, bound, ndim)
+    compile_types(kernel, function, signature)
+    return _from_type(kernel, function.overloads[signature].signature.return_type)
+
+
+def _kind(one: Input) -> tuple[Dtype, bool]:
+    if isinstance(one, Field):
+        found = (one.dtype, one.ragged)
+    elif isinstance(one, (Fixed, Ragged)):
+        found = (one.values.dtype, isinstance(one, Ragged))
+    else:
+        found = (np.dtype(one[0]), bool(one[1]))
+    dtype = found[0].newbyteorder("=")
+    return (np.dtype(np.float32) if dtype == np.float16 else dtype), found[1]
+
+
+def _array(dtype: Any, ndim: int) -> Any:
+    return types.Array(dtype, ndim, "C", readonly=True)
+
+
+def argument_types(kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int) -> Any:
+    """numba's types of the kernel's arguments, as its loop passes them."""
+    batch = 1 if kernel.mode == "batch" else 0
+    found: list[Any] = []
+    masks: list[Any] = []
+    for (dtype, ragged), core in zip(kinds, kernel.signature.inputs, strict=True):
+        element = numpy_support.from_dtype(dtype)
+        dims = batch + len(core)
+        if ragged and batch:
+            found.append(types.Tuple((_array(types.int64, 1), _array(element, 1))))
+        else:
+            found.append(_array(element, dims) if dims else element)
+        mask_dims = batch if ragged else dims
+        masks.append(_array(types.boolean, mask_dims) if mask_dims else types.boolean)
+    found += [typeof(value) for value in bound.values()]
+    special = {
+        "cell": types.Array(types.int64, 2, "C", readonly=True) if batch else types.UniTuple(types.int64, ndim),
+        "step": types.int64,
+        "rng": types.Array(types.uint64, 1, "C"),
+        "valid": masks[0] if len(masks) == 1 else types.Tuple(tuple(masks)),
+    }
+    return tuple([*found, *(special[name] for name in kernel.specials)])
+
+
+def _from_type(kernel: Kernel, returned: Any) -> list[Dtype]:
+    count = len(kernel.signature.outputs)
+    parts = list(returned.types) if isinstance(returned, types.BaseTuple) else [returned]
+    if kernel.mode == "batch" and explodes(kernel):
+        parts = parts[1:]
+    where = f"kernel {kernel.name} {kernel.signature}"
+    if isinstance(returned, types.BaseTuple) is (count == 1 and len(parts) == count) and isinstance(
+            returned, types.BaseTuple) and not explodes(kernel):
+        raise SignatureError(f"{where} returns a tuple of one", hint="return the value itself")
+    if len(parts) != count:
+        what = "nothing" if returned == types.none else f"{len(parts)} values"
+        raise SignatureError(f"{where} has {count} outputs, but the function returns {what}")
+    found = []
+    for i, (part, core) in enumerate(zip(parts, kernel.signature.outputs, strict=True)):
+        part = types.unliteral(part)
+        ndim = part.ndim if isinstance(part, types.Array) else 0
+        wanted = len(core) + (kernel.mode == "batch")
+        if ndim != wanted and not (kernel.mode == "batch" and explodes(kernel)):
+            kinds = {0: f"a scalar ({part})"}
+            raise SignatureError(f"{where}: output {i} should have {wanted} dimensions, but the function returns "
+                                 f"{kinds.get(ndim, f'an array of {ndim}')}")
+        try:
+            found.append(np.dtype(numpy_support.as_dtype(part.dtype if ndim else part)))
+        except (NotImplementedError, AttributeError):
+            raise SignatureError(f"{where}: output {i} is of the type {part}, which no array can hold",
+                                 hint="return numbers or arrays of numbers; None in some cases isn't a number") from None
+    return found
+
+
+def _by_running(kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int) -> list[Dtype]:
+    """Without a compiler: run the function once, on ones."""
+    batch = (1,) if kernel.mode == "batch" else ()
+    arguments: list[Any] = []
+    masks: list[Any] = []
+    for (dtype, ragged), core in zip(kinds, kernel.signature.inputs, strict=True):
+        shape = batch + tuple(kernel.sizes.get(name, 3) for name in core)
+        if ragged and batch:
+            arguments.append((np.array([0, 3]), np.ones(3, dtype)))
+            masks.append(np.ones(1, bool))
+        else:
+            arguments.append(np.ones(shape, dtype) if shape else dtype.type(1))
+            masks.append(np.bool_(True) if ragged or not shape else np.ones(shape, bool))
+    special = {"cell": np.zeros((1, ndim), np.int64) if batch else (np.int64(0),) * ndim, "step": np.int64(0),
+               "rng": random.state(0), "valid": masks[0] if len(masks) == 1 else tuple(masks)}
+    try:
+        with np.errstate(all="ignore"):
+            returned = kernel.func(*arguments, *bound.values(), *(special[name] for name in kernel.specials))
+    except Exception as error:
+        raise SignatureError(f"kernel {kernel.name} can't be run on ones to see its dtypes: "
+                             f"{type(error).__name__}: {error}", hint="declare them: dtypes=(...)") from error
+    parts = list(returned) if isinstance(returned, tuple) else [returned]
+    if kernel.mode == "batch" and explodes(kernel):
+        parts = parts[1:]
+    if len(parts) != len(kernel.signature.outputs) or any(part is None for part in parts):
+        raise SignatureError(f"kernel {kernel.name} {kernel.signature} has {len(kernel.signature.outputs)} outputs, but "
+                             f"the function returns {'nothing' if returned is None else len(parts)}")
+    return [np.asarray(part).dtype for part in parts]

@@ -1,0 +1,298 @@
+"""Run a kernel over the cells of a region: inputs checked and laid out, the compiled loop called, outputs shaped.
+
+`run_cells` and `explode_cells` are what a worker calls; a kernel that is called on arrays goes the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gridcompute import chunkcall, loops, random
+from gridcompute.argtypes import output_dtypes
+from gridcompute.cellinputs import Cells, arrange
+from gridcompute.columns import Column, Field, Fixed, Ragged
+from gridcompute.errors import DimensionError, KernelError, SignatureError
+from gridcompute.kernel import Kernel, explodes, install_eager
+
+__all__ = ["Field", "explode_cells", "output_dtypes", "run_cells"]
+
+Array = np.ndarray[Any, Any]
+
+
+def run_cells(
+    kernel: Kernel,
+    inputs: Sequence[Column],
+    params: Mapping[str, Any] | None = None,
+    *,
+    outputs: Sequence[np.dtype[Any]] | None = None,
+    shape: Sequence[int],
+    origin: Sequence[int] | None = None,
+    space_shape: Sequence[int] | None = None,
+    seed: int = 0,
+    rng_name: str = "",
+    step: int = 0,
+    progress: Array | None = None,
+) -> list[Column]:
+    """Run the kernel on every cell of a region.
+
+    Args:
+        kernel: not one that gives rows (see `explode_cells`).
+        inputs: one per input of the signature: `Fixed` of shape + core extents, or `Ragged` with one run of
+            elements a cell for an input of one core dimension.
+        params: the kernel's parameters by name; defaults are filled in.
+        outputs: dtype per output; inferred if None.
+        shape: extents of the region over the loop dimensions.
+        origin: index of the region's first cell; zeros if None. Used for `cell`, `rng` and error messages.
+        space_shape: extents of the whole space; origin + shape if None. `rng` counts cells in it, last
+            dimension fastest.
+        seed: the run's seed, for `rng`.
+        rng_name: the op's declared name, for `rng`.
+        step: value of `step`.
+        progress: int64, one element or more; the first holds the index (within the region, last dimension
+            fastest) of the cell being run.
+
+    Returns:
+        One column per output: `Fixed` of shape + core extents; `Ragged` where the core dimension is that of a
+        ragged input.
+
+    Raises:
+        UsageError: inputs that don't fit the kernel, or a kernel that can't be compiled.
+        KernelError: the kernel raised, or gave an array of a wrong length; names the cell.
+    """
+    if explodes(kernel):
+        raise SignatureError(f"kernel {kernel.name} {kernel.signature}: the new output dimension "
+                             f"{kernel.signature.new_dims[0]!r} has no length",
+                             hint="add sizes={...: ...}, or use explode for a number of rows that differs from cell to cell")
+    cells = arrange(kernel, inputs, params, shape, origin, space_shape)
+    dtypes = tuple(np.dtype(one) for one in outputs or output_dtypes(kernel, inputs, cells.params, ndim=len(cells.shape)))
+    columns = _empty_outputs(kernel, cells, dtypes)
+    if cells.count == 0:
+        return columns
+    mark = np.zeros(1, np.int64) if progress is None else progress
+    if kernel.mode != "cell":
+        chunkcall.run_chunk(kernel, cells, columns, seed=seed, rng_name=rng_name, step=step)
+        return columns
+    kinds: list[tuple[str, int]] = []
+    arguments: list[Any] = []
+    for core, column in zip(kernel.signature.outputs, columns, strict=True):
+        if isinstance(column, Ragged):
+            kinds.append(("ragged", 0))
+            arguments += [column.offsets, column.values]
+        else:
+            kinds.append(("core", len(core)) if core else ("scalar", 0))
+            arguments.append(column.values.reshape(cells.count, *column.values.shape[len(cells.shape):]))
+    loop = loops.make_loop(kernel, _loop_shape(kernel, cells, tuple(kinds)))
+    _call(kernel, cells, loop, mark, _leading(kernel, cells, seed, rng_name, step), arguments)
+    return columns
+
+
+def explode_cells(
+    kernel: Kernel,
+    inputs: Sequence[Column],
+    params: Mapping[str, Any] | None = None,
+    *,
+    outputs: Sequence[np.dtype[Any]] | None = None,
+    shape: Sequence[int],
+    origin: Sequence[int] | None = None,
+    space_shape: Sequence[int] | None = None,
+    seed: int = 0,
+    rng_name: str = "",
+    step: int = 0,
+    progress: Array | None = None,
+    max: int | None = None,  # noqa: A002 - the name users know from Collection.explode
+) -> tuple[Array, list[Array]]:
+    """Run a kernel that gives a different number of rows a cell: "(n)->(k)", "()->(k),(k)".
+
+    Without `max` the kernel runs twice on each cell (to count, then to fill), so memory is exact; with `max` once.
+    A batch kernel or task returns the counts (int64, one a cell) first, then each output's rows in one array.
+
+    Args:
+        max: the most rows that a cell may give.
+        kernel, inputs, params, outputs, shape, origin, space_shape, seed, rng_name, step, progress: as for
+            `run_cells`.
+
+    Returns:
+        Rows per cell (int64), and per output all rows, in the order of the cells.
+
+    Raises:
+        UsageError: as `run_cells`.
+        KernelError: as `run_cells`; also for a cell with more rows than `max`.
+    """
+    if not explodes(kernel):
+        raise SignatureError(f"kernel {kernel.name} {kernel.signature} gives no rows: all outputs need one same new "
+                             "dimension without a size", hint="write it like '(n)->(k)' or '()->(k),(k)'")
+    cells = arrange(kernel, inputs, params, shape, origin, space_shape)
+    dtypes = tuple(np.dtype(one) for one in outputs or output_dtypes(kernel, inputs, cells.params, ndim=len(cells.shape)))
+    counts = np.zeros(cells.count, np.int64)
+    if cells.count == 0:
+        return counts, [np.empty(0, dtype) for dtype in dtypes]
+    if kernel.mode != "cell":
+        return chunkcall.explode_chunk(kernel, cells, dtypes, max, seed=seed, rng_name=rng_name, step=step)
+    mark = np.zeros(1, np.int64) if progress is None else progress
+    kinds = (("rows", 0),) * len(dtypes)
+    limit = np.int64(-1 if max is None else max)
+
+    def go(count_only: bool, rows: list[Array]) -> None:
+        # Each pass draws the same random numbers: the state is fresh, and reset at every cell.
+        leading = _leading(kernel, cells, seed, rng_name, step)
+        loop = loops.make_loop(kernel, _loop_shape(kernel, cells, kinds, count_only))
+        _call(kernel, cells, loop, mark, leading, [*rows, counts, limit], limit=max)
+
+    if max is None:
+        go(True, [])
+        rows = [np.empty(int(counts.sum()), dtype) for dtype in dtypes]
+        go(False, rows)
+        return counts, rows
+    # Untouched pages of these buffers cost nothing; what is kept is copied out.
+    rows = [np.empty(cells.count * max, dtype) for dtype in dtypes]
+    go(False, rows)
+    total = int(counts.sum())
+    return counts, [one[:total].copy() for one in rows]
+
+
+def _loop_shape(kernel: Kernel, cells: Cells, outputs: tuple[tuple[str, int], ...],
+                count_only: bool = False) -> loops.Shape:
+    kinds = tuple("ragged" if isinstance(column, Ragged) else "fixed" for column in cells.columns)
+    masks = tuple("cell" if mask is not None else "" for mask in cells.masks)
+    return loops.Shape(kinds, masks, len(cells.params), kernel.specials, outputs, len(cells.shape), count_only)
+
+
+def _leading(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int) -> list[Any]:
+    """The loop's arguments between the count and the outputs."""
+    found: list[Any] = []
+    if {"cell", "rng"} & set(kernel.specials) and cells.shape:
+        found += [_int_tuple(cells.origin), _int_tuple(cells.shape), _int_tuple(cells.space_shape)]
+    if "rng" in kernel.specials:
+        found.append(random.state(random.seed_key(seed, rng_name)))
+    if "step" in kernel.specials:
+        found.append(np.int64(step))
+    for column, mask in zip(cells.columns, cells.masks, strict=True):
+        if isinstance(column, Ragged):
+            found += [column.offsets, column.values]
+        else:
+            found.append(column.values)
+        found += [mask] if mask is not None else []
+    return found + list(cells.params.values())
+
+
+def _int_tuple(values: Sequence[int]) -> tuple[np.int64, ...]:
+    return tuple(np.int64(one) for one in values)
+
+
+def _call(kernel: Kernel, cells: Cells, loop: Any, mark: Array, leading: list[Any], trailing: list[Any],
+          limit: int | None = None) -> None:
+    """Call the loop; turn what went wrong in a cell into an error that names it."""
+    status = np.zeros(3, np.int64)
+    arguments = (mark, status, np.int64(cells.count), *leading, *trailing)
+    loops.compile_for(kernel, loop, arguments)
+    try:
+        with np.errstate(all="ignore"):  # under NUMBA_DISABLE_JIT NumPy would warn where compiled code doesn't
+            code = loop(*arguments)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise loops.kernel_error(kernel, cells.index(int(mark[0])), error) from error
+    if code == 0:
+        return
+    which, found, axis = (int(one) for one in status)
+    name, cell = kernel.names[which], cells.index(int(mark[0]))
+    core = kernel.signature.outputs[which]
+    if code == loops.TOO_LONG:
+        what = f"gave {found} rows, more than max={limit}"
+        hint = "raise max=, or leave it away (the kernel then runs twice on each cell)"
+    elif code == loops.UNEQUAL:
+        what = f"gave {found} rows in output {name!r} and another number in {kernel.names[0]!r}"
+        hint = "all outputs of an explode kernel have the same length in a cell"
+    else:
+        what = f"gave {found} elements along {core[axis]!r} in output {name!r}"
+        hint = "the length must be that of the dimension; a kernel must do the same each time it is run"
+        if core[axis] in cells.lengths:
+            what += f", not {cells.lengths[core[axis]]}"
+    raise KernelError(f"kernel {kernel.name} at cell {cell} {what}", op=kernel.name, cell=cell, cause=what, hint=hint)
+
+
+def _empty_outputs(kernel: Kernel, cells: Cells, dtypes: Sequence[np.dtype[Any]]) -> list[Column]:
+    if len(dtypes) != len(kernel.signature.outputs):
+        raise SignatureError(f"kernel {kernel.name} has {len(kernel.signature.outputs)} outputs, but {len(dtypes)} dtypes "
+                             "are given")
+    columns: list[Column] = []
+    for core, dtype in zip(kernel.signature.outputs, dtypes, strict=True):
+        ragged = [name for name in core if name in cells.ragged]
+        if ragged and len(core) > 1:
+            raise DimensionError(f"kernel {kernel.name}: an output over {core} can't have the varying length "
+                                 f"{ragged[0]!r} beside another dimension")
+        if ragged:
+            offsets = cells.ragged[ragged[0]] - cells.ragged[ragged[0]][0]
+            columns.append(Ragged(offsets, np.empty(int(offsets[-1]), dtype)))
+        else:
+            columns.append(Fixed(np.empty(cells.shape + tuple(cells.lengths[name] for name in core), dtype)))
+    return columns
+
+
+def _eager(kernel: Kernel, arrays: Sequence[Any], params: Mapping[str, Any], *, seed: int, step: int) -> Any:
+    """`Kernel.__call__`: broadcast the loop dimensions, run, hand back plain arrays."""
+    cores = kernel.signature.inputs
+    if len(arrays) != len(cores):
+        raise SignatureError(f"kernel {kernel.name} {kernel.signature} takes {len(cores)} inputs, not {len(arrays)}",
+                             hint="parameters are given by keyword")
+    columns = [_as_column(kernel, i, one) for i, one in enumerate(arrays)]
+    loop_shapes = [(one.cells,) if isinstance(one, Ragged) else one.values.shape[: one.values.ndim - len(core)]
+                   for one, core in zip(columns, cores, strict=True)]
+    try:
+        shape = np.broadcast_shapes(*loop_shapes) if loop_shapes else ()
+    except ValueError:
+        raise DimensionError(f"kernel {kernel.name}: the inputs' loop dimensions {loop_shapes} don't broadcast",
+                             hint=f"core dimensions come last: {kernel.signature}") from None
+    inputs = [_broadcast(one, shape, core) for one, core in zip(columns, cores, strict=True)]
+    common: dict[str, Any] = {"shape": shape, "seed": seed, "rng_name": kernel.name, "step": step}
+    if explodes(kernel):
+        counts, rows = explode_cells(kernel, inputs, params, **common)
+        offsets = np.concatenate(([0], np.cumsum(counts)))
+        found: list[Any] = [Ragged(offsets, one) if shape else one for one in rows]
+    else:
+        results = run_cells(kernel, inputs, params, **common)
+        found = [one if isinstance(one, Ragged) else one.values[()] for one in results]
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _as_column(kernel: Kernel, position: int, value: Any) -> Column:
+    core = kernel.signature.inputs[position]
+    if isinstance(value, (Fixed, Ragged)):
+        return value
+    if isinstance(value, bytes) and len(core) == 1:
+        return Fixed(np.frombuffer(value, np.uint8))
+    if isinstance(value, (list, tuple)) and len(core) == 1 and any(
+            one is None or isinstance(one, (bytes, np.ndarray, list)) for one in value):
+        first = next((np.asarray(one).dtype for one in value if one is not None and not isinstance(one, bytes)), np.uint8)
+        return Ragged.of(value, first)
+    valid = None
+    if isinstance(value, np.ma.MaskedArray):
+        valid = ~np.ma.getmaskarray(value)
+        value = value.data
+    array = np.asarray(value)
+    if array.dtype.hasobject:
+        raise SignatureError(f"kernel {kernel.name}: input {position} is an array of Python objects",
+                             hint="pass numbers, or a list of bytes or arrays for cells of different length")
+    if array.ndim < len(core):
+        raise DimensionError(f"kernel {kernel.name}: input {position} has {array.ndim} dimensions, its core "
+                             f"({','.join(core)}) alone has {len(core)}")
+    return Fixed(array, valid)
+
+
+def _broadcast(column: Column, shape: tuple[int, ...], core: tuple[str, ...]) -> Column:
+    if isinstance(column, Ragged):
+        if math.prod(shape) == column.cells and len(shape) == 1:
+            return column
+        index = np.broadcast_to(np.arange(column.cells), shape).reshape(-1)
+        return column.taken(index)
+    inner = column.values.shape[column.values.ndim - len(core) :]
+    values = np.broadcast_to(column.values, shape + inner)
+    valid = None if column.valid is None else np.broadcast_to(column.valid, shape + inner)
+    return Fixed(values, valid)
+
+
+install_eager(_eager)

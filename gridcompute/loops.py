@@ -1,0 +1,235 @@
+"""Loops over cells around a kernel: written as source for each shape of kernel, then compiled or run as they are.
+
+For a kernel "(time)->(),()" that takes `cell`, the loop reads
+
+    def loop(mark, status, count, origin, extent, space, i0, o0, o1, ...):
+        c0 = 0; c1 = 0
+        for i in range(count):
+            touch(mark, i)
+            r0, r1 = kernel(i0[i], (origin[0] + c0, origin[1] + c1))
+            o0[i] = r0
+            o1[i] = r1
+            (count c1 and c0 up)
+        return 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import types, typeof
+from numba.core import cgutils, config, errors
+from numba.extending import intrinsic
+
+from gridcompute import random
+from gridcompute.codecache import cached_njit
+from gridcompute.errors import KernelError, UsageError
+from gridcompute.kernel import Kernel
+from gridcompute.keys import digest
+
+WRONG_LENGTH = 1
+TOO_LONG = 2
+UNEQUAL = 3
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _touch_compiled(typingctx: Any, mark: Any, index: Any) -> Any:
+    """Store the index into mark[0]; atomic, so that the compiler neither drops nor moves the store."""
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
+        value = context.cast(builder, args[1], signature.args[1], types.int64)
+        builder.store_atomic(value, array.data, "monotonic", 8)
+        return context.get_dummy_value()
+
+    return types.void(mark, index), codegen
+
+
+def _touch_plain(mark: Any, index: int) -> None:
+    mark[0] = index
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a loop's source depends on.
+
+    Attributes:
+        inputs: "fixed" or "ragged" per input.
+        masks: per input, whether its mask is passed on as `valid`: "" or "cell" or "core".
+        params: number of parameters.
+        specials: those that the kernel takes.
+        outputs: per output "scalar", "core" with its number of dimensions, "ragged" with the position of the
+            input whose lengths it has; or "rows" (a run of rows a cell).
+        dims: number of loop dimensions.
+        count_only: for "rows": only count them.
+    """
+
+    inputs: tuple[str, ...]
+    masks: tuple[str, ...]
+    params: int
+    specials: tuple[str, ...]
+    outputs: tuple[tuple[str, int], ...]
+    dims: int
+    count_only: bool = False
+
+
+def source(shape: Shape) -> str:
+    """The loop's Python source; the function `loop` returns 0, or what was wrong with an output (see `status`)."""
+    arguments = ["mark", "status", "count"]
+    located = bool({"cell", "rng"} & set(shape.specials))
+    arguments += ["origin", "extent", "space"] if located and shape.dims else []
+    arguments += ["rng"] if "rng" in shape.specials else []
+    arguments += ["step"] if "step" in shape.specials else []
+    for i, kind in enumerate(shape.inputs):
+        arguments += [f"i{i}"] if kind == "fixed" else [f"i{i}_offsets", f"i{i}"]
+        arguments += [f"m{i}"] if shape.masks[i] else []
+    arguments += [f"p{i}" for i in range(shape.params)]
+    for i, (kind, _) in enumerate(shape.outputs):
+        arguments += [f"o{i}_offsets"] if kind == "ragged" else []
+        arguments += [] if shape.count_only else [f"o{i}"]
+    rows = shape.outputs[0][0] == "rows"
+    arguments += ["counts", "limit"] if rows else []
+    body = [f"c{d} = 0" for d in range(shape.dims)] if located else []
+    body += ["at = 0"] if rows else []
+    body += ["for i in range(count):"]
+    body += ["    " + line for line in _cell(shape, located)]
+    lines = [f"def loop({', '.join(arguments)}):", *("    " + line for line in body), "    return 0"]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(shape: Shape, located: bool) -> list[str]:
+    lines = ["touch(mark, i)"]
+    position = [f"origin[{d}] + c{d}" for d in range(shape.dims)]
+    if "rng" in shape.specials:
+        linear = "0"
+        for d, one in enumerate(position):
+            linear = f"({linear}) * space[{d}] + {one}" if d else one
+        lines.append(f"reset(rng, {linear})")
+    passed = [f"i{i}[i]" if kind == "fixed" else f"i{i}[i{i}_offsets[i]:i{i}_offsets[i + 1]]"
+              for i, kind in enumerate(shape.inputs)]
+    passed += [f"p{i}" for i in range(shape.params)]
+    masks = [f"m{i}[i]" for i in range(len(shape.inputs))]
+    special = {"cell": "(" + "".join(f"{one}, " for one in position) + ")", "step": "step", "rng": "rng",
+               "valid": masks[0] if len(masks) == 1 else "(" + "".join(f"{one}, " for one in masks) + ")"}
+    passed += [special[name] for name in shape.specials]
+    results = ", ".join(f"r{i}" for i in range(len(shape.outputs)))
+    lines.append(f"{results} = kernel({', '.join(passed)})")
+    lines += _rows(shape) if shape.outputs[0][0] == "rows" else _stores(shape)
+    if located and shape.dims:
+        lines += _advance(shape.dims)
+    return lines
+
+
+def _stores(shape: Shape) -> list[str]:
+    lines = []
+    for i, (kind, number) in enumerate(shape.outputs):
+        if kind == "scalar":
+            lines.append(f"o{i}[i] = r{i}")
+        elif kind == "core":
+            for axis in range(number):
+                lines += _refuse(f"r{i}.shape[{axis}] != o{i}.shape[{axis + 1}]", i, f"r{i}.shape[{axis}]", axis)
+            lines.append(f"o{i}[i] = r{i}")
+        else:
+            first, last = f"o{i}_offsets[i]", f"o{i}_offsets[i + 1]"
+            lines += _refuse(f"r{i}.shape[0] != {last} - {first}", i, f"r{i}.shape[0]", 0)
+            lines.append(f"o{i}[{first}:{last}] = r{i}")
+    return lines
+
+
+def _rows(shape: Shape) -> list[str]:
+    lines = ["rows = r0.shape[0]"]
+    for i in range(1, len(shape.outputs)):
+        lines += _refuse(f"r{i}.shape[0] != rows", i, f"r{i}.shape[0]", 0, UNEQUAL)
+    lines += _refuse("limit >= 0 and rows > limit", 0, "rows", 0, TOO_LONG)
+    if shape.count_only:
+        return [*lines, "counts[i] = rows"]
+    # The second pass of a kernel that isn't pure could run over the end of what the first counted.
+    lines += _refuse("limit < 0 and rows != counts[i]", 0, "rows", 0)
+    lines.append("counts[i] = rows")
+    lines += [f"o{i}[at:at + rows] = r{i}" for i in range(len(shape.outputs))]
+    return [*lines, "at += rows"]
+
+
+def _refuse(test: str, output: int, found: str, axis: int, code: int = WRONG_LENGTH) -> list[str]:
+    return [f"if {test}:", f"    status[0] = {output}", f"    status[1] = {found}", f"    status[2] = {axis}",
+            f"    return {code}"]
+
+
+def _advance(dims: int) -> list[str]:
+    """Count the cell's index up, the last dimension fastest."""
+    lines: list[str] = []
+    for d in reversed(range(dims)):
+        pad = "    " * (dims - 1 - d)
+        lines.append(f"{pad}c{d} += 1")
+        if d:
+            lines += [f"{pad}if c{d} == extent[{d}]:", f"{pad}    c{d} = 0"]
+    return lines
+
+
+def kernel_function(kernel: Kernel) -> Any:
+    """The kernel's function, compiled (or plain, under NUMBA_DISABLE_JIT)."""
+    return cached_njit(kernel.func, kernel.key, flags=kernel.flags)
+
+
+def make_loop(kernel: Kernel, shape: Shape) -> Any:
+    """The loop around a kernel, compiled (or plain, under NUMBA_DISABLE_JIT)."""
+    return _make_loop(kernel_function(kernel), kernel.key, kernel.flags, shape)
+
+
+@lru_cache(maxsize=256)
+def _make_loop(function: Any, key: str, flags: frozenset[str], shape: Shape) -> Any:
+    text = source(shape)
+    plain = config.DISABLE_JIT
+    namespace = {"__name__": __name__, "kernel": function, "reset": random.reset,
+                 "touch": _touch_plain if plain else _touch_compiled}
+    exec(compile(text, "<gridcompute loop>", "exec"), namespace)  # noqa: S102 - source is made above, of no input
+    return cached_njit(namespace["loop"], digest((key, text)), flags=flags)
+
+
+def compile_for(kernel: Kernel, function: Any, arguments: Sequence[Any]) -> None:
+    """Compile for the types of these arguments, if that hasn't been done; see `compile_types`."""
+    if not config.DISABLE_JIT:
+        compile_types(kernel, function, tuple(typeof(one) for one in arguments))
+
+
+def compile_types(kernel: Kernel, function: Any, signature: tuple[Any, ...]) -> None:
+    """Compile or load; numba's complaint becomes ours.
+
+    Raises:
+        UsageError: numba can't compile the kernel for these types.
+    """
+    if signature in function.overloads:
+        return
+    try:
+        function.compile(signature)
+    except errors.NumbaError as error:
+        raise UsageError(f"kernel {kernel.name} can't be compiled: {_short(str(error))}",
+                         hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use "
+                              "@task") from error
+
+
+def _short(text: str) -> str:
+    """The lines of numba's message that say what is wrong and where."""
+    lines = [line.strip() for line in text.splitlines()]
+    useful = [line for line in lines if line and not line.startswith((
+        "During:", "Failed in nopython", "Overload of", "[", "Known signatures", "Parameterized", "raised from"))]
+    return "\n    ".join(useful[:8])
+
+
+def kernel_error(kernel: Kernel, cell: tuple[int, ...] | None, error: Exception) -> KernelError:
+    """The error for a function that raised."""
+    cause = f"{type(error).__name__}: {error}"
+    where = "on a chunk" if cell is None else f"at cell {cell}"
+    return KernelError(f"kernel {kernel.name} failed {where}: {cause}", op=kernel.name, cell=cell, cause=cause,
+                       hint="run the kernel on that cell's input to see why, under NUMBA_DISABLE_JIT=1 in a debugger")
+
+
+def read_only(array: Any) -> Any:
+    """A contiguous, aligned, native view or copy that can't be written, so that one compiled loop serves all."""
+    array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
+    view = array.view()
+    view.flags.writeable = False
+    return view
