@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numba
 import numpy as np
-from numba import types, typeof
-from numba.core import config
-from numba.np import numpy_support
 
 from gridcompute import random
 from gridcompute.cellinputs import loop_parameter
@@ -17,12 +15,18 @@ from gridcompute.errors import SignatureError
 from gridcompute.kernel import Kernel, explodes
 from gridcompute.loops import compile_types, kernel_function
 
+types: Any = numba.types
+config: Any = numba.core.config
+typeof: Any = numba.typeof
+numpy_support: Any = numba.np.numpy_support
+
 Dtype = np.dtype[Any]
 Input = Field | Fixed | Ragged | tuple[Any, bool]
 
 
-def output_dtypes(kernel: Kernel, inputs: Sequence[Input], params: Mapping[str, Any] | None = None, *,
-                  ndim: int = 1) -> list[Dtype]:
+def output_dtypes(
+    kernel: Kernel, inputs: Sequence[Input], params: Mapping[str, Any] | None = None, *, ndim: int = 1
+) -> list[Dtype]:
     """The dtype of each output: declared, or inferred by compiling the kernel for the inputs' dtypes.
 
     Args:
@@ -39,7 +43,9 @@ def output_dtypes(kernel: Kernel, inputs: Sequence[Input], params: Mapping[str, 
         return list(kernel.dtypes)
     kinds = [_kind(one) for one in inputs]
     if len(kinds) != len(kernel.signature.inputs):
-        raise SignatureError(f"kernel {kernel.name} takes {len(kernel.signature.inputs)} inputs, not {len(kinds)}")
+        raise SignatureError(
+            f"kernel {kernel.name} takes {len(kernel.signature.inputs)} inputs, not {len(kinds)}"
+        )
     bound = {name: loop_parameter(value) for name, value in kernel.bind(params or {}).items()}
     if config.DISABLE_JIT:
         return _by_running(kernel, kinds, bound, ndim)
@@ -64,8 +70,10 @@ def _array(dtype: Any, ndim: int) -> Any:
     return types.Array(dtype, ndim, "C", readonly=True)
 
 
-def argument_types(kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int) -> Any:
-    """numba's types of the kernel's arguments, as its loop passes them."""
+def argument_types(
+    kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int
+) -> Any:
+    """Numba's types of the kernel's arguments, as its loop passes them."""
     batch = 1 if kernel.mode == "batch" else 0
     found: list[Any] = []
     masks: list[Any] = []
@@ -80,12 +88,14 @@ def argument_types(kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: M
         masks.append(_array(types.boolean, mask_dims) if mask_dims else types.boolean)
     found += [typeof(value) for value in bound.values()]
     special = {
-        "cell": types.Array(types.int64, 2, "C", readonly=True) if batch else types.UniTuple(types.int64, ndim),
+        "cell": types.Array(types.int64, 2, "C", readonly=True)
+        if batch
+        else types.UniTuple(types.int64, ndim),
         "step": types.int64,
         "rng": types.Array(types.uint64, 1, "C"),
         "valid": masks[0] if len(masks) == 1 else types.Tuple(tuple(masks)),
     }
-    return tuple([*found, *(special[name] for name in kernel.specials)])
+    return (*found, *(special[name] for name in kernel.specials))
 
 
 def _from_type(kernel: Kernel, returned: Any) -> list[Dtype]:
@@ -94,8 +104,11 @@ def _from_type(kernel: Kernel, returned: Any) -> list[Dtype]:
     if kernel.mode == "batch" and explodes(kernel):
         parts = parts[1:]
     where = f"kernel {kernel.name} {kernel.signature}"
-    if isinstance(returned, types.BaseTuple) is (count == 1 and len(parts) == count) and isinstance(
-            returned, types.BaseTuple) and not explodes(kernel):
+    if (
+        isinstance(returned, types.BaseTuple) is (count == 1 and len(parts) == count)
+        and isinstance(returned, types.BaseTuple)
+        and not explodes(kernel)
+    ):
         raise SignatureError(f"{where} returns a tuple of one", hint="return the value itself")
     if len(parts) != count:
         what = "nothing" if returned == types.none else f"{len(parts)} values"
@@ -107,17 +120,23 @@ def _from_type(kernel: Kernel, returned: Any) -> list[Dtype]:
         wanted = len(core) + (kernel.mode == "batch")
         if ndim != wanted and not (kernel.mode == "batch" and explodes(kernel)):
             kinds = {0: f"a scalar ({part})"}
-            raise SignatureError(f"{where}: output {i} should have {wanted} dimensions, but the function returns "
-                                 f"{kinds.get(ndim, f'an array of {ndim}')}")
+            raise SignatureError(
+                f"{where}: output {i} should have {wanted} dimensions, but the function returns "
+                f"{kinds.get(ndim, f'an array of {ndim}')}"
+            )
         try:
             found.append(np.dtype(numpy_support.as_dtype(part.dtype if ndim else part)))
         except (NotImplementedError, AttributeError):
-            raise SignatureError(f"{where}: output {i} is of the type {part}, which no array can hold",
-                                 hint="return numbers or arrays of numbers; None in some cases isn't a number") from None
+            raise SignatureError(
+                f"{where}: output {i} is of the type {part}, which no array can hold",
+                hint="return numbers or arrays of numbers; None in some cases isn't a number",
+            ) from None
     return found
 
 
-def _by_running(kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int) -> list[Dtype]:
+def _by_running(
+    kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int
+) -> list[Dtype]:
     """Without a compiler: run the function once, on ones."""
     batch = (1,) if kernel.mode == "batch" else ()
     arguments: list[Any] = []
@@ -130,18 +149,26 @@ def _by_running(kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapp
         else:
             arguments.append(np.ones(shape, dtype) if shape else dtype.type(1))
             masks.append(np.bool_(True) if ragged or not shape else np.ones(shape, bool))
-    special = {"cell": np.zeros((1, ndim), np.int64) if batch else (np.int64(0),) * ndim, "step": np.int64(0),
-               "rng": random.state(0), "valid": masks[0] if len(masks) == 1 else tuple(masks)}
+    special = {
+        "cell": np.zeros((1, ndim), np.int64) if batch else (np.int64(0),) * ndim,
+        "step": np.int64(0),
+        "rng": random.state(0),
+        "valid": masks[0] if len(masks) == 1 else tuple(masks),
+    }
     try:
         with np.errstate(all="ignore"):
             returned = kernel.func(*arguments, *bound.values(), *(special[name] for name in kernel.specials))
     except Exception as error:
-        raise SignatureError(f"kernel {kernel.name} can't be run on ones to see its dtypes: "
-                             f"{type(error).__name__}: {error}", hint="declare them: dtypes=(...)") from error
+        raise SignatureError(
+            f"kernel {kernel.name} can't be run on ones to see its dtypes: {type(error).__name__}: {error}",
+            hint="declare them: dtypes=(...)",
+        ) from error
     parts = list(returned) if isinstance(returned, tuple) else [returned]
     if kernel.mode == "batch" and explodes(kernel):
         parts = parts[1:]
     if len(parts) != len(kernel.signature.outputs) or any(part is None for part in parts):
-        raise SignatureError(f"kernel {kernel.name} {kernel.signature} has {len(kernel.signature.outputs)} outputs, but "
-                             f"the function returns {'nothing' if returned is None else len(parts)}")
+        raise SignatureError(
+            f"kernel {kernel.name} {kernel.signature} has {len(kernel.signature.outputs)} outputs, but "
+            f"the function returns {'nothing' if returned is None else len(parts)}"
+        )
     return [np.asarray(part).dtype for part in parts]

@@ -18,7 +18,9 @@ from gridcompute.loops import compile_for, kernel_error, kernel_function
 Array = np.ndarray[Any, Any]
 
 
-def run_chunk(kernel: Kernel, cells: Cells, columns: Sequence[Column], *, seed: int, rng_name: str, step: int) -> None:
+def run_chunk(
+    kernel: Kernel, cells: Cells, columns: Sequence[Column], *, seed: int, rng_name: str, step: int
+) -> None:
     """Call a batch kernel or task once and store what it returns into the output columns."""
     parts = _call(kernel, cells, seed, rng_name, step)
     if len(parts) != len(columns):
@@ -37,24 +39,42 @@ def run_chunk(kernel: Kernel, cells: Cells, columns: Sequence[Column], *, seed: 
             column.values.reshape(wanted)[:] = found
 
 
-def explode_chunk(kernel: Kernel, cells: Cells, dtypes: Sequence[np.dtype[Any]], limit: int | None, *, seed: int,
-                  rng_name: str, step: int) -> tuple[Array, list[Array]]:
+def explode_chunk(
+    kernel: Kernel,
+    cells: Cells,
+    dtypes: Sequence[np.dtype[Any]],
+    limit: int | None,
+    *,
+    seed: int,
+    rng_name: str,
+    step: int,
+) -> tuple[Array, list[Array]]:
     """Call a batch kernel or task that returns counts, then each output's rows."""
     parts = _call(kernel, cells, seed, rng_name, step)
     if len(parts) != len(dtypes) + 1:
         raise _wrong(kernel, cells, f"returned {len(parts)} values, not the counts and {len(dtypes)} outputs")
     counts = np.asarray(parts[0]).astype(np.int64, copy=False)
     if counts.shape != (cells.count,) or (counts < 0).any():
-        raise _wrong(kernel, cells, f"gave counts of shape {counts.shape}, not one of 0 or more for each of "
-                                    f"{cells.count} cells")
+        raise _wrong(
+            kernel,
+            cells,
+            f"gave counts of shape {counts.shape}, not one of 0 or more for each of {cells.count} cells",
+        )
     if limit is not None and (counts > limit).any():
         first = int(np.argmax(counts > limit))
-        raise KernelError(f"kernel {kernel.name} at cell {cells.index(first)} gave {counts[first]} rows, more than "
-                          f"max={limit}", op=kernel.name, cell=cells.index(first), hint="raise max=")
+        raise KernelError(
+            f"kernel {kernel.name} at cell {cells.index(first)} gave {counts[first]} rows, more than "
+            f"max={limit}",
+            op=kernel.name,
+            cell=cells.index(first),
+            hint="raise max=",
+        )
     rows = [np.asarray(part).astype(dtype, copy=False) for part, dtype in zip(parts[1:], dtypes, strict=True)]
     for name, one in zip(kernel.names, rows, strict=True):
         if one.shape != (counts.sum(),):
-            raise _wrong(kernel, cells, f"gave {one.shape} rows in output {name!r}, the counts say {counts.sum()}")
+            raise _wrong(
+                kernel, cells, f"gave {one.shape} rows in output {name!r}, the counts say {counts.sum()}"
+            )
     return counts, rows
 
 
@@ -65,7 +85,12 @@ def _call(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int) -> 
     masks = tuple(cells.masks)
     indices = cells.indices() if "cell" in kernel.specials else np.zeros((0, 0), np.int64)
     indices.flags.writeable = False
-    special = {"cell": indices, "step": np.int64(step), "rng": state, "valid": masks[0] if len(masks) == 1 else masks}
+    special = {
+        "cell": indices,
+        "step": np.int64(step),
+        "rng": state,
+        "valid": masks[0] if len(masks) == 1 else masks,
+    }
     arguments += [*cells.params.values(), *(special[name] for name in kernel.specials)]
     function = kernel_function(kernel) if compiled else kernel.func
     if compiled:
@@ -92,23 +117,33 @@ def _task_input(column: Column) -> Any:
     if column.values.dtype != np.uint8:
         return pa.LargeListArray.from_arrays(offsets, pa.array(column.values), mask=nulls)
     validity = None if column.valid is None else pa.array(column.valid).buffers()[1]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), column.cells,
-                                            [validity, offsets.buffers()[1], pa.py_buffer(column.values)])
+    return pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), column.cells, [validity, offsets.buffers()[1], pa.py_buffer(column.values)]
+    )
 
 
 def _runs(kernel: Kernel, cells: Cells, name: str, part: Any, column: Ragged) -> tuple[Array, Array]:
     """Lengths and elements of a variable-length output: a flat array, an Arrow array or a list of cells."""
     if isinstance(part, np.ndarray) and part.dtype != object:
         if part.shape != column.values.shape:
-            raise _wrong(kernel, cells, f"gave {part.shape} elements in output {name!r}, not {column.values.shape}")
+            raise _wrong(
+                kernel, cells, f"gave {part.shape} elements in output {name!r}, not {column.values.shape}"
+            )
         return np.diff(column.offsets), part
     listed = part.to_pylist() if hasattr(part, "to_pylist") else list(part)
-    found = Ragged.of([one if one is None or isinstance(one, bytes) else np.asarray(one) for one in listed],
-                      column.values.dtype)
+    found = Ragged.of(
+        [one if one is None or isinstance(one, bytes) else np.asarray(one) for one in listed],
+        column.values.dtype,
+    )
     return np.diff(found.offsets), found.values
 
 
 def _wrong(kernel: Kernel, cells: Cells, what: str) -> KernelError:
     cell = cells.index(0) if cells.count == 1 else None
-    return KernelError(f"kernel {kernel.name} {kernel.signature} on a chunk of {cells.count} cells {what}", op=kernel.name,
-                       cell=cell, cause=what, hint="cells are the first axis of every input and output")
+    return KernelError(
+        f"kernel {kernel.name} {kernel.signature} on a chunk of {cells.count} cells {what}",
+        op=kernel.name,
+        cell=cell,
+        cause=what,
+        hint="cells are the first axis of every input and output",
+    )

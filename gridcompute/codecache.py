@@ -1,9 +1,9 @@
 """Compiled code on disk, under our own keys.
 
-numba's cache is keyed by the file and its time, so it returns stale code when an imported function changes, and it
-can't serve functions of notebooks and scripts. Here code is stored under a key of everything that it was
-compiled from (`keys.machine_key`), the argument types, and the versions and processor that it was made for. The
-first process of a node to need it compiles; the others wait for its lock and load.
+numba's cache is keyed by the file and its time, so it returns stale code when an imported function changes,
+and it can't serve functions of notebooks and scripts. Here code is stored under a key of everything that it
+was compiled from (`keys.machine_key`), the argument types, and the versions and processor that it was made
+for. The first process of a node to need it compiles; the others wait for its lock and load.
 
 The files are pickles that numba made: the directory is private to the user, and refused if it isn't.
 """
@@ -16,12 +16,10 @@ import hashlib
 import os
 import pickle
 import platform
-import stat
 import sys
 import tempfile
 import time
 import types as pytypes
-import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -31,8 +29,6 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from numba import types
-from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
@@ -40,8 +36,14 @@ from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.serialize import dumps
 
 from gridcompute import syntax
-from gridcompute.errors import StoreError
+from gridcompute.codefolder import cache_directory, made_private, read_private
 from gridcompute.keys import OWN_PACKAGES, digest, installed, machine_key, standard, unwrap
+
+types: Any = numba.types
+config: Any = numba.core.config
+
+_rebuild: Any = CompileResult._rebuild
+_dumps: Any = dumps
 
 _FORMAT = b"gridcompute-code-1\n"
 _LOCK_SECONDS = 300.0
@@ -59,7 +61,7 @@ def compile_seconds() -> float:
 def cached_njit(func: Callable[..., Any], key: str = "", *, flags: frozenset[str] = frozenset()) -> Any:
     """Compile a function on first use, or load it from the user's cache if its like was compiled before.
 
-    Plain Python functions that it calls are compiled with it, unless they belong to an installed distribution.
+    Plain Python functions that it calls are compiled with it, unless they belong to installed distributions.
     Arithmetic is strict IEEE but for `flags`; a division by zero gives inf or nan, as NumPy's does. Releases
     the GIL. Under NUMBA_DISABLE_JIT the function itself is returned.
 
@@ -88,8 +90,13 @@ class _Copies:
     def __init__(self, flags: frozenset[str]) -> None:
         self.flags = flags
         self.made: dict[int, CPUDispatcher] = {}
-        self.options = {"nopython": True, "nogil": True, "boundscheck": None, "error_model": "numpy",
-                        "fastmath": set(flags) if flags else False}
+        self.options = {
+            "nopython": True,
+            "nogil": True,
+            "boundscheck": None,
+            "error_model": "numpy",
+            "fastmath": set(flags) if flags else False,
+        }
 
     def root(self, func: pytypes.FunctionType, key: str) -> CachedDispatcher:
         copy = _renamed(func, key)
@@ -100,7 +107,7 @@ class _Copies:
         return dispatcher
 
     def fill(self, func: pytypes.FunctionType, copy: pytypes.FunctionType) -> None:
-        """Give the copy its globals and closure; after it is known to `made`, for functions that call themselves."""
+        """Give the copy its globals and closure; it is in `made` already, as it may call itself."""
         namespace = copy.__globals__
         for kind, name, attributes in syntax.reads(func.__code__):
             if kind == "global" and name in func.__globals__:
@@ -122,7 +129,11 @@ class _Copies:
             return proxy
         func = unwrap(value)
         jitted = isinstance(value, CPUDispatcher)
-        if not isinstance(func, pytypes.FunctionType) or hasattr(value, "_defn") or isinstance(value, np.ufunc):
+        if (
+            not isinstance(func, pytypes.FunctionType)
+            or hasattr(value, "_defn")
+            or isinstance(value, np.ufunc)
+        ):
             return value
         if id(func) in self.made:
             return self.made[id(func)]
@@ -131,7 +142,9 @@ class _Copies:
         if (ours and jitted) or standard(file) or installed(file, func.__module__ or ""):
             return value
         chosen = {**value.targetoptions, "nopython": True} if jitted else self.options
-        copy = _renamed(func, digest((machine_key(func), sorted(self.flags), repr(sorted(chosen.items(), key=str)))))
+        copy = _renamed(
+            func, digest((machine_key(func), sorted(self.flags), repr(sorted(chosen.items(), key=str))))
+        )
         self.made[id(func)] = CPUDispatcher(copy, targetoptions=chosen)
         self.fill(func, copy)
         return self.made[id(func)]
@@ -147,8 +160,10 @@ def _renamed(func: pytypes.FunctionType, key: str) -> pytypes.FunctionType:
     return copy
 
 
-class CachedDispatcher(CPUDispatcher):  # type: ignore[misc]
+class CachedDispatcher(CPUDispatcher):
     """numba's dispatcher, with a lock between processes around each compilation, and a clock."""
+
+    _cache: Any
 
     def compile(self, sig: Any) -> Any:
         """Compile for a signature, or load it; waits while another process compiles the same."""
@@ -168,7 +183,7 @@ class CachedDispatcher(CPUDispatcher):  # type: ignore[misc]
                     _seconds += time.perf_counter() - started
 
 
-class _Files(_Cache):  # type: ignore[misc]
+class _Files(_Cache):
     """The compiled forms of one function: a file per argument types, with a digest of its content."""
 
     def __init__(self, key: str) -> None:
@@ -200,19 +215,23 @@ class _Files(_Cache):  # type: ignore[misc]
         if root is None or not self.enabled:
             return None
         folder = root / platform_tag()
-        return folder if _made_private(folder) else None
+        return folder if made_private(folder) else None
 
     def _path(self, sig: Any) -> Path | None:
         args = tuple(getattr(sig, "args", sig))
         folder = self._folder() if all(_stable(one) for one in args) else None
-        return None if folder is None else folder / f"{self.key}-{digest([_type_text(one) for one in args])[:16]}.code"
+        return (
+            None
+            if folder is None
+            else folder / f"{self.key}-{digest([_type_text(one) for one in args])[:16]}.code"
+        )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled form for a signature, or None; a broken file counts as none."""
         target_context.refresh()
         path = self._path(sig)
         try:
-            content = b"" if path is None else _read_private(path)
+            content = b"" if path is None else read_private(path)
         except FileNotFoundError:
             return None
         head = len(_FORMAT) + 64
@@ -220,7 +239,7 @@ class _Files(_Cache):  # type: ignore[misc]
             return None
         try:
             # The folder and the file are this user's alone, and the digest says that it is whole.
-            loaded = CompileResult._rebuild(target_context, *pickle.loads(content[head:]))  # noqa: S301
+            loaded = _rebuild(target_context, *pickle.loads(content[head:]))  # noqa: S301
         except Exception:  # whatever a stale pickle raises, compiling anew is the answer
             return None
         return loaded if tuple(loaded.signature.args) == tuple(getattr(sig, "args", sig)) else None
@@ -230,7 +249,7 @@ class _Files(_Cache):  # type: ignore[misc]
         path = self._path(sig)
         if path is None or data.library.has_dynamic_globals or any(not one.can_cache for one in data.lifted):
             return
-        content = dumps(data._reduce())
+        content = _dumps(data._reduce())
         with contextlib.suppress(OSError):
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
             try:
@@ -242,7 +261,7 @@ class _Files(_Cache):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def locked(self, sig: Any) -> Iterator[None]:
-        """Hold the file lock of a signature; after `_LOCK_SECONDS` go on without (compiling twice is harmless)."""
+        """Hold a signature's file lock; after `_LOCK_SECONDS` go on without (compiling twice is harmless)."""
         path = self._path(sig)
         if path is None:
             yield
@@ -267,77 +286,28 @@ class _Files(_Cache):  # type: ignore[misc]
             os.close(handle)
 
 
-def cache_directory() -> Path | None:
-    """The user's folder for compiled code: $GRIDCOMPUTE_CACHE, else gridcompute in $XDG_CACHE_HOME or ~/.cache.
-
-    Made if it isn't there. None where none can be made (then code is compiled in each process).
-
-    Raises:
-        StoreError: the folder belongs to someone else, or others may write to it.
-    """
-    named = os.environ.get("GRIDCOMPUTE_CACHE")
-    if named:
-        root = Path(named)
-    else:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        root = Path(home) / "gridcompute"
-    root = root.absolute()
-    return root / "code" if _made_private(root) and _made_private(root / "code") else None
-
-
-def _made_private(folder: Path) -> bool:
-    """Make a folder for this user alone; whether that was possible."""
-    try:
-        found = folder.lstat()
-    except FileNotFoundError:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder.mkdir(mode=0o700, exist_ok=True)
-            found = folder.lstat()
-        except OSError as error:
-            _warn_once(str(folder), str(error))
-            return False
-    except OSError as error:
-        _warn_once(str(folder), str(error))
-        return False
-    _refuse_foreign(folder, found)
-    return True
-
-
-def _refuse_foreign(path: Path, found: os.stat_result) -> None:
-    hint = f"remove it, or chmod go-w it, or set GRIDCOMPUTE_CACHE to a folder of your own (uid {os.geteuid()})"
-    if stat.S_ISLNK(found.st_mode):
-        raise StoreError(f"compiled code isn't loaded through the symbolic link {path}", hint=hint)
-    if found.st_uid != os.geteuid():
-        raise StoreError(f"compiled code isn't loaded from {path}: it belongs to uid {found.st_uid}", hint=hint)
-    if found.st_mode & 0o022:
-        raise StoreError(f"compiled code isn't loaded from {path}: others may write to it "
-                         f"(mode {stat.S_IMODE(found.st_mode):04o})", hint=hint)
-
-
-def _read_private(path: Path) -> bytes:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        _refuse_foreign(path, os.fstat(handle))
-        return file.read()
-
-
-@lru_cache(maxsize=8)
-def _warn_once(folder: str, why: str) -> None:
-    warnings.warn(f"compiled code can't be kept in {folder} ({why}): every process compiles its kernels again; "
-                  "set GRIDCOMPUTE_CACHE to a writable folder", stacklevel=2)
-
-
 @lru_cache(maxsize=1)
 def platform_tag() -> str:
     """A name for what machine code depends on besides its source: processor, versions, Python."""
-    return digest((cpu_target.target_context.codegen().magic_tuple(), numba.__version__, llvmlite.__version__,
-                   np.__version__, sys.implementation.cache_tag, platform.libc_ver()))[:16]
+    return digest(
+        (
+            cpu_target.target_context.codegen().magic_tuple(),
+            numba.__version__,
+            llvmlite.__version__,
+            np.__version__,
+            sys.implementation.cache_tag,
+            platform.libc_ver(),
+        )
+    )[:16]
 
 
 def _type_text(one: Any) -> str:
     """A type's name; named tuples also by their fields."""
-    inner = "".join(_type_text(part) for part in getattr(one, "types", ())) if isinstance(one, types.BaseTuple) else ""
+    inner = (
+        "".join(_type_text(part) for part in getattr(one, "types", ()))
+        if isinstance(one, types.BaseTuple)
+        else ""
+    )
     fields = f"{one.instance_class.__module__}{one.fields}" if isinstance(one, types.BaseNamedTuple) else ""
     return f"{one}{getattr(one, 'aligned', '')}{fields}{inner}"
 
@@ -351,14 +321,14 @@ def __getattr__(name: str) -> Any:
     """Classes of named tuples, made on demand so that a pickle finds them by their fields alone."""
     if not name.startswith("Table__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    made = namedtuple(name, name.split("__")[1:])  # type: ignore[misc]
+    made: Any = namedtuple(name, name.split("__")[1:])  # type: ignore[misc]
     made.__module__ = __name__
     globals()[name] = made
     return made
 
 
 def shared_tuple(value: Any) -> Any:
-    """A named tuple of any class as one of a class that depends on the field names only, so that code is shared."""
+    """A named tuple as one of a class that depends on its fields' names only, so that code is shared."""
     if not hasattr(value, "_fields"):
         return value
     name = "Table__" + "__".join(value._fields)

@@ -1,4 +1,4 @@
-"""Run a kernel over the cells of a region: inputs checked and laid out, the compiled loop called, outputs shaped.
+"""Run a kernel over a region's cells: inputs checked and laid out, the compiled loop called, outputs shaped.
 
 `run_cells` and `explode_cells` are what a worker calls; a kernel that is called on arrays goes the same way.
 """
@@ -64,11 +64,15 @@ def run_cells(
         KernelError: the kernel raised, or gave an array of a wrong length; names the cell.
     """
     if explodes(kernel):
-        raise SignatureError(f"kernel {kernel.name} {kernel.signature}: the new output dimension "
-                             f"{kernel.signature.new_dims[0]!r} has no length",
-                             hint="add sizes={...: ...}, or use explode for a number of rows that differs from cell to cell")
+        raise SignatureError(
+            f"kernel {kernel.name} {kernel.signature}: the new output dimension "
+            f"{kernel.signature.new_dims[0]!r} has no length",
+            hint="add sizes={...: ...}, or use explode for a number of rows that differs from cell to cell",
+        )
     cells = arrange(kernel, inputs, params, shape, origin, space_shape)
-    dtypes = tuple(np.dtype(one) for one in outputs or output_dtypes(kernel, inputs, cells.params, ndim=len(cells.shape)))
+    dtypes = tuple(
+        np.dtype(one) for one in outputs or output_dtypes(kernel, inputs, cells.params, ndim=len(cells.shape))
+    )
     columns = _empty_outputs(kernel, cells, dtypes)
     if cells.count == 0:
         return columns
@@ -84,7 +88,7 @@ def run_cells(
             arguments += [column.offsets, column.values]
         else:
             kinds.append(("core", len(core)) if core else ("scalar", 0))
-            arguments.append(column.values.reshape(cells.count, *column.values.shape[len(cells.shape):]))
+            arguments.append(column.values.reshape(cells.count, *column.values.shape[len(cells.shape) :]))
     loop = loops.make_loop(kernel, _loop_shape(kernel, cells, tuple(kinds)))
     _call(kernel, cells, loop, mark, _leading(kernel, cells, seed, rng_name, step), arguments)
     return columns
@@ -103,17 +107,26 @@ def explode_cells(
     rng_name: str = "",
     step: int = 0,
     progress: Array | None = None,
-    max: int | None = None,  # noqa: A002 - the name users know from Collection.explode
+    max: int | None = None,
 ) -> tuple[Array, list[Array]]:
     """Run a kernel that gives a different number of rows a cell: "(n)->(k)", "()->(k),(k)".
 
-    Without `max` the kernel runs twice on each cell (to count, then to fill), so memory is exact; with `max` once.
-    A batch kernel or task returns the counts (int64, one a cell) first, then each output's rows in one array.
+    Without `max` the kernel runs twice on each cell (to count, then to fill), so memory is exact; with `max`
+    once. A batch kernel or task returns the counts (int64, one a cell), then each output's rows in one array.
 
     Args:
+        kernel: one for which `kernel.explodes` holds.
+        inputs: as for `run_cells`.
+        params: as for `run_cells`.
+        outputs: as for `run_cells`.
+        shape: as for `run_cells`.
+        origin: as for `run_cells`.
+        space_shape: as for `run_cells`.
+        seed: as for `run_cells`.
+        rng_name: as for `run_cells`.
+        step: as for `run_cells`.
+        progress: as for `run_cells`.
         max: the most rows that a cell may give.
-        kernel, inputs, params, outputs, shape, origin, space_shape, seed, rng_name, step, progress: as for
-            `run_cells`.
 
     Returns:
         Rows per cell (int64), and per output all rows, in the order of the cells.
@@ -123,10 +136,15 @@ def explode_cells(
         KernelError: as `run_cells`; also for a cell with more rows than `max`.
     """
     if not explodes(kernel):
-        raise SignatureError(f"kernel {kernel.name} {kernel.signature} gives no rows: all outputs need one same new "
-                             "dimension without a size", hint="write it like '(n)->(k)' or '()->(k),(k)'")
+        raise SignatureError(
+            f"kernel {kernel.name} {kernel.signature} gives no rows: all outputs need one same new "
+            "dimension without a size",
+            hint="write it like '(n)->(k)' or '()->(k),(k)'",
+        )
     cells = arrange(kernel, inputs, params, shape, origin, space_shape)
-    dtypes = tuple(np.dtype(one) for one in outputs or output_dtypes(kernel, inputs, cells.params, ndim=len(cells.shape)))
+    dtypes = tuple(
+        np.dtype(one) for one in outputs or output_dtypes(kernel, inputs, cells.params, ndim=len(cells.shape))
+    )
     counts = np.zeros(cells.count, np.int64)
     if cells.count == 0:
         return counts, [np.empty(0, dtype) for dtype in dtypes]
@@ -154,11 +172,14 @@ def explode_cells(
     return counts, [one[:total].copy() for one in rows]
 
 
-def _loop_shape(kernel: Kernel, cells: Cells, outputs: tuple[tuple[str, int], ...],
-                count_only: bool = False) -> loops.Shape:
+def _loop_shape(
+    kernel: Kernel, cells: Cells, outputs: tuple[tuple[str, int], ...], count_only: bool = False
+) -> loops.Shape:
     kinds = tuple("ragged" if isinstance(column, Ragged) else "fixed" for column in cells.columns)
     masks = tuple("cell" if mask is not None else "" for mask in cells.masks)
-    return loops.Shape(kinds, masks, len(cells.params), kernel.specials, outputs, len(cells.shape), count_only)
+    return loops.Shape(
+        kinds, masks, len(cells.params), kernel.specials, outputs, len(cells.shape), count_only
+    )
 
 
 def _leading(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int) -> list[Any]:
@@ -183,14 +204,23 @@ def _int_tuple(values: Sequence[int]) -> tuple[np.int64, ...]:
     return tuple(np.int64(one) for one in values)
 
 
-def _call(kernel: Kernel, cells: Cells, loop: Any, mark: Array, leading: list[Any], trailing: list[Any],
-          limit: int | None = None) -> None:
+def _call(
+    kernel: Kernel,
+    cells: Cells,
+    loop: Any,
+    mark: Array,
+    leading: list[Any],
+    trailing: list[Any],
+    limit: int | None = None,
+) -> None:
     """Call the loop; turn what went wrong in a cell into an error that names it."""
     status = np.zeros(3, np.int64)
     arguments = (mark, status, np.int64(cells.count), *leading, *trailing)
     loops.compile_for(kernel, loop, arguments)
     try:
-        with np.errstate(all="ignore"):  # under NUMBA_DISABLE_JIT NumPy would warn where compiled code doesn't
+        with np.errstate(
+            all="ignore"
+        ):  # under NUMBA_DISABLE_JIT NumPy would warn where compiled code doesn't
             code = loop(*arguments)
     except MemoryError:
         raise
@@ -212,19 +242,25 @@ def _call(kernel: Kernel, cells: Cells, loop: Any, mark: Array, leading: list[An
         hint = "the length must be that of the dimension; a kernel must do the same each time it is run"
         if core[axis] in cells.lengths:
             what += f", not {cells.lengths[core[axis]]}"
-    raise KernelError(f"kernel {kernel.name} at cell {cell} {what}", op=kernel.name, cell=cell, cause=what, hint=hint)
+    raise KernelError(
+        f"kernel {kernel.name} at cell {cell} {what}", op=kernel.name, cell=cell, cause=what, hint=hint
+    )
 
 
 def _empty_outputs(kernel: Kernel, cells: Cells, dtypes: Sequence[np.dtype[Any]]) -> list[Column]:
     if len(dtypes) != len(kernel.signature.outputs):
-        raise SignatureError(f"kernel {kernel.name} has {len(kernel.signature.outputs)} outputs, but {len(dtypes)} dtypes "
-                             "are given")
+        raise SignatureError(
+            f"kernel {kernel.name} has {len(kernel.signature.outputs)} outputs, but {len(dtypes)} dtypes "
+            "are given"
+        )
     columns: list[Column] = []
     for core, dtype in zip(kernel.signature.outputs, dtypes, strict=True):
         ragged = [name for name in core if name in cells.ragged]
         if ragged and len(core) > 1:
-            raise DimensionError(f"kernel {kernel.name}: an output over {core} can't have the varying length "
-                                 f"{ragged[0]!r} beside another dimension")
+            raise DimensionError(
+                f"kernel {kernel.name}: an output over {core} can't have the varying length "
+                f"{ragged[0]!r} beside another dimension"
+            )
         if ragged:
             offsets = cells.ragged[ragged[0]] - cells.ragged[ragged[0]][0]
             columns.append(Ragged(offsets, np.empty(int(offsets[-1]), dtype)))
@@ -237,16 +273,22 @@ def _eager(kernel: Kernel, arrays: Sequence[Any], params: Mapping[str, Any], *, 
     """`Kernel.__call__`: broadcast the loop dimensions, run, hand back plain arrays."""
     cores = kernel.signature.inputs
     if len(arrays) != len(cores):
-        raise SignatureError(f"kernel {kernel.name} {kernel.signature} takes {len(cores)} inputs, not {len(arrays)}",
-                             hint="parameters are given by keyword")
+        raise SignatureError(
+            f"kernel {kernel.name} {kernel.signature} takes {len(cores)} inputs, not {len(arrays)}",
+            hint="parameters are given by keyword",
+        )
     columns = [_as_column(kernel, i, one) for i, one in enumerate(arrays)]
-    loop_shapes = [(one.cells,) if isinstance(one, Ragged) else one.values.shape[: one.values.ndim - len(core)]
-                   for one, core in zip(columns, cores, strict=True)]
+    loop_shapes = [
+        (one.cells,) if isinstance(one, Ragged) else one.values.shape[: one.values.ndim - len(core)]
+        for one, core in zip(columns, cores, strict=True)
+    ]
     try:
         shape = np.broadcast_shapes(*loop_shapes) if loop_shapes else ()
     except ValueError:
-        raise DimensionError(f"kernel {kernel.name}: the inputs' loop dimensions {loop_shapes} don't broadcast",
-                             hint=f"core dimensions come last: {kernel.signature}") from None
+        raise DimensionError(
+            f"kernel {kernel.name}: the inputs' loop dimensions {loop_shapes} don't broadcast",
+            hint=f"core dimensions come last: {kernel.signature}",
+        ) from None
     inputs = [_broadcast(one, shape, core) for one, core in zip(columns, cores, strict=True)]
     common: dict[str, Any] = {"shape": shape, "seed": seed, "rng_name": kernel.name, "step": step}
     if explodes(kernel):
@@ -265,9 +307,15 @@ def _as_column(kernel: Kernel, position: int, value: Any) -> Column:
         return value
     if isinstance(value, bytes) and len(core) == 1:
         return Fixed(np.frombuffer(value, np.uint8))
-    if isinstance(value, (list, tuple)) and len(core) == 1 and any(
-            one is None or isinstance(one, (bytes, np.ndarray, list)) for one in value):
-        first = next((np.asarray(one).dtype for one in value if one is not None and not isinstance(one, bytes)), np.uint8)
+    if (
+        isinstance(value, (list, tuple))
+        and len(core) == 1
+        and any(one is None or isinstance(one, (bytes, np.ndarray, list)) for one in value)
+    ):
+        first = next(
+            (np.asarray(one).dtype for one in value if one is not None and not isinstance(one, bytes)),
+            np.uint8,
+        )
         return Ragged.of(value, first)
     valid = None
     if isinstance(value, np.ma.MaskedArray):
@@ -275,11 +323,15 @@ def _as_column(kernel: Kernel, position: int, value: Any) -> Column:
         value = value.data
     array = np.asarray(value)
     if array.dtype.hasobject:
-        raise SignatureError(f"kernel {kernel.name}: input {position} is an array of Python objects",
-                             hint="pass numbers, or a list of bytes or arrays for cells of different length")
+        raise SignatureError(
+            f"kernel {kernel.name}: input {position} is an array of Python objects",
+            hint="pass numbers, or a list of bytes or arrays for cells of different length",
+        )
     if array.ndim < len(core):
-        raise DimensionError(f"kernel {kernel.name}: input {position} has {array.ndim} dimensions, its core "
-                             f"({','.join(core)}) alone has {len(core)}")
+        raise DimensionError(
+            f"kernel {kernel.name}: input {position} has {array.ndim} dimensions, its core "
+            f"({','.join(core)}) alone has {len(core)}"
+        )
     return Fixed(array, valid)
 
 

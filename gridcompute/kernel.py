@@ -50,7 +50,7 @@ class Kernel:
         sizes: length of each new output dimension; not to be changed.
         names: one name per output.
         dtypes: element type per output where declared, else None (inferred).
-        mode: "cell" (compiled, one cell a call), "batch" (compiled, a chunk a call) or "python" (a chunk a call).
+        mode: "cell" (compiled, a cell a call), "batch" (compiled, a chunk a call), "python" (a chunk a call).
         parallel: the least number of chunks wanted, where there are cells enough; None for the default.
         flags: subset of `FLAGS`.
         tools: pairs of tool and version that a task depends on, sorted.
@@ -112,8 +112,11 @@ class Kernel:
     def defaults(self) -> dict[str, Any]:
         """Default values of parameters, where they have one."""
         found = inspect.signature(self.func).parameters
-        return {name: found[name].default for name in self.parameters
-                if found[name].default is not inspect.Parameter.empty}
+        return {
+            name: found[name].default
+            for name in self.parameters
+            if found[name].default is not inspect.Parameter.empty
+        }
 
     def bind(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters in the function's order, defaults filled in.
@@ -124,11 +127,15 @@ class Kernel:
         unknown = [name for name in params if name not in self.parameters]
         if unknown:
             has = ", ".join(self.parameters) or "none"
-            raise ParameterError(f"kernel {self.name} has no parameter {unknown[0]!r}", hint=f"its parameters: {has}")
+            raise ParameterError(
+                f"kernel {self.name} has no parameter {unknown[0]!r}", hint=f"its parameters: {has}"
+            )
         missing = [name for name in self.parameters if name not in params and name not in self.defaults]
         if missing:
-            raise ParameterError(f"kernel {self.name} needs the parameter {missing[0]!r}",
-                                 hint=f"give it by keyword: {missing[0]}=...")
+            raise ParameterError(
+                f"kernel {self.name} needs the parameter {missing[0]!r}",
+                hint=f"give it by keyword: {missing[0]}=...",
+            )
         bound = {name: params.get(name, self.defaults.get(name)) for name in self.parameters}
         if self.mode != "python":
             for name, value in bound.items():
@@ -139,8 +146,8 @@ class Kernel:
         """Run at once on NumPy arrays; loop dimensions broadcast as in a NumPy gufunc.
 
         Args:
-            arrays: one per input, with its core dimensions last, in the signature's order; masked arrays carry
-                nulls; variable-length cells as a `Ragged` or a list of bytes or one-dimensional arrays.
+            arrays: one per input, with its core dimensions last, in the signature's order; masked arrays
+                carry nulls; variable-length cells as a `Ragged` or a list of bytes or one-dimensional arrays.
             seed: seed of `rng`, for kernels that draw.
             step: number of the step, for kernels that ask for it.
             params: the kernel's parameters.
@@ -153,13 +160,18 @@ class Kernel:
             KernelError: the function raised; names the cell.
         """
         if not _eager:
-            raise UsageError(f"kernel {self.name} can't run: only gridcompute.kernel is imported",
-                             hint="import gridcompute")
+            raise UsageError(
+                f"kernel {self.name} can't run: only gridcompute.kernel is imported",
+                hint="import gridcompute",
+            )
         return _eager[0](self, arrays, params, seed=seed, step=step)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Kernel) and (self.key, self.names, self.parallel) == (
-            other.key, other.names, other.parallel)
+            other.key,
+            other.names,
+            other.parallel,
+        )
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -171,9 +183,6 @@ class Kernel:
         # The key is taken where the source is at hand; it travels with the function.
         self.key  # noqa: B018
         return dict(self.__dict__)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
 
 
 def kernel(
@@ -219,17 +228,15 @@ def task(
 ) -> Callable[[Function], Kernel]:
     """Make a kernel of any Python function; it is called once a chunk, not compiled.
 
-    Inputs arrive as NumPy arrays with cells as the first axis, variable-length ones as pyarrow arrays
-    (large_binary for uint8, else large_list); outputs are taken in the same forms.
+    Inputs are NumPy arrays with cells as the first axis, variable-length ones pyarrow arrays (large_binary
+    for uint8, else large_list); outputs too.
 
     Args:
         signature: as for `kernel`.
         dtypes: element type per output (nothing can be inferred here).
-        sizes: as for `kernel`.
-        names: as for `kernel`.
-        parallel: as for `kernel`.
-        tools: versions of programs and libraries that the function calls and gridcompute can't see; they enter
-            the key, so a new version means new results.
+        sizes, names, parallel: as for `kernel`.
+        tools: versions of programs and libraries that the function calls and gridcompute can't see; they
+            enter the key, so a new version means new results.
     """
 
     def decorate(func: Function) -> Kernel:
@@ -238,19 +245,31 @@ def task(
     return decorate
 
 
-def _make(func: Any, signature: str, sizes: Mapping[str, int] | None, names: Iterable[str] | None,
-          dtypes: Iterable[Any] | None, mode: Mode, parallel: int | None, flags: Iterable[str],
-          tools: Mapping[str, str]) -> Kernel:
+def _make(
+    func: Any,
+    signature: str,
+    sizes: Mapping[str, int] | None,
+    names: Iterable[str] | None,
+    dtypes: Iterable[Any] | None,
+    mode: Mode,
+    parallel: int | None,
+    flags: Iterable[str],
+    tools: Mapping[str, str],
+) -> Kernel:
     if isinstance(func, Kernel):
         raise UsageError(f"{func!r} is a kernel already")
     if hasattr(func, "py_func"):  # numba's own decorator below ours
         if getattr(func, "targetoptions", {}).get("fastmath"):
-            raise ParameterError(f"kernel {func.__name__}: fastmath isn't taken from numba's decorator",
-                                 hint="leave njit away and say flags={'contract', 'reassoc'}")
+            raise ParameterError(
+                f"kernel {func.__name__}: fastmath isn't taken from numba's decorator",
+                hint="leave njit away and say flags={'contract', 'reassoc'}",
+            )
         func = func.py_func
     if not inspect.isfunction(func):
-        raise UsageError(f"a kernel is made of a function, not of {type(func).__name__} {func!r}",
-                         hint="define a function with def, or bind parameters by keyword when it is mapped")
+        raise UsageError(
+            f"a kernel is made of a function, not of {type(func).__name__} {func!r}",
+            hint="define a function with def, or bind parameters by keyword when it is mapped",
+        )
     parsed = Signature.parse(signature)
     count = len(parsed.outputs)
     name = func.__name__ if func.__name__.isidentifier() else "lambda"
@@ -259,9 +278,16 @@ def _make(func: Any, signature: str, sizes: Mapping[str, int] | None, names: Ite
     elif isinstance(names, str):
         names = (names,)
     return Kernel(
-        name, func, parsed, dict(sizes or {}), tuple(names),
-        None if dtypes is None else _dtypes(name, dtypes), mode, parallel,
-        frozenset([flags] if isinstance(flags, str) else flags), tuple(sorted((str(k), str(v)) for k, v in tools.items())),
+        name,
+        func,
+        parsed,
+        dict(sizes or {}),
+        tuple(names),
+        None if dtypes is None else _dtypes(name, dtypes),
+        mode,
+        parallel,
+        frozenset([flags] if isinstance(flags, str) else flags),
+        tuple(sorted((str(k), str(v)) for k, v in tools.items())),
     )
 
 
@@ -271,7 +297,9 @@ def _dtypes(name: str, dtypes: Iterable[Any]) -> tuple[np.dtype[Any], ...]:
     try:
         found = tuple(np.dtype(one) for one in dtypes)
     except TypeError as error:
-        raise ParameterError(f"kernel {name}: {error}", hint="dtypes takes one NumPy dtype per output") from None
+        raise ParameterError(
+            f"kernel {name}: {error}", hint="dtypes takes one NumPy dtype per output"
+        ) from None
     if any(dtype.hasobject for dtype in found):
         raise ParameterError(f"kernel {name}: an output can't have the dtype object")
     return found
@@ -283,8 +311,12 @@ def _check(kernel: Kernel) -> None:
     new, count = kernel.signature.new_dims, len(kernel.signature.outputs)
     for dim in new:
         # An explode kernel's new dimension has no size: it differs from cell to cell.
-        if dim in kernel.sizes and (not isinstance(kernel.sizes[dim], (int, np.integer)) or kernel.sizes[dim] < 0):
-            raise ParameterError(f"{where}: sizes[{dim!r}] is {kernel.sizes[dim]!r}, not a length of 0 or more")
+        if dim in kernel.sizes and (
+            not isinstance(kernel.sizes[dim], (int, np.integer)) or kernel.sizes[dim] < 0
+        ):
+            raise ParameterError(
+                f"{where}: sizes[{dim!r}] is {kernel.sizes[dim]!r}, not a length of 0 or more"
+            )
     for dim in kernel.sizes:
         if dim not in new:
             why = "an input has it" if dim in kernel.signature.input_dims else "no output has it"
@@ -292,22 +324,28 @@ def _check(kernel: Kernel) -> None:
     if not explodes(kernel):
         for dim in new:
             if dim not in kernel.sizes:
-                raise SignatureError(f"{where}: the new output dimension {dim!r} has no length",
-                                     hint=f"add sizes={{{dim!r}: ...}}")
+                raise SignatureError(
+                    f"{where}: the new output dimension {dim!r} has no length",
+                    hint=f"add sizes={{{dim!r}: ...}}",
+                )
     if len(kernel.names) != count or len(set(kernel.names)) != count:
-        raise SignatureError(f"{where} has {count} outputs, but names are {kernel.names}",
-                             hint="give one different name per output")
+        raise SignatureError(
+            f"{where} has {count} outputs, but names are {kernel.names}",
+            hint="give one different name per output",
+        )
     if kernel.dtypes is not None and len(kernel.dtypes) != count:
         raise SignatureError(f"{where} has {count} outputs, but {len(kernel.dtypes)} dtypes")
     unknown = kernel.flags - FLAGS
     if unknown:
-        raise ParameterError(f"{where}: unknown flag {min(unknown)!r}", hint=f"known are {', '.join(sorted(FLAGS))}")
+        raise ParameterError(
+            f"{where}: unknown flag {min(unknown)!r}", hint=f"known are {', '.join(sorted(FLAGS))}"
+        )
     if kernel.parallel is not None and (not isinstance(kernel.parallel, int) or kernel.parallel < 1):
         raise ParameterError(f"{where}: parallel is {kernel.parallel!r}, not a number of 1 or more")
 
 
 def explodes(kernel: Kernel) -> bool:
-    """Whether the kernel gives a different number of rows a cell: all outputs have one same new dimension, unsized."""
+    """Whether a kernel gives a number of rows a cell: all outputs have one same new dimension, unsized."""
     outputs = set(kernel.signature.outputs)
     new = kernel.signature.new_dims
     return len(outputs) == 1 and len(new) == 1 and outputs == {new} and new[0] not in kernel.sizes
@@ -317,22 +355,29 @@ def _check_arguments(kernel: Kernel, where: str) -> None:
     found = inspect.signature(kernel.func).parameters
     for name, one in found.items():
         if one.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            raise SignatureError(f"{where}: the argument {name!r} is {one.kind.description}",
-                                 hint="a kernel has plain named arguments only")
+            raise SignatureError(
+                f"{where}: the argument {name!r} is {one.kind.description}",
+                hint="a kernel has plain named arguments only",
+            )
     inputs = len(kernel.signature.inputs)
     names = tuple(found)
     if len(names) < inputs:
-        raise SignatureError(f"{where} has {inputs} inputs, but the function takes {len(names)} arguments {names}")
+        raise SignatureError(
+            f"{where} has {inputs} inputs, but the function takes {len(names)} arguments {names}"
+        )
     early = [name for name in names[:inputs] if name in SPECIALS]
     if early:
         raise SignatureError(
-            f"{where} has {inputs} inputs, but argument {names.index(early[0]) + 1} is {early[0]!r}, which the "
-            "framework supplies", hint="give each input an argument; cell, step, rng and valid come last")
+            f"{where} has {inputs} inputs, but argument {names.index(early[0]) + 1} is {early[0]!r}, "
+            "which the framework supplies",
+            hint="give each input an argument; cell, step, rng and valid come last",
+        )
     specials = [name for name in names if name in SPECIALS]
     wanted = [name for name in SPECIALS if name in specials]
     if list(names[len(names) - len(specials) :]) != wanted:
-        raise SignatureError(f"{where}: {', '.join(specials)} must be the last arguments, in the order "
-                             f"{', '.join(wanted)}")
+        raise SignatureError(
+            f"{where}: {', '.join(specials)} must be the last arguments, in the order {', '.join(wanted)}"
+        )
     if "seed" in names[inputs:]:
         raise SignatureError(f"{where}: a parameter can't be called 'seed'", hint="rename it")
 
@@ -344,10 +389,13 @@ def _check_parameter(kernel: Kernel, name: str, value: Any) -> None:
         return
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or type(value) not in (np.ndarray, np.memmap):
-            raise ParameterError(f"kernel {kernel.name}: parameter {name} is a {type(value).__name__} of dtype "
-                                 f"{value.dtype}", hint="pass a plain array of numbers")
+            raise ParameterError(
+                f"kernel {kernel.name}: parameter {name} is a {type(value).__name__} of dtype {value.dtype}",
+                hint="pass a plain array of numbers",
+            )
         return
     if not isinstance(value, (bool, int, float, complex, str, np.generic)):
         raise ParameterError(
             f"kernel {kernel.name}: parameter {name} is a {type(value).__name__}",
-            hint="pass a scalar, a NumPy array, or a named tuple of them")
+            hint="pass a scalar, a NumPy array, or a named tuple of them",
+        )

@@ -1,22 +1,19 @@
 """Keys: hashes that change with whatever determines a result, and with nothing else.
 
-`digest` is for plain values; `function_key` for code: a function, every function that it reaches, and the values
-that they read. Keys are 32 hexadecimal digits of BLAKE2b.
+`digest` is for plain values; `function_key` for code: a function, every function that it reaches, and the
+values that they read. Keys are 32 hexadecimal digits of BLAKE2b.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
-import hashlib
 import importlib
 import importlib.metadata
-import struct
 import sys
 import sysconfig
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,118 +21,23 @@ from typing import Any
 import numpy as np
 
 from gridcompute import syntax
+from gridcompute.digests import digest, digest_at
 from gridcompute.errors import UnkeyableError
+
+__all__ = [
+    "digest",
+    "distribution",
+    "explain_difference",
+    "function_key",
+    "function_parts",
+    "installed",
+    "machine_key",
+    "standard",
+    "unwrap",
+]
 
 # These are ours to change between releases, so their code counts, not their version.
 OWN_PACKAGES = ("gridcompute", "gridcompute_workloads")
-
-
-def digest(value: object) -> str:
-    """Hash a nested plain value: 32 hexadecimal digits, the same in every process and on every machine.
-
-    Takes None, bool, int, float and complex (by their bits), str, bytes, tuples, lists, dicts (in any order), sets,
-    enum members, NumPy scalars, dtypes and arrays (by content, dtype and shape), dataclass instances, and
-    objects with a `key` (text, or a method giving one). Values of different types never share a digest.
-
-    Raises:
-        UnkeyableError: something else is inside; the message names the path to it.
-    """
-    state = _Hash()
-    state.add(value, "the value")
-    return state.blake.hexdigest()
-
-
-class _Hash:
-    """Feeds a value to BLAKE2b as tag, length and content, so that no two values share their bytes."""
-
-    def __init__(self) -> None:
-        self.blake = hashlib.blake2b(digest_size=16)
-        self.open: set[int] = set()
-
-    def put(self, tag: str, content: Any = b"") -> None:
-        size = memoryview(content).nbytes
-        self.blake.update(f"{tag}:{size}:".encode())
-        self.blake.update(content)
-
-    def add(self, value: Any, path: str) -> None:
-        kind = type(value)
-        if value is None or kind is bool or kind is int or value is Ellipsis:
-            self.put(kind.__name__, repr(value).encode())
-        elif kind is float:
-            self.put("float", struct.pack("<d", value))
-        elif kind is complex:
-            self.put("complex", struct.pack("<2d", value.real, value.imag))
-        elif kind is str:
-            self.put("str", value.encode("utf-8", "surrogatepass"))
-        elif kind in (bytes, bytearray):
-            self.put("bytes", bytes(value))
-        elif isinstance(value, np.generic) and not value.dtype.hasobject:
-            self.put("scalar", f"{value.dtype.str}{value.dtype.descr if value.dtype.names else ''}".encode())
-            self.put("bits", value.tobytes())
-        elif isinstance(value, np.dtype):
-            self.put("dtype", f"{value.str}{value.descr if value.names else ''}".encode())
-        elif kind in (np.ndarray, np.memmap):
-            self.array(value, path)
-        elif isinstance(value, enum.Enum):
-            self.put("enum", f"{kind.__module__}.{kind.__qualname__}.{value.name}".encode())
-            self.add(value.value, f"{path}.value")
-        else:
-            self.nested(value, path)
-
-    def array(self, value: np.ndarray[Any, Any], path: str) -> None:
-        if value.dtype.hasobject:
-            self.put("objects", repr(value.shape).encode())
-            self.items(value.ravel().tolist(), path, value)
-            return
-        self.put("array", f"{value.dtype.str}{value.dtype.descr if value.dtype.names else ''}{value.shape}".encode())
-        self.put("content", np.ascontiguousarray(value).reshape(-1).view(np.uint8) if value.size else b"")
-
-    def nested(self, value: Any, path: str) -> None:
-        if isinstance(value, tuple):  # named ones included: their fields' names count
-            fields = getattr(value, "_fields", ())
-            named = f"{type(value).__qualname__}{fields}" if type(value) is not tuple else ""
-            self.put("tuple", f"{len(value)}{named}".encode())
-            self.items(value, path, value)
-        elif type(value) is list:
-            self.put("list", str(len(value)).encode())
-            self.items(value, path, value)
-        elif isinstance(value, (dict, types.MappingProxyType)):
-            self.put("dict", str(len(value)).encode())
-            keyed = ((digest_at(key, f"a key of {path}"), key) for key in value)
-            for hashed, key in sorted(keyed, key=lambda pair: pair[0]):
-                self.put("key", hashed.encode())
-                self.items([value[key]], f"{path}[{key!r}]", value, numbered=False)
-        elif isinstance(value, (set, frozenset)):
-            self.put("set", str(len(value)).encode())
-            for hashed in sorted(digest_at(one, f"a member of {path}") for one in value):
-                self.put("member", hashed.encode())
-        elif isinstance(getattr(value, "key", None), str):
-            self.put("keyed", f"{type(value).__qualname__}:{value.key}".encode())
-        elif not isinstance(value, type) and isinstance(getattr(type(value), "key", None), types.FunctionType):
-            self.put("keyed", f"{type(value).__qualname__}:{value.key()}".encode())
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            self.put("dataclass", f"{type(value).__module__}.{type(value).__qualname__}".encode())
-            for one in dataclasses.fields(value):
-                self.put("field", one.name.encode())
-                self.items([getattr(value, one.name)], f"{path}.{one.name}", value, numbered=False)
-        else:
-            raise UnkeyableError(f"{path} is a {type(value).__module__}.{type(value).__qualname__}: its content can't "
-                                 "enter a key", hint="use numbers, strings, tuples, dicts, arrays or dataclasses of them")
-
-    def items(self, values: Iterable[Any], path: str, owner: object, *, numbered: bool = True) -> None:
-        if id(owner) in self.open:
-            raise UnkeyableError(f"{path} contains itself, so it has no key")
-        self.open.add(id(owner))
-        for i, one in enumerate(values):
-            self.add(one, f"{path}[{i}]" if numbered else path)
-        self.open.discard(id(owner))
-
-
-def digest_at(value: object, path: str) -> str:
-    """`digest` of a value that an error message is to call `path`."""
-    state = _Hash()
-    state.add(value, path)
-    return state.blake.hexdigest()
 
 
 def function_key(func: Any) -> str:
@@ -146,10 +48,10 @@ def function_key(func: Any) -> str:
 def function_parts(func: Any) -> dict[str, str]:
     """What a function's key is made of, by name, so that two versions can be compared.
 
-    Names are "code of f", "default x of f", "global SCALE", "closure n of f", "flags of g", "version of scipy". Code
-    counts without comments, docstrings, annotations and formatting. Followed are all functions that are
-    reached by a name that the code reads, outside the standard library and installed distributions; of those,
-    the version counts (gridcompute's own are followed).
+    Names are "code of f", "default x of f", "global SCALE", "closure n of f", "flags of g" and "version of
+    scipy". Code counts without comments, docstrings, annotations and formatting. All functions are followed that
+    are reached by a name that the code reads; of those in the standard library only the name counts, of those
+    in installed distributions the name and version (gridcompute's own are followed).
 
     Raises:
         UnkeyableError: a global or closure holds something that isn't a plain value.
@@ -183,8 +85,14 @@ def unwrap(func: Any) -> Any:
     while True:
         if isinstance(func, (types.FunctionType, types.MethodType, functools.partial, type)):
             return func
-        inner = next((getattr(func, name) for name in ("py_func", "_defn", "func", "__wrapped__")
-                      if isinstance(getattr(func, name, None), types.FunctionType)), None)
+        inner = next(
+            (
+                getattr(func, name)
+                for name in ("py_func", "_defn", "func", "__wrapped__")
+                if isinstance(getattr(func, name, None), types.FunctionType)
+            ),
+            None,
+        )
         if inner is None:
             return func
         func = inner
@@ -243,8 +151,10 @@ class Walk:
             return (func.__globals__[name],)
         if hasattr(importlib.import_module("builtins"), name):
             return None
-        raise UnkeyableError(f"{called} reads the global {name!r}, which isn't defined",
-                             hint="define it before the kernel is used")
+        raise UnkeyableError(
+            f"{called} reads the global {name!r}, which isn't defined",
+            hint="define it before the kernel is used",
+        )
 
     def chain(self, value: Any, label: str, attributes: tuple[str, ...], called: str) -> None:
         """Follow attributes of modules (`module.f`), then add what they lead to."""
@@ -255,11 +165,15 @@ class Walk:
                 raise UnkeyableError(f"{called} reads {label.split(' ')[1]}.{attribute}, which isn't there")
             value, label = getattr(value, attribute), f"{label}.{attribute}"
         if isinstance(value, types.ModuleType):
-            raise UnkeyableError(f"{called} passes on the module {value.__name__} as a value ({label})",
-                                 hint="name what it needs of it: module.function")
+            raise UnkeyableError(
+                f"{called} passes on the module {value.__name__} as a value ({label})",
+                hint="name what it needs of it: module.function",
+            )
         self.value(value, label, called)
 
-    def local_import(self, func: types.FunctionType, module: str, names: tuple[str, ...], called: str) -> None:
+    def local_import(
+        self, func: types.FunctionType, module: str, names: tuple[str, ...], called: str
+    ) -> None:
         """Imports inside a function: of installed packages the version, else the named things."""
         top = module.split(".")[0]
         if top in sys.stdlib_module_names:
@@ -274,8 +188,10 @@ class Walk:
             for name in names:
                 self.chain(loaded, f"global {module}", (name,), called)
         else:
-            raise UnkeyableError(f"{called} imports the whole module {module} inside the function",
-                                 hint=f"import it at the top of the file, or say: from {module} import ...")
+            raise UnkeyableError(
+                f"{called} imports the whole module {module} inside the function",
+                hint=f"import it at the top of the file, or say: from {module} import ...",
+            )
 
     def value(self, value: Any, label: str, called: str) -> None:
         """Add anything a name may stand for."""
@@ -287,14 +203,17 @@ class Walk:
             self.parts[self.name(label, "arguments")] = digest_at((value.args, value.keywords), label)
         elif isinstance(value, type):
             self.type(value, label, called)
-        elif isinstance(value, (types.BuiltinFunctionType, np.ufunc)) or type(value).__module__.startswith("numba."):
+        elif isinstance(value, (types.BuiltinFunctionType, np.ufunc)) or type(value).__module__.startswith(
+            "numba."
+        ):
             self.foreign(value, label, called)
         else:
             try:
                 hashed = digest_at(value, label)
             except UnkeyableError as error:
-                raise UnkeyableError(f"{called} reads {label}: {error.message}",
-                                     hint="pass it as a parameter of the kernel") from None
+                raise UnkeyableError(
+                    f"{called} reads {label}: {error.message}", hint="pass it as a parameter of the kernel"
+                ) from None
             if self.parts.setdefault(label, hashed) != hashed:
                 self.parts[self.name(label, "of " + called)] = hashed
 
@@ -310,14 +229,21 @@ class Walk:
         name = self.function(func)
         # Which function a name stands for: two may swap their names.
         self.parts[self.name(label, "stands for")] = digest(name)
-        flags = {key: kept for key, kept in getattr(value, "targetoptions", {}).items()
-                 if key in ("fastmath", "error_model", "boundscheck", "parallel") and kept}
+        flags = {
+            key: kept
+            for key, kept in getattr(value, "targetoptions", {}).items()
+            if key in ("fastmath", "error_model", "boundscheck", "parallel") and kept
+        }
         if flags:
             self.parts[name.replace("code of", "flags of", 1)] = digest(
-                {key: sorted(kept) if isinstance(kept, (set, frozenset)) else str(kept) for key, kept in flags.items()})
+                {
+                    key: sorted(kept) if isinstance(kept, (set, frozenset)) else str(kept)
+                    for key, kept in flags.items()
+                }
+            )
 
     def type(self, value: type, label: str, called: str) -> None:
-        """Add a class: by name if it is Python's or installed; members of enums, fields of named tuples, else code."""
+        """Add a class: by name if Python's or installed; an enum's members, a tuple's fields, else code."""
         if issubclass(value, enum.Enum):
             self.parts[label] = digest_at({one.name: one.value for one in value}, label)
         elif issubclass(value, tuple) and hasattr(value, "_fields"):
@@ -325,13 +251,18 @@ class Walk:
             self.parts[label] = digest_at((value.__qualname__, value._fields, defaults), label)
         elif value.__module__.split(".")[0] in sys.stdlib_module_names:
             self.parts[label] = digest(f"{value.__module__}.{value.__qualname__}")
-        elif installed(syntax.source_file(value), value.__module__) or value.__module__.split(".")[0] == "numpy":
+        elif (
+            installed(syntax.source_file(value), value.__module__)
+            or value.__module__.split(".")[0] == "numpy"
+        ):
             self.parts[label] = digest(f"{value.__module__}.{value.__qualname__}")
             self.version(value.__module__)
         elif id(value) not in self.seen:
             self.seen[id(value)] = label
             self.kept.append(value)
-            self.parts[label] = digest([f"{base.__module__}.{base.__qualname__}" for base in value.__mro__[1:]])
+            self.parts[label] = digest(
+                [f"{base.__module__}.{base.__qualname__}" for base in value.__mro__[1:]]
+            )
             for name, member in _members(value):
                 self.value(member, f"{label}.{name}", called)
 
@@ -342,8 +273,10 @@ class Walk:
             module = "numpy"
         owner = getattr(value, "__self__", None)
         if owner is not None and not isinstance(owner, types.ModuleType):
-            raise UnkeyableError(f"{called} reads {label}: a method bound to a {type(owner).__qualname__}",
-                                 hint="pass the object as a parameter of the kernel")
+            raise UnkeyableError(
+                f"{called} reads {label}: a method bound to a {type(owner).__qualname__}",
+                hint="pass the object as a parameter of the kernel",
+            )
         named = getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or str(value)
         self.parts[label] = digest(f"{module}.{named}")
         if module.split(".")[0] in sys.stdlib_module_names:
@@ -354,7 +287,9 @@ class Walk:
         elif file:
             self.parts[f"file of {module}"] = digest(Path(file).read_bytes())
         else:
-            raise UnkeyableError(f"{called} reads {label}: {named} of module {module}, whose code can't be found")
+            raise UnkeyableError(
+                f"{called} reads {label}: {named} of module {module}, whose code can't be found"
+            )
 
     def version(self, module: str) -> None:
         name, version = distribution(module.split(".")[0])
@@ -366,12 +301,25 @@ def _members(owner: type) -> Iterator[tuple[str, Any]]:
         if standard(syntax.source_file(base)) or base.__module__.split(".")[0] in sys.stdlib_module_names:
             continue
         for name, member in sorted(vars(base).items()):
-            if name in ("__dict__", "__weakref__", "__module__", "__doc__", "__annotations__", "__firstlineno__",
-                        "__static_attributes__", "__dataclass_fields__", "__dataclass_params__", "__annotate__",
-                        "__qualname__", "__slots__") or isinstance(member, types.MemberDescriptorType):
+            if name in (
+                "__dict__",
+                "__weakref__",
+                "__module__",
+                "__doc__",
+                "__annotations__",
+                "__firstlineno__",
+                "__static_attributes__",
+                "__dataclass_fields__",
+                "__dataclass_params__",
+                "__annotate__",
+                "__qualname__",
+                "__slots__",
+            ) or isinstance(member, types.MemberDescriptorType):
                 continue
             if isinstance(member, property):
-                yield from ((f"{name}.{one.__name__}", one) for one in (member.fget, member.fset) if one is not None)
+                yield from (
+                    (f"{name}.{one.__name__}", one) for one in (member.fget, member.fset) if one is not None
+                )
             else:
                 yield name, member.__func__ if isinstance(member, (staticmethod, classmethod)) else member
 
@@ -393,7 +341,9 @@ def installed(file: str, module: str) -> bool:
 
 def standard(file: str) -> bool:
     """Whether a file belongs to Python itself."""
-    return file.startswith("<frozen ") or (file.startswith(_folders()[1]) and not file.startswith(_folders()[0]))
+    return file.startswith("<frozen ") or (
+        file.startswith(_folders()[1]) and not file.startswith(_folders()[0])
+    )
 
 
 @lru_cache(maxsize=256)
@@ -404,6 +354,8 @@ def distribution(top: str) -> tuple[str, str]:
     except importlib.metadata.PackageNotFoundError:
         names = importlib.metadata.packages_distributions().get(top)
     if not names:
-        raise UnkeyableError(f"module {top} lies among installed packages, but belongs to none of them",
-                             hint="install it as a package, or move it beside the script")
+        raise UnkeyableError(
+            f"module {top} lies among installed packages, but belongs to none of them",
+            hint="install it as a package, or move it beside the script",
+        )
     return names[0], importlib.metadata.version(names[0])

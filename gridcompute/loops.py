@@ -1,4 +1,4 @@
-"""Loops over cells around a kernel: written as source for each shape of kernel, then compiled or run as they are.
+"""Loops over cells around a kernel: source is written for each shape of kernel, then compiled (or just run).
 
 For a kernel "(time)->(),()" that takes `cell`, the loop reads
 
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numba
 import numpy as np
-from numba import types, typeof
-from numba.core import cgutils, config, errors
+from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 
 from gridcompute import random
@@ -31,14 +31,20 @@ from gridcompute.errors import KernelError, UsageError
 from gridcompute.kernel import Kernel
 from gridcompute.keys import digest
 
+types: Any = numba.types
+config: Any = numba.core.config
+cgutils: Any = numba.core.cgutils
+typeof: Any = numba.typeof
+
 WRONG_LENGTH = 1
 TOO_LONG = 2
 UNEQUAL = 3
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _touch_compiled(typingctx: Any, mark: Any, index: Any) -> Any:
     """Store the index into mark[0]; atomic, so that the compiler neither drops nor moves the store."""
+
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
         value = context.cast(builder, args[1], signature.args[1], types.int64)
@@ -77,7 +83,7 @@ class Shape:
 
 
 def source(shape: Shape) -> str:
-    """The loop's Python source; the function `loop` returns 0, or what was wrong with an output (see `status`)."""
+    """The loop's Python source; `loop` returns 0, or what was wrong with an output (see `status`)."""
     arguments = ["mark", "status", "count"]
     located = bool({"cell", "rng"} & set(shape.specials))
     arguments += ["origin", "extent", "space"] if located and shape.dims else []
@@ -108,12 +114,18 @@ def _cell(shape: Shape, located: bool) -> list[str]:
         for d, one in enumerate(position):
             linear = f"({linear}) * space[{d}] + {one}" if d else one
         lines.append(f"reset(rng, {linear})")
-    passed = [f"i{i}[i]" if kind == "fixed" else f"i{i}[i{i}_offsets[i]:i{i}_offsets[i + 1]]"
-              for i, kind in enumerate(shape.inputs)]
+    passed = [
+        f"i{i}[i]" if kind == "fixed" else f"i{i}[i{i}_offsets[i]:i{i}_offsets[i + 1]]"
+        for i, kind in enumerate(shape.inputs)
+    ]
     passed += [f"p{i}" for i in range(shape.params)]
     masks = [f"m{i}[i]" for i in range(len(shape.inputs))]
-    special = {"cell": "(" + "".join(f"{one}, " for one in position) + ")", "step": "step", "rng": "rng",
-               "valid": masks[0] if len(masks) == 1 else "(" + "".join(f"{one}, " for one in masks) + ")"}
+    special = {
+        "cell": "(" + "".join(f"{one}, " for one in position) + ")",
+        "step": "step",
+        "rng": "rng",
+        "valid": masks[0] if len(masks) == 1 else "(" + "".join(f"{one}, " for one in masks) + ")",
+    }
     passed += [special[name] for name in shape.specials]
     results = ", ".join(f"r{i}" for i in range(len(shape.outputs)))
     lines.append(f"{results} = kernel({', '.join(passed)})")
@@ -130,7 +142,9 @@ def _stores(shape: Shape) -> list[str]:
             lines.append(f"o{i}[i] = r{i}")
         elif kind == "core":
             for axis in range(number):
-                lines += _refuse(f"r{i}.shape[{axis}] != o{i}.shape[{axis + 1}]", i, f"r{i}.shape[{axis}]", axis)
+                lines += _refuse(
+                    f"r{i}.shape[{axis}] != o{i}.shape[{axis + 1}]", i, f"r{i}.shape[{axis}]", axis
+                )
             lines.append(f"o{i}[i] = r{i}")
         else:
             first, last = f"o{i}_offsets[i]", f"o{i}_offsets[i + 1]"
@@ -154,8 +168,13 @@ def _rows(shape: Shape) -> list[str]:
 
 
 def _refuse(test: str, output: int, found: str, axis: int, code: int = WRONG_LENGTH) -> list[str]:
-    return [f"if {test}:", f"    status[0] = {output}", f"    status[1] = {found}", f"    status[2] = {axis}",
-            f"    return {code}"]
+    return [
+        f"if {test}:",
+        f"    status[0] = {output}",
+        f"    status[1] = {found}",
+        f"    status[2] = {axis}",
+        f"    return {code}",
+    ]
 
 
 def _advance(dims: int) -> list[str]:
@@ -183,9 +202,13 @@ def make_loop(kernel: Kernel, shape: Shape) -> Any:
 def _make_loop(function: Any, key: str, flags: frozenset[str], shape: Shape) -> Any:
     text = source(shape)
     plain = config.DISABLE_JIT
-    namespace = {"__name__": __name__, "kernel": function, "reset": random.reset,
-                 "touch": _touch_plain if plain else _touch_compiled}
-    exec(compile(text, "<gridcompute loop>", "exec"), namespace)  # noqa: S102 - source is made above, of no input
+    namespace = {
+        "__name__": __name__,
+        "kernel": function,
+        "reset": random.reset,
+        "touch": _touch_plain if plain else _touch_compiled,
+    }
+    exec(compile(text, "<gridcompute loop>", "exec"), namespace)
     return cached_njit(namespace["loop"], digest((key, text)), flags=flags)
 
 
@@ -205,17 +228,33 @@ def compile_types(kernel: Kernel, function: Any, signature: tuple[Any, ...]) -> 
         return
     try:
         function.compile(signature)
-    except errors.NumbaError as error:
-        raise UsageError(f"kernel {kernel.name} can't be compiled: {_short(str(error))}",
-                         hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use "
-                              "@task") from error
+    except NumbaError as error:
+        raise UsageError(
+            f"kernel {kernel.name} can't be compiled: {_short(str(error))}",
+            hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use "
+            "@task",
+        ) from error
 
 
 def _short(text: str) -> str:
     """The lines of numba's message that say what is wrong and where."""
     lines = [line.strip() for line in text.splitlines()]
-    useful = [line for line in lines if line and not line.startswith((
-        "During:", "Failed in nopython", "Overload of", "[", "Known signatures", "Parameterized", "raised from"))]
+    useful = [
+        line
+        for line in lines
+        if line
+        and not line.startswith(
+            (
+                "During:",
+                "Failed in nopython",
+                "Overload of",
+                "[",
+                "Known signatures",
+                "Parameterized",
+                "raised from",
+            )
+        )
+    ]
     return "\n    ".join(useful[:8])
 
 
@@ -223,12 +262,17 @@ def kernel_error(kernel: Kernel, cell: tuple[int, ...] | None, error: Exception)
     """The error for a function that raised."""
     cause = f"{type(error).__name__}: {error}"
     where = "on a chunk" if cell is None else f"at cell {cell}"
-    return KernelError(f"kernel {kernel.name} failed {where}: {cause}", op=kernel.name, cell=cell, cause=cause,
-                       hint="run the kernel on that cell's input to see why, under NUMBA_DISABLE_JIT=1 in a debugger")
+    return KernelError(
+        f"kernel {kernel.name} failed {where}: {cause}",
+        op=kernel.name,
+        cell=cell,
+        cause=cause,
+        hint="run the kernel on that cell's input to see why, under NUMBA_DISABLE_JIT=1 in a debugger",
+    )
 
 
 def read_only(array: Any) -> Any:
-    """A contiguous, aligned, native view or copy that can't be written, so that one compiled loop serves all."""
+    """A contiguous, aligned, native view or copy, not writable, so that one compiled loop serves all."""
     array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
     view = array.view()
     view.flags.writeable = False

@@ -23,7 +23,7 @@ from numba import njit
 
 State = np.ndarray[Any, Any]
 
-# The state's slots. All arithmetic stays below 2**64 or is on halves, so plain Python sees no overflow either.
+# The state's slots. All arithmetic stays below 2**64, so plain Python sees no overflow either.
 _KEY, _CELL, _BLOCK, _LEFT, _SECOND = 0, 1, 2, 3, 4
 STATE_SIZE = 5
 
@@ -43,7 +43,9 @@ _W1 = np.uint64(0xBB67AE85)
 def seed_key(seed: int, name: str) -> np.uint64:
     """The stream family of an op: 64 bits from the run's seed (any integer) and the op's declared name."""
     text = f"{int(seed)}\0{name}".encode()
-    return np.uint64(int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"gridcompute-rng").digest(), "little"))
+    return np.uint64(
+        int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"gridcompute-rng").digest(), "little")
+    )
 
 
 @njit(nogil=True)
@@ -75,7 +77,7 @@ def reset(state: State, cell: int) -> None:
 
 
 @njit(nogil=True)
-def bits(rng: State) -> np.uint64:
+def bits(rng: State) -> Any:
     """The next 64 random bits; a block of the counter gives two."""
     if rng[_LEFT] != _ZERO:
         rng[_LEFT] = _ZERO
@@ -89,13 +91,13 @@ def bits(rng: State) -> np.uint64:
 
 
 @njit(nogil=True)
-def uniform(rng: State) -> np.float64:
+def uniform(rng: State) -> float:
     """A float64 in [0, 1), a multiple of 2**-53."""
     return np.float64(bits(rng) >> _11) * 1.1102230246251565e-16
 
 
 @njit(nogil=True)
-def integers(rng: State, n: int) -> np.int64:
+def integers(rng: State, n: int) -> Any:
     """An int64 in [0, n), each equally likely (the remainder's bias is rejected).
 
     Raises:
@@ -112,13 +114,13 @@ def integers(rng: State, n: int) -> np.int64:
 
 
 @njit(nogil=True)
-def exponential(rng: State) -> np.float64:
-    """A float64 from the exponential distribution of mean 1, as -log(u) with u in (0, 1]; calls libm's log."""
+def exponential(rng: State) -> float:
+    """A float64 from the exponential distribution of mean 1: -log(u), u in (0, 1]; calls libm's log."""
     return -math.log(np.float64((bits(rng) >> _11) + _ONE) * 1.1102230246251565e-16)
 
 
 @njit(nogil=True)
-def normal(rng: State) -> np.float64:
+def normal(rng: State) -> float:
     """A float64 from the standard normal distribution: the inverse of its distribution function at one draw.
 
     One draw a value, never rejected. Accurate to about 1e-16 relative. In the centre (85 % of the draws) only
@@ -130,32 +132,157 @@ def normal(rng: State) -> np.float64:
 
 
 @njit(nogil=True)
-def _normal_quantile(p: float) -> np.float64:
+def _normal_quantile(p: float) -> float:
     q = p - 0.5
     if abs(q) <= 0.425:
         r = 0.180625 - q * q
         return q * (
-            (((((((2.5090809287301226727e3 * r + 3.3430575583588128105e4) * r + 6.7265770927008700853e4) * r
-                + 4.5921953931549871457e4) * r + 1.3731693765509461125e4) * r + 1.9715909503065514427e3) * r
-              + 1.3314166789178437745e2) * r + 3.3871328727963666080e0)
-            / (((((((5.2264952788528545610e3 * r + 2.8729085735721942674e4) * r + 3.9307895800092710610e4) * r
-                  + 2.1213794301586595867e4) * r + 5.3941960214247511077e3) * r + 6.8718700749205790830e2) * r
-                + 4.2313330701600911252e1) * r + 1.0))
+            (
+                (
+                    (
+                        (
+                            (
+                                (
+                                    (2.5090809287301226727e3 * r + 3.3430575583588128105e4) * r
+                                    + 6.7265770927008700853e4
+                                )
+                                * r
+                                + 4.5921953931549871457e4
+                            )
+                            * r
+                            + 1.3731693765509461125e4
+                        )
+                        * r
+                        + 1.9715909503065514427e3
+                    )
+                    * r
+                    + 1.3314166789178437745e2
+                )
+                * r
+                + 3.3871328727963666080e0
+            )
+            / (
+                (
+                    (
+                        (
+                            (
+                                (
+                                    (5.2264952788528545610e3 * r + 2.8729085735721942674e4) * r
+                                    + 3.9307895800092710610e4
+                                )
+                                * r
+                                + 2.1213794301586595867e4
+                            )
+                            * r
+                            + 5.3941960214247511077e3
+                        )
+                        * r
+                        + 6.8718700749205790830e2
+                    )
+                    * r
+                    + 4.2313330701600911252e1
+                )
+                * r
+                + 1.0
+            )
+        )
     r = math.sqrt(-math.log(p if q < 0 else 1.0 - p))
     if r <= 5.0:
         r -= 1.6
-        x = ((((((((7.74545014278341407640e-4 * r + 2.27238449892691845833e-2) * r + 2.41780725177450611770e-1) * r
-                 + 1.27045825245236838258e0) * r + 3.64784832476320460504e0) * r + 5.76949722146069140550e0) * r
-               + 4.63033784615654529590e0) * r + 1.42343711074968357734e0)
-             / (((((((1.05075007164441684324e-9 * r + 5.47593808499534494600e-4) * r + 1.51986665636164571966e-2) * r
-                   + 1.48103976427480074590e-1) * r + 6.89767334985100004550e-1) * r + 1.67638483018380384940e0) * r
-                 + 2.05319162663775882187e0) * r + 1.0))
+        x = (
+            (
+                (
+                    (
+                        (
+                            (
+                                (7.74545014278341407640e-4 * r + 2.27238449892691845833e-2) * r
+                                + 2.41780725177450611770e-1
+                            )
+                            * r
+                            + 1.27045825245236838258e0
+                        )
+                        * r
+                        + 3.64784832476320460504e0
+                    )
+                    * r
+                    + 5.76949722146069140550e0
+                )
+                * r
+                + 4.63033784615654529590e0
+            )
+            * r
+            + 1.42343711074968357734e0
+        ) / (
+            (
+                (
+                    (
+                        (
+                            (
+                                (1.05075007164441684324e-9 * r + 5.47593808499534494600e-4) * r
+                                + 1.51986665636164571966e-2
+                            )
+                            * r
+                            + 1.48103976427480074590e-1
+                        )
+                        * r
+                        + 6.89767334985100004550e-1
+                    )
+                    * r
+                    + 1.67638483018380384940e0
+                )
+                * r
+                + 2.05319162663775882187e0
+            )
+            * r
+            + 1.0
+        )
     else:
         r -= 5.0
-        x = ((((((((2.01033439929228813265e-7 * r + 2.71155556874348757815e-5) * r + 1.24266094738807843860e-3) * r
-                 + 2.65321895265761230930e-2) * r + 2.96560571828504891230e-1) * r + 1.78482653991729133580e0) * r
-               + 5.46378491116411436990e0) * r + 6.65790464350110377720e0)
-             / (((((((2.04426310338993978564e-15 * r + 1.42151175831644588870e-7) * r + 1.84631831751005468180e-5) * r
-                   + 7.86869131145613259100e-4) * r + 1.48753612908506148525e-2) * r + 1.36929880922735805310e-1) * r
-                 + 5.99832206555887937690e-1) * r + 1.0))
+        x = (
+            (
+                (
+                    (
+                        (
+                            (
+                                (2.01033439929228813265e-7 * r + 2.71155556874348757815e-5) * r
+                                + 1.24266094738807843860e-3
+                            )
+                            * r
+                            + 2.65321895265761230930e-2
+                        )
+                        * r
+                        + 2.96560571828504891230e-1
+                    )
+                    * r
+                    + 1.78482653991729133580e0
+                )
+                * r
+                + 5.46378491116411436990e0
+            )
+            * r
+            + 6.65790464350110377720e0
+        ) / (
+            (
+                (
+                    (
+                        (
+                            (
+                                (2.04426310338993978564e-15 * r + 1.42151175831644588870e-7) * r
+                                + 1.84631831751005468180e-5
+                            )
+                            * r
+                            + 7.86869131145613259100e-4
+                        )
+                        * r
+                        + 1.48753612908506148525e-2
+                    )
+                    * r
+                    + 1.36929880922735805310e-1
+                )
+                * r
+                + 5.99832206555887937690e-1
+            )
+            * r
+            + 1.0
+        )
     return -x if q < 0 else x

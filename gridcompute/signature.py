@@ -42,7 +42,9 @@ class Signature:
         return _Parser(text).signature()
 
     def __str__(self) -> str:
-        sides = (",".join("(" + ",".join(core) + ")" for core in side) for side in (self.inputs, self.outputs))
+        sides = (
+            ",".join("(" + ",".join(core) + ")" for core in side) for side in (self.inputs, self.outputs)
+        )
         return "->".join(sides)
 
     @property
@@ -68,7 +70,9 @@ class _Parser:
         if not isinstance(text, str):
             raise SignatureError(f"a signature is a text, not {type(text).__name__}", hint=_EXAMPLE)
         if len(text) > MAX_LENGTH:
-            raise SignatureError(f"a signature of {len(text)} characters is longer than {MAX_LENGTH}", hint=_EXAMPLE)
+            raise SignatureError(
+                f"a signature of {len(text)} characters is longer than {MAX_LENGTH}", hint=_EXAMPLE
+            )
         self.text = text
         self.tokens: list[tuple[str, int]] = []
         self.at = 0
@@ -85,8 +89,10 @@ class _Parser:
     def error(self, what: str, position: int) -> SignatureError:
         pointer = " " * position + "^"
         shown = self.text.replace("\n", " ").replace("\t", " ")
-        return SignatureError(f"signature {self.text!r}: {what} at position {position}\n    {shown}\n    {pointer}",
-                              hint=_EXAMPLE)
+        return SignatureError(
+            f"signature {self.text!r}: {what} at position {position}\n    {shown}\n    {pointer}",
+            hint=_EXAMPLE,
+        )
 
     def peek(self) -> tuple[str, int]:
         return self.tokens[self.at] if self.at < len(self.tokens) else ("", len(self.text.rstrip()))
@@ -95,8 +101,10 @@ class _Parser:
         token, position = self.peek()
         if token not in expected:
             wanted = " or ".join(repr(one) for one in expected)
-            raise self.error(f"expected {wanted}, found {token!r}" if token else f"expected {wanted}, found the end",
-                             position)
+            raise self.error(
+                f"expected {wanted}, found {token!r}" if token else f"expected {wanted}, found the end",
+                position,
+            )
         self.at += 1
         return token
 
@@ -124,7 +132,9 @@ class _Parser:
                 self.take(",")
             name, position = self.peek()
             if not (name.isidentifier() and name.isascii()):
-                raise self.error("expected a dimension's name" + (f", found {name!r}" if name else ""), position)
+                raise self.error(
+                    "expected a dimension's name" + (f", found {name!r}" if name else ""), position
+                )
             if name in names:
                 raise self.error(f"dimension {name!r} stands twice in one argument", position)
             names.append(name)

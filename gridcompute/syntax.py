@@ -1,8 +1,8 @@
 """What a function's code says and reads, without formatting: the text that keys are made of.
 
-Two forms. The normalised syntax tree, when the source at hand is the one that was compiled (a file may have been
-edited since, or a notebook's cell forgotten); else the instructions of the code object. Neither holds comments,
-positions, docstrings or annotations.
+Two forms. The normalised syntax tree, when the source at hand is the one that was compiled (a file may have
+been edited since, or a notebook's cell forgotten); else the instructions of the code object. Neither holds
+comments, positions, docstrings or annotations.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from typing import Any
 
 Code = types.CodeType
 
+
 def code_text(func: types.FunctionType) -> str:
     """The function's own code in normal form; not its defaults, nor what it calls."""
     node = _source_node(func.__code__)
-    return "ast " + _dump(_Normalise().top(node)) if node is not None else "code " + instructions(func.__code__)
+    return (
+        "ast " + _dump(_Normalise().top(node)) if node is not None else "code " + instructions(func.__code__)
+    )
 
 
 def instructions(code: Code) -> str:
@@ -59,11 +62,13 @@ def reads(code: Code) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         elif step.opname == "IMPORT_NAME":
             names = tuple(one.argval for one in steps[at + 1 :] if one.opname == "IMPORT_FROM")
             after = steps[at + 1].opname if at + 1 < len(steps) else ""
-            yield "import", step.argval, names[:_run(steps, at + 1)] if after == "IMPORT_FROM" else ()
+            yield "import", step.argval, names[: _run(steps, at + 1)] if after == "IMPORT_FROM" else ()
     for one in code.co_consts:
         if isinstance(one, Code):
-            # A nested function's free variable may be the outer one's own local: only those from outside count.
-            yield from (found for found in reads(one) if found[0] != "closure" or found[1] in code.co_freevars)
+            # A nested function's free variable may be a local of the outer one: those from outside count.
+            yield from (
+                found for found in reads(one) if found[0] != "closure" or found[1] in code.co_freevars
+            )
 
 
 def _attributes(steps: list[dis.Instruction], at: int) -> tuple[str, ...]:
@@ -93,14 +98,17 @@ def _source_node(code: Code) -> ast.AST | None:
     except (SyntaxError, ValueError, RecursionError, OSError, MemoryError):
         return None
     wanted = instructions(code)
-    nodes = [node for node, other in found.get((code.co_firstlineno, code.co_name), ())
-             if instructions(other) == wanted]
+    nodes = [
+        node
+        for node, other in found.get((code.co_firstlineno, code.co_name), ())
+        if instructions(other) == wanted
+    ]
     return nodes[0] if nodes else None
 
 
 @lru_cache(maxsize=64)
 def _functions(source: str, filename: str) -> dict[tuple[int, str], list[tuple[ast.AST, Code]]]:
-    """Functions of a source by first line and name, each with its code; those that can't be told apart are left out."""
+    """A source's functions by first line and name, each with its code, where that tells them apart."""
     tree = ast.parse(source, filename)
     codes: dict[tuple[int, str], list[Code]] = {}
     _collect(compile(source, filename, "exec", dont_inherit=True), codes)
@@ -111,8 +119,11 @@ def _functions(source: str, filename: str) -> dict[tuple[int, str], list[tuple[a
             nodes.setdefault((first, node.name), []).append(node)
         elif isinstance(node, ast.Lambda):
             nodes.setdefault((node.lineno, "<lambda>"), []).append(node)
-    return {key: list(zip(found, codes[key], strict=True)) for key, found in nodes.items()
-            if len(found) == 1 and len(codes.get(key, ())) == 1}
+    return {
+        key: list(zip(found, codes[key], strict=True))
+        for key, found in nodes.items()
+        if len(found) == 1 and len(codes.get(key, ())) == 1
+    }
 
 
 def _collect(code: Code, into: dict[tuple[int, str], list[Code]]) -> None:
@@ -123,7 +134,7 @@ def _collect(code: Code, into: dict[tuple[int, str], list[Code]]) -> None:
 
 
 class _Normalise(ast.NodeTransformer):
-    """Drop what can't change values: docstrings, annotations; of the outermost function its name and decorators."""
+    """Drop what can't change values: docstrings, annotations; of the outermost its name and decorators."""
 
     def top(self, node: ast.AST) -> ast.AST:
         copied = ast.parse(ast.unparse(node)).body[0]
@@ -132,14 +143,20 @@ class _Normalise(ast.NodeTransformer):
             copied.decorator_list = []
             # The values of defaults are in the function; the expressions would say the same twice.
             copied.args.defaults = [ast.Constant(None) for _ in copied.args.defaults]
-            copied.args.kw_defaults = [None if one is None else ast.Constant(None) for one in copied.args.kw_defaults]
+            copied.args.kw_defaults = [
+                None if one is None else ast.Constant(None) for one in copied.args.kw_defaults
+            ]
         result: ast.AST = self.visit(copied)
         return result
 
     def _function(self, node: Any) -> Any:
         node.returns = None
         first = node.body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        if (
+            isinstance(first, ast.Expr)
+            and isinstance(first.value, ast.Constant)
+            and isinstance(first.value.value, str)
+        ):
             node.body = node.body[1:] or [ast.Pass()]
         if hasattr(node, "type_params"):
             node.type_params = []
@@ -165,9 +182,12 @@ class _Normalise(ast.NodeTransformer):
 def _dump(node: object) -> str:
     """Like ast.dump, but the same on every Python version: empty fields and contexts are left out."""
     if isinstance(node, ast.AST):
-        fields = ",".join(f"{name}={_dump(value)}" for name, value in ast.iter_fields(node)
-                          if value is not None and value != [] and name not in ("ctx", "kind", "type_comment")
-                          or isinstance(node, ast.Constant) and name == "value")
+        fields = ",".join(
+            f"{name}={_dump(value)}"
+            for name, value in ast.iter_fields(node)
+            if (value is not None and value != [] and name not in ("ctx", "kind", "type_comment"))
+            or (isinstance(node, ast.Constant) and name == "value")
+        )
         return f"{type(node).__name__}({fields})"
     if isinstance(node, list):
         return "[" + ",".join(_dump(one) for one in node) + "]"
@@ -175,7 +195,7 @@ def _dump(node: object) -> str:
 
 
 def label(func: Any) -> str:
-    """A function's name for people, the same however its module is run: "file.qualname", or the bare qualname."""
+    """A function's name for people, the same however its module is run: "file.qualname" or "qualname"."""
     code = getattr(func, "__code__", None)
     name = getattr(func, "__qualname__", type(func).__name__).replace("<locals>.", "")
     if code is None:
