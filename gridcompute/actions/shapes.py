@@ -10,6 +10,7 @@ import numpy as np
 from gridcompute import access
 from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged
+from gridcompute.errors import KernelError
 from gridcompute.op import Action, Op, Read
 from gridcompute.space import Region
 
@@ -145,11 +146,53 @@ class Concat(Action):
 
 
 @dataclass(frozen=True, eq=False)
-class Rename(Action):
-    """The input's columns under other names: `names` holds pairs of new and old."""
+class TakeAt(Action):
+    """Cells of input 0 along `dim`, at the positions that input 1's column holds."""
 
-    names: tuple[tuple[str, str], ...]
-    heavy: ClassVar[bool] = False
+    dim: str
+    index: str
+    heavy: ClassVar[bool] = True
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return ("take", self.dim, self.index)
+
+    @property
+    def positional(self) -> bool:
+        """See `Action`."""
+        return True
+
+    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
+        """See `Action`: the index's axis stands in for the dimension."""
+        (new, axis), = inputs[1].axes
+        return {new if name == self.dim else name: axis if name == self.dim else old for name, old in inputs[0].axes}
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`: reads the box from the least to the greatest position."""
+        data, index_op = op.inputs
+        index = read(1, op.reads(1, region)[0])[self.index]
+        assert isinstance(index, Fixed)
+        place = data.space.names.index(self.dim)
+        length = data.whole.shape[place]
+        wrong = (index.values < 0) | (index.values >= length) if index.valid is None else ~index.valid
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
+            raise KernelError(f"take: position {index.values[at]} at row {at} lies outside dimension {self.dim!r} "
+                              f"of length {length}", op=str(op), cell=(at,), hint="check the index column")
+        lo, hi = (int(index.values.min()), int(index.values.max()) + 1) if len(index.values) else (0, 0)
+        box = list(op.reads(0, region)[0].bounds)
+        box[place] = (lo, hi)
+        block = read(0, Region(tuple(box)))
+        columns = {f.name: picked(block[f.name], data.field(f.name), self.dim, index.values - lo) for f in op.fields}
+        return Block(region, columns, region.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Choose(Action):
+    """Columns of one or several inputs side by side, under new names: (new name, (input, old name))."""
+
+    names: tuple[tuple[str, tuple[int, str]], ...]
 
     @property
     def key(self) -> object:
@@ -158,4 +201,5 @@ class Rename(Action):
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""
-        return read(0, op.reads(0, region)[0]).renamed({old: new for new, old in self.names})
+        blocks = [read(i, op.reads(i, region)[0]) for i in range(len(op.inputs))]
+        return Block(region, {new: blocks[i][old] for new, (i, old) in self.names}, blocks[0].rows)

@@ -1,0 +1,89 @@
+"""Python's operators as elementwise arithmetic on lazy values."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from gridcompute.errors import ParameterError
+
+Number = float | int | bool
+
+
+class Arithmetic:
+    """Operators in terms of one method, `_with(ufunc, *operands)`, that names a NumPy function."""
+
+    __array_priority__ = 1000  # NumPy's operators give way to ours
+
+    def _with(self, ufunc: str, *operands: Any, reverse: bool = False) -> Self:
+        raise TypeError(f"{type(self).__name__} has no {ufunc}")
+
+    def __add__(self, other: Self | Number) -> Self:
+        return self._with("add", other)
+
+    def __radd__(self, other: Number) -> Self:
+        return self._with("add", other, reverse=True)
+
+    def __sub__(self, other: Self | Number) -> Self:
+        return self._with("subtract", other)
+
+    def __rsub__(self, other: Number) -> Self:
+        return self._with("subtract", other, reverse=True)
+
+    def __mul__(self, other: Self | Number) -> Self:
+        return self._with("multiply", other)
+
+    def __rmul__(self, other: Number) -> Self:
+        return self._with("multiply", other, reverse=True)
+
+    def __truediv__(self, other: Self | Number) -> Self:
+        return self._with("true_divide", other)
+
+    def __rtruediv__(self, other: Number) -> Self:
+        return self._with("true_divide", other, reverse=True)
+
+    def __floordiv__(self, other: Self | Number) -> Self:
+        return self._with("floor_divide", other)
+
+    def __mod__(self, other: Self | Number) -> Self:
+        return self._with("remainder", other)
+
+    def __pow__(self, other: Self | Number) -> Self:
+        return self._with("power", other)
+
+    def __neg__(self) -> Self:
+        return self._with("negative")
+
+    def __abs__(self) -> Self:
+        return self._with("absolute")
+
+    def __invert__(self) -> Self:
+        return self._with("logical_not")
+
+    def __and__(self, other: Self | Number) -> Self:
+        return self._with("logical_and", other)
+
+    def __or__(self, other: Self | Number) -> Self:
+        return self._with("logical_or", other)
+
+    def __lt__(self, other: Self | Number) -> Self:
+        return self._with("less", other)
+
+    def __le__(self, other: Self | Number) -> Self:
+        return self._with("less_equal", other)
+
+    def __gt__(self, other: Self | Number) -> Self:
+        return self._with("greater", other)
+
+    def __ge__(self, other: Self | Number) -> Self:
+        return self._with("greater_equal", other)
+
+    def __eq__(self, other: object) -> Any:
+        return self._with("equal", other)  # type: ignore[arg-type]
+
+    def __ne__(self, other: object) -> Any:
+        return self._with("not_equal", other)  # type: ignore[arg-type]
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise ParameterError("a collection has no truth value before it is computed", hint="use grid.run, or & | ~ for conditions")

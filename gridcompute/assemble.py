@@ -1,0 +1,82 @@
+"""A region put together from the chunks that cover it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gridcompute.actions.shapes import joined_blocks, picked
+from gridcompute.axes import Layout
+from gridcompute.columns import Block, Column, Field, Fixed, Ragged, field_region
+from gridcompute.space import Region
+
+Fetch = Callable[[int], Block]
+"""The block of a chunk, by its number."""
+
+
+def assemble(fields: tuple[Field, ...], layout: Layout, region: Region, fetch: Fetch) -> Block:
+    """The columns over a region of a cut space.
+
+    Args:
+        fields: columns wanted.
+        layout: how the space is cut.
+        region: any region of it.
+        fetch: gives a whole chunk; called once for each that meets the region.
+    """
+    chunks = list(layout.covering(region))
+    if layout.blocked or any(f.ragged for f in fields):
+        return _rows(fields, layout, region, chunks, fetch)
+    if len(chunks) == 1 and layout.region(chunks[0]) == region:
+        block = fetch(chunks[0])
+        return Block(region, {f.name: block[f.name] for f in fields}, block.rows)
+    return _pasted(fields, layout, region, chunks, fetch)
+
+
+def _rows(fields: tuple[Field, ...], layout: Layout, region: Region, chunks: list[int], fetch: Fetch) -> Block:
+    """Along the first dimension only: ragged cells, or blocks whose cells aren't counted."""
+    dim, axis = layout.axes[0]
+    pieces = []
+    for chunk in chunks:
+        block = fetch(chunk)
+        if not axis.blocks:
+            at = layout.region(chunk)
+            inner = at.intersect(region)
+            rows = inner.within(at)[0]
+            block = Block(inner, {f.name: picked(block[f.name], f, dim, rows) for f in fields}, rows.stop - rows.start)
+        pieces.append(block)
+    if not pieces:
+        return Block(region, {f.name: empty(f, layout, region) for f in fields}, 0)
+    return joined_blocks(pieces, fields, dim, region)
+
+
+def empty(field: Field, layout: Layout, region: Region) -> Column:
+    """A column without cells."""
+    if field.ragged:
+        return Ragged(np.zeros(1, np.int64), np.empty(0, field.dtype))
+    shape = field_region(layout.space, region, field.dims).shape
+    return Fixed(np.empty((0, *shape[1:]) if 0 not in shape else shape, field.dtype))
+
+
+def _pasted(fields: tuple[Field, ...], layout: Layout, region: Region, chunks: list[int], fetch: Fetch) -> Block:
+    space = layout.space
+    whole = {f.name: field_region(space, region, f.dims) for f in fields}
+    values = {f.name: np.empty(whole[f.name].shape, f.dtype) for f in fields}
+    valid = {f.name: np.ones(whole[f.name].shape, bool) for f in fields if f.nullable}
+    for chunk in chunks:
+        block, at = fetch(chunk), layout.region(chunk)
+        inner = at.intersect(region)
+        for f in fields:
+            column = block[f.name]
+            assert isinstance(column, Fixed)
+            part, place = field_region(space, inner, f.dims), whole[f.name]
+            source = part.within(field_region(space, at, f.dims))
+            values[f.name][part.within(place)] = column.values[source]
+            if column.valid is not None:
+                valid.setdefault(f.name, np.ones(place.shape, bool))[part.within(place)] = column.valid[source]
+    columns = {f.name: Fixed(values[f.name], _mask(valid.get(f.name))) for f in fields}
+    return Block(region, columns, region.shape[0] if region.bounds else 1)
+
+
+def _mask(valid: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None:
+    return None if valid is None or valid.all() else valid

@@ -1,0 +1,435 @@
+"""Lazy values: named columns over a space. Nothing here reads or computes; `grid.run` does.
+
+>>> import gridcompute as grid
+>>> paths = grid.space(path=1000)
+>>> paths.space.cells
+1000
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gridcompute import coords as coordinates
+from gridcompute import ops, reducing
+from gridcompute.access import Slice, Take
+from gridcompute.actions.stencils import Edges
+from gridcompute.actions.writes import Write
+from gridcompute.arithmetic import Arithmetic, Number
+from gridcompute.columns import Field
+from gridcompute.coords import Coordinate
+from gridcompute.errors import AlignmentError, DimensionError, MissingInputError, ParameterError
+from gridcompute.kernel import Kernel
+from gridcompute.op import Op
+from gridcompute.ops import Ref
+from gridcompute.reducing import Reducible
+from gridcompute.reduction import Reduction
+from gridcompute.sinks import open_sink
+from gridcompute.sinks.base import Sink
+from gridcompute.space import Space
+
+class Collection(Arithmetic, Reducible):
+    """Named columns over a space, not yet computed.
+
+    Attributes:
+        columns: op and name there, by the column's name here.
+        coords: coordinates of its dimensions, as far as they have one.
+    """
+
+    def __init__(self, columns: Mapping[str, Ref], coords: Iterable[Coordinate] = (), *, cells: Space | None = None) -> None:
+        self.columns = dict(columns)
+        self._cells = cells or Space()
+        self.coords = tuple(c for c in coords if c.dim in self.space)
+
+    @classmethod
+    def of(cls, op: Op, coords: Iterable[Coordinate] = ()) -> Collection:
+        """All columns of an op."""
+        return cls({f.name: (op, f.name) for f in op.fields}, coords, cells=op.space if not op.fields else None)
+
+    @property
+    def space(self) -> Space:
+        """The dimensions of all columns together."""
+        return ops.joint_space(list(self.columns.values())) if self.columns else self._cells
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """What each column is."""
+        return tuple(ops.field_of(ref).renamed(name) for name, ref in self.columns.items())
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the dimensions."""
+        return self.space.names
+
+    @property
+    def op(self) -> Op:
+        """The op that gives these columns side by side."""
+        if not self.columns:
+            raise ParameterError("a space has no columns to compute", hint="map a kernel over it first")
+        return ops.choose(self.columns)
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{f.name}: {f.kind if f.ragged else f.dtype}" for f in self.fields)
+        return f"<Collection {self.space} {columns or 'no columns'}>"
+
+    def __getitem__(self, names: str | Sequence[str]) -> Collection:
+        """One column, or several by a list of names.
+
+        Raises:
+            MissingInputError: a name that isn't there; lists those that are.
+        """
+        wanted = [names] if isinstance(names, str) else list(names)
+        for name in wanted:
+            if name not in self.columns:
+                raise MissingInputError(f"no column {name!r}", hint=f"the columns are {', '.join(self.columns) or 'none'}")
+        return Collection({name: self.columns[name] for name in wanted}, self.coords)
+
+    def rename(self, **names: str) -> Collection:
+        """Columns under other names: `rename(old="new")`."""
+        self[list(names)]
+        return Collection({names.get(name, name): ref for name, ref in self.columns.items()}, self.coords)
+
+    def assign(self, **others: Collection) -> Collection:
+        """Further columns beside these, each a collection of one column."""
+        columns = dict(self.columns)
+        for name, other in others.items():
+            columns[name] = other._one()
+        return Collection(columns, _merged([self, *others.values()]))
+
+    def coord(self, dim: str) -> Coordinate:
+        """The coordinate of a dimension.
+
+        Raises:
+            DimensionError: it has none.
+        """
+        for found in self.coords:
+            if found.dim == dim:
+                return found
+        has = ", ".join(c.dim for c in self.coords) or "none"
+        raise DimensionError(f"dimension {dim!r} has no coordinate", hint=f"dimensions with coordinates: {has}")
+
+    def _one(self) -> Ref:
+        if len(self.columns) != 1:
+            raise ParameterError(f"this needs one column, but there are {', '.join(self.columns) or 'none'}",
+                                 hint="select one: collection['name']")
+        return next(iter(self.columns.values()))
+
+    # Cell by cell
+
+    def map(self, kernel: Kernel, *others: Collection, names: Sequence[str] | None = None, seed: int = 0, name: str = "",
+            **params: Any) -> Collection:
+        """Run a kernel for every cell; its inputs are these columns, then those of `others`, in order.
+
+        Args:
+            kernel: made by `@grid.kernel` or `@grid.task`.
+            others: further collections, aligned by dimension and coordinate.
+            names: of the outputs; else the kernel's.
+            seed: of `rng`.
+            name: the op's name in plans and messages, and part of the key of `rng`; else the kernel's.
+            params: the kernel's parameters: scalars, arrays, or a named tuple of arrays (one copy a node).
+
+        Raises:
+            SignatureError, DimensionError, AlignmentError, ParameterError: kernel and columns don't fit.
+        """
+        if not isinstance(kernel, Kernel):
+            raise ParameterError(f"map takes a kernel, not {type(kernel).__name__}", hint='decorate the function: @grid.kernel("()->()")')
+        every = [self, *others]
+        coords = _merged(every)
+        refs = [ref for one in every for ref in one.columns.values()]
+        if not kernel.signature.inputs:
+            refs = []
+        op = ops.map_cells(kernel, refs, self.space, names=names, params=params, seed=seed, name=name)
+        return Collection.of(op, coords)
+
+    def _with(self, ufunc: str, *operands: Collection | Number, reverse: bool = False) -> Collection:
+        every = [*operands, self] if reverse else [self, *operands]
+        known = [c for c in every if isinstance(c, Collection)]
+        label = next(iter(self.columns), "value")
+        arguments: list[Ref | Number] = []
+        for one in every:
+            if isinstance(one, Collection):
+                arguments.append(one._one())
+            elif isinstance(one, bool | int | float | np.generic):
+                arguments.append(one.item() if isinstance(one, np.generic) else one)
+            else:
+                raise ParameterError(f"no arithmetic with a {type(one).__name__}", hint="use a number or a collection")
+        return Collection.of(ops.arithmetic(ufunc, arguments, label), _merged(known))
+
+    # Positions
+
+    def isel(self, **where: int | slice | Sequence[int]) -> Collection:
+        """Positions along dimensions: an int (drops the dimension), a slice, or a list.
+
+        Raises:
+            DimensionError, ParameterError: a dimension or position that isn't there.
+        """
+        result = self
+        for dim, index in where.items():
+            result = result._selected(dim, index)
+        return result
+
+    def sel(self, **labels: Any) -> Collection:
+        """Labels along dimensions with coordinates: one label, or a slice with both ends included."""
+        result = self
+        for dim, label in labels.items():
+            found = coordinates.select(self.coord(dim), label)
+            result = result._selected(dim, slice(found.start, found.stop) if isinstance(found, range) else found)
+        return result
+
+    def _selected(self, dim: str, index: int | slice | Sequence[int]) -> Collection:
+        length = self.space[dim]
+        if length is None:
+            return self._unknown_selected(dim, index)
+        how: Slice | Take
+        picked: Any
+        if isinstance(index, int | np.integer):
+            at = int(ops.positions(length, [int(index)], dim)[0])
+            how, picked, count = Slice(dim, at, keep=False), None, 1
+        elif isinstance(index, slice):
+            found = range(*index.indices(length))
+            how, picked, count = Slice(dim, found.start, found.step), index, len(found)
+        else:
+            array = ops.positions(length, index, dim)
+            how, picked, count = Take(dim, array), array, len(array)
+        made: dict[int, Op] = {}
+        columns: dict[str, Ref] = {}
+        for name, (op, field) in self.columns.items():
+            if dim in op.space:
+                made.setdefault(id(op), ops.select(op, how, count))
+                columns[name] = (made[id(op)], field)
+            else:
+                columns[name] = (op, field)
+        coords = [c if c.dim != dim else c.taken(picked) for c in self.coords if c.dim != dim or picked is not None]
+        cells = None if columns else Space(tuple((n, count if n == dim else k) for n, k in self.space.dims if n != dim or picked is not None))
+        return Collection(columns, coords, cells=cells)
+
+    def _unknown_selected(self, dim: str, index: Any) -> Collection:
+        raise DimensionError(f"positions along {dim!r} can't be chosen: how many cells it has isn't known before the run",
+                             hint="filter by a condition instead, or run it first and open the result")
+
+    def take(self, index: Collection | Sequence[int] | np.ndarray[Any, Any], dim: str) -> Collection:
+        """Positions along a dimension, from a list or from a computed column of whole numbers."""
+        if not isinstance(index, Collection):
+            return self._selected(dim, index)  # type: ignore[arg-type]
+        op = ops.take_at(self.op, dim, index._one())
+        return Collection.of(op, [c for c in (*self.coords, *index.coords) if c.dim != dim])
+
+    # Rows
+
+    def filter(self, condition: Collection | Kernel, on: str | Sequence[str] | None = None, **params: Any) -> Collection:
+        """The rows for which a condition holds; how many isn't known before the run.
+
+        Args:
+            condition: a boolean column of the same rows, or a kernel that gives one.
+            on: columns that the kernel takes; else all.
+            params: the kernel's parameters.
+        """
+        if isinstance(condition, Kernel):
+            condition = (self if on is None else self[on]).map(condition, names=["keep"], **params)
+        return Collection.of(ops.filter_rows(self.op, condition._one()))
+
+    def explode(self, kernel: Kernel, on: str | Sequence[str] | None = None, *, keep: Sequence[str] = (), dim: str = "item",
+                max: int | None = None, names: Sequence[str] | None = None, seed: int = 0, name: str = "",
+                **params: Any) -> Collection:
+        """One row to many: the kernel gives arrays of a shared length, whose elements are the new rows.
+
+        Args:
+            kernel: with a signature such as "(n)->(k),(k)".
+            on: columns that the kernel takes; else all.
+            keep: columns repeated for each new row.
+            dim: name of the new dimension.
+            max: most elements a row may give; without it the kernel runs twice.
+            names: of the outputs.
+            seed: of `rng`.
+            name: the op's name.
+            params: the kernel's parameters.
+        """
+        refs = list((self if on is None else self[on]).columns.values())
+        kept = self[list(keep)].op if keep else None
+        return Collection.of(ops.explode_rows(kernel, refs, keep=kept, names=names, params=params, dim=dim, most=max, seed=seed, name=name))
+
+    def sort(self, by: str | Sequence[str], descending: bool = False) -> Collection:
+        """Rows in the order of one or several columns: stable; NaN, then nulls, last."""
+        keys = [by] if isinstance(by, str) else list(by)
+        return Collection.of(ops.shuffle(self.op, [(key, descending) for key in keys], order=True))
+
+    def shuffle(self, by: str | Sequence[str]) -> Collection:
+        """Rows brought together by key: equal keys come to lie in one block."""
+        keys = [by] if isinstance(by, str) else list(by)
+        return Collection.of(ops.shuffle(self.op, [(key, False) for key in keys], order=False))
+
+    # Neighbours
+
+    def stencil(self, kernel: Kernel, halo: Mapping[str, int | tuple[int, int]], *, boundary: str = "clip", fill: float = 0.0,
+                names: Sequence[str] | None = None, seed: int = 0, name: str = "", **params: Any) -> Collection:
+        """A kernel over the window around each cell of one column.
+
+        Args:
+            kernel: its one input has the halo's dimensions, as in "(lat,lon)->()".
+            halo: cells before and after along each dimension, `{"lat": 1, "lon": (2, 0)}`.
+            boundary: beyond the ends: "clip" repeats the last cell, "periodic" goes on at the other end, "fill" reads `fill`.
+            fill: see `boundary`.
+            names: of the outputs.
+            seed: of `rng`.
+            name: the op's name.
+            params: the kernel's parameters.
+        """
+        ref = self._one()
+        checked = ops.halo_of(ref[0], halo, boundary)
+        return Collection.of(ops.stencil(kernel, ref, checked, names=names, params=params, fill=fill, seed=seed, name=name), self.coords)
+
+    def iterate(self, kernel: Kernel, steps: int, *, halo: Mapping[str, int | tuple[int, int]] | None = None, edges: Edges | None = None,
+                boundary: str = "clip", fill: float = 0.0, seed: int = 0, name: str = "", **params: Any) -> Collection:
+        """The kernel step after step, all columns replaced by what it gives.
+
+        Args:
+            kernel: one input and one output a column; inputs are windows ("(x)->()") or neighbours' values ("(n)->()").
+            steps: how many.
+            halo: the window, as in `stencil`; or
+            edges: which cells each reads, by rule.
+            boundary: as in `stencil`.
+            fill: as in `stencil`.
+            seed: of `rng`.
+            name: the op's name.
+            params: the kernel's parameters.
+        """
+        if (halo is None) == (edges is None):
+            raise ParameterError("iterate needs either a halo or edges")
+        op = self.op
+        neighbours = edges if edges is not None else ops.halo_of(op, halo or {}, boundary)
+        return Collection.of(ops.iterate(kernel, op, steps, neighbours, params=params, fill=fill, seed=seed, name=name), self.coords)
+
+    # Reductions
+
+    def reduce(self, how: str | Reduction, dims: str | Sequence[str] = (), **options: Any) -> Collection:
+        """All columns reduced over dimensions (all of them where none is named).
+
+        Args:
+            how: sum, count, mean, var, std, min, max, argmin, argmax, any, all, first, last, histogram, topk,
+                quantile; or your own, made by `grid.reduction`.
+            dims: reduced dimensions.
+            options: of the reduction, such as `skipna`, `ddof`, `bins`, `k`, `q`.
+        """
+        reduction = reducing.chosen(how, options)
+        over = [dims] if isinstance(dims, str) else list(dims)
+        made = [reducing.reduced(ref, name, reduction, over) for name, ref in self.columns.items()]
+        return _side_by_side(made, [*self.coords, *_new_coords(reduction)])
+
+    def groupby(self, by: str | Sequence[int] | np.ndarray[Any, Any], dim: str | None = None) -> GroupBy:
+        """Positions of a dimension in groups: `groupby("time.month").mean()`.
+
+        Args:
+            by: part of a time coordinate, a coordinate's name, or one label a position.
+            dim: the dimension, where `by` holds labels.
+        """
+        return GroupBy(self, *reducing.group_codes(by, self.coords, self.space, dim))
+
+    def write(self, url: str, *, format: str | None = None, overwrite: bool = False, **options: Any) -> Output:
+        """Keep the columns in their own format: Zarr (`.zarr`), Parquet (`.parquet`) or Arrow (`.arrow`).
+
+        Args:
+            url: path or fsspec URL of the output.
+            format: "zarr", "parquet" or "arrow", where the name doesn't say.
+            overwrite: replace what another recipe left there.
+            options: of the format and the file system.
+        """
+        sink = open_sink(url, format=format, **options)
+        op = self.op
+        sink.check(op.space, op.fields)
+        written = Op(Write(sink), (op,), (ops.Point,), op.space, op.fields, f"write {str(sink.url).rsplit('/', 1)[-1]}")
+        return Output(written, self.coords, sink, overwrite)
+
+
+class Output(Collection):
+    """A collection with a place to be written to; warns if it is dropped without having been planned or run."""
+
+    def __init__(self, op: Op, coords: Iterable[Coordinate], sink: Sink, overwrite: bool) -> None:
+        super().__init__({f.name: (op, f.name) for f in op.fields}, coords)
+        self.sink = sink
+        self.overwrite = overwrite
+        self.used = _Used()
+        weakref.finalize(self, _warn_unused, self.used, sink.url).atexit = True
+
+    @property
+    def op(self) -> Op:
+        """The op that writes."""
+        return next(iter(self.columns.values()))[0]
+
+
+class _Used:
+    """Whether somebody has planned or run an output; outlives it for the warning."""
+
+    def __init__(self) -> None:
+        self.yes = False
+
+
+class UnrunOutputWarning(UserWarning):
+    """An output was asked for, but never run."""
+
+
+def _warn_unused(used: _Used, url: str) -> None:
+    if not used.yes:
+        warnings.warn(f"write({url!r}) was never run: nothing has been written; pass it to grid.run", UnrunOutputWarning, stacklevel=2)
+
+
+class GroupBy:
+    """A collection with the groups of one dimension; the reductions give a value a group."""
+
+    def __init__(self, of: Collection, dim: str, groups: Coordinate, codes: np.ndarray[Any, Any]) -> None:
+        self.of, self.dim, self.groups, self.codes = of, dim, groups, codes
+
+    def reduce(self, how: str | Reduction, **options: Any) -> Collection:
+        """See `Collection.reduce`; the groups' dimension comes first."""
+        reduction = reducing.chosen(how, options)
+        made = [reducing.reduced(ref, name, reduction, [self.dim], (self.groups, self.codes))
+                for name, ref in self.of.columns.items()]
+        return _side_by_side(made, [self.groups, *(c for c in self.of.coords if c.dim != self.dim), *_new_coords(reduction)])
+
+    def __getattr__(self, name: str) -> Callable[..., Collection]:
+        if name not in reducing.BUILTINS:
+            raise AttributeError(f"groupby has no {name!r}: one of {', '.join(reducing.BUILTINS)}, or reduce(...)")
+        return lambda **options: self.reduce(name, **options)
+
+
+def _side_by_side(made: Sequence[Op], coords: Iterable[Coordinate]) -> Collection:
+    return Collection({f.name: (op, f.name) for op in made for f in op.fields}, coords)
+
+
+def _new_coords(reduction: Reduction) -> list[Coordinate]:
+    return [Coordinate(dim, dim, np.asarray(labels)) for dim, labels in reduction.coords]
+
+
+def _merged(collections: Sequence[Collection]) -> tuple[Coordinate, ...]:
+    """The coordinates of several collections together.
+
+    Raises:
+        AlignmentError: two have other labels for a dimension.
+    """
+    known: dict[str, Coordinate] = {}
+    for one in collections:
+        for c in one.coords:
+            if c.dim in known and (why := coordinates.difference(known[c.dim], c)):
+                raise AlignmentError(f"the coordinates of dimension {c.dim!r} differ: {why}", hint="select the same labels of both first")
+            known.setdefault(c.dim, c)
+    return tuple(known.values())
+
+
+def concat(collections: Sequence[Collection], dim: str) -> Collection:
+    """Collections with the same columns one after the other along a dimension.
+
+    Raises:
+        AlignmentError: columns, dtypes or other dimensions differ.
+    """
+    if not collections:
+        raise ParameterError("concat needs at least one collection")
+    op = reducing.concat_ops([c.op for c in collections], dim)
+    along = [c for one in collections for c in one.coords if c.dim == dim]
+    joined = [coordinates.concatenated(along)] if len(along) == len(collections) else []
+    others = _merged([Collection(c.columns, [x for x in c.coords if x.dim != dim]) for c in collections])
+    return Collection.of(op, [*joined, *others])
+

@@ -1,0 +1,148 @@
+"""What happens in a run, and what the run decides: plain values that cross processes and can be journalled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FailureKind = Literal["user", "transient", "lost_worker", "out_of_memory", "corrupt_shard", "hang", "divergence", "fatal"]
+"""Classes of failure; `gridcompute.retry` says what is done about each.
+
+user: the kernel raised. transient: a store or the network hiccuped. lost_worker: the process or its node went away.
+out_of_memory: it was killed for memory. corrupt_shard: an input's bytes are wrong or gone. hang: past the deadline.
+divergence: the same chunk gave two results. fatal: nothing that another attempt could change.
+"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One root's chunk, committed or held.
+
+    Attributes:
+        stage, root, chunk: which.
+        place: name of the shard in the work store; empty where the block is held.
+        digest: of its logical content.
+        rows: cells along its first dimension.
+        nbytes: stored bytes.
+        won: whether this attempt committed it (another may have been first).
+        value: the held block, or a reference to it.
+        blocks: of an ingested file: (place, rows, digest, bytes) of each block.
+    """
+
+    stage: int
+    root: int
+    chunk: int
+    place: str
+    digest: str
+    rows: int
+    nbytes: int
+    won: bool = True
+    value: Any = field(default=None, compare=False, repr=False)
+    blocks: tuple[tuple[str, int, str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task failed.
+
+    Attributes:
+        kind: its class.
+        message: what the user reads.
+        chunk: the chunk in work, -1 where unknown.
+        cell: index of the cell in work, where known.
+        error: the exception itself, where it could be carried here.
+        lost: (stage, chunk) of an input that must be made again.
+    """
+
+    kind: FailureKind
+    message: str
+    chunk: int = -1
+    cell: tuple[int, ...] | None = None
+    error: BaseException | None = field(default=None, compare=False, repr=False)
+    lost: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run of chunks of one stage, dispatched together.
+
+    Attributes:
+        number: unique in the run.
+        stage: the stage's number.
+        chunks: in the order in which they are done.
+        attempt: 1 for the first.
+    """
+
+    number: int
+    stage: int
+    chunks: tuple[int, ...]
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class TaskDone:
+    """Event: all chunks of a task are kept."""
+
+    task: int
+    kept: tuple[Kept, ...]
+    seconds: float = 0.0
+    worker: str = ""
+    compile_seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class TaskFailed:
+    """Event: a task ended early; what it had kept by then counts."""
+
+    task: int
+    failure: Failure
+    kept: tuple[Kept, ...] = ()
+    seconds: float = 0.0
+    worker: str = ""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Event: time has passed."""
+
+
+@dataclass(frozen=True)
+class CancelAsked:
+    """Event: the user wants the run to stop."""
+
+
+Event = TaskDone | TaskFailed | Tick | CancelAsked
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Command: start a task."""
+
+    task: Task
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Command: end a task that runs."""
+
+    task: int
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Command: a held chunk is needed no more."""
+
+    stage: int
+    chunk: int
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Command: the run is over."""
+
+    outcome: Literal["done", "failed", "cancelled"]
+    failure: Failure | None = None
+
+
+Command = Submit | Kill | Drop | Finish

@@ -1,0 +1,308 @@
+"""From a graph to ops that can be run: reductions split, shuffles spelled out, and the ops that are kept cut into chunks.
+
+Named rewrites, all decided from the graph alone: `cull` (only what outputs need is visited), `fuse` (an op that
+isn't kept is computed inside its consumer's task, over whatever region that reads), `split` (reductions into
+segments and merges, shuffles into partitions and buckets), `coalesce` (a sink takes larger chunks than a heavy
+kernel before it). `gridcompute.plan` adds `join`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from gridcompute.access import Halo, Slice, Whole
+from gridcompute.actions.folds import Reduce, over_segments
+from gridcompute.actions.loads import Ingest, Load
+from gridcompute.actions.rows import Explode, Filter, over_blocks
+from gridcompute.actions.shuffles import BUCKET, Bucket, Partition, Sample, Shuffle
+from gridcompute.actions.stencils import Iterate
+from gridcompute.actions.writes import Write
+from gridcompute.axes import CHUNK_BYTES, SPREAD, Axis, Layout, cut
+from gridcompute.columns import Field
+from gridcompute.op import Graph, Op
+from gridcompute.sources.base import Source
+
+import numpy as np
+
+COALESCE = 2**20
+"""A sink's chunk smaller than this is worth a stage of its own with larger chunks."""
+
+SINK_BYTES = 16 * 2**20
+"""Byte target of such a sink's chunk."""
+
+MAX_BUCKETS = 4096
+
+
+@dataclass
+class Lowered:
+    """What lowering gives: every op in its runnable form, and the layout of those that are kept.
+
+    Attributes:
+        outputs: runnable op of each output; empty while something must be counted first.
+        layouts: layout by `id(op)`: cut where the op is kept, else only its axes.
+        kept: ids of the ops that are kept (committed or held), in the order in which they can be done.
+        pending: kept ops whose cells must be counted before the rest can be planned.
+        ops: all runnable ops by id.
+    """
+
+    outputs: dict[str, Op] = field(default_factory=dict)
+    layouts: dict[int, Layout] = field(default_factory=dict)
+    kept: list[int] = field(default_factory=list)
+    pending: list[Op] = field(default_factory=list)
+    ops: dict[int, Op] = field(default_factory=dict)
+
+
+class Lowering:
+    """One pass over a graph. `counted` gives, by recipe, a source over the committed blocks of a counted op."""
+
+    def __init__(self, graph: Graph, counted: Mapping[str, Source]) -> None:
+        self.graph = graph
+        self.counted = counted
+        self.result = Lowered()
+        self._done: dict[int, Op | None] = {}
+        self._consumers: dict[int, list[Op]] = {}
+        for op in graph.ops:
+            for source in op.inputs:
+                self._consumers.setdefault(id(source), []).append(op)
+
+    def run(self) -> Lowered:
+        """Lower all outputs."""
+        for name, op in self.graph.outputs:
+            lowered = self._visit(op)
+            if lowered is not None:
+                if id(lowered) not in self.result.kept:
+                    self._keep(lowered)
+                self.result.outputs[name] = lowered
+        if self.result.pending:
+            self.result.outputs = {}
+        return self.result
+
+    def _visit(self, op: Op) -> Op | None:
+        for step in op.walk():
+            if id(step) not in self._done:
+                inputs = [self._done[id(source)] for source in step.inputs]
+                self._done[id(step)] = None if any(i is None for i in inputs) else self._lower(step, tuple(i for i in inputs if i))
+        return self._done[id(op)]
+
+    def _lower(self, op: Op, inputs: tuple[Op, ...]) -> Op | None:
+        layouts = tuple(self.result.layouts[id(source)] for source in inputs)
+        blocked = [source for source, layout in zip(inputs, layouts, strict=True) if layout.blocked]
+        if blocked and (op.action.positional or self._needs_count(op, layouts)):
+            for source in blocked:
+                self._count(source)
+            return None
+        if isinstance(op.action, Ingest):
+            return self._ingest(op)
+        if isinstance(op.action, Reduce):
+            return self._reduce(op, inputs[0])
+        if isinstance(op.action, Shuffle):
+            return self._shuffle(op, inputs[0])
+        if isinstance(op.action, Filter | Explode):
+            return self._rows(op, inputs)
+        if isinstance(op.action, Write):
+            return self._write(op, inputs[0])
+        layout = Layout.of(op.action.axes(op, layouts))
+        lowered = self._add(op.rebuilt(inputs, layout), layout)
+        if self._is_kept(op):
+            self._keep(lowered)
+        return lowered
+
+    def _needs_count(self, op: Op, layouts: tuple[Layout, ...]) -> bool:
+        """Whether an op that takes any positions still can't work on blocks."""
+        if isinstance(op.action, Reduce):
+            return any(axis.blocks for name, axis in layouts[0].axes if name not in op.action.dims)
+        if isinstance(op.action, Write):
+            return op.action.sink.needs_lengths
+        whole = {name for access in op.accesses if isinstance(access, Whole) for name, _ in access.dims}
+        return any(axis.blocks and name in whole for layout in layouts for name, axis in layout.axes)
+
+    def _count(self, op: Op) -> None:
+        """Plan the op so far only; the rest follows when its blocks are committed."""
+        if id(op) not in self.result.kept:
+            self._keep(op)
+        if op not in self.result.pending:
+            self.result.pending.append(op)
+
+    def _add(self, op: Op, layout: Layout) -> Op:
+        self.result.layouts[id(op)] = layout
+        self.result.ops[id(op)] = op
+        return op
+
+    def _is_kept(self, op: Op) -> bool:
+        """Outputs are kept anyway; so is what can't be computed over any region, or would be computed twice."""
+        action, consumers = op.action, self._consumers.get(id(op), [])
+        if action.durable or action.aligned:
+            return True
+        if not action.heavy or not consumers:
+            return False
+        again = any(isinstance(access, Halo) or isinstance(c.action, Iterate)
+                    for c in consumers for source, access in zip(c.inputs, c.accesses, strict=True) if source is op)
+        return again or len(consumers) > 1
+
+    def _keep(self, op: Op, layout: Layout | None = None) -> None:
+        """Cut the op's axes (or take the given layout, or that of a kept input of the same shape) and keep its chunks."""
+        axes = dict(self.result.layouts[id(op)].axes)
+        if layout is None and not all(axis.extent for axis in axes.values()):
+            layout = self._inherited(op, axes) or cut(
+                axes, cell_bytes=self.weight(op), whole=op.action.whole | self._whole_of(op),
+                parallel=self._parallel(op), stored_bytes=self.stored_bytes(op))
+        if layout is not None:
+            self.result.layouts[id(op)] = layout
+        self.result.kept.append(id(op))
+
+    def _whole_of(self, op: Op) -> frozenset[str]:
+        """Dimensions of the output that a fused op gives only whole, or that not every column has."""
+        if isinstance(op.action, Iterate):
+            return frozenset(op.space.names)
+        found = frozenset(name for name in op.space.names if any(name not in f.dims for f in op.fields))
+        for source in op.inputs:
+            if id(source) not in self.result.kept:
+                found |= (source.action.whole | self._whole_of(source)) & frozenset(op.space.names)
+        return found
+
+    def _inherited(self, op: Op, axes: Mapping[str, Axis]) -> Layout | None:
+        """The cuts of a kept input over the same dimensions: then chunk reads chunk."""
+        for source in op.inputs:
+            layout = self.result.layouts[id(source)]
+            if id(source) in self.result.kept:
+                same = tuple(n for n, _ in layout.axes) == tuple(axes) and all(
+                    axis.parts == axes[n].parts for n, axis in layout.axes)
+                if same and not op.action.whole:
+                    return layout
+            elif (found := self._inherited(source, axes)) is not None and not op.action.whole:
+                return found
+        return None
+
+    def _parallel(self, op: Op) -> int:
+        fused = [self._parallel(source) for source in op.inputs if id(source) not in self.result.kept]
+        return max([op.action.parallel, *fused], default=SPREAD)
+
+    def weight(self, op: Op) -> float:
+        """Bytes in memory for one cell of the op's output, with all that is fused into it."""
+        total = op.cell_bytes
+        for i, source in enumerate(op.inputs):
+            each = source.cell_bytes if id(source) in self.result.kept else self.weight(source)
+            access = op.accesses[i]
+            read = {name for name, _ in access.dims} if isinstance(access, Whole) else set()
+            dropped = access.dim if isinstance(access, Slice) and not access.keep else ""
+            lengths = [axis.length for name, axis in self.result.layouts[id(source)].axes
+                       if not axis.blocks and name != dropped and (name in read or name not in op.space)]
+            total += each * math.prod(lengths)
+        return total
+
+    def stored_bytes(self, op: Op) -> int:
+        """Decoded bytes of the largest stored chunk that the op reads from outside."""
+        if isinstance(op.action, Load):
+            return int(op.action.source.stored_bytes)
+        return max((self.stored_bytes(source) for source in op.inputs if id(source) not in self.result.kept), default=0)
+
+    def heavy(self, op: Op) -> bool:
+        """Whether the op, or one fused into it, runs a kernel."""
+        return op.action.heavy or any(self.heavy(s) for s in op.inputs if id(s) not in self.result.kept)
+
+    def _counted(self, op: Op) -> Op | None:
+        """The op as a source of known length, once its blocks are committed."""
+        source = self.counted.get(op.recipe)
+        if source is None:
+            return None
+        load = Load(source)
+        built = Op(load, (), (), source.space, op.fields, op.name)
+        layout = Layout.of(load.axes(built, ()))
+        return self._add(built.rebuilt((), layout), layout)
+
+    def _ingest(self, op: Op) -> Op | None:
+        layout = Layout.of(op.action.axes(op, ()))
+        lowered = op.rebuilt((), layout)
+        known = self._counted(lowered)
+        if known is None:
+            self._count(self._add(lowered, layout))
+        return known
+
+    def _rows(self, op: Op, inputs: tuple[Op, ...]) -> Op | None:
+        """A filter or explode: what it reads is cut now, since its blocks are those chunks."""
+        first = inputs[0]
+        axes = dict(self.result.layouts[id(first)].axes)
+        if all(axis.extent for axis in axes.values()):
+            layout = Layout.of(axes)
+        else:
+            layout = cut(axes, cell_bytes=sum(self.weight(source) for source in inputs), parallel=self._parallel(op),
+                         stored_bytes=max(self.stored_bytes(source) for source in inputs))
+        lowered, out = over_blocks(op, inputs, layout)
+        if (known := self._counted(lowered)) is not None:
+            return known
+        self._add(lowered, out)
+        if self._is_kept(op):
+            self._keep(lowered)
+        return lowered
+
+    def _reduce(self, op: Op, source: Op) -> Op:
+        steps = over_segments(op, source, dict(self.result.layouts[id(source)].axes), self.weight(source),
+                              self.stored_bytes(source))
+        for step, layout in steps:
+            self._add(step, layout)
+            if step.action.durable:
+                self._keep(step, layout)
+        return steps[-1][0]
+
+    def _shuffle(self, op: Op, source: Op) -> Op | None:
+        shuffle = op.action
+        assert isinstance(shuffle, Shuffle)
+        axes = dict(self.result.layouts[id(source)].axes)
+        layout = Layout.of(axes) if all(a.extent for a in axes.values()) else cut(
+            axes, cell_bytes=self.weight(source), stored_bytes=self.stored_bytes(source))
+        name, axis = layout.axes[0]
+        total = axis.length * self.weight(source)
+        buckets = axis.chunks if axis.blocks else max(1, -(-int(total) // CHUNK_BYTES))
+        buckets = min(max(buckets, 1), MAX_BUCKETS)
+        unknown = replace(op, inputs=(source,))
+        inputs: tuple[Op, ...] = (source,)
+        if shuffle.order:
+            by, descending = shuffle.keys[0]
+            sample = replace(unknown, action=Sample(by, descending), fields=(op.field(by),))
+            sampled, shape = over_blocks(sample, (source,), layout)
+            self._keep(self._add(sampled, shape), shape)
+            inputs = (source, sampled)
+        bucket = Field(BUCKET, (name,), np.dtype(np.int32))
+        split = replace(unknown, action=Partition(shuffle.keys, shuffle.order, buckets), fields=(*op.fields, bucket))
+        parted, shape = over_blocks(split, inputs, layout)
+        if shuffle.order:
+            parted = replace(parted, accesses=(parted.accesses[0], Whole(((name, None),))))
+        self._keep(self._add(parted, shape), shape)
+        gather = Op(Bucket(shuffle.keys, shuffle.order, buckets), (parted,), (Whole(((name, None),)),), op.space, op.fields, op.name)
+        out = Layout.of(gather.action.axes(gather, (shape,)))
+        gathered = gather.rebuilt((parted,), out)
+        if (known := self._counted(gathered)) is not None:
+            return known
+        self._keep(self._add(gathered, out), out)
+        return gathered
+
+    def _write(self, op: Op, source: Op) -> Op:
+        """A sink: in step with the op before it where that makes chunks of a good size, else with chunks of its own."""
+        write = op.action
+        assert isinstance(write, Write)
+        axes = dict(self.result.layouts[id(source)].axes)
+        if write.sink.needs_lengths:
+            axes = {name: axis.regular for name, axis in axes.items()}
+        layout: Layout | None = None
+        if any(axis.blocks for axis in axes.values()):
+            layout = Layout.of({name: replace(axis, extent=1 if axis.blocks else axis.extent or max(axis.length, 1))
+                                for name, axis in axes.items()})
+        elif id(source) not in self.result.kept and self.heavy(source):
+            whole = source.action.whole | self._whole_of(source)
+            fine = cut(axes, cell_bytes=self.weight(source), whole=whole, parallel=self._parallel(source),
+                       stored_bytes=self.stored_bytes(source))
+            if fine.chunks == 1 or fine.region(0).cells * source.cell_bytes >= COALESCE:
+                layout = fine
+            else:
+                self._keep(source)
+        if layout is None:
+            uncut = {name: replace(axis, extent=0) for name, axis in axes.items()}
+            layout = cut(uncut, cell_bytes=max(self.weight(op.rebuilt((source,), Layout.of(uncut))), source.cell_bytes),
+                         parallel=1, chunk_bytes=SINK_BYTES, stored_bytes=self.stored_bytes(op.rebuilt((source,), Layout.of(uncut))))
+        lowered = self._add(op.rebuilt((source,), layout), layout)
+        self._keep(lowered, layout)
+        return lowered
+
+

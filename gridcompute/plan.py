@@ -1,0 +1,266 @@
+"""How a graph is carried out: stages of kept ops, what each chunk reads, what it costs. O(ops), lazy over tasks.
+
+Siblings that read the same chunks are joined into one stage, so that the data passes through a worker once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from gridcompute.actions.folds import Fold
+from gridcompute.actions.loads import Ingest, Load
+from gridcompute.actions.shapes import Concat
+from gridcompute.actions.writes import Write
+from gridcompute.axes import Layout
+from gridcompute.keys import digest
+from gridcompute.lower import Lowered, Lowering
+from gridcompute.op import Graph, Op
+from gridcompute.sources.base import Source
+from gridcompute.space import Region
+
+HELD_BYTES = 256 * 2**20
+"""An intermediate of at most so many bytes may be held in memory instead of committed."""
+
+ChunkId = tuple[int, int]
+"""A stage's number and a chunk's number in it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Kept ops that are computed together, chunk by chunk.
+
+    Attributes:
+        number: place in the plan; a stage only reads stages of lower number.
+        roots: the ops that are kept.
+        layouts: how each is cut; chunk k of one goes with chunk k of the others.
+        held: whether results are held in memory instead of committed.
+        task_bytes: estimated peak bytes of one chunk in work.
+        read_bytes: estimated bytes read from outside, all chunks.
+        write_bytes: estimated bytes kept, all chunks.
+    """
+
+    number: int
+    roots: tuple[Op, ...]
+    layouts: tuple[Layout, ...]
+    held: bool
+    task_bytes: int
+    read_bytes: int
+    write_bytes: int
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return self.layouts[0].chunks
+
+    @property
+    def name(self) -> str:
+        """Names of the kept ops."""
+        return "+".join(dict.fromkeys(str(op) for op in self.roots))
+
+    @property
+    def recipe(self) -> str:
+        """The first root's recipe: stages with the same one keep the same bytes."""
+        return self.roots[0].recipe
+
+
+class Plan:
+    """One phase of a graph: everything that can be planned before further blocks are counted.
+
+    Args:
+        graph: what is asked for.
+        counted: by recipe, sources over the blocks of ops that earlier phases counted.
+    """
+
+    def __init__(self, graph: Graph, counted: Mapping[str, Source] | None = None) -> None:
+        self.graph = graph
+        lowering = Lowering(graph, counted or {})
+        self.lowered: Lowered = lowering.run()
+        self._lowering = lowering
+        self._kept = set(self._needed())
+        self.stages: tuple[Stage, ...] = tuple(self._staged())
+        self.home: dict[int, tuple[int, int]] = {
+            id(root): (stage.number, i) for stage in self.stages for i, root in enumerate(stage.roots)}
+        self._above: dict[int, list[tuple[Op, int]]] = {}
+        for op in self.lowered.ops.values():
+            for i, source in enumerate(op.inputs):
+                self._above.setdefault(id(source), []).append((op, i))
+        self._constant: dict[int, str | None] = {}
+
+    @property
+    def final(self) -> bool:
+        """Whether this phase gives the outputs (else it counts blocks, and another phase follows)."""
+        return not self.lowered.pending
+
+    @cached_property
+    def goals(self) -> tuple[int, ...]:
+        """Numbers of the stages that are asked for in this phase."""
+        wanted = self.lowered.outputs.values() if self.final else self.lowered.pending
+        return tuple(sorted({self.home[id(op)][0] for op in wanted}))
+
+    def _needed(self) -> Iterator[int]:
+        """Kept ops that the phase's goals reach, in order (cull)."""
+        wanted = list(self.lowered.outputs.values()) if self.final else list(self.lowered.pending)
+        reached = {id(op) for goal in wanted for op in goal.walk()}
+        return (key for key in dict.fromkeys(self.lowered.kept) if key in reached)
+
+    def _staged(self) -> Iterator[Stage]:
+        """Group kept ops that read the same leaves over the same chunks (join)."""
+        groups: list[list[Op]] = []
+        signatures: list[tuple[object, frozenset[int]]] = []
+        order = sorted((self.lowered.ops[key] for key in self._kept), key=self._depth)
+        for op in order:
+            signature = (self._cuts(op), frozenset(id(leaf) for leaf in self.leaves(op)))
+            for group, known in zip(groups, signatures, strict=True):
+                joins = known[0] == signature[0] and known[1] & signature[1] and self._depth(group[0]) == self._depth(op)
+                if joins and not isinstance(op.action, Ingest):
+                    group.append(op)
+                    break
+            else:
+                groups.append([op])
+                signatures.append(signature)
+        for number, group in enumerate(groups):
+            yield self._stage(number, tuple(group))
+
+    def _depth(self, op: Op) -> int:
+        """Length of the longest chain of kept ops before this one."""
+        known = self.__dict__.setdefault("_depths", {})
+        if id(op) not in known:
+            known[id(op)] = max((1 + self._depth(leaf) for leaf in self.leaves(op) if id(leaf) in self._kept), default=0)
+        depth: int = known[id(op)]
+        return depth
+
+    def _cuts(self, op: Op) -> object:
+        if isinstance(op.action, Fold):
+            layout = self.lowered.layouts[id(op)]
+            return ("fold", op.action.segments, tuple((name, layout[name]) for name in op.action.kept))
+        return self.lowered.layouts[id(op)]
+
+    def _stage(self, number: int, roots: tuple[Op, ...]) -> Stage:
+        layouts = tuple(self.lowered.layouts[id(op)] for op in roots)
+        outputs = {id(op) for op in self.lowered.outputs.values()} | {id(op) for op in self.lowered.pending}
+        task, read, kept = 0, 0, 0
+        for op, layout in zip(roots, layouts, strict=True):
+            one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
+            if isinstance(op.action, Fold):
+                boxes = op.reads(0, one)
+                source = boxes[0].cells * self._lowering.weight(op.inputs[0]) if boxes else 0
+                task = max(task, int(source)) + int(one.cells * op.cell_bytes)
+                read = max(read, int(source) * len(boxes) * chunks)
+            else:
+                need = int(one.cells * self._lowering.weight(op)) if op.inputs else 0
+                task += need + self._lowering.stored_bytes(op) + 2 * int(one.cells * op.cell_bytes)
+                read += max(0, need - int(one.cells * op.cell_bytes)) * chunks
+            kept += int(op.cell_bytes * op.whole.cells)
+        durable = any(op.action.durable or id(op) in outputs for op in roots)
+        blocked = any(layout.blocked for layout in layouts)
+        return Stage(number, roots, layouts, not durable and not blocked and kept <= HELD_BYTES, task, read, kept)
+
+    def leaves(self, op: Op) -> Iterator[Op]:
+        """The kept ops and sources that one op's task reads."""
+        for source in op.inputs:
+            if id(source) in self._kept or not source.inputs:
+                yield source
+            else:
+                yield from self.leaves(source)
+
+    def inputs(self, stage: int, chunk: int) -> Iterator[ChunkId]:
+        """Kept chunks that a chunk reads, each once."""
+        seen: set[ChunkId] = set()
+        for root, layout in zip(self.stages[stage].roots, self.stages[stage].layouts, strict=True):
+            for found in self._down(root, layout.region(chunk)):
+                if found not in seen:
+                    seen.add(found)
+                    yield found
+
+    def _down(self, op: Op, region: Region) -> Iterator[ChunkId]:
+        for i, source in enumerate(op.inputs):
+            home = self.home.get(id(source))
+            if home is None and not source.inputs:
+                continue
+            for part in op.reads(i, region):
+                if home is None:
+                    yield from self._down(source, part)
+                else:
+                    number, place = home
+                    yield from ((number, c) for c in self.stages[number].layouts[place].covering(part))
+
+    def consumers(self, stage: int, chunk: int) -> Iterator[ChunkId]:
+        """Kept chunks that may read a chunk, each once."""
+        seen: set[ChunkId] = set()
+        for root, layout in zip(self.stages[stage].roots, self.stages[stage].layouts, strict=True):
+            for found in self._up(root, layout.region(chunk)):
+                if found not in seen:
+                    seen.add(found)
+                    yield found
+
+    def _up(self, op: Op, region: Region) -> Iterator[ChunkId]:
+        for consumer, i in self._above.get(id(op), ()):
+            part = consumer.feeds(i, region)
+            home = self.home.get(id(consumer))
+            if home is None:
+                yield from self._up(consumer, part)
+            else:
+                number, place = home
+                yield from ((number, c) for c in self.stages[number].layouts[place].covering(part))
+
+    @cached_property
+    def producers(self) -> tuple[frozenset[int], ...]:
+        """Per stage, the stages that it reads."""
+        return tuple(frozenset(self.home[id(leaf)][0] for root in stage.roots for leaf in self.leaves(root)
+                               if id(leaf) in self.home) for stage in self.stages)
+
+    def barrier(self, stage: int, producer: int) -> bool:
+        """Whether chunks of a stage read all chunks of a producer: they then wait for the stage, not chunk by chunk."""
+        known: dict[tuple[int, int], bool] = self.__dict__.setdefault("_barriers", {})
+        if (stage, producer) not in known:
+            total, ends = self.stages[producer].chunks, {0, self.stages[stage].chunks - 1}
+            known[stage, producer] = total > 1 and all(
+                sum(1 for number, _ in self.inputs(stage, chunk) if number == producer) == total for chunk in ends)
+        return known[stage, producer]
+
+    def token(self, op: Op, region: Region) -> str:
+        """Digest of the outside objects that a region of an op reads, with their places where they may move (law 2)."""
+        constant = self._uniform(op)
+        return constant if constant is not None else digest(tuple(self._objects(op, region)))
+
+    def chunk_token(self, stage: int, root: int, chunk: int) -> str:
+        """The token in the name of a chunk's shard."""
+        op = self.stages[stage].roots[root]
+        return self.token(op, self.stages[stage].layouts[root].region(chunk))[:16]
+
+    def _uniform(self, op: Op) -> str | None:
+        """The token of every region of an op, or None where regions read different objects."""
+        if id(op) not in self._constant:
+            if isinstance(op.action, Load):
+                source = op.action.source
+                value = digest(tuple(source.objects(op.whole))) if source.uniform else None
+            elif isinstance(op.action, Ingest) or (isinstance(op.action, Concat) and len(op.inputs) > 1):
+                value = None
+            else:
+                parts = [self._uniform(source) for source in op.inputs]
+                value = None if None in parts else parts[0] if len(set(parts)) == 1 else digest(parts)
+            self._constant[id(op)] = value
+        return self._constant[id(op)]
+
+    def _objects(self, op: Op, region: Region) -> Iterable[object]:
+        if (constant := self._uniform(op)) is not None:
+            return (constant,)
+        if isinstance(op.action, Load):
+            return (op.action.source.objects(region),)
+        if isinstance(op.action, Ingest):
+            names = op.action.source.parts[slice(*region.bounds[0])]
+            return tuple(op.action.source.objects(name) for name in names)
+        moving = isinstance(op.action, Concat)
+        return tuple((self.token(source, part), part.bounds if moving else ())
+                     for i, source in enumerate(op.inputs) for part in op.reads(i, region))
+
+    def root_of(self, output: str) -> Op:
+        """The runnable op of a named output (a final phase)."""
+        return self.lowered.outputs[output]
+
+    @property
+    def sinks(self) -> tuple[tuple[str, Op], ...]:
+        """Outputs that are written, with their names."""
+        return tuple((name, op) for name, op in self.lowered.outputs.items() if isinstance(op.action, Write))

@@ -1,0 +1,179 @@
+"""Building reductions: over dimensions, or into the groups of a coordinate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from gridcompute import reductions
+from gridcompute.access import Part, Whole
+from gridcompute.actions.folds import Reduce
+from gridcompute.actions.shapes import Concat
+from gridcompute.columns import Array, Field
+from gridcompute.coords import Coordinate, components
+from gridcompute.errors import AlignmentError, DimensionError, ParameterError
+from gridcompute.op import Op
+from gridcompute.ops import Ref, field_of
+from gridcompute.reduction import Reduction
+from gridcompute.space import Space
+
+BUILTINS = ("sum", "count", "mean", "var", "std", "min", "max", "argmin", "argmax", "any", "all", "first", "last")
+
+
+class Reducible:
+    """The common reductions as methods, in terms of `reduce`."""
+
+    def reduce(self, how: str | Reduction, dims: str | Sequence[str] = (), **options: Any) -> Self:
+        """One reduction over dimensions; see `Collection.reduce`."""
+        raise TypeError(f"{type(self).__name__} can't be reduced")
+
+    def sum(self, dims: str | Sequence[str] = (), **options: Any) -> Self:
+        """See `reduce`."""
+        return self.reduce("sum", dims, **options)
+
+    def mean(self, dims: str | Sequence[str] = (), **options: Any) -> Self:
+        """See `reduce`."""
+        return self.reduce("mean", dims, **options)
+
+    def var(self, dims: str | Sequence[str] = (), **options: Any) -> Self:
+        """See `reduce`."""
+        return self.reduce("var", dims, **options)
+
+    def std(self, dims: str | Sequence[str] = (), **options: Any) -> Self:
+        """See `reduce`."""
+        return self.reduce("std", dims, **options)
+
+    def min(self, dims: str | Sequence[str] = (), **options: Any) -> Self:
+        """See `reduce`."""
+        return self.reduce("min", dims, **options)
+
+    def max(self, dims: str | Sequence[str] = (), **options: Any) -> Self:
+        """See `reduce`."""
+        return self.reduce("max", dims, **options)
+
+    def count(self, dims: str | Sequence[str] = (), **options: Any) -> Self:
+        """See `reduce`."""
+        return self.reduce("count", dims, **options)
+
+
+def chosen(how: str | Reduction, options: Mapping[str, Any]) -> Reduction:
+    """A builtin reduction by name, or the given one.
+
+    Raises:
+        ParameterError: no builtin has that name, or an option it doesn't take.
+    """
+    if isinstance(how, Reduction):
+        return how
+    known = (*BUILTINS, "histogram", "topk", "quantile")
+    if how not in known:
+        raise ParameterError(f"no reduction {how!r}", hint=f"one of {', '.join(known)}, or your own by grid.reduction")
+    try:
+        made: Reduction = getattr(reductions, how)(**options)
+    except TypeError as error:
+        raise ParameterError(f"reduction {how}: {error}") from None
+    return made
+
+
+def reduced(ref: Ref, name: str, reduction: Reduction, dims: Sequence[str], group: tuple[Coordinate, Array] | None = None) -> Op:
+    """One column reduced over dimensions.
+
+    Args:
+        ref: the column.
+        name: of the result; several outputs append their own names.
+        reduction: what is computed.
+        dims: reduced dimensions; all where empty.
+        group: the groups' coordinate, and the group of each position along the one reduced dimension.
+
+    Raises:
+        DimensionError: a dimension that the column doesn't have.
+        ParameterError: strings and lists can only be counted; a dtype that the reduction doesn't take.
+    """
+    op, field = ref[0], field_of(ref)
+    over = tuple(dim for dim in field.dims if dim in dims) if dims else field.dims
+    missing = [dim for dim in dims if dim not in field.dims]
+    if missing:
+        raise DimensionError(f"column {field.name!r} has no dimension {missing[0]!r} to reduce over",
+                             hint=f"its dimensions are {', '.join(field.dims) or 'none'}")
+    if not over:
+        raise DimensionError(f"column {field.name!r} has no dimension to reduce over")
+    if field.ragged:
+        raise ParameterError(f"column {field.name!r} holds a {field.kind} a cell: {reduction.name} can't take it", hint="map a kernel first")
+    lead = ((group[0].dim, len(group[0])),) if group else ()
+    kept = tuple((dim, op.space[dim]) for dim in field.dims if dim not in over)
+    outs = reduction.output_fields(field.dtype)
+    space = Space((*lead, *kept))
+    fields = []
+    for out in outs:
+        space = space.join(Space(out.dims))
+        label = name if len(outs) == 1 else f"{name}_{out.name}"
+        dims_out = (*(n for n, _ in lead), *(n for n, _ in kept), *(n for n, _ in out.dims))
+        fields.append(Field(label, dims_out, out.dtype, nullable=out.nullable))
+    codes = None if group is None else group[1]
+    action = Reduce(reduction, field.name, over, tuple(f.name for f in fields), lead[0] if lead else None, codes)
+    access = Whole(tuple((dim, op.space[dim]) for dim in over))
+    return Op(action, (op,), (access,), space, tuple(fields), reduction.name)
+
+
+def group_codes(by: str | Sequence[int] | Array, coords: Sequence[Coordinate], space: Space, dim: str | None) -> tuple[str, Coordinate, Array]:
+    """The grouped dimension, the coordinate of the groups, and each position's group.
+
+    Args:
+        by: "time.month" and the like, a coordinate's name (groups are its distinct labels), or one label a position.
+        coords: of the collection.
+        space: of the collection.
+        dim: the dimension, where `by` holds labels.
+
+    Raises:
+        DimensionError, ParameterError: no such coordinate or dimension; labels of another length.
+    """
+    if isinstance(by, str):
+        base, _, part = by.partition(".")
+        found = next((c for c in coords if c.name == base or c.dim == base), None)
+        if found is None:
+            raise DimensionError(f"can't group by {by!r}: {base!r} has no coordinate",
+                                 hint=f"coordinates: {', '.join(c.name for c in coords) or 'none'}")
+        labels = components(found, part) if part else found.labels()  # type: ignore[arg-type]
+        return _coded(found.dim, part or f"{base}_group", labels)
+    labels = np.asarray(by)
+    if dim is None:
+        raise ParameterError("groupby with labels needs dim=, the dimension they belong to")
+    if labels.shape != (space[dim],):
+        raise ParameterError(f"groupby got labels of shape {labels.shape} for dimension {dim!r} of length {space[dim]}")
+    return _coded(dim, "group", labels)
+
+
+def _coded(dim: str, name: str, labels: Array) -> tuple[str, Coordinate, Array]:
+    distinct, codes = np.unique(labels, return_inverse=True)
+    return dim, Coordinate(name, name, distinct), codes.astype(np.int64)
+
+
+def concat_ops(parts: Sequence[Op], dim: str) -> Op:
+    """Ops with the same columns one after the other along a dimension.
+
+    Raises:
+        AlignmentError: columns, dtypes or other dimensions differ.
+        DimensionError: a part hasn't the dimension, or its length there isn't known.
+    """
+    first = parts[0]
+    for i, op in enumerate(parts[1:], 1):
+        mine = [(f.name, f.dims, f.dtype, f.kind) for f in op.fields]
+        if mine != [(f.name, f.dims, f.dtype, f.kind) for f in first.fields]:
+            raise AlignmentError(f"part {i} of the concatenation has other columns than the first: {mine}")
+        if op.space.without(dim) != first.space.without(dim):
+            raise AlignmentError(f"part {i} of the concatenation has the dimensions {op.space}, the first {first.space}")
+    accesses, offset = [], 0
+    for op in parts:
+        length = op.space[dim]
+        if length is None:
+            raise DimensionError(f"{op} can't be concatenated along {dim!r}: its length isn't known before the run",
+                                 hint="read all files by one call (a list of paths), or write and open it again")
+        accesses.append(Part(dim, offset, length))
+        offset += length
+    space = Space(tuple((name, offset if name == dim else n) for name, n in first.space.dims))
+    nullable = {f.name: any(op.field(f.name).nullable for op in parts) for f in first.fields}
+    fields = tuple(Field(f.name, f.dims, f.dtype, f.kind, nullable[f.name], f.attrs) for f in first.fields)
+    if any(dim not in f.dims for f in fields):
+        raise DimensionError(f"a column doesn't span {dim!r}, so it can't be concatenated along it", hint="select the columns that do")
+    return Op(Concat(dim), tuple(parts), tuple(accesses), space, fields, "concat")
