@@ -23,7 +23,6 @@ from gridcompute.signature import Signature
 
 Mode = Literal["cell", "batch", "python"]
 Function = Callable[..., Any]
-Eager = Callable[..., Any]
 
 SPECIALS = ("cell", "step", "rng", "valid")
 """Arguments that the framework supplies, in the order in which they end a kernel's arguments."""
@@ -31,10 +30,10 @@ SPECIALS = ("cell", "step", "rng", "valid")
 FLAGS = frozenset({"contract", "reassoc"})
 """Ways in which a kernel may depart from strict IEEE arithmetic, if it asks."""
 
-_eager: list[Eager] = []
+_eager: list[Function] = []
 
 
-def install_eager(call: Eager) -> None:
+def install_eager(call: Function) -> None:
     """Say what runs a kernel that is called on arrays; `gridcompute.compiled` does so when it is imported."""
     _eager[:] = [call]
 
@@ -234,7 +233,9 @@ def task(
     Args:
         signature: as for `kernel`.
         dtypes: element type per output (nothing can be inferred here).
-        sizes, names, parallel: as for `kernel`.
+        sizes: as for `kernel`.
+        names: as for `kernel`.
+        parallel: as for `kernel`.
         tools: versions of programs and libraries that the function calls and gridcompute can't see; they
             enter the key, so a new version means new results.
     """

@@ -49,9 +49,9 @@ def function_parts(func: Any) -> dict[str, str]:
     """What a function's key is made of, by name, so that two versions can be compared.
 
     Names are "code of f", "default x of f", "global SCALE", "closure n of f", "flags of g" and "version of
-    scipy". Code counts without comments, docstrings, annotations and formatting. All functions are followed that
-    are reached by a name that the code reads; of those in the standard library only the name counts, of those
-    in installed distributions the name and version (gridcompute's own are followed).
+    scipy". Code counts without comments, docstrings, annotations and formatting. All functions are followed
+    that are reached by a name that the code reads; of those in the standard library only the name counts, of
+    those in installed distributions the name and version (gridcompute's own are followed).
 
     Raises:
         UnkeyableError: a global or closure holds something that isn't a plain value.
