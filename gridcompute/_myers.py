@@ -1,8 +1,9 @@
 """Edit distance by bit-vectors: 64 rows of the dynamic-programming table per machine word.
 
-A column of the table is kept as vertical differences, +1 bits in `up` and -1 bits in `down`, one word per 64 rows of
-the query; a target base updates a word in some fifteen operations, and the horizontal difference at its last row is
-carried to the next word. The query may have any length and any bytes; letters are compared without regard to case.
+A column of the table is kept as vertical differences, +1 bits in `up` and -1 bits in `down`, one word per 64
+rows of the query; a target base updates a word in some fifteen operations, and the horizontal difference at
+its last row is carried to the next word. The query may have any length and any bytes; letters are compared
+without regard to case.
 
 Sources: Myers (1999), J. ACM 46, 395-415; block form as Hyyro (2003), Nordic J. Computing 10, 29-39.
 """
@@ -30,7 +31,8 @@ LANE_CODES = np.full(256, 5, np.uint8)
 for _code, _letter in enumerate(b"ACGTN"):
     LANE_CODES[_letter] = LANE_CODES[_letter + 32] = _code
 
-if config.DISABLE_JIT:
+_CONFIG: Any = config
+if _CONFIG.DISABLE_JIT:
 
     def _wrapping_add(a: Any, b: Any) -> Any:
         """Sum modulo 2^64; as Python integers, because NumPy warns of an overflow that is meant here."""
@@ -78,25 +80,40 @@ def patterns(query: Any) -> Any:
 
 
 @njit(nogil=True)
-def scan(rows: Any, match: Any, m: int, target: Any, start: int, stop: int, best: int, up: Any, down: Any) -> Any:
+def scan(
+    rows: Any,
+    match: Any,
+    m: int,
+    target: Any,
+    start: int,
+    stop: int,
+    best: int,
+    up: Any,
+    down: Any,
+) -> Any:
     """Least distance of the query within target[start:stop], both ends of the target free.
 
     Args:
-        rows, match: `patterns` of the query.
+        rows: as `patterns` gives it for the query.
+        match: likewise.
         m: length of the query.
-        target, start, stop: where to look.
+        target: uint8 letters.
+        start: first position to look at.
+        stop: position after the last.
         best: only less than this counts.
-        up, down: scratch of one word per 64 rows.
+        up: scratch of one word per 64 rows.
+        down: likewise.
 
     Returns:
-        The least distance and the first position (in `target`, inclusive) where it is reached; `best` and -1 if none.
+        The least distance and the first position (in `target`, inclusive) where it is reached; `best` and -1
+        if none.
     """
     words = match.shape[1]
     for w in range(words):
         up[w] = FULL
         down[w] = ZERO
     last_row = np.uint64((m - 1) & 63)
-    score = m
+    score: Any = m
     end = -1
     for j in range(start, stop):
         row = rows[target[j]]
@@ -135,7 +152,7 @@ def global_distance(query: Any, target: Any) -> int:
     up = np.full(words, FULL)
     down = np.zeros(words, np.uint64)
     last_row = np.uint64((m - 1) & 63)
-    score = m
+    score: Any = m
     for j in range(target.shape[0]):
         row = rows[target[j]]
         carry_up = ONE
@@ -179,15 +196,15 @@ def fits_lanes(query: Any, lanes: Any) -> bool:
     """Whether `scan_lanes` may be used: only A C G T N in the query, and segments at least twice as long."""
     if lanes.shape[0] < 2 * query.shape[0]:
         return False
+    other = 0
     for i in range(query.shape[0]):
-        if LANE_CODES[query[i]] > 4:
-            return False
-    return True
+        other += int(LANE_CODES[query[i]] > 4)
+    return other == 0
 
 
 @njit(nogil=True)
 def _spread(codes: Any, shared: Any) -> None:
-    """Fill blocks 0 to 2 of `shared` with the bits of each lane's code, as words of zeros or ones; clear the carries."""
+    """Fill blocks 0 to 2 of `shared` with the bits of each lane's code as whole words; clear the carries."""
     for lane in range(LANES):
         code = np.uint64(codes[lane])
         shared[lane] = FULL if code & ONE else ZERO
@@ -201,11 +218,13 @@ def _spread(codes: Any, shared: Any) -> None:
 def _lane_word(b0: Any, b1: Any, b2: Any, inside: Any, word: Any, shared: Any) -> None:
     """Update one word of every lane with its next base.
 
-    Arrays are flat, in blocks of LANES at constant offsets: else the compiler can't prove that they don't overlap, and
-    doesn't vectorise. `word`: up, down. `shared`: three bits of the base, the two carries, rise and fall.
+    Arrays are flat, in blocks of LANES at constant offsets: else the compiler can't prove that they don't
+    overlap, and doesn't vectorise. `word`: up, down. `shared`: three bits of the base, the two carries, rise
+    and fall.
     """
     for lane in range(LANES):
-        equal = ~((b0 ^ shared[lane]) | (b1 ^ shared[LANES + lane]) | (b2 ^ shared[2 * LANES + lane])) & inside
+        unequal = (b0 ^ shared[lane]) | (b1 ^ shared[LANES + lane]) | (b2 ^ shared[2 * LANES + lane])
+        equal = ~unequal & inside
         pv = word[lane]
         mv = word[LANES + lane]
         up_in = shared[3 * LANES + lane]
@@ -256,9 +275,9 @@ def _query_planes(query: Any) -> Any:
 def scan_lanes(query: Any, lanes: Any) -> Any:
     """As `scan` of a whole target, walking LANES segments of it at once, which the compiler vectorises.
 
-    A segment's first columns depend on the bases before it, but on no more than 2 m of them: an optimal alignment has at
-    most m errors, so it spans at most 2 m bases. Each lane therefore first walks the last 2 m bases of its left neighbour.
-    Columns past the target's end match nothing, so they can't lower the score.
+    A segment's first columns depend on the bases before it, but on no more than 2 m of them: an optimal
+    alignment has at most m errors, so it spans at most 2 m bases. Each lane therefore first walks the last 2
+    m bases of its left neighbour. Columns past the target's end match nothing, so they can't lower the score.
 
     Args:
         query: what `fits_lanes` accepts, not empty.
@@ -268,9 +287,11 @@ def scan_lanes(query: Any, lanes: Any) -> Any:
     length = lanes.shape[0]
     planes = _query_planes(query)
     words = planes.shape[0]
-    state = np.empty((words, 2 * LANES), np.uint64)
-    state[:, :LANES] = FULL
-    state[:, LANES:] = ZERO
+    # Loops, not slices: numba takes seconds to compile an assignment to a slice.
+    state = np.zeros((words, 2 * LANES), np.uint64)
+    for w in range(words):
+        for lane in range(LANES):
+            state[w, lane] = FULL
     shared = np.zeros(7 * LANES, np.uint64)
     tally = np.full(3 * LANES, m, np.int64)
     shifted = np.full(LANES, 6, np.uint8)
@@ -278,15 +299,18 @@ def scan_lanes(query: Any, lanes: Any) -> Any:
     for step in range(-2 * m, length):
         if step < 0:
             # Lane 0 has no left neighbour, and starts afresh at step 0.
-            shifted[1:] = lanes[length + step, : LANES - 1]
+            for lane in range(1, LANES):
+                shifted[lane] = lanes[length + step, lane - 1]
             _spread(shifted, shared)
         else:
             _spread(lanes[step], shared)
         if step == 0:
-            state[:, 0] = FULL
-            state[:, LANES] = ZERO
+            for w in range(words):
+                state[w, 0] = FULL
+                state[w, LANES] = ZERO
             tally[0] = m
-            tally[LANES : 2 * LANES] = m
+            for lane in range(LANES):
+                tally[LANES + lane] = m
         for w in range(words):
             _lane_word(planes[w, 0], planes[w, 1], planes[w, 2], planes[w, 3], state[w], shared)
         _lane_scores(shared, last_row, step, tally)

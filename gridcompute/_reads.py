@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from gridcompute._myers import ONE, UPPER
+from gridcompute._myers import ONE, UPPER, ZERO
 from gridcompute.errors import ParameterError
 
 BASES = np.frombuffer(b"ACGT", np.uint8)
 
 COMPLEMENT = np.arange(256, dtype=np.uint8)
-"""Complement of every byte: IUPAC codes keep their case, U counts as T, anything else is its own complement."""
+"""Complement of every byte: IUPAC codes keep their case, U counts as T, anything else is its own."""
 for _letters in (b"AT", b"CG", b"RY", b"KM", b"BV", b"DH"):
     for _a, _b in (_letters, _letters[::-1], _letters.lower(), _letters[::-1].lower()):
         COMPLEMENT[_a] = _b
@@ -46,7 +46,8 @@ class SimulatedReads(NamedTuple):
 
 @njit(nogil=True)
 def _write_read(reference: Any, start: int, draws: Any, limits: Any, out: Any) -> Any:
-    """Copy a read from `start` with errors; one draw per base: the high half picks the error, the low half a base.
+    """Copy a read from `start` with errors; one draw per base: the high half picks the error, the low half a
+    base.
 
     Returns:
         Position after the last base copied, and the number of errors.
@@ -69,7 +70,7 @@ def _write_read(reference: Any, start: int, draws: Any, limits: Any, out: Any) -
         at += 1
         if event < limits[0]:
             shift = (draw & np.uint64(0xFFFFFFFF)) % _THIRD + ONE
-            code = ZERO_CODE
+            code = ZERO
             for c in range(4):
                 if BASES[c] == letter:
                     code = np.uint64(c)
@@ -79,12 +80,17 @@ def _write_read(reference: Any, start: int, draws: Any, limits: Any, out: Any) -
     return at, errors
 
 
-ZERO_CODE = np.uint64(0)
-
-
 @njit(nogil=True)
 def _write_reads(
-    reference: Any, offsets: Any, position: Any, strand: Any, draws: Any, limits: Any, values: Any, end: Any, errors: Any
+    reference: Any,
+    offsets: Any,
+    position: Any,
+    strand: Any,
+    draws: Any,
+    limits: Any,
+    values: Any,
+    end: Any,
+    errors: Any,
 ) -> None:
     """Fill `values`, `end` and `errors`; a reverse read is turned round in place."""
     for i in range(position.shape[0]):
@@ -112,11 +118,12 @@ def simulate_reads(
 ) -> SimulatedReads:
     """Draw reads from a reference: uniform start, length and strand, then errors base by base.
 
-    Draws are raw 64-bit words of Philox (whose stream NumPy never changes), in a fixed order, so the reads depend on
-    the arguments only. A base is drawn uniformly below k as floor(word * k / 2^64), the upper half of the word only.
+    Draws are raw words of Philox, a stream that NumPy doesn't change, in a fixed order: the reads depend on
+    the arguments only, and a larger `n` doesn't keep the first reads. Lower-case letters come out in upper
+    case.
 
     Args:
-        reference: uint8 letters, shape (bases,); at least length[1] of them.
+        reference: uint8 letters, shape (bases,); at least length[1] and fewer than 2^32 of them.
         n: number of reads.
         length: shortest and longest read, both included; every read has exactly the length drawn.
         substitution: rate of replacing a base by another one.
@@ -125,16 +132,18 @@ def simulate_reads(
         seed: 0 or more.
 
     Raises:
-        ParameterError: the reference is shorter than the longest read, or a count, rate or length makes no sense.
+        ParameterError: the reference is shorter than the longest read, or a count, rate or length makes no
+        sense.
     """
     reference = np.ascontiguousarray(reference)
     shortest, longest = length
     rates = (substitution, insertion, deletion)
     if reference.dtype != np.uint8 or reference.ndim != 1:
-        raise ParameterError(f"reference must be one-dimensional uint8 letters, got {reference.dtype}, {reference.shape}")
+        got = f"{reference.dtype} of shape {reference.shape}"
+        raise ParameterError(f"reference must be one-dimensional uint8 letters, got {got}")
     if n < 0 or seed < 0:
         raise ParameterError(f"n and seed must not be negative, got n={n}, seed={seed}")
-    if not 1 <= shortest <= longest <= reference.size:
+    if not 1 <= shortest <= longest <= reference.size < 2**32:
         raise ParameterError(
             f"length={length} must be (shortest, longest), from 1 to the reference's {reference.size} bases",
             hint="give a longer reference or shorter reads",

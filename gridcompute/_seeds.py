@@ -1,13 +1,14 @@
 """Exact search for a read in an indexed reference: seeds find candidate windows, bit-vectors verify them.
 
-Cut a query into e + j pieces: an alignment with at most e errors leaves at least j of them intact, and since it has at
-most e insertions and deletions, the diagonals (place in the target minus place in the query) of those j differ by at
-most e. So every alignment with at most e errors lies in a window about j hits within e diagonals of each other. If the
-best distance found in these windows is at most e, nothing better exists elsewhere, and no earlier end of an equally good
-alignment either. Otherwise e is raised, until a scan of the whole target is the cheaper way.
+Cut a query into e + j pieces: an alignment with at most e errors leaves at least j of them intact, and since
+it has at most e insertions and deletions, the diagonals (place in the target minus place in the query) of
+those j differ by at most e. So every alignment with at most e errors lies in a window about j hits within e
+diagonals of each other. If the best distance found in these windows is at most e, nothing better exists
+elsewhere, and no earlier end of an equally good alignment either. Otherwise e is raised, until a scan of the
+whole target is the cheaper way.
 
-Sources: the pigeonhole filter of Wu and Manber (1992), Comm. ACM 35, 83-91; q-sample lemma as Navarro (2001), ACM
-Computing Surveys 33, section 8.
+Sources: the pigeonhole filter of Wu and Manber (1992), Comm. ACM 35, 83-91; several hits as Navarro (2001),
+ACM Computing Surveys 33, 31-88.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ for _code, _letter in enumerate(b"ACGT"):
 
 
 class ReferenceIndex(NamedTuple):
-    """A target's bases and where each word of k bases occurs; arrays only, so that processes can share it read-only.
+    """A target's bases and where each word of k bases occurs; arrays only, to be shared read-only.
 
     Attributes:
         sequence: upper-case uint8 letters, shape (n,).
-        offsets: int32, shape (4**k + 1,): positions[offsets[w]:offsets[w + 1]] are the places of word w (two bits per
-            base, first base highest), so a shorter word's places are one range as well.
+        offsets: int32, shape (4**k + 1,): positions[offsets[w]:offsets[w + 1]] are the places of word w (two
+            bits per base, first base highest), so a shorter word's places are one range as well.
         positions: int32, shape (n,): starts of all words, ascending within a word. Past the end counts as A.
         lanes: `sequence` in 3-bit codes, cut in segments side by side.
     """
@@ -51,7 +52,7 @@ def _place_words(sequence: Any, k: int) -> Any:
     n = sequence.shape[0]
     mask = (1 << (2 * k)) - 1
     counts = np.zeros(mask + 2, np.int32)
-    word = 0
+    word: Any = 0
     for i in range(n + k - 1):
         word = ((word << 2) | (np.int64(CODES[sequence[i]]) if i < n else 0)) & mask
         if i >= k - 1:
@@ -83,9 +84,10 @@ def build_index(target: Any) -> ReferenceIndex:
     """
     letters = np.asarray(target)
     if letters.dtype != np.uint8 or letters.ndim != 1:
-        raise ParameterError(f"target must be one-dimensional uint8 letters, got {letters.dtype}, {letters.shape}")
+        got = f"{letters.dtype} of shape {letters.shape}"
+        raise ParameterError(f"target must be one-dimensional uint8 letters, got {got}")
     if letters.size >= 2**31 - LONGEST_WORD:
-        raise ParameterError(f"target has {letters.size} bases, an index holds fewer than 2^31", hint="split it")
+        raise ParameterError(f"target has {letters.size} bases, the limit is 2^31", hint="split it")
     sequence = UPPER[letters]
     k = 1
     while k < LONGEST_WORD and 4 ** (k + 1) <= letters.size:
@@ -96,9 +98,11 @@ def build_index(target: Any) -> ReferenceIndex:
 
 @njit(nogil=True)
 def choose_pieces(m: int, n: int, k: int, budget: float, proven: int) -> Any:
-    """Errors e and hits j to search for: the largest e above `proven` expected to cost at most `budget` word steps.
+    """Errors e and hits j to search for: the largest e above `proven` expected to cost at most `budget` word
+    steps.
 
-    Expectations are for random sequences. They decide how fast an answer is found, never which. (-1, 0) if none fits.
+    Expectations are for random sequences. They decide how fast an answer is found, never which. (-1, 0) if
+    none fits.
     """
     words = (m + 63) // 64
     errors = -1
@@ -122,16 +126,17 @@ def choose_pieces(m: int, n: int, k: int, budget: float, proven: int) -> Any:
 def _word_range(query: Any, start: int, stop: int, k: int, offsets: Any) -> Any:
     """Where the places of query[start:stop] (its first k bases, if longer) lie in the index."""
     length = min(stop - start, k)
-    word = 0
+    word: Any = 0
     for i in range(start, start + length):
         word = (word << 2) | np.int64(CODES[query[i]])
     spare = 2 * (k - length)
-    return offsets[word << spare], offsets[(word + 1) << spare]
+    return np.int64(offsets[word << spare]), np.int64(offsets[(word + 1) << spare])
 
 
 @njit(nogil=True)
 def diagonals(query: Any, index: Any, k: int, pieces: int, most: int) -> Any:
-    """Sorted diagonals at which a piece of the query occurs (and some at which it doesn't), and whether all are there.
+    """Sorted diagonals at which a piece of the query occurs (and some at which it doesn't), and whether all
+    are there.
 
     With more than `most` of them, the list is empty.
     """
@@ -213,7 +218,7 @@ def search_whole(query: Any, rows: Any, match: Any, index: Any) -> Any:
 
 @njit(nogil=True)
 def locate_strands(forward: Any, backward: Any, index: Any) -> Any:
-    """Least distance, its first end, and strand of a query (upper case, not empty) and its reverse complement."""
+    """Least distance, first end and strand of a query (upper case, not empty) and its reverse complement."""
     m = forward.shape[0]
     n = index.sequence.shape[0]
     k = 0

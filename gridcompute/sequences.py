@@ -1,13 +1,14 @@
 """Edit distance of DNA sequences, for use inside kernels.
 
-Sequences are one-dimensional uint8 arrays of ASCII letters, such as a cell of a FASTA or FASTQ column. The distance
-counts substitutions, insertions and deletions. Letters are compared literally after upper-casing, as edlib compares
-upper-cased input: N equals N and nothing else. Compiled functions (all but `build_index` and `simulate_reads`) release
-the GIL and give the same integers under NUMBA_DISABLE_JIT=1.
+Sequences are one-dimensional uint8 arrays of ASCII letters, such as a cell of a FASTA or FASTQ column. The
+distance counts substitutions, insertions and deletions. Letters are compared literally after upper-casing, as
+edlib compares upper-cased input: N equals N and nothing else. Compiled functions (all but `build_index` and
+`simulate_reads`) release the GIL and give the same integers under NUMBA_DISABLE_JIT=1.
 
-Ends are 0-based and inclusive, the first of several equally good ones. The end is -1 if no base of the target helps, that
-is if the distance equals the query's length: so too for an empty query (distance 0) or target. Results equal edlib's
-(mode HW, `locations[0][1]`) but for one case: for such a hopeless query whose length is a multiple of 64, edlib says 0.
+Ends are 0-based and inclusive, the first of several equally good ones. The end is -1 if no base of the target
+helps, that is if the distance equals the query's length: so too for an empty query (distance 0) or target.
+Results equal edlib's (mode HW, `locations[0][1]`) but for one case: for such a hopeless query whose length is
+a multiple of 64, edlib says 0.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def best_semiglobal_both(query: Any, target: Any) -> Any:
 
 @njit(nogil=True)
 def locate(query: Any, index: ReferenceIndex) -> Any:
-    """What `best_semiglobal_both` finds, by way of an index of the target: exact, and usually a thousand times faster.
+    """What `best_semiglobal_both` finds, by way of an index of the target: exact, and usually a thousand
+    times faster.
 
     Args:
         query: uint8 letters, shape (m,).

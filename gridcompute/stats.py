@@ -183,8 +183,7 @@ def mann_kendall(series: Any) -> MannKendall:
         s, var_s, z, p, tau; all NaN with fewer than two valid values. A constant series has s = z = 0 and p =
         1.
 
-    Sources: Mann (1945), Econometrica 13; Kendall (1975), Rank Correlation Methods; ties as Gilbert (1987),
-    eq. 16.3.
+    Sources: Mann (1945), Econometrica 13; Kendall (1975), Rank Correlation Methods; ties as Gilbert (1987).
     """
     _, values = valid_values(series)
     return _test(values)
