@@ -94,7 +94,7 @@ def scan(
     """Least distance of the query within target[start:stop], both ends of the target free.
 
     Args:
-        rows: as `patterns` gives it for the query.
+        rows: of the query's `patterns`.
         match: likewise.
         m: length of the query.
         target: uint8 letters.
@@ -105,8 +105,7 @@ def scan(
         down: likewise.
 
     Returns:
-        The least distance and the first position (in `target`, inclusive) where it is reached; `best` and -1
-        if none.
+        The least distance and the first position in `target` (inclusive) that has it; `best` and -1 if none.
     """
     words = match.shape[1]
     for w in range(words):

@@ -22,12 +22,15 @@ FOLDERS = {"gridcompute": ROOT / "gridcompute", "gridcompute_workloads": ROOT / 
 
 # Levels have gaps, so that a module can go between two others.
 LEVELS = {
+    "gridcompute._myers": 0,
     "gridcompute._sen": 0,
     "gridcompute.calendar": 0,
     "gridcompute.config": 0,
     "gridcompute.errors": 0,
     "gridcompute.stores": 0,
     "gridcompute.syntax": 0,
+    "gridcompute._reads": 3,
+    "gridcompute._seeds": 3,
     "gridcompute.coords": 3,
     "gridcompute.events": 3,
     "gridcompute.keys": 3,
@@ -35,6 +38,7 @@ LEVELS = {
     "gridcompute.signature": 3,
     "gridcompute.stats": 3,
     "gridcompute.stores.base": 3,
+    "gridcompute.sequences": 6,
     "gridcompute.stores.local": 6,
     "gridcompute.stores.memory": 6,
     "gridcompute.stores.remote": 6,
