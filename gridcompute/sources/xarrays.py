@@ -1,0 +1,257 @@
+"""netCDF and whatever else xarray reads, lazily; times stay exact integers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from gridcompute.columns import Block, Column, Field
+from gridcompute.coords import Coordinate
+from gridcompute.errors import GridError, MissingInputError, ParameterError
+from gridcompute.sources.arrays import ArraySource, from_xarray
+from gridcompute.sources.base import chosen, narrowed, require_within
+from gridcompute.sources.classic import needed_bytes
+from gridcompute.sources.decoding import Decoding, Described, Variable, coordinate_of
+from gridcompute.sources.files import (
+    OpenFiles,
+    broken,
+    expand,
+    filesystem,
+    identity,
+    is_remote,
+    open_file,
+    plain_path,
+)
+from gridcompute.sources.joined import Joined, join
+from gridcompute.sources.zarrs import ZarrSource, is_zarr, open_zarr
+from gridcompute.space import Region, Space
+
+_OPEN = OpenFiles()
+# The netCDF and HDF5 libraries aren't thread-safe, whichever file is read.
+_LIBRARY = threading.RLock()
+_HDF5, _CLASSIC = b"\x89HDF", b"CDF"
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetSource:
+    """One file that xarray reads; see `open_dataset`."""
+
+    path: str
+    engine: str | None
+    space: Space
+    fields: tuple[Field, ...]
+    coords: tuple[Coordinate, ...]
+    stored: tuple[tuple[str, int], ...]
+    stored_bytes: int
+    decodings: tuple[tuple[str, Decoding], ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    uniform = True
+
+    @property
+    def decoding(self) -> object:
+        """What determines values but for the file."""
+        kept = {f.name for f in self.fields}
+        return [(name, decoding.key) for name, decoding in self.decodings if name in kept]
+
+    @property
+    def key(self) -> object:
+        """See `Source`."""
+        return ("dataset", self.path, self.engine, self.decoding)
+
+    def objects(self, region: Region) -> tuple[str, ...]:
+        """See `Source`: the file, wherever the region lies."""
+        return (identity(self.path, self.options),)
+
+    def read(self, region: Region, names: Sequence[str]) -> Block:
+        """See `Source`."""
+        require_within(self.space, region)
+        fields, decodings = chosen(self.fields, names, self.path, self.left_out), dict(self.decodings)
+        where = dict(zip(self.space.names, region.slices, strict=True))
+        columns: dict[str, Column] = {}
+        with _LIBRARY:
+            version = identity(self.path, self.options, verify=False)
+            dataset = _OPEN.get(
+                (self.path, self.engine), version, lambda: _opened(self.path, self.engine, self.options)
+            )
+            for f in fields:
+                decoding = decodings[f.name]
+                try:
+                    variable = dataset.variables[f.name]
+                    raw = variable[tuple(where[dim] for dim in decoding.dims)].values
+                except Exception as error:  # each library behind xarray raises errors of its own
+                    raise broken(self.path, f"variable {f.name!r}, region {region}", error) from error
+                expected = tuple(where[dim].stop - where[dim].start for dim in decoding.dims)
+                if raw.shape != expected:
+                    raise broken(
+                        self.path, f"variable {f.name!r}", "the file has changed since it was opened"
+                    )
+                columns[f.name] = decoding.decode(raw, f.dims)
+        return Block(region, columns, region.shape[0] if region.bounds else 1)
+
+    def select(self, names: Sequence[str]) -> DatasetSource:
+        """See `Source`."""
+        fields = chosen(self.fields, names, self.path, self.left_out)
+        space, coords = narrowed(self.space, self.coords, fields)
+        extents = {name: extent for name, extent in self.stored if name in space}
+        size = sum(f.dtype.itemsize * int(np.prod([extents[dim] for dim in f.dims])) for f in fields)
+        return replace(
+            self, space=space, fields=fields, coords=coords, stored=tuple(extents.items()), stored_bytes=size
+        )
+
+    def __str__(self) -> str:
+        return self.path
+
+
+def open_dataset(
+    paths: Any,
+    *,
+    engine: str | None = None,
+    dim: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> DatasetSource | ZarrSource | ArraySource | Joined:
+    """Open a dataset lazily; nothing but its metadata and coordinates is read.
+
+    Args:
+        paths: a path or URL of a netCDF file, Zarr store or anything else that xarray reads; a glob
+            pattern or a list of these, put end to end in sorted (listed) order; or an xarray Dataset or DataArray.
+        engine: xarray's name of the reader, if it can't tell by itself.
+        dim: the dimension along which several files follow each other; None finds it.
+        storage_options: fsspec's, for URLs.
+
+    Raises:
+        MissingInputError: a file that isn't there.
+        CorruptInputError: a file that isn't a dataset; the message says what was tried.
+        AlignmentError: files that don't agree, naming the file and the dimension.
+    """
+    if hasattr(paths, "data_vars") or hasattr(paths, "to_dataset"):
+        return from_xarray(paths)
+    options = dict(storage_options or {})
+    if isinstance(paths, str | os.PathLike):
+        path = plain_path(paths)
+        if not any(sign in path for sign in "*?[") or os.path.exists(path):
+            return _open_one(path, engine, options)
+    sources = [_open_one(path, engine, options) for path in expand(paths, **options)]
+    return join(sources, dim)
+
+
+def _open_one(path: str, engine: str | None, options: Mapping[str, Any]) -> DatasetSource | ZarrSource:
+    if engine == "zarr" or (engine is None and is_zarr(path, options)):
+        return open_zarr(path, storage_options=options)
+    identity(path, options, verify=False)  # first, whether it is there at all
+    # Closed again: an open handle here would keep others from writing the file.
+    with _LIBRARY, _opened(path, engine, options) as dataset:
+        variables = [_variable(str(name), v, name in dataset.coords) for name, v in dataset.variables.items()]
+        described = Described.of(variables, path)
+        coords = []
+        for v in variables:
+            if v.is_coordinate and len(v.dims) == 1 and v.dims[0] in described.space:
+                try:
+                    c = coordinate_of(v, np.asarray(dataset.variables[v.name].values))
+                except GridError:
+                    raise
+                except Exception as error:
+                    raise broken(path, f"coordinate {v.name!r}", error) from error
+                coords += [] if c is None else [c]
+    return DatasetSource(
+        path,
+        engine,
+        described.space,
+        described.fields,
+        tuple(coords),
+        described.stored,
+        described.stored_bytes,
+        described.decodings,
+        described.left_out,
+        options,
+    )
+
+
+def _variable(name: str, variable: Any, is_coordinate: bool) -> Variable:
+    chunks = variable.encoding.get("chunksizes") or None
+    preferred = variable.encoding.get("preferred_chunks")
+    if not chunks and isinstance(preferred, Mapping) and not variable.encoding.get("contiguous"):
+        chunks = tuple(preferred.get(d, n) for d, n in zip(variable.dims, variable.shape, strict=True))
+    fits = (
+        chunks and len(chunks) == len(variable.dims) and all(isinstance(c, int | np.integer) for c in chunks)
+    )
+    return Variable(
+        name,
+        tuple(map(str, variable.dims)),
+        variable.shape,
+        variable.dtype,
+        dict(variable.attrs),
+        tuple(map(int, chunks)) if fits and chunks else None,
+        is_coordinate,
+    )
+
+
+def _opened(path: str, engine: str | None, options: Mapping[str, Any]) -> Any:
+    """The dataset with its values as stored: neither masked, nor scaled, nor times decoded."""
+    import xarray as xr
+
+    with open_file(path, options) as file:
+        magic = file.read(4)
+        if magic[:3] == _CLASSIC:
+            _require_complete(path, file)
+    tried: list[str] = []
+    for reader in _readers(path, engine, magic):
+        target = _target(path, reader, magic, options)
+        try:
+            return xr.open_dataset(
+                target,
+                engine=reader,
+                mask_and_scale=False,
+                decode_times=False,
+                cache=False,
+                decode_timedelta=False,
+                chunks=None,
+            )
+        except Exception as error:  # each reader raises errors of its own
+            if engine is not None and isinstance(error, ValueError) and "unrecognized engine" in str(error):
+                raise ParameterError(
+                    f"xarray has no engine {engine!r}", hint="leave engine out, or install it"
+                ) from None
+            text = " ".join(str(error).split())[:160]
+            tried.append(f"{reader or 'any engine of xarray'} ({type(error).__name__}: {text})")
+    raise broken(path, "isn't a dataset that can be read", "tried " + "; ".join(tried))
+
+
+def _require_complete(path: str, file: Any) -> None:
+    file.seek(0)
+    try:
+        needed = needed_bytes(file)
+    except ValueError as error:
+        raise broken(path, "isn't a dataset that can be read", error) from error
+    if (size := file.seek(0, os.SEEK_END)) < needed:
+        raise broken(path, "the file is cut off", f"{size} bytes instead of {needed}")
+
+
+def _readers(path: str, engine: str | None, magic: bytes) -> list[str | None]:
+    if engine is not None:
+        return [engine]
+    if magic == _HDF5:
+        return ["h5netcdf"] if is_remote(path) else ["netcdf4", "h5netcdf"]
+    return ["netcdf4"] if magic[:3] == _CLASSIC else [None]
+
+
+def _target(path: str, reader: str | None, magic: bytes, options: Mapping[str, Any]) -> Any:
+    if not is_remote(path):
+        return path
+    if reader == "h5netcdf":
+        files, name = filesystem(path, options)
+        return files.open(name, "rb")
+    import fsspec
+
+    protocol = path.split("://", 1)[0]
+    try:  # the netCDF library only reads local files
+        return fsspec.open_local(f"simplecache::{path}", **{protocol: dict(options)})
+    except OSError as error:
+        raise MissingInputError(
+            f"{path} can't be fetched: {error}", hint="check the URL and the network"
+        ) from error
