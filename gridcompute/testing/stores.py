@@ -24,6 +24,7 @@ from gridcompute.errors import StoreError
 from gridcompute.store import LocalStore, Store, transient
 from gridcompute.testing.faults import CarelessStore
 
+
 def raised(call: Callable[..., Any], *args: Any) -> BaseException | None:
     """What a call raises, or None."""
     try:

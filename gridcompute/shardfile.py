@@ -1,0 +1,264 @@
+"""One chunk as an Arrow IPC file: any Arrow reader opens it; this one trusts nothing in it.
+
+Layout: one record batch. Its rows are the positions over the dims that all columns share, in the space's
+order (one row if they share none). A column's other dims lie inside its cells as nested fixed-size lists.
+Strings are large_string (large_binary where they aren't UTF-8), lists large_list, nulls Arrow's. The schema's
+metadata has two keys: `gridcompute`, a JSON object (fields, space, region, digests ...), and
+`gridcompute.check`, the BLAKE2b-128 of that JSON. Both keys stay what they are in all later formats, so that
+a newer one is told from a broken one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import ipc
+
+from gridcompute.arrowcolumns import from_arrow, to_arrow
+from gridcompute.columns import Block, Column, Field, Fixed, Ragged
+from gridcompute.digest import block_digest, canonical, checked_dtype, column_digest
+from gridcompute.errors import CorruptShardError, GridError, ParameterError, RecordError, UsageError
+from gridcompute.ipcsizes import check_sizes
+from gridcompute.numerics import numerics_class
+from gridcompute.space import Region, Space
+
+FORMAT = 1
+MAX_BYTES = 8 * 2**30  # decompressed; a shard of more than 5 GiB can't be committed to S3 anyway
+_KEY, _CHECK = b"gridcompute", b"gridcompute.check"
+# Everything that Arrow, JSON and NumPy raise over bytes that aren't what they should be.
+_BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
+           OSError, RecursionError, MemoryError, NotImplementedError, struct.error, UsageError)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a shard says about itself.
+
+    Attributes:
+        fields: its columns.
+        space: the op's space.
+        region: the chunk's place in it.
+        extents: length of each of the columns' dims in this chunk.
+        rows: the block's rows.
+        digest: of the logical content.
+        digests: the same for each column.
+        numerics: class of the process that computed it.
+        meta: what the writer added (recipe, token ...).
+    """
+
+    fields: tuple[Field, ...]
+    space: Space
+    region: Region
+    extents: Mapping[str, int]
+    rows: int
+    digest: str
+    digests: Mapping[str, str]
+    numerics: str
+    meta: Mapping[str, str]
+
+    @property
+    def row_dims(self) -> tuple[str, ...]:
+        """The dims whose positions are the batch's rows."""
+        return row_dims(self.fields, self.space)
+
+
+def row_dims(fields: Sequence[Field], space: Space) -> tuple[str, ...]:
+    """The dims that all fields share, in the space's order."""
+    return tuple(d for d in space.names if fields and all(d in f.dims for f in fields))
+
+
+def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[str, str] | None = None, *,
+           compression: str | None = "zstd") -> tuple[bytes, str]:
+    """A block as a shard's bytes, and the digest of its content.
+
+    Args:
+        block: the chunk's columns, one for each field.
+        fields: what they are; their order is the file's.
+        space: the op's space; `block.region` lies in it.
+        meta: texts to keep (recipe, token ...).
+        compression: "zstd" (level 1), "lz4" or None, of the buffers. The digest doesn't depend on it.
+
+    Raises:
+        ParameterError: a column that isn't what its field says, or of a type that shards don't hold.
+    """
+    extents = _extents(block, fields, space)
+    rows = row_dims(fields, space)
+    count = math.prod(extents[d] for d in rows)
+    arrays, described, digests = [], [], {}
+    for field in fields:
+        column = canonical(field, block[field.name])
+        _check_shape(field, column, extents)
+        digests[field.name] = column_digest(field, column)
+        arrays.append(to_arrow(field, column, rows, extents))
+        described.append({"name": field.name, "dims": field.dims, "dtype": field.dtype.newbyteorder("<").str,
+                          "kind": field.kind, "nullable": field.nullable, "attrs": field.attrs,
+                          "digest": digests[field.name]})
+    digest = block_digest(fields, digests)
+    text = json.dumps({"format": FORMAT, "fields": described, "space": space.dims,
+                       "region": block.region.bounds, "extents": extents, "rows": block.rows,
+                       "length": count, "digest": digest,
+                       "numerics": numerics_class(), "meta": dict(meta or {})}, allow_nan=False).encode()
+    names = [field.name for field in fields]
+    schema = pa.schema([pa.field(n, a.type) for n, a in zip(names, arrays, strict=True)],
+                       metadata={_KEY: text, _CHECK: _check(text)})
+    codec = pa.Codec("zstd", compression_level=1) if compression == "zstd" else compression
+    sink = pa.BufferOutputStream()
+    # Workers are one per core: Arrow's own threads would only get in their way.
+    options = ipc.IpcWriteOptions(compression=codec, use_threads=False, allow_64bit=True)
+    with ipc.new_file(sink, schema, options=options) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return sink.getvalue().to_pybytes(), digest
+
+
+def decode(data: bytes, *, names: Collection[str] | None = None, verify: bool = True, path: str = "",
+           limit: int = MAX_BYTES) -> tuple[Block, dict[str, str]]:
+    """A shard's block and its texts (the writer's meta, with digest, numerics and format).
+
+    Columns are read-only views of `data` where it isn't compressed.
+
+    Args:
+        data: the bytes.
+        names: the columns wanted; the others aren't decompressed.
+        verify: recompute the digest of each wanted column.
+        path: where the bytes are from, for errors.
+        limit: the most that they may take when decompressed.
+
+    Raises:
+        CorruptShardError: anything wrong with the bytes.
+        RecordError: a format newer than this version writes.
+        ParameterError: a wanted column that the shard doesn't have.
+    """
+    header = read_header(data, path=path, limit=limit)
+    known = {f.name: f for f in header.fields}
+    wanted = [known[n] for n in known if names is None or n in names]
+    missing = sorted(set(names or ()) - set(known))
+    if missing:
+        raise ParameterError(f"the shard {path} has no column {missing[0]!r}",
+                             hint=f"it has {', '.join(known)}")
+    try:
+        columns = _columns(data, header, wanted)
+        for field in wanted if verify else ():
+            if column_digest(field, columns[field.name]) != header.digests[field.name]:
+                raise ValueError(f"the values of column {field.name!r} don't match their digest")
+    except _BROKEN as error:
+        raise _corrupt(path, error) from error
+    meta = {**header.meta, "digest": header.digest, "numerics": header.numerics, "format": str(FORMAT)}
+    return Block(header.region, columns, header.rows), meta
+
+
+def read_header(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Header:
+    """What a shard's bytes say about themselves, without its values. Raises as `decode` does."""
+    try:
+        check_sizes(data, limit)
+        with ipc.open_file(pa.py_buffer(data)) as reader:
+            metadata = reader.schema.metadata or {}
+        text = metadata[_KEY]
+        if metadata[_CHECK] != _check(text):
+            raise ValueError("its description doesn't match its digest")
+        values = json.loads(text)
+        if int(values["format"]) > FORMAT:
+            raise RecordError(f"the shard {path} has format {values['format']}, this version knows {FORMAT}",
+                              hint="update gridcompute, or use another work folder")
+        return _header(values)
+    except RecordError:
+        raise
+    except _BROKEN as error:
+        raise _corrupt(path, error) from error
+
+
+def _corrupt(path: str, error: BaseException) -> CorruptShardError:
+    what = error.message if isinstance(error, GridError) else f"{error}"
+    what = what[:300] or type(error).__name__
+    return CorruptShardError(f"the shard {path or '(bytes)'} is corrupt: {what}", path=path,
+                             hint="it is computed again; if this recurs, check the disk")
+
+
+def _check(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=16).hexdigest().encode()
+
+
+def _header(values: dict[str, Any]) -> Header:
+    fields = tuple(
+        Field(_text(f["name"]), tuple(map(_text, f["dims"])), checked_dtype(_text(f["dtype"])), f["kind"],
+              bool(f["nullable"]), tuple((_text(k), _text(v)) for k, v in f["attrs"]))
+        for f in values["fields"])
+    kinds = {f.kind for f in fields} - {"fixed", "string", "list"}
+    if kinds or len({f.name for f in fields}) != len(fields):
+        raise ValueError("its description names a column twice, or an unknown kind")
+    space = Space(tuple((_text(d), None if n is None else _count(n)) for d, n in values["space"]))
+    region = Region(tuple((_count(lo), _count(hi)) for lo, hi in values["region"]))
+    extents = {_text(d): _count(n) for d, n in values["extents"].items()}
+    digests = {f["name"]: _text(f["digest"]) for f in values["fields"]}
+    header = Header(fields, space, region, extents, _count(values["rows"]), _text(values["digest"]), digests,
+                    _text(values["numerics"]), {_text(k): _text(v) for k, v in values["meta"].items()})
+    if len(region.bounds) != len(space.dims) or any(lo > hi for lo, hi in region):
+        raise ValueError("its region doesn't fit its space")
+    if any(d not in space or d not in extents for f in fields for d in f.dims):
+        raise ValueError("a column spans a dimension that its space doesn't have")
+    if values["length"] != math.prod(extents[d] for d in header.row_dims):
+        raise ValueError("its number of rows doesn't fit its extents")
+    if block_digest(fields, digests) != header.digest:
+        raise ValueError("its digest doesn't fit those of its columns")
+    return header
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"its description has {value!r:.60} where a text should be")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**62:
+        raise ValueError(f"its description has {value!r:.60} where a number should be")
+    return value
+
+
+def _extents(block: Block, fields: Sequence[Field], space: Space) -> dict[str, int]:
+    """Length of each dim in this block: the region's, or the arrays' own along a dim of unknown length."""
+    where = dict(zip(space.names, block.region.shape, strict=True))
+    extents: dict[str, int] = {}
+    for field in fields:
+        column = block[field.name]
+        for axis, name in enumerate(field.dims):
+            if name not in where:
+                raise ParameterError(f"column {field.name!r} spans {name!r}, which isn't in {space}")
+            if space[name] is not None:
+                extents[name] = where[name]
+            elif isinstance(column, Fixed) and axis < column.values.ndim:
+                extents.setdefault(name, column.values.shape[axis])
+            elif isinstance(column, Ragged) and len(field.dims) == 1:
+                extents.setdefault(name, column.cells)
+    return {name: extents.get(name, block.rows) for field in fields for name in field.dims}
+
+
+def _check_shape(field: Field, column: Column, extents: Mapping[str, int]) -> None:
+    shape = tuple(extents[d] for d in field.dims)
+    found = column.values.shape if isinstance(column, Fixed) else (column.cells,)
+    if found != (shape if isinstance(column, Fixed) else (math.prod(shape),)):
+        raise ParameterError(f"column {field.name!r} has shape {found}, but in this chunk its dims "
+                             f"{field.dims} have lengths {shape}")
+
+
+def _columns(data: bytes, header: Header, wanted: Sequence[Field]) -> dict[str, Column]:
+    if not wanted:
+        return {}
+    # Given all of them, Arrow would copy what it can share.
+    positions = [header.fields.index(f) for f in wanted] if len(wanted) < len(header.fields) else None
+    options = ipc.IpcReadOptions(use_threads=False, included_fields=positions)
+    with ipc.open_file(pa.py_buffer(data), options=options) as reader:
+        batch = reader.get_batch(0)
+    batch.validate(full=True)
+    if batch.schema.names != [f.name for f in wanted]:
+        raise ValueError("its columns aren't those it describes")
+    if batch.num_rows != math.prod(header.extents[d] for d in header.row_dims):
+        raise ValueError("its number of rows isn't the one it describes")
+    pairs = zip(wanted, batch.columns, strict=True)
+    return {f.name: from_arrow(f, array, header.row_dims, header.extents) for f, array in pairs}
