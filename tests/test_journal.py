@@ -125,8 +125,9 @@ def test_hostile_lines(path):
         return b'%s,"crc":"%08x"}\n' % (body[:-1], journal.zlib.crc32(body))
 
     path.parent.mkdir()
-    path.write_bytes(line(b'{"kind":"' + b'{"a":' * 50_000 + b'"}') + line(b'{"kind":5}') + line(b"[1]") + line(b'{"a":' * 50_000 + b"}")
-                     + b"\n" + line(b'{"kind":"e","time":1}'))
+    deep = b'{"a":' * 50_000
+    bad = [b'{"kind":"' + deep + b'"}', b'{"kind":5}', b"[1]", deep + b"}"]
+    path.write_bytes(b"".join(map(line, bad)) + b"\n" + line(b'{"kind":"e","time":1}'))
     history = read(path)
     assert history[-1] == {"kind": "e", "time": 1}
     assert history.skipped >= 4
@@ -206,7 +207,11 @@ def test_unwritable(tmp_path):
 
 def test_threads_share_it(path):
     with Journal.open(path) as log:
-        threads = [threading.Thread(target=lambda n=n: [log.append("e", n=n, i=i) for i in range(50)]) for n in range(8)]
+        def write(n):
+            for i in range(50):
+                log.append("e", n=n, i=i)
+
+        threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
