@@ -114,7 +114,13 @@ def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[st
     options = ipc.IpcWriteOptions(compression=codec, use_threads=False, allow_64bit=True)
     with ipc.new_file(sink, schema, options=options) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-    return sink.getvalue().to_pybytes(), digest
+    data = sink.getvalue().to_pybytes()
+    try:
+        check_sizes(data, MAX_BYTES)
+    except ValueError as error:
+        raise ParameterError(f"the chunk {block.region} can't be kept in a shard: {error}",
+                             hint="make the chunks smaller") from None
+    return data, digest
 
 
 def decode(data: bytes, *, names: Collection[str] | None = None, verify: bool = True, path: str = "",

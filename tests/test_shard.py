@@ -132,6 +132,20 @@ def test_layout_is_plain_arrow():
     assert table.to_pydict() == {"a": a.T.tolist(), "b": [0, None, 2], "s": ["x", "", "yz"]}
 
 
+def test_ragged_cells_inside_rows():
+    """Cells over (t, y) beside a column over y: rows are y's, so cells are stored transposed and come back."""
+    fields = (Field("s", ("t", "y"), np.dtype("u1"), "string", nullable=True), Field("k", ("y",), np.dtype("M8[D]")))
+    cells = [b"a", b"bb", None, b"", b"ccc", b"d"]
+    block = Block(Region.of((0, 2), (0, 3)), {"s": Ragged.of(cells), "k": Fixed(np.arange(3).astype("M8[D]"))}, 2)
+    data, digest = encode(block, fields, Space.of(t=2, y=3))
+    with ipc.open_file(data) as reader:
+        assert reader.read_all()["s"].to_pylist() == [["a", ""], ["bb", "ccc"], [None, "d"]]
+    back, _ = decode(data)
+    same(block["s"], back["s"], fields[0])
+    same(block["k"], back["k"], fields[1])
+    assert content_digest(back, fields) == digest
+
+
 def test_text_that_is_not_unicode_is_binary():
     fields = (Field("s", ("n",), np.dtype("u1"), "string"),)
     for cells, kind in (([b"ACGT", None], pa.large_string()), (["\u00e9".encode()], pa.large_string()),
@@ -353,6 +367,12 @@ def test_description_without_its_check_and_other_files():
 def test_newer_format_is_refused():
     with pytest.raises(RecordError, match="format 2"):
         decode(rewritten(set_in("format", value=2)))
+
+
+def test_what_could_not_be_read_is_not_written(monkeypatch):
+    monkeypatch.setattr(shardfile, "MAX_BYTES", 100)
+    with pytest.raises(ParameterError, match="smaller"):
+        encode(*example())
 
 
 def test_unknown_column_is_named():

@@ -35,6 +35,14 @@ class TestMemory(StoreConformance):
         return open_store(f"memory://{uuid.uuid4().hex}/folder")
 
 
+class TestFaultless(StoreConformance):
+    """A faulty store without faults is a store."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        return FaultyStore(open_store(f"memory://{uuid.uuid4().hex}"))
+
+
 class TestLocal(FolderConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:

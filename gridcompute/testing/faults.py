@@ -61,7 +61,7 @@ class FaultyStore:
     _lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FaultyStore, (self.store, self.script)
+        return type(self), (self.store, self.script)
 
     @property
     def url(self) -> str:
