@@ -43,9 +43,7 @@ def output_dtypes(
         return list(kernel.dtypes)
     kinds = [_kind(one) for one in inputs]
     if len(kinds) != len(kernel.signature.inputs):
-        raise SignatureError(
-            f"kernel {kernel.name} takes {len(kernel.signature.inputs)} inputs, not {len(kinds)}"
-        )
+        raise SignatureError(f"kernel {kernel.name} takes {len(kernel.signature.inputs)} inputs, not {len(kinds)}")
     bound = {name: loop_parameter(value) for name, value in kernel.bind(params or {}).items()}
     if config.DISABLE_JIT:
         return _by_running(kernel, kinds, bound, ndim)
@@ -70,9 +68,7 @@ def _array(dtype: Any, ndim: int) -> Any:
     return types.Array(dtype, ndim, "C", readonly=True)
 
 
-def argument_types(
-    kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int
-) -> Any:
+def argument_types(kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int) -> Any:
     """Numba's types of the kernel's arguments, as its loop passes them."""
     batch = 1 if kernel.mode == "batch" else 0
     found: list[Any] = []
@@ -88,9 +84,7 @@ def argument_types(
         masks.append(_array(types.boolean, mask_dims) if mask_dims else types.boolean)
     found += [typeof(value) for value in bound.values()]
     special = {
-        "cell": types.Array(types.int64, 2, "C", readonly=True)
-        if batch
-        else types.UniTuple(types.int64, ndim),
+        "cell": types.Array(types.int64, 2, "C", readonly=True) if batch else types.UniTuple(types.int64, ndim),
         "step": types.int64,
         "rng": types.Array(types.uint64, 1, "C"),
         "valid": masks[0] if len(masks) == 1 else types.Tuple(tuple(masks)),

@@ -83,20 +83,12 @@ def arrange(
     """
     shape = tuple(int(one) for one in shape)
     origin = (0,) * len(shape) if origin is None else tuple(int(one) for one in origin)
-    whole = (
-        tuple(a + b for a, b in zip(origin, shape, strict=True))
-        if space_shape is None
-        else tuple(space_shape)
-    )
+    whole = tuple(a + b for a, b in zip(origin, shape, strict=True)) if space_shape is None else tuple(space_shape)
     if not len(shape) == len(origin) == len(whole):
-        raise DimensionError(
-            f"kernel {kernel.name}: shape {shape}, origin {origin} and space {whole} differ in length"
-        )
+        raise DimensionError(f"kernel {kernel.name}: shape {shape}, origin {origin} and space {whole} differ in length")
     cores = kernel.signature.inputs
     if len(inputs) != len(cores):
-        raise SignatureError(
-            f"kernel {kernel.name} {kernel.signature} takes {len(cores)} inputs, not {len(inputs)}"
-        )
+        raise SignatureError(f"kernel {kernel.name} {kernel.signature} takes {len(cores)} inputs, not {len(inputs)}")
     lengths = dict(kernel.sizes)
     ragged: dict[str, Array] = {}
     for i, (column, core) in enumerate(zip(inputs, cores, strict=True)):
@@ -108,15 +100,12 @@ def arrange(
     both = set(ragged) & set(lengths)
     if both:
         raise DimensionError(
-            f"kernel {kernel.name}: {min(both)!r} has one length in one input and differs from cell "
-            "to cell in another"
+            f"kernel {kernel.name}: {min(both)!r} has one length in one input and differs from cell to cell in another"
         )
     laid = [_lay_out(kernel, i, column, math.prod(shape), len(shape)) for i, column in enumerate(inputs)]
     # The copy's offsets count, where nulls made one.
     ragged = {
-        core[0]: column.offsets
-        for core, (column, _) in zip(cores, laid, strict=True)
-        if isinstance(column, Ragged)
+        core[0]: column.offsets for core, (column, _) in zip(cores, laid, strict=True) if isinstance(column, Ragged)
     }
     bound = {name: loop_parameter(value) for name, value in kernel.bind(params or {}).items()}
     return Cells(
@@ -131,9 +120,7 @@ def arrange(
     )
 
 
-def _check_ragged(
-    where: str, column: Ragged, core: tuple[str, ...], count: int, ragged: dict[str, Array]
-) -> None:
+def _check_ragged(where: str, column: Ragged, core: tuple[str, ...], count: int, ragged: dict[str, Array]) -> None:
     if len(core) != 1:
         raise DimensionError(
             f"{where} has cells of different lengths, but the core ({','.join(core)})",
@@ -141,11 +128,7 @@ def _check_ragged(
         )
     if column.cells != count:
         raise DimensionError(f"{where} has {column.cells} cells, the region {count}")
-    if (
-        column.offsets[0] < 0
-        or column.offsets[-1] > len(column.values)
-        or np.any(np.diff(column.offsets) < 0)
-    ):
+    if column.offsets[0] < 0 or column.offsets[-1] > len(column.values) or np.any(np.diff(column.offsets) < 0):
         raise DimensionError(f"{where} has offsets that don't lie in its {len(column.values)} values")
     known = ragged.setdefault(core[0], column.offsets)
     if known is not column.offsets and not np.array_equal(np.diff(known), np.diff(column.offsets)):
@@ -171,9 +154,7 @@ def _check_fixed(
             raise DimensionError(f"{where} has length {length} along {name!r}, not {lengths[name]}")
 
 
-def _lay_out(
-    kernel: Kernel, position: int, column: Column, count: int, dims: int
-) -> tuple[Column, Array | None]:
+def _lay_out(kernel: Kernel, position: int, column: Column, count: int, dims: int) -> tuple[Column, Array | None]:
     takes_mask = "valid" in kernel.specials
     valid = column.valid
     has_nulls = valid is not None and not bool(valid.all())
@@ -183,9 +164,7 @@ def _lay_out(
         if has_nulls and valid is not None and np.any(np.diff(column.offsets)[~valid]):
             column = _emptied(column, valid)
         mask = read_only(np.ones(count, bool) if valid is None else valid) if takes_mask else None
-        return Ragged(
-            read_only(column.offsets.astype(np.int64, copy=False)), read_only(column.values), valid
-        ), mask
+        return Ragged(read_only(column.offsets.astype(np.int64, copy=False)), read_only(column.values), valid), mask
     values = column.values
     if values.dtype == np.float16:  # compilers have no arithmetic for it
         values = values.astype(np.float32)
@@ -193,9 +172,7 @@ def _lay_out(
         floating = values.dtype.kind in "fc"
         if not floating and not takes_mask:
             raise _needs_valid(kernel, position, str(values.dtype))
-        values = np.where(
-            valid, values, values.dtype.type(math.nan) if floating else np.zeros((), values.dtype)
-        )
+        values = np.where(valid, values, values.dtype.type(math.nan) if floating else np.zeros((), values.dtype))
     inner = values.shape[dims:]
     mask = None
     if takes_mask:
@@ -227,6 +204,4 @@ def loop_parameter(value: Any) -> Any:
         return shared_tuple(type(value)(*parts)) if hasattr(value, "_fields") else tuple(parts)
     if type(value) is int:
         return np.int64(value) if -(2**63) <= value < 2**63 else np.uint64(value)
-    return {bool: np.bool_, float: np.float64, complex: np.complex128}.get(type(value), lambda same: same)(
-        value
-    )
+    return {bool: np.bool_, float: np.float64, complex: np.complex128}.get(type(value), lambda same: same)(value)

@@ -18,9 +18,7 @@ from gridcompute.loops import compile_for, kernel_error, kernel_function
 Array = np.ndarray[Any, Any]
 
 
-def run_chunk(
-    kernel: Kernel, cells: Cells, columns: Sequence[Column], *, seed: int, rng_name: str, step: int
-) -> None:
+def run_chunk(kernel: Kernel, cells: Cells, columns: Sequence[Column], *, seed: int, rng_name: str, step: int) -> None:
     """Call a batch kernel or task once and store what it returns into the output columns."""
     parts = _call(kernel, cells, seed, rng_name, step)
     if len(parts) != len(columns):
@@ -63,8 +61,7 @@ def explode_chunk(
     if limit is not None and (counts > limit).any():
         first = int(np.argmax(counts > limit))
         raise KernelError(
-            f"kernel {kernel.name} at cell {cells.index(first)} gave {counts[first]} rows, more than "
-            f"max={limit}",
+            f"kernel {kernel.name} at cell {cells.index(first)} gave {counts[first]} rows, more than max={limit}",
             op=kernel.name,
             cell=cells.index(first),
             hint="raise max=",
@@ -72,9 +69,7 @@ def explode_chunk(
     rows = [np.asarray(part).astype(dtype, copy=False) for part, dtype in zip(parts[1:], dtypes, strict=True)]
     for name, one in zip(kernel.names, rows, strict=True):
         if one.shape != (counts.sum(),):
-            raise _wrong(
-                kernel, cells, f"gave {one.shape} rows in output {name!r}, the counts say {counts.sum()}"
-            )
+            raise _wrong(kernel, cells, f"gave {one.shape} rows in output {name!r}, the counts say {counts.sum()}")
     return counts, rows
 
 
@@ -126,9 +121,7 @@ def _runs(kernel: Kernel, cells: Cells, name: str, part: Any, column: Ragged) ->
     """Lengths and elements of a variable-length output: a flat array, an Arrow array or a list of cells."""
     if isinstance(part, np.ndarray) and part.dtype != object:
         if part.shape != column.values.shape:
-            raise _wrong(
-                kernel, cells, f"gave {part.shape} elements in output {name!r}, not {column.values.shape}"
-            )
+            raise _wrong(kernel, cells, f"gave {part.shape} elements in output {name!r}, not {column.values.shape}")
         return np.diff(column.offsets), part
     listed = part.to_pylist() if hasattr(part, "to_pylist") else list(part)
     found = Ragged.of(

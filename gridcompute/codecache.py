@@ -129,11 +129,7 @@ class _Copies:
             return proxy
         func = unwrap(value)
         jitted = isinstance(value, CPUDispatcher)
-        if (
-            not isinstance(func, pytypes.FunctionType)
-            or hasattr(value, "_defn")
-            or isinstance(value, np.ufunc)
-        ):
+        if not isinstance(func, pytypes.FunctionType) or hasattr(value, "_defn") or isinstance(value, np.ufunc):
             return value
         if id(func) in self.made:
             return self.made[id(func)]
@@ -142,9 +138,7 @@ class _Copies:
         if (ours and jitted) or standard(file) or installed(file, func.__module__ or ""):
             return value
         chosen = {**value.targetoptions, "nopython": True} if jitted else self.options
-        copy = _renamed(
-            func, digest((machine_key(func), sorted(self.flags), repr(sorted(chosen.items(), key=str))))
-        )
+        copy = _renamed(func, digest((machine_key(func), sorted(self.flags), repr(sorted(chosen.items(), key=str)))))
         self.made[id(func)] = CPUDispatcher(copy, targetoptions=chosen)
         self.fill(func, copy)
         return self.made[id(func)]
@@ -220,11 +214,7 @@ class _Files(_Cache):
     def _path(self, sig: Any) -> Path | None:
         args = tuple(getattr(sig, "args", sig))
         folder = self._folder() if all(_stable(one) for one in args) else None
-        return (
-            None
-            if folder is None
-            else folder / f"{self.key}-{digest([_type_text(one) for one in args])[:16]}.code"
-        )
+        return None if folder is None else folder / f"{self.key}-{digest([_type_text(one) for one in args])[:16]}.code"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled form for a signature, or None; a broken file counts as none."""
@@ -303,11 +293,7 @@ def platform_tag() -> str:
 
 def _type_text(one: Any) -> str:
     """A type's name; named tuples also by their fields."""
-    inner = (
-        "".join(_type_text(part) for part in getattr(one, "types", ()))
-        if isinstance(one, types.BaseTuple)
-        else ""
-    )
+    inner = "".join(_type_text(part) for part in getattr(one, "types", ())) if isinstance(one, types.BaseTuple) else ""
     fields = f"{one.instance_class.__module__}{one.fields}" if isinstance(one, types.BaseNamedTuple) else ""
     return f"{one}{getattr(one, 'aligned', '')}{fields}{inner}"
 

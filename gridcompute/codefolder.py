@@ -53,19 +53,14 @@ def made_private(folder: Path) -> bool:
 
 
 def _refuse_foreign(path: Path, found: os.stat_result) -> None:
-    hint = (
-        f"remove it, or chmod go-w it, or set GRIDCOMPUTE_CACHE to a folder of your own (uid {os.geteuid()})"
-    )
+    hint = f"remove it, or chmod go-w it, or set GRIDCOMPUTE_CACHE to a folder of your own (uid {os.geteuid()})"
     if stat.S_ISLNK(found.st_mode):
         raise StoreError(f"compiled code isn't loaded through the symbolic link {path}", hint=hint)
     if found.st_uid != os.geteuid():
-        raise StoreError(
-            f"compiled code isn't loaded from {path}: it belongs to uid {found.st_uid}", hint=hint
-        )
+        raise StoreError(f"compiled code isn't loaded from {path}: it belongs to uid {found.st_uid}", hint=hint)
     if found.st_mode & 0o022:
         raise StoreError(
-            f"compiled code isn't loaded from {path}: others may write to it "
-            f"(mode {stat.S_IMODE(found.st_mode):04o})",
+            f"compiled code isn't loaded from {path}: others may write to it (mode {stat.S_IMODE(found.st_mode):04o})",
             hint=hint,
         )
 

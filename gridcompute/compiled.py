@@ -177,9 +177,7 @@ def _loop_shape(
 ) -> loops.Shape:
     kinds = tuple("ragged" if isinstance(column, Ragged) else "fixed" for column in cells.columns)
     masks = tuple("cell" if mask is not None else "" for mask in cells.masks)
-    return loops.Shape(
-        kinds, masks, len(cells.params), kernel.specials, outputs, len(cells.shape), count_only
-    )
+    return loops.Shape(kinds, masks, len(cells.params), kernel.specials, outputs, len(cells.shape), count_only)
 
 
 def _leading(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int) -> list[Any]:
@@ -218,9 +216,7 @@ def _call(
     arguments = (mark, status, np.int64(cells.count), *leading, *trailing)
     loops.compile_for(kernel, loop, arguments)
     try:
-        with np.errstate(
-            all="ignore"
-        ):  # under NUMBA_DISABLE_JIT NumPy would warn where compiled code doesn't
+        with np.errstate(all="ignore"):  # under NUMBA_DISABLE_JIT NumPy would warn where compiled code doesn't
             code = loop(*arguments)
     except MemoryError:
         raise
@@ -242,16 +238,13 @@ def _call(
         hint = "the length must be that of the dimension; a kernel must do the same each time it is run"
         if core[axis] in cells.lengths:
             what += f", not {cells.lengths[core[axis]]}"
-    raise KernelError(
-        f"kernel {kernel.name} at cell {cell} {what}", op=kernel.name, cell=cell, cause=what, hint=hint
-    )
+    raise KernelError(f"kernel {kernel.name} at cell {cell} {what}", op=kernel.name, cell=cell, cause=what, hint=hint)
 
 
 def _empty_outputs(kernel: Kernel, cells: Cells, dtypes: Sequence[np.dtype[Any]]) -> list[Column]:
     if len(dtypes) != len(kernel.signature.outputs):
         raise SignatureError(
-            f"kernel {kernel.name} has {len(kernel.signature.outputs)} outputs, but {len(dtypes)} dtypes "
-            "are given"
+            f"kernel {kernel.name} has {len(kernel.signature.outputs)} outputs, but {len(dtypes)} dtypes are given"
         )
     columns: list[Column] = []
     for core, dtype in zip(kernel.signature.outputs, dtypes, strict=True):

@@ -99,9 +99,7 @@ class _Hash:
                 self.put("member", hashed.encode())
         elif isinstance(getattr(value, "key", None), str):
             self.put("keyed", f"{type(value).__qualname__}:{value.key}".encode())
-        elif not isinstance(value, type) and isinstance(
-            getattr(type(value), "key", None), types.FunctionType
-        ):
+        elif not isinstance(value, type) and isinstance(getattr(type(value), "key", None), types.FunctionType):
             self.put("keyed", f"{type(value).__qualname__}:{value.key()}".encode())
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             self.put("dataclass", f"{type(value).__module__}.{type(value).__qualname__}".encode())
@@ -110,8 +108,7 @@ class _Hash:
                 self.items([getattr(value, one.name)], f"{path}.{one.name}", value, numbered=False)
         else:
             raise UnkeyableError(
-                f"{path} is a {type(value).__module__}.{type(value).__qualname__}: its content can't "
-                "enter a key",
+                f"{path} is a {type(value).__module__}.{type(value).__qualname__}: its content can't enter a key",
                 hint="use numbers, strings, tuples, dicts, arrays or dataclasses of them",
             )
 

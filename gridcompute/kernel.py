@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gridcompute.errors import ParameterError, SignatureError, UsageError
-from gridcompute.keys import digest, function_parts
+from gridcompute.keys import digest, function_parts, machine_key
 from gridcompute.signature import Signature
 
 Mode = Literal["cell", "batch", "python"]
@@ -88,8 +88,17 @@ class Kernel:
 
     @cached_property
     def key(self) -> str:
-        """32 hexadecimal digits that change with anything that may change the kernel's values."""
+        """32 hexadecimal digits that change with anything that may change the kernel's values.
+
+        Taken when it is first asked for: globals and closures count as they are then.
+        """
+        self.loaded  # noqa: B018 - of the same moment
         return digest(self.parts)
+
+    @cached_property
+    def loaded(self) -> str:
+        """Hash of the code that was loaded when the key was taken; another process's must be the same."""
+        return machine_key(self.func)
 
     @cached_property
     def specials(self) -> tuple[str, ...]:
@@ -112,9 +121,7 @@ class Kernel:
         """Default values of parameters, where they have one."""
         found = inspect.signature(self.func).parameters
         return {
-            name: found[name].default
-            for name in self.parameters
-            if found[name].default is not inspect.Parameter.empty
+            name: found[name].default for name in self.parameters if found[name].default is not inspect.Parameter.empty
         }
 
     def bind(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,9 +133,7 @@ class Kernel:
         unknown = [name for name in params if name not in self.parameters]
         if unknown:
             has = ", ".join(self.parameters) or "none"
-            raise ParameterError(
-                f"kernel {self.name} has no parameter {unknown[0]!r}", hint=f"its parameters: {has}"
-            )
+            raise ParameterError(f"kernel {self.name} has no parameter {unknown[0]!r}", hint=f"its parameters: {has}")
         missing = [name for name in self.parameters if name not in params and name not in self.defaults]
         if missing:
             raise ParameterError(
@@ -180,7 +185,7 @@ class Kernel:
 
     def __getstate__(self) -> dict[str, Any]:
         # The key is taken where the source is at hand; it travels with the function.
-        self.key  # noqa: B018
+        self.key, self.loaded  # noqa: B018
         return dict(self.__dict__)
 
 
@@ -298,9 +303,7 @@ def _dtypes(name: str, dtypes: Iterable[Any]) -> tuple[np.dtype[Any], ...]:
     try:
         found = tuple(np.dtype(one) for one in dtypes)
     except TypeError as error:
-        raise ParameterError(
-            f"kernel {name}: {error}", hint="dtypes takes one NumPy dtype per output"
-        ) from None
+        raise ParameterError(f"kernel {name}: {error}", hint="dtypes takes one NumPy dtype per output") from None
     if any(dtype.hasobject for dtype in found):
         raise ParameterError(f"kernel {name}: an output can't have the dtype object")
     return found
@@ -312,12 +315,8 @@ def _check(kernel: Kernel) -> None:
     new, count = kernel.signature.new_dims, len(kernel.signature.outputs)
     for dim in new:
         # An explode kernel's new dimension has no size: it differs from cell to cell.
-        if dim in kernel.sizes and (
-            not isinstance(kernel.sizes[dim], (int, np.integer)) or kernel.sizes[dim] < 0
-        ):
-            raise ParameterError(
-                f"{where}: sizes[{dim!r}] is {kernel.sizes[dim]!r}, not a length of 0 or more"
-            )
+        if dim in kernel.sizes and (not isinstance(kernel.sizes[dim], (int, np.integer)) or kernel.sizes[dim] < 0):
+            raise ParameterError(f"{where}: sizes[{dim!r}] is {kernel.sizes[dim]!r}, not a length")
     for dim in kernel.sizes:
         if dim not in new:
             why = "an input has it" if dim in kernel.signature.input_dims else "no output has it"
@@ -338,9 +337,7 @@ def _check(kernel: Kernel) -> None:
         raise SignatureError(f"{where} has {count} outputs, but {len(kernel.dtypes)} dtypes")
     unknown = kernel.flags - FLAGS
     if unknown:
-        raise ParameterError(
-            f"{where}: unknown flag {min(unknown)!r}", hint=f"known are {', '.join(sorted(FLAGS))}"
-        )
+        raise ParameterError(f"{where}: unknown flag {min(unknown)!r}", hint=f"known are {', '.join(sorted(FLAGS))}")
     if kernel.parallel is not None and (not isinstance(kernel.parallel, int) or kernel.parallel < 1):
         raise ParameterError(f"{where}: parallel is {kernel.parallel!r}, not a number of 1 or more")
 
@@ -363,9 +360,7 @@ def _check_arguments(kernel: Kernel, where: str) -> None:
     inputs = len(kernel.signature.inputs)
     names = tuple(found)
     if len(names) < inputs:
-        raise SignatureError(
-            f"{where} has {inputs} inputs, but the function takes {len(names)} arguments {names}"
-        )
+        raise SignatureError(f"{where} has {inputs} inputs, but the function takes {len(names)} arguments {names}")
     early = [name for name in names[:inputs] if name in SPECIALS]
     if early:
         raise SignatureError(

@@ -171,9 +171,7 @@ class Walk:
             )
         self.value(value, label, called)
 
-    def local_import(
-        self, func: types.FunctionType, module: str, names: tuple[str, ...], called: str
-    ) -> None:
+    def local_import(self, func: types.FunctionType, module: str, names: tuple[str, ...], called: str) -> None:
         """Imports inside a function: of installed packages the version, else the named things."""
         top = module.split(".")[0]
         if top in sys.stdlib_module_names:
@@ -203,9 +201,7 @@ class Walk:
             self.parts[self.name(label, "arguments")] = digest_at((value.args, value.keywords), label)
         elif isinstance(value, type):
             self.type(value, label, called)
-        elif isinstance(value, (types.BuiltinFunctionType, np.ufunc)) or type(value).__module__.startswith(
-            "numba."
-        ):
+        elif isinstance(value, (types.BuiltinFunctionType, np.ufunc)) or type(value).__module__.startswith("numba."):
             self.foreign(value, label, called)
         else:
             try:
@@ -236,10 +232,7 @@ class Walk:
         }
         if flags:
             self.parts[name.replace("code of", "flags of", 1)] = digest(
-                {
-                    key: sorted(kept) if isinstance(kept, (set, frozenset)) else str(kept)
-                    for key, kept in flags.items()
-                }
+                {key: sorted(kept) if isinstance(kept, (set, frozenset)) else str(kept) for key, kept in flags.items()}
             )
 
     def type(self, value: type, label: str, called: str) -> None:
@@ -251,26 +244,21 @@ class Walk:
             self.parts[label] = digest_at((value.__qualname__, value._fields, defaults), label)
         elif value.__module__.split(".")[0] in sys.stdlib_module_names:
             self.parts[label] = digest(f"{value.__module__}.{value.__qualname__}")
-        elif (
-            installed(syntax.source_file(value), value.__module__)
-            or value.__module__.split(".")[0] == "numpy"
-        ):
+        elif installed(syntax.source_file(value), value.__module__) or value.__module__.split(".")[0] == "numpy":
             self.parts[label] = digest(f"{value.__module__}.{value.__qualname__}")
             self.version(value.__module__)
         elif id(value) not in self.seen:
             self.seen[id(value)] = label
             self.kept.append(value)
-            self.parts[label] = digest(
-                [f"{base.__module__}.{base.__qualname__}" for base in value.__mro__[1:]]
-            )
+            self.parts[label] = digest([f"{base.__module__}.{base.__qualname__}" for base in value.__mro__[1:]])
             for name, member in _members(value):
                 self.value(member, f"{label}.{name}", called)
 
     def foreign(self, value: Any, label: str, called: str) -> None:
         """Add a compiled function by name and version, or by the file that it lies in."""
         module = getattr(value, "__module__", None) or type(value).__module__
-        if isinstance(value, np.ufunc):
-            module = "numpy"
+        if isinstance(value, np.ufunc):  # these don't say where they are from: scipy has some too
+            module = "numpy" if getattr(np, value.__name__, None) is value else _extension_of(value)
         owner = getattr(value, "__self__", None)
         if owner is not None and not isinstance(owner, types.ModuleType):
             raise UnkeyableError(
@@ -287,13 +275,21 @@ class Walk:
         elif file:
             self.parts[f"file of {module}"] = digest(Path(file).read_bytes())
         else:
-            raise UnkeyableError(
-                f"{called} reads {label}: {named} of module {module}, whose code can't be found"
-            )
+            raise UnkeyableError(f"{called} reads {label}: {named} of module {module}, whose code can't be found")
 
     def version(self, module: str) -> None:
         name, version = distribution(module.split(".")[0])
         self.parts[f"version of {name}"] = digest(version)
+
+
+def _extension_of(value: Any) -> str:
+    """The compiled module that defines a function which doesn't say so itself."""
+    found = [
+        name
+        for name, one in list(sys.modules.items())
+        if str(getattr(one, "__file__", "")).endswith(".so") and vars(one).get(value.__name__) is value
+    ]
+    return min(found, default="numpy")
 
 
 def _members(owner: type) -> Iterator[tuple[str, Any]]:
@@ -317,9 +313,7 @@ def _members(owner: type) -> Iterator[tuple[str, Any]]:
             ) or isinstance(member, types.MemberDescriptorType):
                 continue
             if isinstance(member, property):
-                yield from (
-                    (f"{name}.{one.__name__}", one) for one in (member.fget, member.fset) if one is not None
-                )
+                yield from ((f"{name}.{one.__name__}", one) for one in (member.fget, member.fset) if one is not None)
             else:
                 yield name, member.__func__ if isinstance(member, (staticmethod, classmethod)) else member
 
@@ -341,9 +335,7 @@ def installed(file: str, module: str) -> bool:
 
 def standard(file: str) -> bool:
     """Whether a file belongs to Python itself."""
-    return file.startswith("<frozen ") or (
-        file.startswith(_folders()[1]) and not file.startswith(_folders()[0])
-    )
+    return file.startswith("<frozen ") or (file.startswith(_folders()[1]) and not file.startswith(_folders()[0]))
 
 
 @lru_cache(maxsize=256)

@@ -29,12 +29,14 @@ from gridcompute import random
 from gridcompute.codecache import cached_njit
 from gridcompute.errors import KernelError, UsageError
 from gridcompute.kernel import Kernel
-from gridcompute.keys import digest
+from gridcompute.keys import digest, machine_key
 
 types: Any = numba.types
 config: Any = numba.core.config
 cgutils: Any = numba.core.cgutils
 typeof: Any = numba.typeof
+
+_functions: dict[str, Any] = {}
 
 WRONG_LENGTH = 1
 TOO_LONG = 2
@@ -142,9 +144,7 @@ def _stores(shape: Shape) -> list[str]:
             lines.append(f"o{i}[i] = r{i}")
         elif kind == "core":
             for axis in range(number):
-                lines += _refuse(
-                    f"r{i}.shape[{axis}] != o{i}.shape[{axis + 1}]", i, f"r{i}.shape[{axis}]", axis
-                )
+                lines += _refuse(f"r{i}.shape[{axis}] != o{i}.shape[{axis + 1}]", i, f"r{i}.shape[{axis}]", axis)
             lines.append(f"o{i}[i] = r{i}")
         else:
             first, last = f"o{i}_offsets[i]", f"o{i}_offsets[i + 1]"
@@ -189,8 +189,19 @@ def _advance(dims: int) -> list[str]:
 
 
 def kernel_function(kernel: Kernel) -> Any:
-    """The kernel's function, compiled (or plain, under NUMBA_DISABLE_JIT)."""
-    return cached_njit(kernel.func, kernel.key, flags=kernel.flags)
+    """The kernel's function, compiled (or plain, under NUMBA_DISABLE_JIT).
+
+    Raises:
+        UsageError: what the function reaches isn't what it was when the kernel's key was taken.
+    """
+    if kernel.key not in _functions:
+        if machine_key(kernel.func) != kernel.loaded:
+            raise UsageError(
+                f"kernel {kernel.name}: something that it reads has changed since its key was taken",
+                hint="define the kernel again; on a cluster, give all nodes the same versions of its modules",
+            )
+        _functions[kernel.key] = cached_njit(kernel.func, kernel.key, flags=kernel.flags)
+    return _functions[kernel.key]
 
 
 def make_loop(kernel: Kernel, shape: Shape) -> Any:
@@ -231,8 +242,7 @@ def compile_types(kernel: Kernel, function: Any, signature: tuple[Any, ...]) -> 
     except NumbaError as error:
         raise UsageError(
             f"kernel {kernel.name} can't be compiled: {_short(str(error))}",
-            hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use "
-            "@task",
+            hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use @task",
         ) from error
 
 

@@ -43,9 +43,7 @@ _W1 = np.uint64(0xBB67AE85)
 def seed_key(seed: int, name: str) -> np.uint64:
     """The stream family of an op: 64 bits from the run's seed (any integer) and the op's declared name."""
     text = f"{int(seed)}\0{name}".encode()
-    return np.uint64(
-        int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"gridcompute-rng").digest(), "little")
-    )
+    return np.uint64(int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"gridcompute-rng").digest(), "little"))
 
 
 @njit(nogil=True)
@@ -142,10 +140,7 @@ def _normal_quantile(p: float) -> float:
                     (
                         (
                             (
-                                (
-                                    (2.5090809287301226727e3 * r + 3.3430575583588128105e4) * r
-                                    + 6.7265770927008700853e4
-                                )
+                                ((2.5090809287301226727e3 * r + 3.3430575583588128105e4) * r + 6.7265770927008700853e4)
                                 * r
                                 + 4.5921953931549871457e4
                             )
@@ -166,10 +161,7 @@ def _normal_quantile(p: float) -> float:
                     (
                         (
                             (
-                                (
-                                    (5.2264952788528545610e3 * r + 2.8729085735721942674e4) * r
-                                    + 3.9307895800092710610e4
-                                )
+                                ((5.2264952788528545610e3 * r + 2.8729085735721942674e4) * r + 3.9307895800092710610e4)
                                 * r
                                 + 2.1213794301586595867e4
                             )

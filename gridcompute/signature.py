@@ -42,9 +42,7 @@ class Signature:
         return _Parser(text).signature()
 
     def __str__(self) -> str:
-        sides = (
-            ",".join("(" + ",".join(core) + ")" for core in side) for side in (self.inputs, self.outputs)
-        )
+        sides = (",".join("(" + ",".join(core) + ")" for core in side) for side in (self.inputs, self.outputs))
         return "->".join(sides)
 
     @property
@@ -70,9 +68,7 @@ class _Parser:
         if not isinstance(text, str):
             raise SignatureError(f"a signature is a text, not {type(text).__name__}", hint=_EXAMPLE)
         if len(text) > MAX_LENGTH:
-            raise SignatureError(
-                f"a signature of {len(text)} characters is longer than {MAX_LENGTH}", hint=_EXAMPLE
-            )
+            raise SignatureError(f"a signature of {len(text)} characters is longer than {MAX_LENGTH}", hint=_EXAMPLE)
         self.text = text
         self.tokens: list[tuple[str, int]] = []
         self.at = 0
@@ -132,9 +128,7 @@ class _Parser:
                 self.take(",")
             name, position = self.peek()
             if not (name.isidentifier() and name.isascii()):
-                raise self.error(
-                    "expected a dimension's name" + (f", found {name!r}" if name else ""), position
-                )
+                raise self.error("expected a dimension's name" + (f", found {name!r}" if name else ""), position)
             if name in names:
                 raise self.error(f"dimension {name!r} stands twice in one argument", position)
             names.append(name)

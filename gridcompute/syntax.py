@@ -23,9 +23,7 @@ Code = types.CodeType
 def code_text(func: types.FunctionType) -> str:
     """The function's own code in normal form; not its defaults, nor what it calls."""
     node = _source_node(func.__code__)
-    return (
-        "ast " + _dump(_Normalise().top(node)) if node is not None else "code " + instructions(func.__code__)
-    )
+    return "ast " + _dump(_Normalise().top(node)) if node is not None else "code " + instructions(func.__code__)
 
 
 def instructions(code: Code) -> str:
@@ -66,9 +64,7 @@ def reads(code: Code) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     for one in code.co_consts:
         if isinstance(one, Code):
             # A nested function's free variable may be a local of the outer one: those from outside count.
-            yield from (
-                found for found in reads(one) if found[0] != "closure" or found[1] in code.co_freevars
-            )
+            yield from (found for found in reads(one) if found[0] != "closure" or found[1] in code.co_freevars)
 
 
 def _attributes(steps: list[dis.Instruction], at: int) -> tuple[str, ...]:
@@ -99,9 +95,7 @@ def _source_node(code: Code) -> ast.AST | None:
         return None
     wanted = instructions(code)
     nodes = [
-        node
-        for node, other in found.get((code.co_firstlineno, code.co_name), ())
-        if instructions(other) == wanted
+        node for node, other in found.get((code.co_firstlineno, code.co_name), ()) if instructions(other) == wanted
     ]
     return nodes[0] if nodes else None
 
@@ -143,20 +137,14 @@ class _Normalise(ast.NodeTransformer):
             copied.decorator_list = []
             # The values of defaults are in the function; the expressions would say the same twice.
             copied.args.defaults = [ast.Constant(None) for _ in copied.args.defaults]
-            copied.args.kw_defaults = [
-                None if one is None else ast.Constant(None) for one in copied.args.kw_defaults
-            ]
+            copied.args.kw_defaults = [None if one is None else ast.Constant(None) for one in copied.args.kw_defaults]
         result: ast.AST = self.visit(copied)
         return result
 
     def _function(self, node: Any) -> Any:
         node.returns = None
         first = node.body[0]
-        if (
-            isinstance(first, ast.Expr)
-            and isinstance(first.value, ast.Constant)
-            and isinstance(first.value.value, str)
-        ):
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
             node.body = node.body[1:] or [ast.Pass()]
         if hasattr(node, "type_params"):
             node.type_params = []
@@ -209,9 +197,11 @@ def label(func: Any) -> str:
 
 def source_file(obj: Any) -> str:
     """The file that a function's or class's code came from, or an empty text."""
-    code = getattr(obj, "__code__", None)
-    if code is not None:
-        return str(code.co_filename)
+    # A class is asked by its methods: one of __main__ would be taken for the program that was started.
+    inside = vars(obj).values() if isinstance(obj, type) else [obj]
+    for one in inside:
+        if isinstance(one, types.FunctionType):
+            return one.__code__.co_filename
     try:
         return inspect.getfile(obj)
     except (TypeError, OSError):
