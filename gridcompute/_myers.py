@@ -13,12 +13,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import config, njit
+from numba import njit
 
 ONE = np.uint64(1)
 ZERO = np.uint64(0)
 FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
 LAST = np.uint64(63)
+TOP = np.uint64(1 << 63)
+BELOW_TOP = np.uint64((1 << 63) - 1)
 
 LANES = 64
 """Segments of a target that `scan_lanes` walks together."""
@@ -31,19 +33,11 @@ LANE_CODES = np.full(256, 5, np.uint8)
 for _code, _letter in enumerate(b"ACGTN"):
     LANE_CODES[_letter] = LANE_CODES[_letter + 32] = _code
 
-_CONFIG: Any = config
-if _CONFIG.DISABLE_JIT:
 
-    def _wrapping_add(a: Any, b: Any) -> Any:
-        """Sum modulo 2^64; as Python integers, because NumPy warns of an overflow that is meant here."""
-        return np.uint64((int(a) + int(b)) & 0xFFFFFFFFFFFFFFFF)
-
-else:
-
-    @njit(nogil=True)
-    def _wrapping_add(a: Any, b: Any) -> Any:
-        """Sum modulo 2^64."""
-        return a + b
+@njit(nogil=True)
+def _wrapping_add(a: Any, b: Any) -> Any:
+    """Sum modulo 2^64: the top bits apart, because NumPy's scalars warn of an overflow, which is meant here."""
+    return ((a & BELOW_TOP) + (b & BELOW_TOP)) ^ ((a ^ b) & TOP)
 
 
 @njit(nogil=True)

@@ -101,7 +101,7 @@ def median(values: Any) -> float:
     return middle_of(values, (n - 1) // 2, n // 2) + 0.0
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True)
 def _all_slopes(positions: Any, values: Any, out: Any) -> int:
     """Write every pairwise slope to `out`, lag by lag (unit stride); return how many are finite."""
     n = values.shape[0]
@@ -113,7 +113,8 @@ def _all_slopes(positions: Any, values: Any, out: Any) -> int:
         late = values[lag:]
         late_position = positions[lag:]
         for i in range(m):
-            slope = (float(late[i]) - float(values[i])) / (late_position[i] - positions[i])
+            # np.divide, because `/` would test for a zero divisor and not be vectorised.
+            slope = np.divide(float(late[i]) - float(values[i]), late_position[i] - positions[i])
             row[i] = slope
             finite += int(abs(slope) <= _LARGEST)
         start += m
@@ -244,7 +245,7 @@ def buffered_slope(positions: Any, values: Any) -> float:
     return median(buffer)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True)
 def _pass_over_pairs(positions: Any, values: Any, low: float, high: float, stride: int, sample: Any) -> Any:
     """One pass over all pairs: slopes < low, == low, inside, == high, and a sample of those inside.
 
@@ -265,7 +266,7 @@ def _pass_over_pairs(positions: Any, values: Any, low: float, high: float, strid
         late = values[lag:]
         late_position = positions[lag:]
         for i in range(m):
-            row[i] = (float(late[i]) - float(values[i])) / (late_position[i] - positions[i])
+            row[i] = np.divide(float(late[i]) - float(values[i]), late_position[i] - positions[i])
         in_row = 0
         for i in range(m):
             slope = row[i]
@@ -339,7 +340,8 @@ def streamed_slope(positions: Any, values: Any, capacity: int) -> float:
             return a + 0.0 if upper == lower else (a + b) / 2.0 + 0.0
         expected = inside
         if inside > capacity:
-            drawn = np.sort(sample[:stored])
+            drawn = sample[:stored]
+            drawn.sort()
             share = stored / inside
             spread = 2.0 * math.sqrt(stored) + 2.0
             left = int(max((lower - first) * share - spread, 0.0))

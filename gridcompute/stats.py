@@ -103,7 +103,7 @@ def score_by_merging(values: Any) -> Any:
     """As `score_by_pairs` in n log n steps: falling pairs are the inversions that a merge sort undoes."""
     n = values.shape[0]
     source = values.copy()
-    target = np.empty_like(source)
+    target = source.copy()
     falling = 0
     width = 1
     while width < n:
@@ -136,7 +136,8 @@ def score_by_merging(values: Any) -> Any:
 @njit(nogil=True)
 def _tie_correction(values: Any) -> float:
     """Sum of t (t - 1) (2 t + 5) over the groups of t equal values."""
-    ordered = np.sort(values)
+    ordered = values.copy()
+    ordered.sort()
     total = 0.0
     run = 1.0
     for i in range(1, ordered.shape[0]):

@@ -348,7 +348,7 @@ def test_simulation_refuses_nonsense(wrong):
 BATCH = """
 import sys
 import numpy as np
-from gridcompute import _myers, sequences
+from gridcompute import _myers, keys, sequences
 target = np.random.default_rng(0).choice(np.frombuffer(b"ACGTNacg", np.uint8), 1500)
 index = sequences.build_index(target)
 reads = sequences.simulate_reads(target, 25, length=(3, 90), seed=8)
@@ -358,6 +358,8 @@ for i in range(25):
     out += [*sequences.locate(query, index), *sequences.best_semiglobal_both(query, target)]
     out += [sequences.edit_distance(query, target[i:i + 40])]
 out += [*_myers.scan_lanes(reads.values[:9], index.lanes)]
+# A recipe doesn't depend on how the code is run either.
+out += [int(keys.function_key(f)[:12], 16) for f in (sequences.locate, sequences.edit_distance)]
 """
 
 
