@@ -23,7 +23,7 @@ from pyarrow import ipc
 
 from gridcompute.arrowcolumns import from_arrow, to_arrow
 from gridcompute.columns import Block, Column, Field, Fixed, Ragged
-from gridcompute.digest import block_digest, canonical, checked_dtype, column_digest
+from gridcompute.content import block_digest, canonical, checked_dtype, column_digest
 from gridcompute.errors import CorruptShardError, GridError, ParameterError, RecordError, UsageError
 from gridcompute.ipcsizes import check_sizes
 from gridcompute.numerics import numerics_class

@@ -17,7 +17,7 @@ from pyarrow import ipc
 
 from gridcompute import ipcsizes, shard, shardfile
 from gridcompute.columns import Block, Field, Fixed, Ragged
-from gridcompute.digest import content_digest
+from gridcompute.content import content_digest
 from gridcompute.errors import CorruptShardError, DivergenceError, ParameterError, RecordError, StoreError
 from gridcompute.numerics import numerics_class
 from gridcompute.shard import (

@@ -53,7 +53,7 @@ LEVELS = {
     "gridcompute.access": 15,
     "gridcompute.fold_loops": 15,
     "gridcompute.arrowcolumns": 15,
-    "gridcompute.digest": 15,
+    "gridcompute.content": 15,
     "gridcompute.sinks.base": 15,
     "gridcompute.sources.base": 15,
     "gridcompute.compiled": 17,
