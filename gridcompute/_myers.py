@@ -36,7 +36,7 @@ for _code, _letter in enumerate(b"ACGTN"):
 
 @njit(nogil=True)
 def _wrapping_add(a: Any, b: Any) -> Any:
-    """Sum modulo 2^64: the top bits apart, because NumPy's scalars warn of an overflow, which is meant here."""
+    """Sum modulo 2^64; the top bits apart, as NumPy scalars warn of an overflow, which is meant here."""
     return ((a & BELOW_TOP) + (b & BELOW_TOP)) ^ ((a ^ b) & TOP)
 
 
