@@ -1,0 +1,311 @@
+"""Zarr, format 3, as xarray writes it: workers write encoded chunks, the driver the metadata at the end."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import math
+import os
+import struct
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gridcompute.columns import Block, Field, Fixed
+from gridcompute.coords import Coordinate
+from gridcompute.errors import DimensionError, OutputExistsError, ParameterError, StoreError
+from gridcompute.sinks.base import CLAIM, Target, Written, claim, commit, data_names, holds, require_room
+from gridcompute.sources.files import plain_path
+from gridcompute.space import Region, Space
+from gridcompute.store import LocalStore, Store, open_store
+
+RECIPE = "gridcompute_recipe"
+"""Attribute of a finished group."""
+
+_CODECS = ("zstd", "lz4", "zlib", "blosclz", "lz4hc")
+_BLOSC_LIMIT = 2**31 - 64
+
+
+@dataclass(frozen=True)
+class ZarrSink:
+    """A Zarr group at a URL, its chunks those of the plan, compressed by blosc.
+
+    Attributes:
+        url: a folder, or any URL that `open_store` takes.
+        compressor: blosc's: zstd, lz4, lz4hc, zlib or blosclz.
+        level: of compression, 0 to 9.
+        storage_options: of the store.
+
+    Raises:
+        ParameterError: an unknown compressor or level.
+    """
+
+    url: str
+    compressor: str = "zstd"
+    level: int = 3
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", plain_path(self.url))  # workers have other current folders
+        if self.compressor not in _CODECS or not 0 <= self.level <= 9:
+            raise ParameterError(
+                f"no blosc compressor {self.compressor!r} at level {self.level}",
+                hint=f"choose from {', '.join(_CODECS)}, 0 to 9",
+            )
+
+    @property
+    def key(self) -> object:
+        """See `Sink`."""
+        return ("zarr", 3, "blosc", self.compressor, self.level)
+
+    def prepare(
+        self, space: Space, fields: Sequence[Field], coords: Sequence[Coordinate], extents: Sequence[int],
+        recipe: str, *, resume: bool = False, attrs: tuple[tuple[str, str], ...] = (),
+    ) -> ZarrOutput:  # fmt: skip
+        """See `Sink`.
+
+        Raises:
+            ParameterError: text or lists, or a name that stands for a column and a coordinate.
+            DimensionError: an unknown length.
+        """
+        if not space.known:
+            raise DimensionError(
+                f"{self.url}: Zarr needs all lengths, but they are {space}",
+                hint="write Parquet: it takes as many rows as come",
+            )
+        names = [f.name for f in fields] + [c.name for c in coords]
+        for name in names:
+            if names.count(name) > 1 or "/" in name or not name or name.startswith((".", "__")):
+                raise ParameterError(f"{self.url}: {name!r} can't name one array", hint="rename the column")
+        lengths = dict(zip(space.names, extents, strict=True))
+        for f in fields:
+            if f.ragged:
+                raise ParameterError(
+                    f"column {f.name!r} holds {f.kind}s, which Zarr can't", hint="write Parquet"
+                )
+            if math.prod(lengths[dim] for dim in f.dims) * f.dtype.itemsize > _BLOSC_LIMIT:
+                raise ParameterError(
+                    f"a chunk of column {f.name!r} is above blosc's limit of 2 GiB",
+                    hint="keep fewer dimensions whole",
+                )
+        target = Target(space, tuple(fields), tuple(coords), tuple(max(1, e) for e in extents), recipe, attrs)
+        output = ZarrOutput(self, target)
+        claim(output.store, recipe, output.finished, resume=resume)
+        if not resume:
+            require_room(output.store, target)
+        return output
+
+
+@dataclass(frozen=True, eq=False)
+class ZarrOutput:
+    """A prepared Zarr group; see `Output`."""
+
+    sink: ZarrSink
+    target: Target
+
+    @property
+    def url(self) -> str:
+        """See `Output`."""
+        return self.sink.url
+
+    @property
+    def store(self) -> Store:
+        """The store below the output's URL."""
+        return _store(self.sink)
+
+    @property
+    def finished(self) -> str | None:
+        """Recipe of the finished group that is there; empty for one of another origin."""
+        try:
+            attributes = json.loads(self.store.get("zarr.json"))["attributes"]
+            return str(attributes.get(RECIPE, ""))
+        except FileNotFoundError:
+            return "" if self.store.exists(".zgroup") or self.store.exists(".zarray") else None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return ""
+
+    def write_chunk(
+        self, block: Block, region: Region, position: Sequence[int], *, replace: bool = False
+    ) -> list[Written]:
+        """See `Output`: one file per column; a column without some dimension is written by its first chunk there."""
+        target, store = self.target, self.store
+        target.require_chunk(region, position)
+        places = dict(zip(target.space.names, position, strict=True))
+        spans = dict(zip(target.space.names, region.slices, strict=True))
+        written = []
+        for f in target.fields:
+            if any(place for name, place in places.items() if name not in f.dims):
+                continue
+            column = block[f.name]
+            assert isinstance(column, Fixed)
+            data = self._encoded(f, _stored(f, column, self.url), tuple(spans[dim] for dim in f.dims))
+            key = "/".join(["c", *(str(places[dim]) for dim in f.dims)])
+            written.append(commit(store, f"{f.name}/{key}", data, replace=replace))
+        return written
+
+    def _encoded(self, f: Field, values: Any, where: tuple[slice, ...]) -> bytes:
+        """A chunk's bytes, by zarr-python writing it into memory."""
+        from zarr.storage import MemoryStore
+
+        store = MemoryStore()
+        array = self._array(store, f)
+        before = set(store._store_dict)
+        array[where if f.dims else ...] = values
+        (key,) = set(store._store_dict) - before
+        return bytes(store._store_dict[key].to_bytes())
+
+    def _array(self, store: Any, f: Field) -> Any:
+        import zarr
+
+        extents = dict(zip(self.target.space.names, self.target.extents, strict=True))
+        lengths = {name: n or 0 for name, n in self.target.space.dims}
+        dtype, fill, attrs = _encoding(f)
+        return zarr.create_array(
+            store, name=f.name, shape=tuple(lengths[dim] for dim in f.dims), dtype=dtype,
+            chunks=tuple(max(1, min(extents[dim], lengths[dim])) for dim in f.dims),
+            compressors=self._codec(dtype), fill_value=fill, attributes=attrs, dimension_names=f.dims, zarr_format=3,
+            config={"write_empty_chunks": True},
+        )  # fmt: skip
+
+    def _codec(self, dtype: np.dtype[Any]) -> Any:
+        from zarr.codecs import BloscCodec
+
+        cname: Any = self.sink.compressor
+        shuffle: Any = "bitshuffle" if dtype.itemsize == 1 else "shuffle"
+        return BloscCodec(cname=cname, clevel=self.sink.level, shuffle=shuffle, typesize=dtype.itemsize)
+
+    def _metadata(self) -> dict[str, bytes]:
+        """Every file that isn't a column's chunk, in the order they are to be written: the group's own last."""
+        import zarr
+        from zarr.storage import MemoryStore
+
+        store, target = MemoryStore(), self.target
+        attrs: dict[str, Any] = {name: json.loads(value) for name, value in target.attrs}
+        others = sorted(c.name for c in target.coords if c.name != c.dim)
+        if others:
+            attrs["coordinates"] = " ".join(others)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # consolidated metadata isn't in the specification yet; xarray reads it
+            group = zarr.create_group(store, attributes={**attrs, RECIPE: target.recipe}, zarr_format=3)
+            for f in target.fields:
+                self._array(store, f)
+            for c in target.coords:
+                text = c.values.dtype.kind == "U"
+                array = group.create_array(
+                    c.name, shape=c.values.shape, dtype="str" if text else c.values.dtype, dimension_names=(c.dim,),
+                    chunks=(max(1, len(c)),), attributes=_coordinate_attrs(c), config={"write_empty_chunks": True},
+                    compressors="auto" if text else self._codec(c.values.dtype),
+                )  # fmt: skip
+                if len(c):
+                    array[...] = c.values.astype(object) if text else c.values
+            zarr.consolidate_metadata(store)
+        files = {key: bytes(value.to_bytes()) for key, value in store._store_dict.items()}
+        return {key: files[key] for key in sorted(files, key=lambda key: (key == "zarr.json", key))}
+
+    def finalize(self, written: Iterable[Written]) -> None:
+        """See `Output`.
+
+        Raises:
+            StoreError: fewer files were written than the arrays have chunks.
+            OutputExistsError: another recipe's group is there by now.
+        """
+        expected = self.chunk_files
+        if (count := len({one.path for one in written})) != expected:
+            raise StoreError(
+                f"{self.url} has {count} of {expected} chunk files, so it isn't finished",
+                hint="resume the run",
+            )
+        store, finished = self.store, self.finished
+        if finished is not None and finished != self.target.recipe:
+            raise OutputExistsError(
+                f"{self.url} has become another dataset meanwhile", hint="write elsewhere"
+            )
+        for path, data in self._metadata().items():
+            store.put(path, data)
+        store.delete(CLAIM)
+
+    @property
+    def chunk_files(self) -> int:
+        """Files that all `write_chunk` together give."""
+        counts = dict(zip(self.target.space.names, self.target.counts, strict=True))
+        return sum(math.prod(counts[dim] or 0 for dim in f.dims) for f in self.target.fields)
+
+    def verify(self, written: Written) -> bool:
+        """See `Output`."""
+        return holds(self.store, written)
+
+    def discard(self) -> None:
+        """See `Output`: the metadata first, so that no half of a dataset is ever seen."""
+        store = self.store
+        for name in ["zarr.json", *data_names(store), CLAIM]:
+            store.delete(name)
+        remove_empty_folders(store)
+
+
+def remove_empty_folders(store: Store) -> None:
+    """Remove the empty folders that a local output leaves."""
+    if isinstance(store, LocalStore):
+        for folder, _, _ in os.walk(store.root, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+def _store(sink: Any) -> Store:
+    local = "://" not in sink.url
+    return open_store(sink.url, **{**({"private": False} if local else {}), **sink.storage_options})
+
+
+def _encoding(f: Field) -> tuple[np.dtype[Any], Any, dict[str, Any]]:
+    """Stored type, fill value and attributes of a column; xarray's way of writing gaps."""
+    attrs: dict[str, Any] = {name: json.loads(text) for name, text in f.attrs}
+    if f.dtype.kind == "f":
+        attrs["_FillValue"] = base64.standard_b64encode(struct.pack("<d", np.nan)).decode()
+        return f.dtype, float("nan"), attrs
+    if not f.nullable:
+        return f.dtype, False if f.dtype.kind == "b" else 0, attrs
+    if f.dtype.kind == "b":
+        return (
+            np.dtype(np.int8),
+            -1,
+            {**attrs, "_FillValue": -1, "flag_values": [0, 1], "flag_meanings": "false true"},
+        )
+    gap = _gap(f)
+    return f.dtype, gap, {**attrs, "_FillValue": gap}
+
+
+def _gap(f: Field) -> int:
+    limits = np.iinfo(f.dtype)
+    return int(limits.min if f.dtype.kind == "i" else limits.max)
+
+
+def _stored(f: Field, column: Fixed, url: str) -> Any:
+    values, valid = column.values, column.valid
+    if f.dtype.kind == "f":
+        return values if valid is None else np.where(valid, values, values.dtype.type(np.nan))
+    if not f.nullable:
+        if valid is not None and not valid.all():
+            raise ParameterError(
+                f"column {f.name!r} has nulls, but wasn't declared to", hint="report this as a bug"
+            )
+        return values
+    full = np.ones(values.shape, bool) if valid is None else valid
+    if f.dtype.kind == "b":
+        return np.where(full, values.astype(np.int8), np.int8(-1))
+    gap = f.dtype.type(_gap(f))
+    if (values[full] == gap).any():
+        raise ParameterError(
+            f"{url}: column {f.name!r} holds the value {gap}, which marks its gaps",
+            hint="convert it to a wider type, or write Parquet",
+        )
+    return np.where(full, values, gap)
+
+
+def _coordinate_attrs(c: Coordinate) -> dict[str, Any]:
+    attrs: dict[str, Any] = {name: json.loads(text) for name, text in c.attrs}
+    return {**attrs, "units": c.unit, "calendar": c.calendar} if c.is_time else attrs
