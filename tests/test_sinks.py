@@ -53,6 +53,7 @@ COORDS = (
 )
 EXTENTS = (2, 3)
 RECIPE = "0123456789abcdef0123456789abcdef"
+ROWS = st.tuples(st.integers(0, 9), st.none() | st.text(max_size=4), st.lists(st.integers(-9, 9), max_size=3))
 
 
 def columns():
@@ -103,12 +104,7 @@ def s3():
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    options = {
-        "key": "k",
-        "secret": "s",
-        "endpoint_url": f"http://{host}:{port}",
-        "client_kwargs": {"region_name": "us-east-1"},
-    }
+    options = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
     import s3fs
 
     s3fs.S3FileSystem(**options).mkdir("bucket")
@@ -292,8 +288,7 @@ def test_tables_of_a_grid(tmp_path: Path, make, place, request):
 
 
 @settings(max_examples=25)
-@given(st.lists(st.lists(st.tuples(st.integers(0, 9), st.none() | st.text(max_size=4), st.lists(st.integers(-9, 9), max_size=3)),
-                         max_size=5), max_size=4), st.sampled_from([ParquetSink, ArrowSink]))  # fmt: skip
+@given(st.lists(st.lists(ROWS, max_size=5), max_size=4), st.sampled_from([ParquetSink, ArrowSink]))
 def test_tables_of_unknown_length(tmp_path_factory, blocks, make):
     url = tmp_path_factory.mktemp("out") / "rows"
     fields = (
