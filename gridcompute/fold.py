@@ -1,0 +1,258 @@
+"""A reduction compiled for one dtype: a segment's states, folded chunk by chunk, closed, merged, finished."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gridcompute.columns import Array, Fixed
+from gridcompute.errors import DimensionError, ParameterError
+from gridcompute.fold_loops import LANES, Functions, Layout, Loops
+
+
+@dataclass(frozen=True)
+class OutputField:
+    """An output resolved for an input dtype: name, dtype, new dimensions, whether cells may be null."""
+
+    name: str
+    dtype: np.dtype[Any]
+    dims: tuple[tuple[str, int], ...]
+    nullable: bool
+
+    @property
+    def size(self) -> int:
+        """Elements per output cell."""
+        return math.prod(extent for _, extent in self.dims)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A reduction's arrays for one dtype of input.
+
+    Attributes:
+        name: the reduction's name, for messages.
+        dtype: dtype of the column, in native byte order.
+        work: dtype in which its values are read (float32 for float16).
+        fields: (name, dtype, elements per cell) of each state array.
+        outputs: the output columns.
+        params: numbers for the functions.
+        commutative: whether a narrow fold may use lanes.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    work: np.dtype[Any]
+    fields: tuple[tuple[str, np.dtype[Any], int], ...]
+    outputs: tuple[OutputField, ...]
+    params: tuple[tuple[float, ...], ...]
+    commutative: bool
+
+
+@dataclass(eq=False)
+class States:
+    """States of all output cells while a segment is folded.
+
+    Attributes:
+        arrays: one flat array per state field: lanes x (groups * cells) x size.
+        cells: kept cells of the column; `groups` groups of them, cell k of group g at g * cells + k.
+        groups: number of groups (1 without codes).
+        lanes: 1 or 64.
+        position: values per cell folded so far, nulls and dropped rows included.
+        origin: position of the segment's first value, for reductions that report positions.
+    """
+
+    arrays: list[Array]
+    cells: int
+    groups: int
+    lanes: int
+    position: int = 0
+    origin: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(int(array.nbytes) for array in self.arrays)
+
+
+class Fold:
+    """A reduction compiled for one dtype; made by `Reduction.compiled`.
+
+    Args:
+        scheme: dtypes, fields and outputs.
+        functions: what one cell does.
+    """
+
+    def __init__(self, scheme: Scheme, functions: Functions) -> None:
+        self.scheme = scheme
+        self._params = [_frozen(np.array(values)) for values in scheme.params]
+        self._loops = Loops(functions)
+        self._cell_bytes = sum(kind.itemsize * size for _, kind, size in scheme.fields)
+
+    def lanes(self, cells: int, groups: int = 1) -> int:
+        """Lanes of a fold with this many kept cells and groups: a rule of the graph alone."""
+        return LANES if self.scheme.commutative and cells * groups < LANES else 1
+
+    def empty(self, cells: int, groups: int = 1, *, origin: int = 0) -> States:
+        """Fresh states for `cells` kept cells in `groups` groups, at a segment's start."""
+        lanes = self.lanes(cells, groups)
+        n = lanes * groups * cells
+        arrays = [np.zeros(n * size, kind) for _, kind, size in self.scheme.fields]
+        with np.errstate(all="ignore"):
+            self._loops["start"](*arrays, n, *self._params)
+        return States(arrays, cells, groups, lanes, origin=origin)
+
+    def fold(
+        self,
+        states: States,
+        values: Array,
+        axes: int | Sequence[int] = 0,
+        *,
+        valid: Array | None = None,
+        codes: Array | None = None,
+    ) -> None:
+        """Fold the next chunk of a segment into `states`.
+
+        Args:
+            states: changed in place; its position advances by the number of reduced positions.
+            values: the chunk, any strides; kept cells are counted in C order of the kept axes.
+            axes: the reduced axes; positions run in their C order.
+            valid: boolean array of the same shape, false where null.
+            codes: integer per reduced position (C order): the group it goes to, -1 for none.
+
+        Raises:
+            ParameterError: shapes, dtype or codes don't fit.
+        """
+        where = axes_of(axes, values.ndim)
+        rows = math.prod(values.shape[axis] for axis in where)
+        self._check(states, values, rows, valid, codes)
+        values = values.astype(self.scheme.work, copy=False)
+        grouped = codes is not None
+        picked = np.zeros(0, np.int64) if codes is None else np.ascontiguousarray(codes, np.int64).reshape(-1)
+        layout = Layout.of(values, where, valid)
+        if values.size:
+            geometry = layout.geometry(
+                states.cells * states.groups,
+                states.lanes,
+                states.position,
+                states.origin,
+                grouped,
+                self._cell_bytes,
+            )
+            loop = self._loops["fold" if valid is None else "fold_masked"]
+            with np.errstate(all="ignore"):
+                loop(*states.arrays, layout.flat, layout.mask, _frozen(picked), geometry, *self._params)
+        states.position += rows
+
+    def close(self, states: States) -> list[Array]:
+        """The segment's states, lanes merged in order: one (groups * cells, size) array per field."""
+        n = states.cells * states.groups
+        parts = [
+            array.reshape(states.lanes, n * size)
+            for array, (_, _, size) in zip(states.arrays, self.scheme.fields, strict=True)
+        ]
+        first = [part[0].copy() for part in parts] if states.lanes > 1 else [part[0] for part in parts]
+        for lane in range(1, states.lanes):
+            self._join(first, [part[lane] for part in parts], n)
+        return [flat.reshape(n, size) for flat, (_, _, size) in zip(first, self.scheme.fields, strict=True)]
+
+    def merge(self, first: Sequence[Array], later: Sequence[Array]) -> list[Array]:
+        """The states of two closed runs, `first` before `later`; neither is changed."""
+        joined = [np.array(array, order="C") for array in first]
+        shapes = [array.shape for array in joined]
+        if shapes != [np.shape(array) for array in later]:
+            raise ParameterError(
+                f"states of reduction {self.scheme.name!r} differ in shape: {shapes} and "
+                f"{[np.shape(array) for array in later]}",
+                hint="merge states of the same cells",
+            )
+        after = [np.array(array, order="C").reshape(-1) for array in later]
+        self._join([array.reshape(-1) for array in joined], after, shapes[0][0])
+        return joined
+
+    def finish(self, states: Sequence[Array]) -> list[Fixed]:
+        """The output columns of closed states: (n,) arrays, or (n, *new dimensions)."""
+        n = len(states[0])
+        flat = [np.array(array, order="C").reshape(-1) for array in states]
+        known = self.scheme.outputs
+        outs = [np.zeros(n * out.size, _half_to_single(out.dtype)) for out in known]
+        valids = [np.ones(n * out.size, bool) for out in known]
+        with np.errstate(all="ignore"):
+            self._loops["finish"](*flat, *outs, *valids, n, *self._params)
+        columns = []
+        for out, there, column in zip(outs, valids, known, strict=True):
+            shape = (n, *(extent for _, extent in column.dims))
+            out[~there] = np.nan if column.dtype.kind in "fc" else 0
+            with np.errstate(over="ignore"):
+                out = out.astype(column.dtype, copy=False).reshape(shape)
+            columns.append(Fixed(out, there.reshape(shape) if column.nullable else None))
+        return columns
+
+    def _join(self, first: list[Array], later: list[Array], n: int) -> None:
+        with np.errstate(all="ignore"):
+            self._loops["join"](*first, *later, n, *self._params)
+
+    def _check(
+        self, states: States, values: Array, rows: int, valid: Array | None, codes: Array | None
+    ) -> None:
+        name = self.scheme.name
+        if values.dtype.newbyteorder("=") != self.scheme.dtype:
+            raise ParameterError(
+                f"reduction {name!r} is compiled for {self.scheme.dtype}, not {values.dtype}",
+                hint="call compiled() with the column's dtype",
+            )
+        if rows * states.cells != values.size:
+            raise ParameterError(
+                f"reduction {name!r} keeps {states.cells} cells, which a chunk of shape "
+                f"{values.shape} with {rows} reduced positions doesn't have"
+            )
+        if valid is not None and (valid.shape != values.shape or valid.dtype != np.bool_):
+            raise ParameterError(
+                f"reduction {name!r} needs a boolean validity of shape {values.shape}, got "
+                f"{valid.dtype} of shape {valid.shape}"
+            )
+        if codes is None:
+            if states.groups != 1:
+                raise ParameterError(f"reduction {name!r} has {states.groups} groups but got no codes")
+            return
+        if codes.size != rows or codes.dtype.kind not in "iu":
+            raise ParameterError(
+                f"reduction {name!r} needs {rows} integer codes, one per reduced position, "
+                f"got {codes.size} of dtype {codes.dtype}"
+            )
+        # The loops don't check bounds: a code out of range would write outside the states.
+        if codes.size and (int(codes.max()) >= states.groups or int(codes.min()) < -1):
+            raise ParameterError(
+                f"codes of reduction {name!r} reach from {codes.min()} to {codes.max()}",
+                hint=f"codes are 0 to {states.groups - 1}, or -1 to drop a position",
+            )
+
+
+def axes_of(axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """Axes as sorted numbers from 0; None is all of them.
+
+    Raises:
+        DimensionError: an axis out of range, or named twice.
+    """
+    if axes is None:
+        return tuple(range(ndim))
+    given = [axes] if isinstance(axes, int) else list(axes)
+    found = sorted({axis + ndim if axis < 0 else axis for axis in given})
+    if len(found) != len(given) or (found and (found[0] < 0 or found[-1] >= ndim)):
+        raise DimensionError(f"axes {tuple(given)} don't name distinct axes of an array with {ndim}")
+    return tuple(found)
+
+
+def _half_to_single(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Numba computes in float32 where NumPy stores float16."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def _frozen(array: Array) -> Array:
+    """A read-only view: numba compiles a function again for each mix of writable and read-only arguments."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,367 @@
+"""Compiled loops of a reduction: one pass over a chunk that folds each output cell's values in order.
+
+A reduction's four functions work on one cell's state; the loops around them are written here, as text,
+because the number of state arrays differs between reductions and numba unrolls no mixed tuple in a hot loop.
+The text is made of integers alone, never of a user's names.
+
+Layouts. A chunk is seen as four nested extents (R0, A, R1, B): reduced, kept, reduced, kept. The position of
+a value in the fold is r0 * R1 + r1, its cell a * B + b. Any strides are read in place where the chunk fits
+that form, else it is copied once. Loops run over a tile of cells first and over positions second, so states
+stay in the cache; a cell sees its values in order of position whatever the layout, hence the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba.core import config, types
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+from gridcompute.codecache import cached_njit
+from gridcompute.columns import Array
+
+LANES = 64
+"""Lanes of a narrow fold: 64 independent sums run at memory speed on every CPU we know."""
+
+_TILE_BYTES = 16384  # of states: half of a common L1 cache
+_ROWS = 64  # positions and cells of a transposed block
+_GEOMETRY = (
+    "R0",
+    "A",
+    "R1",
+    "B",
+    "v0",
+    "va",
+    "v1",
+    "vb",
+    "vo",
+    "m0",
+    "ma",
+    "m1",
+    "mb",
+    "mo",
+    "n",
+    "lanes",
+    "position",
+    "origin",
+    "tile",
+    "grouped",
+)
+
+
+@intrinsic
+def _peek_compiled(typingctx: Any, array: Any, index: Any) -> Any:
+    """Element `index` of a one-dimensional contiguous array, unchecked (negative indices don't wrap)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        source = context.make_array(kind)(context, builder, args[0])
+        load: Any = arrayobj.load_item
+        return load(context, builder, kind, builder.gep(source.data, [args[1]], inbounds=True))
+
+    return array.dtype(array, types.intp), codegen
+
+
+@intrinsic
+def _window_compiled(typingctx: Any, array: Any, start: Any, size: Any) -> Any:
+    """`array[start : start + size]`, unchecked, borrowed: a slice's checks keep loops from vectorising."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        source = context.make_array(kind)(context, builder, args[0])
+        out = context.make_array(kind)(context, builder)
+        populate: Any = arrayobj.populate_array
+        populate(
+            out,
+            data=builder.gep(source.data, [args[1]], inbounds=True),
+            shape=[args[2]],
+            strides=[source.itemsize],
+            itemsize=source.itemsize,
+            meminfo=None,
+        )
+        return out._getvalue()
+
+    return array(array, types.intp, types.intp), codegen
+
+
+def _peek_plain(array: Array, index: int) -> Any:
+    return array[index]
+
+
+def _window_plain(array: Array, start: int, size: int) -> Array:
+    return array[start : start + size]
+
+
+@dataclass(frozen=True)
+class Functions:
+    """One cell's functions and the sizes of what they work on.
+
+    Attributes:
+        init: `init(*state, *params)` fills a fresh state.
+        step: `step(*state, x[, position], *params)` takes one value in.
+        merge: `merge(*state, *later, *params)` takes in a state of values that come after.
+        final: `final(*state, *outs, *valids, *params)` fills the outputs.
+        sizes: elements per cell of each state field.
+        out_sizes: elements per cell of each output.
+        params: number of parameter arrays.
+        positional: whether step takes the value's position.
+        drop_nan: whether NaN counts as null.
+        final_style: 2 where final fills outs and valids; 1: outs alone; 0: it returns the outputs.
+    """
+
+    init: Callable[..., Any]
+    step: Callable[..., Any]
+    merge: Callable[..., Any]
+    final: Callable[..., Any]
+    sizes: tuple[int, ...]
+    out_sizes: tuple[int, ...]
+    params: int
+    positional: bool
+    drop_nan: bool
+    final_style: int = 2
+
+
+class Loops:
+    """The compiled loops around a reduction's functions.
+
+    Args:
+        functions: what one cell does; numba compiles them together with the loop that calls them.
+    """
+
+    def __init__(self, functions: Functions) -> None:
+        plain = bool(getattr(config, "DISABLE_JIT", 0))
+        self._functions = functions
+        self._built: dict[str, Callable[..., Any]] = {}
+        self._scope: dict[str, Any] = {
+            "__name__": __name__,
+            "np": np,
+            "peek": _peek_plain if plain else _peek_compiled,
+            "window": _window_plain if plain else _window_compiled,
+            "init": functions.init,
+            "step": functions.step,
+            "merge": functions.merge,
+            "final": functions.final,
+        }
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        """The loop "start", "fold", "fold_masked", "join" or "finish"; built when first asked for."""
+        if name not in self._built:
+            scope = dict(self._scope)
+            exec(compile(_source(self._functions, name), f"<gridcompute {name}>", "exec"), scope)
+            self._built[name] = cached_njit(scope[name])
+        return self._built[name]
+
+
+def _names(letter: str, count: int) -> list[str]:
+    return [f"{letter}{i}" for i in range(count)]
+
+
+def _windows(letter: str, sizes: Sequence[int], at: str) -> list[str]:
+    return [f"window({letter}{i}, ({at}) * {size}, {size})" for i, size in enumerate(sizes)]
+
+
+def _source(f: Functions, name: str) -> str:
+    if name.startswith("fold"):
+        return _fold_source(f, name)
+    params = _names("p", f.params)
+    states = _names("s", len(f.sizes))
+    cell = _windows("s", f.sizes, "i")
+    if name == "start":
+        head, call = states, f"init({', '.join(cell + params)})"
+    elif name == "join":
+        head = states + _names("t", len(f.sizes))
+        call = f"merge({', '.join(cell + _windows('t', f.sizes, 'i') + params)})"
+    else:
+        outs = _names("o", len(f.out_sizes)) + _names("k", len(f.out_sizes))
+        head = states + outs
+        filled = _windows("o", f.out_sizes, "i") if f.final_style else []
+        filled += _windows("k", f.out_sizes, "i") if f.final_style == 2 else []
+        call = f"final({', '.join(cell + filled + params)})"
+        if f.final_style == 0:
+            call = ", ".join(f"o{i}[i]" for i in range(len(f.out_sizes))) + " = " + call
+    return f"def {name}({', '.join(head)}, n, {', '.join(params)}):\n    for i in range(n):\n        {call}\n"
+
+
+def _fold_source(f: Functions, name: str) -> str:
+    """Text of the fold; `fold_masked` reads a validity array too."""
+    masked = name == "fold_masked"
+
+    def body(value: str, mask: str, at: str, position: str, pad: int) -> str:
+        where = [f"origin + {position}"] if f.positional else []
+        call = f"step({', '.join([*_windows('s', f.sizes, at), 'x', *where, *_names('q', f.params)])})"
+        checks = (["x == x"] if f.drop_nan else []) + ([f"peek(mask, {mask})"] if masked else [])
+        lines = [f"x = peek({value})"]
+        lines += [f"if {' and '.join(checks)}:", f"    {call}"] if checks else [call]
+        return "\n".join(" " * pad + line for line in lines)
+
+    head = ", ".join([*_names("s", len(f.sizes)), "flat", "mask", "codes", "g", *_names("p", f.params)])
+    unpack = "\n".join(f"    {field} = g[{i}]" for i, field in enumerate(_GEOMETRY))
+    # Borrowed, as the states are: reference counts are atomic, and would cost more than many a step.
+    unpack += "".join(f"\n    q{i} = window(p{i}, 0, len(p{i}))" for i in range(f.params))
+    # Rows that lie end to end line up with the lanes' states: one long loop instead of a short one per row.
+    straight = "lanes > 1 and grouped == 0 and R0 == 1 and A == 1 and v1 == B and (vb == 1 or B == 1)"
+    straight += " and m1 == B and (mb == 1 or B == 1)" if masked else ""
+    straight += " and B == 1" if f.positional else ""
+    return f"""def {name}({head}):
+{unpack}
+    K = A * B
+    if {straight}:
+        total = R1 * B
+        j = (position & (lanes - 1)) * B
+        i = 0
+        while i < total:
+            m = min(lanes * B - j, total - i)
+            for t in range(m):
+{body("flat, vo + i + t", "mo + i + t", "j + t", "position + i + t", 16)}
+            i += m
+            j = 0
+        return
+    buffer = np.empty({_ROWS} * tile if vb != 1 else 0, flat.dtype)
+    for a in range(A):
+        b0 = 0
+        while b0 < B:
+            m = min(tile, B - b0)
+            for r0 in range(R0):
+                for r1 in range(R1):
+                    row = r0 * R1 + r1
+                    value = vo + r0 * v0 + a * va + r1 * v1 + b0 * vb
+                    valid = mo + r0 * m0 + a * ma + r1 * m1 + b0 * mb
+                    packed = r1 % {_ROWS}
+                    if vb != 1 and packed == 0:
+                        for t in range(min({_ROWS}, R1 - r1)):
+                            for b in range(m):
+                                buffer[t * m + b] = peek(flat, value + t * v1 + b * vb)
+                    group = 0
+                    if grouped:
+                        group = codes[row]
+                        if group < 0:
+                            continue
+                    row += position
+                    at = (row & (lanes - 1)) * n + group * K + a * B + b0
+                    if vb == 1:
+                        for b in range(m):
+{body("flat, value + b", "valid + b * mb", "at + b", "row", 28)}
+                    else:
+                        for b in range(m):
+{body("buffer, packed * m + b", "valid + b * mb", "at + b", "row", 28)}
+            b0 += m
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A chunk as four nested extents over flat memory.
+
+    Attributes:
+        extents: R0, A, R1, B.
+        flat: the values' memory, one-dimensional and read-only; `strides` (elements) and `start` index it.
+        mask: the same of the validity array (`mask_strides`, `mask_start`); empty where there is none.
+    """
+
+    extents: tuple[int, ...]
+    flat: Array
+    strides: tuple[int, ...]
+    start: int
+    mask: Array
+    mask_strides: tuple[int, ...]
+    mask_start: int
+
+    @classmethod
+    def of(cls, values: Array, axes: Sequence[int], valid: Array | None = None) -> Layout:
+        """See an array as nested extents, copying only where its axes alternate too often.
+
+        Args:
+            values: any shape and strides, native byte order.
+            axes: the reduced axes, not negative.
+            valid: booleans of the same shape, or None.
+        """
+        reduced = [axis in axes for axis in range(values.ndim)]
+        slots = _slots(values, valid, reduced)
+        if slots is None:
+            # Too many alternations, or strides that don't divide: bring reduced axes to the front.
+            order = [i for i, r in enumerate(reduced) if r] + [i for i, r in enumerate(reduced) if not r]
+            values = np.array(values.transpose(order), order="C")
+            valid = None if valid is None else np.array(valid.transpose(order), order="C")
+            slots = _slots(values, valid, sorted(reduced, reverse=True))
+        assert slots is not None
+        extents, strides, mask_strides = (tuple(slot[i] for slot in slots) for i in range(3))
+        flat, start = _flatten(values)
+        mask, mask_start = (np.zeros(0, bool), 0) if valid is None else _flatten(valid)
+        mask.flags.writeable = False
+        return cls(extents, flat, strides, start, mask, mask_strides, mask_start)
+
+    def geometry(
+        self, n: int, lanes: int, position: int, origin: int, grouped: bool, state_bytes: int
+    ) -> Array:
+        """The fold loop's integers, in its order."""
+        tile = max(16, _TILE_BYTES // max(1, state_bytes))
+        if self.strides[3] != 1:
+            tile = min(tile, _ROWS)  # cells that aren't contiguous are copied in blocks of positions x cells
+        return np.array(
+            [
+                *self.extents,
+                *self.strides,
+                self.start,
+                *self.mask_strides,
+                self.mask_start,
+                n,
+                lanes,
+                position,
+                origin,
+                tile,
+                grouped,
+            ],
+            np.int64,
+        )
+
+
+def _slots(values: Array, valid: Array | None, reduced: Sequence[bool]) -> list[tuple[int, int, int]] | None:
+    """(extent, stride, mask stride) of R0, A, R1, B; None where the axes don't fit."""
+    size = values.itemsize
+    if any(stride % size for stride in values.strides) or not values.flags.aligned:
+        return None
+    masks = (0,) * values.ndim if valid is None else valid.strides
+    runs: list[tuple[bool, int, int, int]] = []
+    for kind, extent, stride, mask in zip(reduced, values.shape, values.strides, masks, strict=True):
+        stride //= size
+        if extent == 1:
+            continue
+        if runs and runs[-1][0] == kind and runs[-1][2] == extent * stride and runs[-1][3] == extent * mask:
+            runs[-1] = (kind, runs[-1][1] * extent, stride, mask)
+        else:
+            runs.append((kind, extent, stride, mask))
+    slots: list[tuple[int, int, int]] = [(1, 0, 0)] * 4
+    # A lone run belongs in the inner pair (R1, B), so fill from the back.
+    slot = 3
+    for kind, *run in reversed(runs):
+        if kind == (slot % 2 == 1):  # odd slots are kept extents
+            slot -= 1
+        if slot < 0:
+            return None
+        slots[slot] = (run[0], run[1], run[2])
+        slot -= 1
+    if slots[3][0] == 1:
+        # One kept run: it may as well be the inner one. A single cell counts as contiguous.
+        slots[3], slots[1] = (slots[1] if slots[1][0] > 1 else (1, 1, 1)), (1, 0, 0)
+    return slots
+
+
+def _flatten(array: Array) -> tuple[Array, int]:
+    """The array's whole memory extent as a read-only vector, and where its first element lies in it."""
+    if array.size == 0:
+        flat, start = np.zeros(0, array.dtype), 0
+    else:
+        steps = [
+            (extent - 1) * stride // array.itemsize
+            for extent, stride in zip(array.shape, array.strides, strict=True)
+        ]
+        start = -sum(step for step in steps if step < 0)
+        corner = array[tuple(slice(-1, None) if step < 0 else slice(0, 1) for step in steps)]
+        length = 1 + sum(abs(step) for step in steps)
+        flat = np.lib.stride_tricks.as_strided(corner, (length,), (array.itemsize,), writeable=False)
+    flat.flags.writeable = False
+    return flat, start
