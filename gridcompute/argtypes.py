@@ -7,6 +7,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core.errors import NumbaError
 
 from gridcompute import random
 from gridcompute.cellinputs import loop_parameter
@@ -98,13 +99,9 @@ def _from_type(kernel: Kernel, returned: Any) -> list[Dtype]:
     if kernel.mode == "batch" and explodes(kernel):
         parts = parts[1:]
     where = f"kernel {kernel.name} {kernel.signature}"
-    if (
-        isinstance(returned, types.BaseTuple) is (count == 1 and len(parts) == count)
-        and isinstance(returned, types.BaseTuple)
-        and not explodes(kernel)
-    ):
-        raise SignatureError(f"{where} returns a tuple of one", hint="return the value itself")
-    if len(parts) != count:
+    if isinstance(returned, types.BaseTuple) and len(returned.types) == 1:
+        raise SignatureError(f"{where}: the function returns a tuple of one", hint="return the value itself")
+    if len(parts) != count or returned == types.none:
         what = "nothing" if returned == types.none else f"{len(parts)} values"
         raise SignatureError(f"{where} has {count} outputs, but the function returns {what}")
     found = []
@@ -120,7 +117,7 @@ def _from_type(kernel: Kernel, returned: Any) -> list[Dtype]:
             )
         try:
             found.append(np.dtype(numpy_support.as_dtype(part.dtype if ndim else part)))
-        except (NotImplementedError, AttributeError):
+        except NumbaError:
             raise SignatureError(
                 f"{where}: output {i} is of the type {part}, which no array can hold",
                 hint="return numbers or arrays of numbers; None in some cases isn't a number",

@@ -109,12 +109,18 @@ class _Copies:
     def fill(self, func: pytypes.FunctionType, copy: pytypes.FunctionType) -> None:
         """Give the copy its globals and closure; it is in `made` already, as it may call itself."""
         namespace = copy.__globals__
+        cells = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
+        closed: dict[str, Any] = {}
         for kind, name, attributes in syntax.reads(func.__code__):
             if kind == "global" and name in func.__globals__:
                 namespace[name] = self.replaced(namespace.get(name, func.__globals__[name]), attributes)
-        for new, old in zip(copy.__closure__ or (), func.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):  # an empty cell stays empty
-                new.cell_contents = self.replaced(old.cell_contents, ())
+            elif kind == "closure":
+                with contextlib.suppress(ValueError):  # an empty cell stays empty
+                    old = closed[name] if name in closed else cells[name].cell_contents
+                    closed[name] = self.replaced(old, attributes)
+        for name, cell in zip(func.__code__.co_freevars, copy.__closure__ or (), strict=True):
+            if name in closed:
+                cell.cell_contents = closed[name]
 
     def replaced(self, value: Any, attributes: tuple[str, ...]) -> Any:
         """What stands for a value in compiled code: a compiled copy of a function, else the value itself."""

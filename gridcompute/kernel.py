@@ -333,6 +333,8 @@ def _check(kernel: Kernel) -> None:
             f"{where} has {count} outputs, but names are {kernel.names}",
             hint="give one different name per output",
         )
+    if kernel.mode != "python" and np.dtype(np.float16) in (kernel.dtypes or ()):
+        raise ParameterError(f"{where}: compiled code can't make float16", hint="declare float32, convert it later")
     if kernel.dtypes is not None and len(kernel.dtypes) != count:
         raise SignatureError(f"{where} has {count} outputs, but {len(kernel.dtypes)} dtypes")
     unknown = kernel.flags - FLAGS

@@ -239,7 +239,7 @@ def compile_types(kernel: Kernel, function: Any, signature: tuple[Any, ...]) -> 
         return
     try:
         function.compile(signature)
-    except NumbaError as error:
+    except (NumbaError, NotImplementedError) as error:
         raise UsageError(
             f"kernel {kernel.name} can't be compiled: {_short(str(error))}",
             hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use @task",

@@ -40,7 +40,9 @@ def plain(series, threshold=0.5):
 
 
 def test_what_a_kernel_says_of_itself():
-    @kernel("(time)->(),(month)", sizes={"month": 12}, names=("a", "b"), dtypes=("f4", float), parallel=4, flags={"reassoc"})
+    @kernel(
+        "(time)->(),(month)", sizes={"month": 12}, names=("a", "b"), dtypes=("f4", float), parallel=4, flags={"reassoc"}
+    )
     def f(series, scale, offset=1.0, cell=None, rng=None, valid=None):
         return 0.0, series
 
@@ -62,36 +64,42 @@ def test_names_by_default():
     assert kernel("()->()")(lambda x: x).names == ("lambda",)
 
 
-@pytest.mark.parametrize(("options", "error", "says"), [
-    ({"signature": "(t),(t),(t)->()"}, SignatureError, "has 3 inputs, but the function takes 2"),
-    ({"signature": "(t)->(month),()"}, SignatureError, "'month' has no length"),
-    ({"signature": "(t)->()", "sizes": {"t": 3}}, SignatureError, "an input has it"),
-    ({"signature": "(t)->()", "sizes": {"k": 3}}, SignatureError, "no output has it"),
-    ({"signature": "(t)->(k)", "sizes": {"k": -1}}, ParameterError, "not a length"),
-    ({"signature": "(t)->(k)", "sizes": {"k": 1.5}}, ParameterError, "not a length"),
-    ({"signature": "(t)->()", "names": ("a", "b")}, SignatureError, "1 outputs, but names"),
-    ({"signature": "(t)->(),()", "names": ("a", "a")}, SignatureError, "different name"),
-    ({"signature": "(t)->()", "dtypes": ("f4", "f4")}, SignatureError, "2 dtypes"),
-    ({"signature": "(t)->()", "dtypes": ("what",)}, ParameterError, "dtype per output"),
-    ({"signature": "(t)->()", "dtypes": (object,)}, ParameterError, "dtype object"),
-    ({"signature": "(t)->()", "flags": {"nnan"}}, ParameterError, "unknown flag 'nnan'"),
-    ({"signature": "(t)->()", "parallel": 0}, ParameterError, "parallel is 0"),
-    ({"signature": "(t)->"}, SignatureError, "position"),
-])
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"signature": "(t),(t),(t)->()"}, SignatureError, "has 3 inputs, but the function takes 2"),
+        ({"signature": "(t)->(month),()"}, SignatureError, "'month' has no length"),
+        ({"signature": "(t)->()", "sizes": {"t": 3}}, SignatureError, "an input has it"),
+        ({"signature": "(t)->()", "sizes": {"k": 3}}, SignatureError, "no output has it"),
+        ({"signature": "(t)->(k)", "sizes": {"k": -1}}, ParameterError, "not a length"),
+        ({"signature": "(t)->(k)", "sizes": {"k": 1.5}}, ParameterError, "not a length"),
+        ({"signature": "(t)->()", "names": ("a", "b")}, SignatureError, "1 outputs, but names"),
+        ({"signature": "(t)->(),()", "names": ("a", "a")}, SignatureError, "different name"),
+        ({"signature": "(t)->()", "dtypes": ("f4", "f4")}, SignatureError, "2 dtypes"),
+        ({"signature": "(t)->()", "dtypes": ("what",)}, ParameterError, "dtype per output"),
+        ({"signature": "(t)->()", "dtypes": (object,)}, ParameterError, "dtype object"),
+        ({"signature": "(t)->()", "flags": {"nnan"}}, ParameterError, "unknown flag 'nnan'"),
+        ({"signature": "(t)->()", "parallel": 0}, ParameterError, "parallel is 0"),
+        ({"signature": "(t)->"}, SignatureError, "position"),
+    ],
+)
 def test_wrong_declarations(options, error, says):
     with pytest.raises(error, match=says.replace("(", r"\(")):
         kernel(**options)(plain)
 
 
-@pytest.mark.parametrize(("func", "says"), [
-    (lambda x, valid, rng: x, "in the order rng, valid"),
-    (lambda x, cell, p: x, "must be the last"),
-    (lambda cell: cell, "argument 1 is 'cell'"),
-    (lambda *x: x, "variadic positional"),
-    (lambda x, *, p: x, "keyword-only"),
-    (lambda x, **p: x, "variadic keyword"),
-    (lambda x, seed: x, "can't be called 'seed'"),
-])
+@pytest.mark.parametrize(
+    ("func", "says"),
+    [
+        (lambda x, valid, rng: x, "in the order rng, valid"),
+        (lambda x, cell, p: x, "must be the last"),
+        (lambda cell: cell, "argument 1 is 'cell'"),
+        (lambda *x: x, "variadic positional"),
+        (lambda x, *, p: x, "keyword-only"),
+        (lambda x, **p: x, "variadic keyword"),
+        (lambda x, seed: x, "can't be called 'seed'"),
+    ],
+)
 def test_wrong_arguments(func, says):
     with pytest.raises(SignatureError, match=says):
         kernel("()->()")(func)
@@ -107,15 +115,18 @@ def test_only_functions_become_kernels():
         kernel("(t)->()")(njit(fastmath=True)(plain))
 
 
-@pytest.mark.parametrize(("params", "says"), [
-    ({}, "needs the parameter 'p'"),
-    ({"p": 1, "r": 2}, "no parameter 'r'"),
-    ({"p": [1, 2]}, "p is a list"),
-    ({"p": (1, {})}, r"p\[1\] is a dict"),
-    ({"p": np.array([None])}, "of dtype object"),
-    ({"p": np.ma.masked_array([1])}, "MaskedArray"),
-    ({"p": None}, "p is a NoneType"),
-])
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({}, "needs the parameter 'p'"),
+        ({"p": 1, "r": 2}, "no parameter 'r'"),
+        ({"p": [1, 2]}, "p is a list"),
+        ({"p": (1, {})}, r"p\[1\] is a dict"),
+        ({"p": np.array([None])}, "of dtype object"),
+        ({"p": np.ma.masked_array([1])}, "MaskedArray"),
+        ({"p": None}, "p is a NoneType"),
+    ],
+)
 def test_wrong_parameters(params, says):
     made = kernel("()->()")(lambda x, p, q=1: x)
     with pytest.raises(ParameterError, match=says):
@@ -127,9 +138,15 @@ def test_keys_cover_what_determines_values():
         return x
 
     made = [
-        kernel("()->()")(base), kernel("(n)->()")(base), kernel("()->(k)", sizes={"k": 1})(base),
-        kernel("()->(k)", sizes={"k": 2})(base), kernel("()->()", dtypes=("f4",))(base), kernel("()->()", batch=True)(base),
-        kernel("()->()", flags={"contract"})(base), kernel("()->()")(lambda x: x + 1), task("()->()", dtypes=["f8"])(base),
+        kernel("()->()")(base),
+        kernel("(n)->()")(base),
+        kernel("()->(k)", sizes={"k": 1})(base),
+        kernel("()->(k)", sizes={"k": 2})(base),
+        kernel("()->()", dtypes=("f4",))(base),
+        kernel("()->()", batch=True)(base),
+        kernel("()->()", flags={"contract"})(base),
+        kernel("()->()")(lambda x: x + 1),
+        task("()->()", dtypes=["f8"])(base),
         task("()->()", dtypes=["f8"], tools={"samtools": "1.16"})(base),
         task("()->()", dtypes=["f8"], tools={"samtools": "1.17"})(base),
     ]
@@ -144,8 +161,10 @@ def test_a_kernel_that_calls_a_kernel_has_its_key_inside():
     inner = [kernel("()->()")(make) for make in (lambda x: x + 1, lambda x: x + 2)]
     outer = []
     for one in inner:
+
         def call(x):
             return one(x)  # noqa: B023
+
         outer.append(kernel("()->()")(call).key)
     assert outer[0] != outer[1]
 

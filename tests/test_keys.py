@@ -25,8 +25,11 @@ from gridcompute.keys import digest, explain_difference, function_key, function_
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple)
-    | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -74,13 +77,71 @@ class KeyMethod:
 
 
 DIFFERENT = [
-    None, True, False, 0, 1, -1, 2**80, 0.0, -0.0, math.nan, math.inf, 1.0, 1j, "", "1", b"", b"1", (), [], {}, frozenset(),
-    (1, 2), (12,), ("1", "2"), ("12",), ((1,), 2), (1, (2,)), {"a": 1}, {"a": 1, "b": 2}, frozenset({1}), ("ab", ""), ("a", "b"),
-    np.float64(1), np.float32(1), np.int64(1), np.uint8(1), np.bool_(True), np.dtype("i4"), np.dtype("f4"), np.dtype(">i4"),
-    np.datetime64(1, "s"), np.datetime64(1, "D"), np.arange(3), np.arange(3.0), np.arange(3).astype("i4"), np.zeros((2, 3)),
-    np.zeros((3, 2)), np.zeros(0), np.zeros((0, 2)), np.array(["a"], object), np.array(["b"], object), np.array(1),
-    np.array([(1, 2)], [("a", "i4"), ("b", "i4")]), Colour.RED, Pair(1, 2), Pair(2, 1), Access(("a",)), Access(("b",)),
-    Keyed("a"), Keyed("b"), KeyMethod(), {1: "a"}, {"1": "a"}, Ellipsis, "\ud800",
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2**80,
+    0.0,
+    -0.0,
+    math.nan,
+    math.inf,
+    1.0,
+    1j,
+    "",
+    "1",
+    b"",
+    b"1",
+    (),
+    [],
+    {},
+    frozenset(),
+    (1, 2),
+    (12,),
+    ("1", "2"),
+    ("12",),
+    ((1,), 2),
+    (1, (2,)),
+    {"a": 1},
+    {"a": 1, "b": 2},
+    frozenset({1}),
+    ("ab", ""),
+    ("a", "b"),
+    np.float64(1),
+    np.float32(1),
+    np.int64(1),
+    np.uint8(1),
+    np.bool_(True),
+    np.dtype("i4"),
+    np.dtype("f4"),
+    np.dtype(">i4"),
+    np.datetime64(1, "s"),
+    np.datetime64(1, "D"),
+    np.arange(3),
+    np.arange(3.0),
+    np.arange(3).astype("i4"),
+    np.zeros((2, 3)),
+    np.zeros((3, 2)),
+    np.zeros(0),
+    np.zeros((0, 2)),
+    np.array(["a"], object),
+    np.array(["b"], object),
+    np.array(1),
+    np.array([(1, 2)], [("a", "i4"), ("b", "i4")]),
+    Colour.RED,
+    Pair(1, 2),
+    Pair(2, 1),
+    Access(("a",)),
+    Access(("b",)),
+    Keyed("a"),
+    Keyed("b"),
+    KeyMethod(),
+    {1: "a"},
+    {"1": "a"},
+    Ellipsis,
+    "\ud800",
 ]
 
 
@@ -99,18 +160,26 @@ def test_what_makes_no_difference():
 
 def test_digests_are_the_same_in_another_process():
     code = "from gridcompute.keys import digest; print(digest(({'b': 1.5, 'a': frozenset('xyz')}, b'', None)))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                         env={**os.environ, "PYTHONHASHSEED": "7"})
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
     assert run.stdout.strip() == digest(({"b": 1.5, "a": frozenset("xyz")}, b"", None))
 
 
-@pytest.mark.parametrize(("value", "path"), [
-    ({"a": [1, object()]}, r"the value\['a'\]\[1\]"),
-    (Access((open,)), r"the value\.dims\[0\]"),
-    (np.array([1, object()], object), r"the value\[1\]"),
-    ({object(): 1}, "a key of the value"),
-    (np.ma.masked_array([1]), "MaskedArray"),
-])
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({"a": [1, object()]}, r"the value\['a'\]\[1\]"),
+        (Access((open,)), r"the value\.dims\[0\]"),
+        (np.array([1, object()], object), r"the value\[1\]"),
+        ({object(): 1}, "a key of the value"),
+        (np.ma.masked_array([1]), "MaskedArray"),
+    ],
+)
 def test_other_values_are_refused_with_the_path_to_them(value, path):
     with pytest.raises(UnkeyableError, match=path):
         digest(value)
@@ -159,7 +228,7 @@ def kernel(x, threshold=0.5):
     return max([v for v in (total, np.sqrt(x))])
 '''
 
-HELPERS = '''
+HELPERS = """
 FACTOR = 10
 
 def scale(x):
@@ -170,7 +239,7 @@ def deep(x):
 
 def shift(x):
     return x - 1
-'''
+"""
 
 
 class Project:
@@ -200,24 +269,27 @@ def project(tmp_path, monkeypatch):
     return Project(tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize(("file", "old", "new", "says"), [
-    ("kernels", "total > threshold", "total >= threshold", "code of kernels.kernel changed"),
-    ("kernels", "total = 0.0", "total = 0", "code of kernels.kernel changed"),
-    ("kernels", "LIMIT = 3", "LIMIT = 4", "global LIMIT changed"),
-    ("kernels", "LIMIT = 3", "LIMIT = 3.0", "global LIMIT changed"),
-    ("kernels", "arange(4)", "arange(5)", "global TABLE changed"),
-    ("kernels", "FAST = 1", "FAST = 2", "global Mode changed"),
-    ("kernels", "outer(5)", "outer(6)", "closure n of kernels.outer.inner changed"),
-    ("kernels", "y=2", "y=3", "default y of kernels.outer.inner changed"),
-    ("kernels", "return 2 * x", "return 3 * x", "code of kernels.twice changed"),
-    ("kernels", "@njit\n", "@njit(fastmath=True)\n", "flags of kernels.twice is new"),
-    ("kernels", "threshold=0.5", "threshold=0.6", "default threshold of kernels.kernel changed"),
-    ("kernels", "np.sqrt(x)", "np.cbrt(x)", "global np.cbrt is new"),
-    ("kernels", "import scale", "import shift as scale", "code of helpers.scale is no longer used"),
-    ("helpers", "FACTOR = 10", "FACTOR = 11", "global FACTOR changed"),
-    ("helpers", "x + 1", "x + 2", "code of helpers.deep changed"),
-    ("helpers", "x - 1", "x - 2", "code of helpers.shift changed"),
-])
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        ("kernels", "total > threshold", "total >= threshold", "code of kernels.kernel changed"),
+        ("kernels", "total = 0.0", "total = 0", "code of kernels.kernel changed"),
+        ("kernels", "LIMIT = 3", "LIMIT = 4", "global LIMIT changed"),
+        ("kernels", "LIMIT = 3", "LIMIT = 3.0", "global LIMIT changed"),
+        ("kernels", "arange(4)", "arange(5)", "global TABLE changed"),
+        ("kernels", "FAST = 1", "FAST = 2", "global Mode changed"),
+        ("kernels", "outer(5)", "outer(6)", "closure n of kernels.outer.inner changed"),
+        ("kernels", "y=2", "y=3", "default y of kernels.outer.inner changed"),
+        ("kernels", "return 2 * x", "return 3 * x", "code of kernels.twice changed"),
+        ("kernels", "@njit\n", "@njit(fastmath=True)\n", "flags of kernels.twice is new"),
+        ("kernels", "threshold=0.5", "threshold=0.6", "default threshold of kernels.kernel changed"),
+        ("kernels", "np.sqrt(x)", "np.cbrt(x)", "global np.cbrt is new"),
+        ("kernels", "import scale", "import shift as scale", "code of helpers.scale is no longer used"),
+        ("helpers", "FACTOR = 10", "FACTOR = 11", "global FACTOR changed"),
+        ("helpers", "x + 1", "x + 2", "code of helpers.deep changed"),
+        ("helpers", "x - 1", "x - 2", "code of helpers.shift changed"),
+    ],
+)
 def test_an_edit_changes_the_key_and_says_what(project, file, old, new, says):
     before = project.parts()
     source = getattr(project, file)
@@ -229,20 +301,30 @@ def test_an_edit_changes_the_key_and_says_what(project, file, old, new, says):
     assert says in told
 
 
-@pytest.mark.parametrize(("file", "old", "new"), [
-    ("kernels", "  # a comment", "  # another comment, longer"),
-    ("kernels", '"""What it does."""', '"""What it does, in other words."""'),
-    ("kernels", '    """What it does."""\n', ""),
-    ("kernels", "total = 0.0", "total: float = 0.0"),
-    ("kernels", "def kernel(x, threshold=0.5)", "def kernel(\n    x: float,\n    threshold: float = 0.5,\n) -> float"),
-    ("kernels", "total += scale(x) + other.shift(x) + TABLE[i]",
-     "total += (\n            scale(x) + other.shift(x)\n            + TABLE[i])"),
-    ("kernels", "UNREAD = [object()]", "UNREAD = None\nMORE = 1"),
-    ("kernels", "@njit\n", "@njit(nogil=True, cache=False)\n"),
-    ("kernels", "LIMIT = 3", "\n\n\nLIMIT = 2 + 1"),
-    ("helpers", "def deep(x):", "# moved\n\n\ndef deep(x):\n    'Doc.'"),
-    ("helpers", "def shift(x):", "def unused(x):\n    return x\n\ndef shift(x):"),
-])
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("kernels", "  # a comment", "  # another comment, longer"),
+        ("kernels", '"""What it does."""', '"""What it does, in other words."""'),
+        ("kernels", '    """What it does."""\n', ""),
+        ("kernels", "total = 0.0", "total: float = 0.0"),
+        (
+            "kernels",
+            "def kernel(x, threshold=0.5)",
+            "def kernel(\n    x: float,\n    threshold: float = 0.5,\n) -> float",
+        ),
+        (
+            "kernels",
+            "total += scale(x) + other.shift(x) + TABLE[i]",
+            "total += (\n            scale(x) + other.shift(x)\n            + TABLE[i])",
+        ),
+        ("kernels", "UNREAD = [object()]", "UNREAD = None\nMORE = 1"),
+        ("kernels", "@njit\n", "@njit(nogil=True, cache=False)\n"),
+        ("kernels", "LIMIT = 3", "\n\n\nLIMIT = 2 + 1"),
+        ("helpers", "def deep(x):", "# moved\n\n\ndef deep(x):\n    'Doc.'"),
+        ("helpers", "def shift(x):", "def unused(x):\n    return x\n\ndef shift(x):"),
+    ],
+)
 def test_reformatting_changes_nothing(project, file, old, new):
     before = project.parts()
     source = getattr(project, file)
@@ -314,8 +396,10 @@ def test_lambdas_partials_and_caches_are_followed():
     assert function_key(base) != function_key(other)
     parts = [function_key(make("def f(x):\n    return g(x)", g=functools.partial(pow, n))) for n in (2, 3)]
     assert parts[0] != parts[1]
-    caches = [function_key(make("def f(x):\n    return g(x)", g=functools.lru_cache(make(f"def f(x): return {n}"))))
-              for n in (2, 3)]
+    caches = [
+        function_key(make("def f(x):\n    return g(x)", g=functools.lru_cache(make(f"def f(x): return {n}"))))
+        for n in (2, 3)
+    ]
     assert caches[0] != caches[1]
 
 
@@ -340,16 +424,19 @@ def test_own_functions_count_by_their_code():
     assert "code of random.philox" in parts
 
 
-@pytest.mark.parametrize(("source", "values", "says"), [
-    ("def f(x):\n    return BAD", {"BAD": object()}, "global BAD"),
-    ("def f(x):\n    return g(x)", {"g": make("def f(x):\n    return BAD", BAD=iter([]))}, "global BAD"),
-    ("def f(x):\n    return missing(x)", {}, "'missing', which isn't defined"),
-    ("def f(x):\n    return g(mod)", {"mod": math, "g": abs}, "module math"),
-    ("def f(x):\n    return np.nothing(x)", {"np": np}, "np.nothing"),
-    ("def f(x, y=open):\n    return BAD", {"BAD": object()}, "global BAD"),
-    ("def f(x):\n    return ITEMS.append(x)", {"ITEMS": [object()]}, r"global ITEMS\[0\]"),
-    ("def f(x):\n    return put(x)", {"put": [].append}, "bound to a list"),
-])
+@pytest.mark.parametrize(
+    ("source", "values", "says"),
+    [
+        ("def f(x):\n    return BAD", {"BAD": object()}, "global BAD"),
+        ("def f(x):\n    return g(x)", {"g": make("def f(x):\n    return BAD", BAD=iter([]))}, "global BAD"),
+        ("def f(x):\n    return missing(x)", {}, "'missing', which isn't defined"),
+        ("def f(x):\n    return g(mod)", {"mod": math, "g": abs}, "module math"),
+        ("def f(x):\n    return np.nothing(x)", {"np": np}, "np.nothing"),
+        ("def f(x, y=open):\n    return BAD", {"BAD": object()}, "global BAD"),
+        ("def f(x):\n    return ITEMS.append(x)", {"ITEMS": [object()]}, r"global ITEMS\[0\]"),
+        ("def f(x):\n    return put(x)", {"put": [].append}, "bound to a list"),
+    ],
+)
 def test_what_cannot_enter_a_key_is_refused_by_name(source, values, says):
     with pytest.raises(UnkeyableError, match=says):
         function_key(make(source, **values))
@@ -371,15 +458,21 @@ def test_an_empty_closure_is_refused():
 def test_imports_inside_a_function(project):
     project.parts()
     name = f"helpers_{project.n}"
-    parts = function_parts(make(f"def f(x):\n    import math\n    import scipy.special\n    from {name} import scale, FACTOR\n"
-                                "    return scale(x) + math.pi"))
+    parts = function_parts(
+        make(
+            f"def f(x):\n    import math\n    import scipy.special\n    from {name} import scale, FACTOR\n"
+            "    return scale(x) + math.pi"
+        )
+    )
     assert {"version of scipy", f"code of {name}.deep", f"global {name}.FACTOR"} <= set(parts)
     with pytest.raises(UnkeyableError, match="at the top"):
         function_key(make(f"def f(x):\n    import {name}\n    return {name}.scale(x)"))
 
 
 def test_classes_count_by_their_methods():
-    text = "class C:\n    limit = {n}\n    def grow(self, x):\n        return x {op} 1\ndef f(x):\n    return C().grow(x)"
+    text = (
+        "class C:\n    limit = {n}\n    def grow(self, x):\n        return x {op} 1\ndef f(x):\n    return C().grow(x)"
+    )
     keys = {function_key(make(text.format(n=n, op=op))) for n, op in ((1, "+"), (2, "+"), (1, "-"), (1, "+"))}
     assert len(keys) == 3
 
@@ -391,4 +484,7 @@ def test_dispatchers_equal_their_functions():
 
 def test_explain_difference():
     assert explain_difference({"a": "1", "b": "2"}, {"b": "3", "c": "4"}) == [
-        "a is no longer used", "b changed", "c is new"]
+        "a is no longer used",
+        "b changed",
+        "c is new",
+    ]

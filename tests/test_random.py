@@ -17,8 +17,11 @@ from gridcompute import random
 KNOWN = [
     ([0] * 4, [0] * 2, ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]),
     ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, ["408f276d", "41c83b0e", "a20bc7c6", "6d5451fd"]),
-    ([0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344], [0xA4093822, 0x299F31D0],
-     ["d16cfe09", "94fdcceb", "5001e420", "24126ea1"]),
+    (
+        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+        [0xA4093822, 0x299F31D0],
+        ["d16cfe09", "94fdcceb", "5001e420", "24126ea1"],
+    ),
 ]
 
 DRAW = """
@@ -47,8 +50,13 @@ def test_known_answers(counter, key, result, compiled):
 def test_plain_python_draws_the_same_bits_without_a_warning():
     found = {}
     for disabled in ("0", "1"):
-        run = subprocess.run([sys.executable, "-W", "error", "-c", DRAW], capture_output=True, text=True, check=True,
-                             env={**os.environ, "NUMBA_DISABLE_JIT": disabled})
+        run = subprocess.run(
+            [sys.executable, "-W", "error", "-c", DRAW],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "NUMBA_DISABLE_JIT": disabled},
+        )
         found[disabled] = json.loads(run.stdout)
     assert found["0"] == found["1"]
     assert len(set(found["0"])) > 300

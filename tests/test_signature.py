@@ -11,14 +11,17 @@ NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,6}", fullmatch=True)
 CORES = st.lists(NAMES, max_size=3, unique=True).map(tuple)
 
 
-@pytest.mark.parametrize(("text", "inputs", "outputs"), [
-    ("(time)->(),()", (("time",),), ((), ())),
-    ("(n),(m)->()", (("n",), ("m",)), ((),)),
-    ("(lat,lon)->()", (("lat", "lon"),), ((),)),
-    ("->()", (), ((),)),
-    ("()->(month)", ((),), (("month",),)),
-    (" ( n , m ) , ( ) -> ( k ) ", (("n", "m"), ()), (("k",),)),
-])
+@pytest.mark.parametrize(
+    ("text", "inputs", "outputs"),
+    [
+        ("(time)->(),()", (("time",),), ((), ())),
+        ("(n),(m)->()", (("n",), ("m",)), ((),)),
+        ("(lat,lon)->()", (("lat", "lon"),), ((),)),
+        ("->()", (), ((),)),
+        ("()->(month)", ((),), (("month",),)),
+        (" ( n , m ) , ( ) -> ( k ) ", (("n", "m"), ()), (("k",),)),
+    ],
+)
 def test_parses(text, inputs, outputs):
     assert Signature.parse(text) == Signature(inputs, outputs)
 
@@ -32,22 +35,25 @@ def test_round_trip(inputs, outputs, blank):
     assert Signature.parse(spaced) == made
 
 
-@pytest.mark.parametrize(("text", "position", "says"), [
-    ("", 0, "found the end"),
-    ("(n)", 3, "'->'"),
-    ("(n)->", 5, "'('"),
-    ("(n->()", 2, "expected ','"),
-    ("(n,)->()", 3, "dimension's name"),
-    ("(n n)->()", 3, "expected ','"),
-    ("(n,n)->()", 3, "stands twice"),
-    ("(n)->()x", 7, "after the outputs"),
-    ("(n)=>()", 3, "unexpected '='"),
-    ("(3)->()", 1, "unexpected '3'"),
-    ("(é)->()", 1, "unexpected 'é'"),
-    ("(n),->()", 4, "'('"),
-    ("n->()", 0, "'('"),
-    ("(n)->()->()", 7, "after the outputs"),
-])
+@pytest.mark.parametrize(
+    ("text", "position", "says"),
+    [
+        ("", 0, "found the end"),
+        ("(n)", 3, "'->'"),
+        ("(n)->", 5, "'('"),
+        ("(n->()", 2, "expected ','"),
+        ("(n,)->()", 3, "dimension's name"),
+        ("(n n)->()", 3, "expected ','"),
+        ("(n,n)->()", 3, "stands twice"),
+        ("(n)->()x", 7, "after the outputs"),
+        ("(n)=>()", 3, "unexpected '='"),
+        ("(3)->()", 1, "unexpected '3'"),
+        ("(é)->()", 1, "unexpected 'é'"),
+        ("(n),->()", 4, "'('"),
+        ("n->()", 0, "'('"),
+        ("(n)->()->()", 7, "after the outputs"),
+    ],
+)
 def test_errors_point_at_the_place(text, position, says):
     with pytest.raises(SignatureError, match="position") as caught:
         Signature.parse(text)
