@@ -142,9 +142,7 @@ class Coordinate:
         import cftime
 
         year, month, day, hour, minute, second, micro = _fields(self.micros, calendar)
-        columns = zip(
-            *(part.tolist() for part in (year, month, day, hour, minute, second, micro)), strict=True
-        )
+        columns = zip(*(part.tolist() for part in (year, month, day, hour, minute, second, micro)), strict=True)
         out = np.empty(len(self.values), object)
         out[:] = [cftime.datetime(*parts, calendar=calendar) for parts in columns]
         return out
@@ -174,9 +172,7 @@ class Coordinate:
         values = np.asarray(variable.values)
         attrs = dict(variable.attrs)
         if values.dtype.kind in "mM" or (values.dtype == object and _holds_dates(values)):
-            encoded = xr.conventions.encode_cf_variable(
-                xr.Variable(variable.dims, values, attrs, variable.encoding)
-            )
+            encoded = xr.conventions.encode_cf_variable(xr.Variable(variable.dims, values, attrs, variable.encoding))
             values, attrs = np.asarray(encoded.values), dict(encoded.attrs)
             attrs.pop("_FillValue", None)
         elif values.dtype == object or values.dtype.kind == "T":
@@ -211,9 +207,7 @@ def packed(attrs: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     def listed(value: Any) -> Any:
         return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
-    return tuple(
-        sorted((str(name), json.dumps(listed(value), default=plain)) for name, value in attrs.items())
-    )
+    return tuple(sorted((str(name), json.dumps(listed(value), default=plain)) for name, value in attrs.items()))
 
 
 def _holds_dates(values: Array) -> bool:
@@ -248,9 +242,7 @@ def components(coordinate: Coordinate, what: Component) -> Array:
         return days - new_year + 1
     parts = {"year": year, "month": month, "day": day, "hour": hour, "season": month % 12 // 3}
     if what not in parts:
-        raise ParameterError(
-            f"{what!r} is no part of a date", hint=f"choose from {', '.join(parts)}, dayofyear"
-        )
+        raise ParameterError(f"{what!r} is no part of a date", hint=f"choose from {', '.join(parts)}, dayofyear")
     return parts[what].astype(np.int64)
 
 
@@ -275,9 +267,7 @@ def select(coordinate: Coordinate, label: Any) -> int | range:
         if len(found) and len(found) == found[-1] - found[0] + 1:
             return range(int(found[0]), int(found[-1]) + 1)
     where = "nowhere" if not len(found) else f"{len(found)} times"
-    raise ParameterError(
-        f"{label!r} stands {where} in coordinate {coordinate.name!r}", hint=_near(coordinate, low)
-    )
+    raise ParameterError(f"{label!r} stands {where} in coordinate {coordinate.name!r}", hint=_near(coordinate, low))
 
 
 def _between(coordinate: Coordinate, values: Array, label: slice) -> range:
@@ -307,11 +297,7 @@ def _interval(coordinate: Coordinate, label: Any) -> tuple[Any, Any]:
     kind = coordinate.values.dtype.kind
     if coordinate.is_time:
         return _instants(coordinate, label)
-    right = (
-        isinstance(label, str | np.str_)
-        if kind == "U"
-        else isinstance(label, int | float | np.number | np.bool_)
-    )
+    right = isinstance(label, str | np.str_) if kind == "U" else isinstance(label, int | float | np.number | np.bool_)
     if not right:
         raise ParameterError(f"coordinate {coordinate.name!r} holds {coordinate.values.dtype}, not {label!r}")
     cast = coordinate.values.dtype.type(label) if kind == "f" else label
@@ -325,14 +311,10 @@ def _instants(coordinate: Coordinate, label: Any) -> tuple[int, int]:
     elif hasattr(label, "isoformat"):
         other = ALIASES.get(getattr(label, "calendar", calendar) or "standard", "")
         if other != calendar and {other, calendar} != {"standard", "proleptic_gregorian"}:
-            raise ParameterError(
-                f"{label!r} is of calendar {other!r}, coordinate {coordinate.name!r} of {calendar!r}"
-            )
+            raise ParameterError(f"{label!r} is of calendar {other!r}, coordinate {coordinate.name!r} of {calendar!r}")
         label = label.isoformat()
     if not isinstance(label, str):
-        raise ParameterError(
-            f"coordinate {coordinate.name!r} holds times, not {label!r}", hint="write '2001-05-01'"
-        )
+        raise ParameterError(f"coordinate {coordinate.name!r} holds times, not {label!r}", hint="write '2001-05-01'")
     start = instant_of(label, calendar)
     if start is None:
         raise ParameterError(f"{label!r} isn't a date of calendar {calendar!r}", hint="write '2001-05-01'")
@@ -402,9 +384,7 @@ def concatenated(parts: Sequence[Coordinate]) -> Coordinate:
         return replace(first, values=np.concatenate([part.values for part in parts]))
     for part in parts:
         if not part.is_time or part.time_unit.calendar != first.time_unit.calendar:
-            raise AlignmentError(
-                f"coordinate {first.name!r} isn't of calendar {first.calendar!r} in all parts"
-            )
+            raise AlignmentError(f"coordinate {first.name!r} isn't of calendar {first.calendar!r} in all parts")
     if len({part.unit for part in parts}) == 1:
         return replace(first, values=np.concatenate([part.values for part in parts]))
     micros = np.concatenate([part.micros for part in parts])

@@ -58,9 +58,7 @@ def field_of(name: str, kind: pa.DataType, dim: str, nullable: bool) -> Field:
             f"column {name!r} has the type {kind}",
             hint="cast it to numbers, text, times or lists of numbers, or leave it out",
         )
-    return Field(
-        name, (dim,), dtype, "list" if ragged else "fixed", nullable or pa.types.is_null(item), attrs
-    )
+    return Field(name, (dim,), dtype, "list" if ragged else "fixed", nullable or pa.types.is_null(item), attrs)
 
 
 def _plain(kind: pa.DataType) -> tuple[np.dtype[Any] | None, tuple[tuple[str, str], ...]]:
@@ -75,9 +73,7 @@ def _plain(kind: pa.DataType) -> tuple[np.dtype[Any] | None, tuple[tuple[str, st
     if pa.types.is_date64(kind):
         return np.dtype(np.int64), (*epoch, ("units", '"milliseconds since 1970-01-01"'))
     if pa.types.is_time(kind) or pa.types.is_duration(kind):
-        return np.dtype(np.int32 if pa.types.is_time32(kind) else np.int64), (
-            ("units", f'"{_UNITS[kind.unit]}"'),
-        )
+        return np.dtype(np.int32 if pa.types.is_time32(kind) else np.int64), (("units", f'"{_UNITS[kind.unit]}"'),)
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return np.dtype(kind.to_pandas_dtype()), ()
     return None, ()
@@ -103,9 +99,7 @@ def leaf(table: Any, path: tuple[str, ...]) -> pa.Array:
         else:
             array = _large(array)
             valid = None if not array.null_count else pc.invert(array.is_valid())
-            array = pa.LargeListArray.from_arrays(
-                array.offsets, pc.struct_field(array.values, name), mask=valid
-            )
+            array = pa.LargeListArray.from_arrays(array.offsets, pc.struct_field(array.values, name), mask=valid)
     return array
 
 
@@ -140,9 +134,7 @@ def column_of(array: pa.Array, field: Field, where: str = "") -> Column:
     )
     if field.kind == "string":
         data = array.buffers()[2]
-        return Ragged(
-            offsets, np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8), valid
-        )
+        return Ragged(offsets, np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8), valid)
     items = array.values
     if items.null_count and field.dtype.kind != "f":
         raise CorruptInputError(

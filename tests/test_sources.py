@@ -41,9 +41,7 @@ from gridcompute.sources.xarrays import open_dataset
 from gridcompute.sources.zarrs import open_zarr
 from gridcompute.space import Region, Space
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::xarray.SerializationWarning", "ignore::zarr.errors.ZarrUserWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::xarray.SerializationWarning", "ignore::zarr.errors.ZarrUserWarning")
 IRIS = Path(iris_sample_data.path)
 
 
@@ -86,9 +84,7 @@ def check_dataset(source, expected, labelled=None):
         assert one.objects(part)
         assert dict(one.stored).keys() == set(one.space.names)
     for c in source.coords:
-        np.testing.assert_array_equal(
-            c.to_xarray().values, (expected if labelled is None else labelled)[c.name].values
-        )
+        np.testing.assert_array_equal(c.to_xarray().values, (expected if labelled is None else labelled)[c.name].values)
 
 
 # --- netCDF ---
@@ -226,9 +222,7 @@ def test_decoding_is_xarrays(raw, fill, missing, scale, offset):
     if column.valid is None:
         np.testing.assert_array_equal(column.values.astype(float), expected.values.astype(float))
     else:
-        np.testing.assert_array_equal(
-            np.where(column.valid, column.values, np.nan), expected.values.astype(float)
-        )
+        np.testing.assert_array_equal(np.where(column.valid, column.values, np.nan), expected.values.astype(float))
     if decoding.kind != "masked":
         assert column.values.dtype == expected.dtype
     assert column.values.dtype == decoding.field("v", Space.of(x=len(raw)), {}).dtype
@@ -444,9 +438,7 @@ def test_single_arrays_and_shards(tmp_path: Path):
     array[...] = np.arange(64).reshape(8, 8)
     source = open_zarr(tmp_path / "one.zarr")
     assert [f.name for f in source.fields] == ["one"]
-    assert (
-        values(source, "one", Region.of((1, 3), (0, 8))).tolist() == np.arange(64).reshape(8, 8)[1:3].tolist()
-    )
+    assert values(source, "one", Region.of((1, 3), (0, 8))).tolist() == np.arange(64).reshape(8, 8)[1:3].tolist()
     assert len(source.objects(Region.of((0, 4), (0, 4)))) == 2
 
 
@@ -499,8 +491,10 @@ ARROW_COLUMNS = {
     "b": pa.array([True, None, False]), "s": pa.array(["a", None, "üx"]),
     "ls": pa.array(["a", "b", ""], pa.large_string()),
     "t": pa.array([1, None, 3], pa.timestamp("us")), "d": pa.array([1, 2, 3], pa.date32()),
-    "l": pa.array([[1, 2], None, []], pa.list_(pa.int16())), "f": pa.array([[1.0, None], [], [2.0]], pa.list_(pa.float64())),
-    "z": pa.array([[1, 2], [3, 4], [5, 6]], pa.list_(pa.int32(), 2)), "dict": pa.array(["p", "q", "p"]).dictionary_encode(),
+    "l": pa.array([[1, 2], None, []], pa.list_(pa.int16())),
+    "f": pa.array([[1.0, None], [], [2.0]], pa.list_(pa.float64())),
+    "z": pa.array([[1, 2], [3, 4], [5, 6]], pa.list_(pa.int32(), 2)),
+    "dict": pa.array(["p", "q", "p"]).dictionary_encode(),
     "null": pa.nulls(3), "st": pa.array([{"x": 1, "y": "k"}, {"x": 2, "y": None}, {"x": 3, "y": "m"}]),
     "bl": pa.array([[True], [], [False, True]]),
 }  # fmt: skip
@@ -784,3 +778,55 @@ def test_a_reference(tmp_path: Path):
     (tmp_path / "reads.fq").write_text("@a\nAC\n+\nII\n")
     with pytest.raises(CorruptInputError, match="isn't FASTA"):
         read_reference(tmp_path / "reads.fq")
+
+
+# --- remote ---
+
+
+@pytest.fixture(scope="module")
+def s3():
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
+    files = s3fs.S3FileSystem(**options, use_listings_cache=False)
+    files.mkdir("inputs")
+    yield files, options
+    server.stop()
+
+
+def test_sources_on_s3(tmp_path: Path, s3):
+    files, options = s3
+    ds = xr.Dataset({"v": (("t", "x"), np.arange(12.0).reshape(4, 3))})
+    ds.to_netcdf(tmp_path / "a.nc")
+    ds.to_netcdf(tmp_path / "b.nc", format="NETCDF3_64BIT", engine="netcdf4")
+    pq.write_table(pa.table({"a": [1, 2, 3]}), tmp_path / "a.parquet")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a\n1\n2\n"))
+    (tmp_path / "a.fq.gz").write_bytes(gzip.compress(b"@r\nAC\n+\nII\n"))
+    ds.to_zarr(tmp_path / "a.zarr", encoding={"v": {"chunks": (2, 3)}})
+    files.put(str(tmp_path), "inputs/in", recursive=True)
+    url = "s3://inputs/in/"
+    for name in ("a.nc", "b.nc", "a.zarr"):
+        source = pickle.loads(pickle.dumps(open_dataset(url + name, storage_options=options)))
+        np.testing.assert_array_equal(values(source, "v"), ds.v.values)
+        before = source.objects(source.space.whole())
+        assert before == source.objects(source.space.whole())
+        assert "secret" not in repr(source)
+    part = Region.of((0, 2), (0, 3))
+    before = source.objects(part)
+    assert len(before) == 2
+    files.pipe_file("inputs/in/a.zarr/v/c/1/0", b"changed")
+    assert open_zarr(url + "a.zarr", storage_options=options).objects(part) == before
+    assert values(open_table(url + "a.parquet", storage_options=options), "a").tolist() == [1, 2, 3]
+    assert rows_of(open_table(url + "a.csv.gz", storage_options=options), "a") == [1, 2]
+    reads = open_sequences(url + "*.fq.gz", storage_options=options)
+    assert rows_of(reads, "sequence") == ["AC"]
+    (first,) = reads.objects(reads.parts[0])
+    files.pipe_file("inputs/in/a.fq.gz", gzip.compress(b"@r\nAG\n+\nII\n"))
+    assert reads.objects(reads.parts[0]) != (first,)
+    for opened in (open_dataset, open_zarr, open_table, open_sequences):
+        with pytest.raises(MissingInputError):
+            opened(url + "none.parquet", storage_options=options)

@@ -97,6 +97,7 @@ LEVELS = {
     "gridcompute.sources.index": 20,
     "gridcompute.sources.tables": 20,
     "gridcompute.sources.zarrs": 20,
+    "gridcompute.sinks.opening": 22,
     "gridcompute.sinks.results": 22,
     "gridcompute.sources.xarrays": 22,
     "gridcompute.graph": 30,

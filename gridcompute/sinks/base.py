@@ -7,8 +7,10 @@ own format is the shard: the caller commits a record of the `Written` afterwards
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -18,6 +20,7 @@ from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, DivergenceError, OutputExistsError, StoreError
 from gridcompute.space import Region, Space
 from gridcompute.stores.base import Store
+from gridcompute.stores.local import LocalStore
 
 CLAIM = ".gridcompute-recipe"
 """Name within an output that isn't finished: holds its recipe. Names that begin with a dot are never data."""
@@ -56,9 +59,7 @@ class Target:
     @property
     def counts(self) -> tuple[int | None, ...]:
         """Chunks per dimension; None where the length is unknown."""
-        return tuple(
-            None if n is None else -(-n // e) for n, e in zip(self.space.shape, self.extents, strict=True)
-        )
+        return tuple(None if n is None else -(-n // e) for n, e in zip(self.space.shape, self.extents, strict=True))
 
     @property
     def bytes(self) -> int | None:
@@ -87,9 +88,7 @@ class Target:
             self.space.dims, region.bounds, position, self.extents, strict=True
         ):
             if length is not None and (lo, hi) != (place * extent, min(length, (place + 1) * extent)):
-                raise DimensionError(
-                    f"positions {lo} to {hi} of {name!r} aren't chunk {place} of extent {extent}"
-                )
+                raise DimensionError(f"positions {lo} to {hi} of {name!r} aren't chunk {place} of extent {extent}")
 
 
 @runtime_checkable
@@ -232,3 +231,11 @@ def require_room(store: Store, target: Target) -> None:
             f"{store.url} has room for {free / 1e9:.2f} GB, but the output has {need / 1e9:.2f} GB of values",
             hint="make room, or write elsewhere",
         )
+
+
+def remove_empty_folders(store: Store) -> None:
+    """Remove the empty folders that a local output leaves."""
+    if isinstance(store, LocalStore):
+        for folder, _, _ in os.walk(store.root, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)

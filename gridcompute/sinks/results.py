@@ -28,9 +28,7 @@ def open_result(url: str | os.PathLike[str], **storage_options: Any) -> Any:
         return xr.open_zarr(store.url, chunks=None, storage_options=options or None)
     if next(iter(store.list()), None) is not None:
         raise MissingInputError(f"{store.url} isn't a finished result", hint="resume the run that writes it")
-    raise MissingInputError(
-        f"no result at {store.url}", hint="check the path, or resume the run that writes it"
-    )
+    raise MissingInputError(f"no result at {store.url}", hint="check the path, or resume the run that writes it")
 
 
 def _parts(store: Store) -> Any:
@@ -40,24 +38,18 @@ def _parts(store: Store) -> Any:
         manifest = json.loads(store.get(MANIFEST))
         kind, parts = str(manifest["kind"]), [(str(p["path"]), int(p["size"])) for p in manifest["parts"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptInputError(
-            f"{store.url}: {MANIFEST} can't be read: {error}", hint="run it again"
-        ) from error
+        raise CorruptInputError(f"{store.url}: {MANIFEST} can't be read: {error}", hint="run it again") from error
     sizes = dict(store.list_sizes())
     for path, size in parts:
         if sizes.get(path) != size:  # also what keeps a manifest from naming files outside
-            raise CorruptInputError(
-                f"{store.url}: part {path!r} is missing or has another size", hint="run it again"
-            )
+            raise CorruptInputError(f"{store.url}: part {path!r} is missing or has another size", hint="run it again")
     if isinstance(store, LocalStore):
         return ds.dataset([os.path.join(store.root, path) for path, _ in parts], format=_form(kind))
     if isinstance(store, RemoteStore):
         import fsspec
 
         files, base = fsspec.core.url_to_fs(store.url, **dict(store.options))
-        return ds.dataset(
-            [f"{base.rstrip('/')}/{path}" for path, _ in parts], filesystem=files, format=_form(kind)
-        )
+        return ds.dataset([f"{base.rstrip('/')}/{path}" for path, _ in parts], filesystem=files, format=_form(kind))
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -23,8 +23,17 @@ import pyarrow.parquet as pq
 from gridcompute.columns import Block, Column, Field, Fixed, Ragged
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, ParameterError, StoreError
-from gridcompute.sinks.base import CLAIM, Target, Written, claim, commit, data_names, holds, require_room
-from gridcompute.sinks.zarrs import remove_empty_folders
+from gridcompute.sinks.base import (
+    CLAIM,
+    Target,
+    Written,
+    claim,
+    commit,
+    data_names,
+    holds,
+    remove_empty_folders,
+    require_room,
+)
 from gridcompute.sources.files import plain_path
 from gridcompute.space import Region, Space
 from gridcompute.store import LocalStore, Store, open_store
@@ -73,17 +82,13 @@ class _TableSink:
             DimensionError: an unknown length among several dimensions, but not the first.
         """
         if not space.known and (len(space.dims) > 1 and space.shape[0] is not None):
-            raise DimensionError(
-                f"{self.url}: only the first dimension of {space} may have an unknown length"
-            )
+            raise DimensionError(f"{self.url}: only the first dimension of {space} may have an unknown length")
         target = Target(space, tuple(fields), tuple(coords), tuple(max(1, e) for e in extents), recipe, attrs)
         output = TableOutput(self, target)
         names = output.schema.names
         for name in names:
             if names.count(name) > 1:
-                raise ParameterError(
-                    f"{self.url}: two columns would be called {name!r}", hint="rename one of them"
-                )
+                raise ParameterError(f"{self.url}: two columns would be called {name!r}", hint="rename one of them")
         final = self.store()
         finished = finished_recipe(final)
         if finished is None and isinstance(final, LocalStore) and not data_names(final):
@@ -156,13 +161,10 @@ class TableOutput:
             labels = pa.array([], _label_type(c))
             times = {"units": json.dumps(c.unit), "calendar": json.dumps(c.calendar)}
             columns.append(
-                pa.field(
-                    c.name, labels.type, False, metadata={**dict(c.attrs), **(times if c.is_time else {})}
-                )
+                pa.field(c.name, labels.type, False, metadata={**dict(c.attrs), **(times if c.is_time else {})})
             )
         columns += [
-            pa.field(f.name, arrow_type(f), f.nullable, metadata=dict(f.attrs) or None)
-            for f in self.target.fields
+            pa.field(f.name, arrow_type(f), f.nullable, metadata=dict(f.attrs) or None) for f in self.target.fields
         ]
         return pa.schema(columns)
 
@@ -178,8 +180,7 @@ class TableOutput:
     def _table(self, block: Block, region: Region) -> pa.Table:
         space = self.target.space
         shape = tuple(
-            block.rows if n is None else hi - lo
-            for (_, n), (lo, hi) in zip(space.dims, region.bounds, strict=True)
+            block.rows if n is None else hi - lo for (_, n), (lo, hi) in zip(space.dims, region.bounds, strict=True)
         )
         spans = dict(zip(space.names, region.bounds, strict=True))
         arrays = []
@@ -199,9 +200,7 @@ class TableOutput:
         if self.sink.form == "parquet":
             pq.write_table(table, sink, compression="zstd", row_group_size=1 << 20)
         else:
-            with pa.ipc.new_file(
-                sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
-            ) as file:
+            with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
                 file.write_table(table)
         return sink.getvalue()
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import math
-import os
 import struct
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +16,20 @@ import numpy as np
 from gridcompute.columns import Block, Field, Fixed
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, OutputExistsError, ParameterError, StoreError
-from gridcompute.sinks.base import CLAIM, Target, Written, claim, commit, data_names, holds, require_room
+from gridcompute.sinks.base import (
+    CLAIM,
+    Target,
+    Written,
+    claim,
+    commit,
+    data_names,
+    holds,
+    remove_empty_folders,
+    require_room,
+)
 from gridcompute.sources.files import plain_path
 from gridcompute.space import Region, Space
-from gridcompute.store import LocalStore, Store, open_store
+from gridcompute.store import Store, open_store
 
 RECIPE = "gridcompute_recipe"
 """Attribute of a finished group."""
@@ -84,9 +92,7 @@ class ZarrSink:
         lengths = dict(zip(space.names, extents, strict=True))
         for f in fields:
             if f.ragged:
-                raise ParameterError(
-                    f"column {f.name!r} holds {f.kind}s, which Zarr can't", hint="write Parquet"
-                )
+                raise ParameterError(f"column {f.name!r} holds {f.kind}s, which Zarr can't", hint="write Parquet")
             if math.prod(lengths[dim] for dim in f.dims) * f.dtype.itemsize > _BLOSC_LIMIT:
                 raise ParameterError(
                     f"a chunk of column {f.name!r} is above blosc's limit of 2 GiB",
@@ -189,9 +195,7 @@ class ZarrOutput:
         if others:
             attrs["coordinates"] = " ".join(others)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # consolidated metadata isn't in the specification yet; xarray reads it
+            warnings.simplefilter("ignore")  # consolidated metadata isn't in the specification yet; xarray reads it
             group = zarr.create_group(store, attributes={**attrs, RECIPE: target.recipe}, zarr_format=3)
             for f in target.fields:
                 self._array(store, f)
@@ -223,9 +227,7 @@ class ZarrOutput:
             )
         store, finished = self.store, self.finished
         if finished is not None and finished != self.target.recipe:
-            raise OutputExistsError(
-                f"{self.url} has become another dataset meanwhile", hint="write elsewhere"
-            )
+            raise OutputExistsError(f"{self.url} has become another dataset meanwhile", hint="write elsewhere")
         for path, data in self._metadata().items():
             store.put(path, data)
         store.delete(CLAIM)
@@ -246,14 +248,6 @@ class ZarrOutput:
         for name in ["zarr.json", *data_names(store), CLAIM]:
             store.delete(name)
         remove_empty_folders(store)
-
-
-def remove_empty_folders(store: Store) -> None:
-    """Remove the empty folders that a local output leaves."""
-    if isinstance(store, LocalStore):
-        for folder, _, _ in os.walk(store.root, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
 
 
 def _store(sink: Any) -> Store:
@@ -290,9 +284,7 @@ def _stored(f: Field, column: Fixed, url: str) -> Any:
         return values if valid is None else np.where(valid, values, values.dtype.type(np.nan))
     if not f.nullable:
         if valid is not None and not valid.all():
-            raise ParameterError(
-                f"column {f.name!r} has nulls, but wasn't declared to", hint="report this as a bug"
-            )
+            raise ParameterError(f"column {f.name!r} has nulls, but wasn't declared to", hint="report this as a bug")
         return values
     full = np.ones(values.shape, bool) if valid is None else valid
     if f.dtype.kind == "b":

@@ -93,9 +93,7 @@ def _zeroed(column: Fixed) -> Any:
     return values
 
 
-def from_arrays(
-    data: Any, dims: Any = None, coords: Mapping[str, Any] | Sequence[Coordinate] = ()
-) -> ArraySource:
+def from_arrays(data: Any, dims: Any = None, coords: Mapping[str, Any] | Sequence[Coordinate] = ()) -> ArraySource:
     """Columns from values in memory.
 
     Args:
@@ -158,9 +156,7 @@ def _column(name: str, value: Any, dims: tuple[str, ...]) -> tuple[Field, Column
         field = field_of(name, array.type, dims[0], array.null_count > 0)
         return field, column_of(array, field)
     if not isinstance(value, np.ndarray) or value.dtype.kind in "OUT":
-        return _cells(
-            name, np.asarray(value, object).tolist() if isinstance(value, np.ndarray) else list(value), dims
-        )
+        return _cells(name, np.asarray(value, object).tolist() if isinstance(value, np.ndarray) else list(value), dims)
     mask = getattr(value, "mask", np.ma.nomask)
     valid: Any = None if mask is np.ma.nomask else ~mask
     values = np.asarray(value)
@@ -177,18 +173,14 @@ def _column(name: str, value: Any, dims: tuple[str, ...]) -> tuple[Field, Column
         }.get(np.datetime_data(values.dtype)[0])
         gaps = np.isnat(values)
         if unit is None:
-            raise ParameterError(
-                f"column {name!r} has the type {values.dtype}", hint="give times in seconds or days"
-            )
+            raise ParameterError(f"column {name!r} has the type {values.dtype}", hint="give times in seconds or days")
         if gaps.any():
             valid = ~gaps if valid is None else valid & ~gaps
         times = {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}
         attrs = packed(times if values.dtype.kind == "M" else {"units": unit})
         values = values.astype(np.int64)
     if values.dtype.kind not in "biuf":
-        raise ParameterError(
-            f"column {name!r} has the type {values.dtype}", hint="give numbers, booleans or text"
-        )
+        raise ParameterError(f"column {name!r} has the type {values.dtype}", hint="give numbers, booleans or text")
     values = values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
     return Field(name, dims, values.dtype, "fixed", valid is not None, attrs), Fixed(values, valid)
 
@@ -212,9 +204,7 @@ def _cells(name: str, cells: list[Any], dims: tuple[str, ...]) -> tuple[Field, C
     except (ValueError, TypeError):
         dtype = np.dtype(object)
     if dtype.kind not in "biuf":
-        raise ParameterError(
-            f"column {name!r} has cells of mixed or unfit types", hint="give numbers, text or lists"
-        )
+        raise ParameterError(f"column {name!r} has cells of mixed or unfit types", hint="give numbers, text or lists")
     return Field(name, dims, dtype, "list", len(full) < len(cells)), Ragged.of(arrays, dtype)
 
 
@@ -228,9 +218,7 @@ def _arranged(
         shape = (column.cells,) if isinstance(column, Ragged) else column.values.shape
         for dim, length in zip(f.dims, shape, strict=True):
             if lengths.setdefault(dim, length) != length:
-                raise DimensionError(
-                    f"column {f.name!r} has length {length} along {dim!r}, others {lengths[dim]}"
-                )
+                raise DimensionError(f"column {f.name!r} has length {length} along {dim!r}, others {lengths[dim]}")
     placed: list[Field] = []
     turned: dict[str, Column] = {}
     for f in fields:
@@ -259,9 +247,7 @@ def _coordinates(space: Space, coords: Mapping[str, Any] | Sequence[Coordinate])
         listed.append(made)
     for c in listed:
         if c.dim not in space or len(c) != space[c.dim]:
-            raise DimensionError(
-                f"coordinate {c.name!r} has {len(c)} labels for dimension {c.dim!r} of {space}"
-            )
+            raise DimensionError(f"coordinate {c.name!r} has {len(c)} labels for dimension {c.dim!r} of {space}")
     return tuple(listed)
 
 
@@ -297,9 +283,7 @@ def from_xarray(data: Any) -> ArraySource:
         field, column = _column(str(name), np.asarray(variable.values), tuple(map(str, variable.dims)))
         kept = {key: value for key, value in variable.attrs.items() if key not in ENCODING}
         fields.append(
-            Field(
-                field.name, field.dims, field.dtype, field.kind, field.nullable, field.attrs or packed(kept)
-            )
+            Field(field.name, field.dims, field.dtype, field.kind, field.nullable, field.attrs or packed(kept))
         )
         columns[field.name] = column
     space, ordered = _arranged(fields, columns)

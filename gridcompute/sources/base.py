@@ -100,13 +100,9 @@ def chosen(
     known, unfit = {f.name: f for f in fields}, dict(left_out)
     for name in names:
         if name in unfit and name not in known:
-            raise ParameterError(
-                f"column {name!r} of {where} can't be used: {unfit[name]}", hint="leave it out"
-            )
+            raise ParameterError(f"column {name!r} of {where} can't be used: {unfit[name]}", hint="leave it out")
         if name not in known:
-            raise MissingInputError(
-                f"no variable {name!r} in {where}", hint=f"it has {', '.join(known) or 'none'}"
-            )
+            raise MissingInputError(f"no variable {name!r} in {where}", hint=f"it has {', '.join(known) or 'none'}")
     return tuple(known[name] for name in names)
 
 

@@ -17,9 +17,7 @@ BLOCK_ROWS = 64 * 2**10
 BLOCK_BYTES = 64 * 10**6
 
 
-def recut(
-    pieces: Iterable[Mapping[str, Column]], rows: int = BLOCK_ROWS, limit: int = BLOCK_BYTES
-) -> Iterator[Block]:
+def recut(pieces: Iterable[Mapping[str, Column]], rows: int = BLOCK_ROWS, limit: int = BLOCK_BYTES) -> Iterator[Block]:
     """Blocks of pieces of rows. A row's size is that of its values, and 8 bytes for each ragged column.
 
     Args:

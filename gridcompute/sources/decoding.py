@@ -61,9 +61,7 @@ class Decoding:
         if dtype.kind in "iu" and str(attrs.get("_Unsigned", "")).lower() in ("true", "false"):
             dtype = np.dtype(f"{'u' if str(attrs['_Unsigned']).lower() == 'true' else 'i'}{dtype.itemsize}")
         fills = _fills(dtype, attrs)
-        scaling = tuple(
-            (name, attrs[name]) for name in ("scale_factor", "add_offset") if attrs.get(name) is not None
-        )
+        scaling = tuple((name, attrs[name]) for name in ("scale_factor", "add_offset") if attrs.get(name) is not None)
         if attrs.get("dtype") == "bool" and dtype.kind in "iu":
             return cls(dims, dtype, "bool")
         if scaling:
@@ -75,9 +73,7 @@ class Decoding:
     @property
     def key(self) -> str:
         """What of this determines values, as text."""
-        scaling = [
-            (name, str(np.asarray(value).dtype), np.asarray(value).tolist()) for name, value in self.scaling
-        ]
+        scaling = [(name, str(np.asarray(value).dtype), np.asarray(value).tolist()) for name, value in self.scaling]
         return repr((self.dims, self.dtype.str, self.kind, [fill.item() for fill in self.fills], scaling))
 
     def field(self, name: str, space: Space, attrs: Mapping[str, Any]) -> Field:
@@ -92,9 +88,7 @@ class Decoding:
     def decode(self, raw: Array, dims: Sequence[str]) -> Column:
         """A stored block as a column whose axes are `dims`."""
         if self.kind == "text":
-            return Ragged.of(
-                [cell if isinstance(cell, bytes) else str(cell).encode() for cell in raw.tolist()]
-            )
+            return Ragged.of([cell if isinstance(cell, bytes) else str(cell).encode() for cell in raw.tolist()])
         values, valid = self._numbers(raw)
         order = [self.dims.index(dim) for dim in dims]
         if order != sorted(order):
@@ -206,9 +200,7 @@ def _space(variables: Sequence[Variable], where: str) -> Space:
     for v in sorted(variables, key=lambda one: -len(one.dims)):
         for dim, length in zip(v.dims, v.shape, strict=True):
             if lengths.setdefault(dim, length) != length:
-                raise DimensionError(
-                    f"dimension {dim!r} of {where} has the lengths {lengths[dim]} and {length}"
-                )
+                raise DimensionError(f"dimension {dim!r} of {where} has the lengths {lengths[dim]} and {length}")
     return Space.of(lengths)
 
 
@@ -231,9 +223,7 @@ def coordinate_of(variable: Variable, raw: Array) -> Coordinate | None:
     if decoding is None or len(variable.dims) != 1:
         return None
     if decoding.kind == "text":
-        cells = [
-            cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell for cell in raw.tolist()
-        ]
+        cells = [cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell for cell in raw.tolist()]
         if not all(isinstance(cell, str) for cell in cells):
             return None
         return Coordinate.of_cf(

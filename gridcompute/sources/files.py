@@ -31,9 +31,7 @@ def plain_path(url: str | os.PathLike[str]) -> str:
     return os.path.abspath(os.path.expanduser(text.removeprefix("file://")))
 
 
-def expand(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **options: Any
-) -> tuple[str, ...]:
+def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **options: Any) -> tuple[str, ...]:
     """The files that a path, URL, glob pattern or list of these names; a pattern's matches in sorted order.
 
     Raises:
@@ -70,9 +68,7 @@ def filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(url, **{**extra, **options})  # type: ignore[no-any-return]
     except (ImportError, ValueError, TypeError) as error:
-        raise ParameterError(
-            f"{url} can't be opened: {error}", hint="check the protocol and the options"
-        ) from error
+        raise ParameterError(f"{url} can't be opened: {error}", hint="check the protocol and the options") from error
 
 
 def open_file(url: str, options: Mapping[str, Any]) -> Any:
@@ -89,9 +85,7 @@ def open_file(url: str, options: Mapping[str, Any]) -> Any:
     except FileNotFoundError:
         raise MissingInputError(f"no file {url}", hint="check the path") from None
     except OSError as error:
-        raise MissingInputError(
-            f"{url} can't be read: {error}", hint="check the path and the permissions"
-        ) from error
+        raise MissingInputError(f"{url} can't be read: {error}", hint="check the path and the permissions") from error
 
 
 def identity(url: str, options: Mapping[str, Any], verify: bool | None = None) -> str:
@@ -121,9 +115,7 @@ def identity(url: str, options: Mapping[str, Any], verify: bool | None = None) -
     except FileNotFoundError:
         raise MissingInputError(f"no file {url}", hint="check the URL") from None
     except OSError as error:
-        raise MissingInputError(
-            f"{url} can't be reached: {error}", hint="check the URL and the network"
-        ) from error
+        raise MissingInputError(f"{url} can't be reached: {error}", hint="check the URL and the network") from error
 
 
 def stamp_of(info: Mapping[str, Any]) -> str:

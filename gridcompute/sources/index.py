@@ -25,9 +25,7 @@ class IndexSource:
 
     def __post_init__(self) -> None:
         if not self.space.known:
-            raise DimensionError(
-                f"the space {self.space} has a dimension without a length", hint="state each length"
-            )
+            raise DimensionError(f"the space {self.space} has a dimension without a length", hint="state each length")
 
     fields: tuple[Field, ...] = ()
     uniform = True

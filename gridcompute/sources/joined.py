@@ -40,8 +40,7 @@ class Joined:
         """See `Source`."""
         return Space(
             tuple(
-                (name, self._starts[-1] if name == self.dim else length)
-                for name, length in self.sources[0].space.dims
+                (name, self._starts[-1] if name == self.dim else length) for name, length in self.sources[0].space.dims
             )
         )
 
@@ -90,9 +89,7 @@ class Joined:
 
     def objects(self, region: Region) -> tuple[str, ...]:
         """See `Source`: with the position of each file, as the same rows elsewhere are other data."""
-        used = {
-            f"{start}+{name}" for source, start, part in self._inside(region) for name in source.objects(part)
-        }
+        used = {f"{start}+{name}" for source, start, part in self._inside(region) for name in source.objects(part)}
         if any(self.dim not in f.dims for f in self.fields):
             used |= {f"first+{name}" for name in self.sources[0].objects(self.sources[0].space.whole())}
         return tuple(sorted(used))
@@ -136,10 +133,7 @@ def joined(columns: Sequence[Column], axis: int) -> Column:
     valid = None
     if any(column.valid is not None for column in columns):
         shapes = [c.cells if isinstance(c, Ragged) else c.values.shape for c in columns]
-        full = [
-            np.ones(shape, bool) if c.valid is None else c.valid
-            for c, shape in zip(columns, shapes, strict=True)
-        ]
+        full = [np.ones(shape, bool) if c.valid is None else c.valid for c, shape in zip(columns, shapes, strict=True)]
         valid = np.concatenate(full, axis=axis)
     ragged = [column for column in columns if isinstance(column, Ragged)]
     if not ragged:
@@ -164,17 +158,14 @@ def join(sources: Sequence[Any], dim: str | None = None) -> Joined:
     first = sources[0]
     dim = _concat_dim(sources) if dim is None else dim
     if dim not in first.space:
-        raise DimensionError(
-            f"no dimension {dim!r} in {first}", hint=f"it has {', '.join(first.space.names)}"
-        )
+        raise DimensionError(f"no dimension {dim!r} in {first}", hint=f"it has {', '.join(first.space.names)}")
     for other in sources[1:]:
         if set(other.space.names) != set(first.space.names):
             raise AlignmentError(f"{other} has dimensions {other.space}, {first} has {first.space}")
         for name in first.space.names:
             if name != dim and other.space[name] != first.space[name]:
                 raise AlignmentError(
-                    f"dimension {name!r} has length {other.space[name]} in {other} "
-                    f"and {first.space[name]} in {first}"
+                    f"dimension {name!r} has length {other.space[name]} in {other} and {first.space[name]} in {first}"
                 )
         _require_fields(first, other)
         theirs = {c.name: c for c in other.coords}
@@ -197,9 +188,7 @@ def _concat_dim(sources: Sequence[Any]) -> str:
         for name in first.names:
             if name in other.space and other.space[name] != first[name]:
                 return str(name)
-            if any(
-                c.name == name and name in theirs and difference(c, theirs[name]) for c in sources[0].coords
-            ):
+            if any(c.name == name and name in theirs and difference(c, theirs[name]) for c in sources[0].coords):
                 return str(name)
     return str(first.names[0])
 
@@ -212,8 +201,7 @@ def _require_fields(first: Any, other: Any) -> None:
         found = theirs[f.name]
         if (found.dims, found.dtype, found.kind) != (f.dims, f.dtype, f.kind):
             raise AlignmentError(
-                f"variable {f.name!r} is {f.dtype} over {f.dims} in {first}, "
-                f"{found.dtype} over {found.dims} in {other}"
+                f"variable {f.name!r} is {f.dtype} over {f.dims} in {first}, {found.dtype} over {found.dims} in {other}"
             )
     if extra := sorted(set(theirs) - {f.name for f in first.fields}):
         raise AlignmentError(f"variable {extra[0]!r} of {other} isn't in {first}")

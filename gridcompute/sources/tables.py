@@ -91,9 +91,7 @@ class TableSource:
         paths = dict(self.paths)
         version = identity(self.path, self.options, verify=False)
         try:
-            file = _OPEN.get(
-                (self.path, self.form), version, lambda: _opened(self.path, self.form, self.options)
-            )
+            file = _OPEN.get((self.path, self.form), version, lambda: _opened(self.path, self.form, self.options))
             table = _rows(file, self.form, groups, sorted({paths[f.name][0] for f in fields}))
             table = table.slice(lo - self.starts[first], hi - lo)
             if table.num_rows != hi - lo:
@@ -261,17 +259,13 @@ def open_table(
     files = expand(paths, **options)
     forms = {path: _form(path) for path in files}
     if len(set(forms.values())) > 1:
-        raise AlignmentError(
-            f"{files[0]} is {forms[files[0]]}, other files aren't", hint="open one format at a time"
-        )
+        raise AlignmentError(f"{files[0]} is {forms[files[0]]}, other files aren't", hint="open one format at a time")
     form = forms[files[0]]
     if form in ("csv", "tsv"):
         return _open_csv(files, "," if form == "csv" else "\t", dim, types or {}, options)
     if types:
         raise ParameterError(f"types= is for CSV; {form} files have types of their own")
-    single = (
-        isinstance(paths, str | os.PathLike) and len(files) == 1 and not any(c in str(paths) for c in "*?[")
-    )
+    single = isinstance(paths, str | os.PathLike) and len(files) == 1 and not any(c in str(paths) for c in "*?[")
     sources = [_open_file(path, form, dim, options) for path in files]
     return sources[0] if single else join(sources, dim)
 
@@ -336,9 +330,7 @@ def _open_csv(
             odd = sorted({name for name, _ in found} ^ {name for name, _ in first}) or ["(their order)"]
             raise AlignmentError(f"the columns of {path} aren't those of {files[0]}: {odd[0]!r}")
     if not first:
-        raise CorruptInputError(
-            f"{files[0]} has neither a header nor rows", hint="a CSV file begins with its header"
-        )
+        raise CorruptInputError(f"{files[0]} has neither a header nor rows", hint="a CSV file begins with its header")
     return CsvSource(files, tuple(first), dim, delimiter, options=options)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.util
 import os
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,9 +92,7 @@ class DatasetSource:
                     raise broken(self.path, f"variable {f.name!r}, region {region}", error) from error
                 expected = tuple(where[dim].stop - where[dim].start for dim in decoding.dims)
                 if raw.shape != expected:
-                    raise broken(
-                        self.path, f"variable {f.name!r}", "the file has changed since it was opened"
-                    )
+                    raise broken(self.path, f"variable {f.name!r}", "the file has changed since it was opened")
                 columns[f.name] = decoding.decode(raw, f.dims)
         return Block(region, columns, region.shape[0] if region.bounds else 1)
 
@@ -177,9 +179,7 @@ def _variable(name: str, variable: Any, is_coordinate: bool) -> Variable:
     preferred = variable.encoding.get("preferred_chunks")
     if not chunks and isinstance(preferred, Mapping) and not variable.encoding.get("contiguous"):
         chunks = tuple(preferred.get(d, n) for d, n in zip(variable.dims, variable.shape, strict=True))
-    fits = (
-        chunks and len(chunks) == len(variable.dims) and all(isinstance(c, int | np.integer) for c in chunks)
-    )
+    fits = chunks and len(chunks) == len(variable.dims) and all(isinstance(c, int | np.integer) for c in chunks)
     return Variable(
         name,
         tuple(map(str, variable.dims)),
@@ -236,7 +236,9 @@ def _readers(path: str, engine: str | None, magic: bytes) -> list[str | None]:
     if engine is not None:
         return [engine]
     if magic == _HDF5:
-        return ["h5netcdf"] if is_remote(path) else ["netcdf4", "h5netcdf"]
+        # h5netcdf reads only the parts it needs of a remote file, but not without h5py.
+        partly = ["h5netcdf"] if importlib.util.find_spec("h5py") else []
+        return [*partly, "netcdf4"] if is_remote(path) else ["netcdf4", *partly]
     return ["netcdf4"] if magic[:3] == _CLASSIC else [None]
 
 
@@ -246,12 +248,21 @@ def _target(path: str, reader: str | None, magic: bytes, options: Mapping[str, A
     if reader == "h5netcdf":
         files, name = filesystem(path, options)
         return files.open(name, "rb")
-    import fsspec
-
-    protocol = path.split("://", 1)[0]
-    try:  # the netCDF library only reads local files
-        return fsspec.open_local(f"simplecache::{path}", **{protocol: dict(options)})
+    # The netCDF library only reads local files.
+    files, name = filesystem(path, options)
+    local = os.path.join(_copies().name, hashlib.sha256(identity(path, options, verify=False).encode()).hexdigest())
+    try:
+        if not os.path.exists(local):
+            files.get_file(name, f"{local}.part")
+            os.replace(f"{local}.part", local)
     except OSError as error:
         raise MissingInputError(
-            f"{path} can't be fetched: {error}", hint="check the URL and the network"
+            f"{path} can't be fetched: {error}", hint="check the URL, the network and the space in the temporary folder"
         ) from error
+    return local
+
+
+@functools.cache
+def _copies() -> tempfile.TemporaryDirectory[str]:
+    """A folder for copies of remote files, removed when this process ends."""
+    return tempfile.TemporaryDirectory(prefix="gridcompute-inputs-")

@@ -87,8 +87,7 @@ class ZarrSource:
             decoding = dict(self.decodings)[f.name]
             where = dict(zip(self.space.names, region.bounds, strict=True))
             ranges = [
-                range(where[dim][0] // n, -(-where[dim][1] // n))
-                for dim, n in zip(decoding.dims, extents, strict=True)
+                range(where[dim][0] // n, -(-where[dim][1] // n)) for dim, n in zip(decoding.dims, extents, strict=True)
             ]
             encode = _array(group, path).metadata.encode_chunk_key
             found.append(f"{path}|{metadata}")
@@ -118,9 +117,7 @@ class ZarrSource:
         for f in fields:
             decoding = decodings[f.name]
             try:
-                raw = np.asarray(
-                    _array(group, layouts[f.name][0])[tuple(where[dim] for dim in decoding.dims)]
-                )
+                raw = np.asarray(_array(group, layouts[f.name][0])[tuple(where[dim] for dim in decoding.dims)])
             except Exception as error:  # codecs raise errors of their own
                 raise broken(self.url, f"array {f.name!r}, region {region}", error) from error
             if raw.shape != field_region(self.space, region, decoding.dims).shape:
@@ -225,9 +222,7 @@ def _opened(url: str, options: Mapping[str, Any]) -> Any:
             raise MissingInputError(f"no Zarr store at {url}: {error}", hint="check the URL") from None
         raise broken(url, "isn't a Zarr store", "it has no zarr.json, .zgroup or .zarray") from error
     except OSError as error:
-        raise MissingInputError(
-            f"{url} can't be reached: {error}", hint="check the URL and the network"
-        ) from error
+        raise MissingInputError(f"{url} can't be reached: {error}", hint="check the URL and the network") from error
     except Exception as error:
         raise broken(url, "isn't a Zarr store that can be read", error) from error
 
@@ -276,9 +271,7 @@ def _attrs(array: Any) -> dict[str, Any]:
 
 
 def _metadata_digest(array: Any) -> str:
-    plain = {
-        key: value for key, value in array.metadata.to_dict().items() if key not in ("shape", "attributes")
-    }
+    plain = {key: value for key, value in array.metadata.to_dict().items() if key not in ("shape", "attributes")}
     return digest(json.dumps(plain, sort_keys=True, default=str))
 
 
@@ -299,8 +292,7 @@ def _listing(root: str, options: Mapping[str, Any]) -> dict[str, str]:
         except FileNotFoundError:
             found = {}
         listed = {
-            name[len(path) :].lstrip("/"): stamp_of(info) or str(info.get("size"))
-            for name, info in found.items()
+            name[len(path) :].lstrip("/"): stamp_of(info) or str(info.get("size")) for name, info in found.items()
         }
         _listings[root] = (time.monotonic(), listed)
     return listed
