@@ -212,7 +212,7 @@ def wrapped(lo: int, hi: int, length: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Tree:
-    """Output position i along `dim` reads input positions `i * fan` to `(i + 1) * fan`."""
+    """Output position i along `dim` reads input positions `i * fan` to `(i + 1) * fan`; without the dimension, i is 0."""
 
     dim: str
     fan: int
@@ -220,13 +220,13 @@ class Tree:
     def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
         """See `Access`."""
         where, full = _by_name(region, out.names), _by_name(into, names)
-        lo, hi = where[self.dim]
+        lo, hi = where.get(self.dim, (0, 1))
         where[self.dim] = (lo * self.fan, min(hi * self.fan, full[self.dim][1]))
-        return (Region(tuple(where[name] for name in names)),)
+        return (Region(tuple(where.get(name, full[name]) for name in names)),)
 
     def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
         """See `Access`."""
-        where = _by_name(region, names)
+        where, full = _by_name(region, names), _by_name(whole, out.names)
         lo, hi = where[self.dim]
         where[self.dim] = (lo // self.fan, -(-hi // self.fan))
-        return Region(tuple(where[name] for name in out.names))
+        return Region(tuple(where.get(name, full[name]) for name in out.names))

@@ -137,6 +137,14 @@ class Layout:
             bounds.append(axis.bounds(place))
         return Region(tuple(reversed(bounds)))
 
+    def place(self, chunk: int) -> tuple[int, ...]:
+        """A chunk's place per dimension."""
+        places = []
+        for count in reversed(self.counts):
+            chunk, at = divmod(chunk, count)
+            places.append(at)
+        return tuple(reversed(places))
+
     def covering(self, region: Region) -> Iterator[int]:
         """Chunks that meet a region, in order."""
         ranges = [axis.covering(lo, hi) for (_, axis), (lo, hi) in zip(self.axes, region, strict=True)]

@@ -29,7 +29,7 @@ from gridcompute.op import Op
 from gridcompute.ops import Ref
 from gridcompute.reducing import Reducible
 from gridcompute.reduction import Reduction
-from gridcompute.sinks import open_sink
+from gridcompute.sinks.opening import open_sink
 from gridcompute.sinks.base import Sink
 from gridcompute.space import Space
 
@@ -329,7 +329,7 @@ class Collection(Arithmetic, Reducible):
         """
         return GroupBy(self, *reducing.group_codes(by, self.coords, self.space, dim))
 
-    def write(self, url: str, *, format: str | None = None, overwrite: bool = False, **options: Any) -> Output:
+    def write(self, url: str, *, format: str | None = None, overwrite: bool = False, **options: Any) -> Destined:
         """Keep the columns in their own format: Zarr (`.zarr`), Parquet (`.parquet`) or Arrow (`.arrow`).
 
         Args:
@@ -340,12 +340,11 @@ class Collection(Arithmetic, Reducible):
         """
         sink = open_sink(url, format=format, **options)
         op = self.op
-        sink.check(op.space, op.fields)
         written = Op(Write(sink), (op,), (ops.Point,), op.space, op.fields, f"write {str(sink.url).rsplit('/', 1)[-1]}")
-        return Output(written, self.coords, sink, overwrite)
+        return Destined(written, self.coords, sink, overwrite)
 
 
-class Output(Collection):
+class Destined(Collection):
     """A collection with a place to be written to; warns if it is dropped without having been planned or run."""
 
     def __init__(self, op: Op, coords: Iterable[Coordinate], sink: Sink, overwrite: bool) -> None:

@@ -158,18 +158,26 @@ class Walk:
 
     def chain(self, value: Any, label: str, attributes: tuple[str, ...], called: str) -> None:
         """Follow attributes of modules (`module.f`), then add what they lead to."""
+        module = None
         for attribute in attributes:
             if not isinstance(value, types.ModuleType):
                 break
             if not hasattr(value, attribute):
                 raise UnkeyableError(f"{called} reads {label.split(' ')[1]}.{attribute}, which isn't there")
-            value, label = getattr(value, attribute), f"{label}.{attribute}"
+            module, value, label = value, getattr(value, attribute), f"{label}.{attribute}"
         if isinstance(value, types.ModuleType):
             raise UnkeyableError(
                 f"{called} passes on the module {value.__name__} as a value ({label})",
                 hint="name what it needs of it: module.function",
             )
-        self.value(value, label, called)
+        try:
+            self.value(value, label, called)
+        except UnkeyableError:
+            if module is None or not _foreign(module.__name__, getattr(module, "__file__", None) or ""):
+                raise
+            # A constant of an installed module, such as np.s_: its version says what it is.
+            self.put(label, f"{module.__name__}.{label.rsplit('.', 1)[-1]}", called)
+            self.version(module.__name__)
 
     def local_import(self, func: types.FunctionType, module: str, names: tuple[str, ...], called: str) -> None:
         """Imports inside a function: of installed packages the version, else the named things."""
@@ -195,13 +203,13 @@ class Walk:
         """Add anything a name may stand for."""
         inner = unwrap(value)
         if isinstance(inner, types.FunctionType) and not isinstance(getattr(value, "key", None), str):
-            self.reached(inner, value, label)
+            self.reached(inner, value, label, called)
         elif isinstance(value, functools.partial):
             self.value(value.func, label, called)
             self.parts[self.name(label, "arguments")] = digest_at((value.args, value.keywords), label)
         elif isinstance(value, type):
             self.type(value, label, called)
-        elif isinstance(value, (types.BuiltinFunctionType, np.ufunc)) or type(value).__module__.startswith("numba."):
+        elif isinstance(value, (types.BuiltinFunctionType, np.ufunc)) or _named(value):
             self.foreign(value, label, called)
         else:
             try:
@@ -210,8 +218,16 @@ class Walk:
                 raise UnkeyableError(
                     f"{called} reads {label}: {error.message}", hint="pass it as a parameter of the kernel"
                 ) from None
-            if self.parts.setdefault(label, hashed) != hashed:
-                self.parts[self.name(label, "of " + called)] = hashed
+            self.put_digest(label, hashed, called)
+
+    def put(self, label: str, value: object, called: str) -> None:
+        """Add a part; where another function reads something else of that name, under the reader's name too."""
+        self.put_digest(label, digest_at(value, label), called)
+
+    def put_digest(self, label: str, hashed: str, called: str) -> None:
+        """As `put`, of a digest."""
+        if self.parts.setdefault(label, hashed) != hashed:
+            self.parts[self.name(label, "of " + called)] = hashed
 
     def reached(self, func: types.FunctionType, value: Any, label: str) -> None:
         top = (func.__module__ or "").split(".")[0]

@@ -114,7 +114,7 @@ class Lowering:
         if isinstance(op.action, Reduce):
             return any(axis.blocks for name, axis in layouts[0].axes if name not in op.action.dims)
         if isinstance(op.action, Write):
-            return op.action.sink.needs_lengths
+            return op.action.needs_lengths
         whole = {name for access in op.accesses if isinstance(access, Whole) for name, _ in access.dims}
         return any(axis.blocks and name in whole for layout in layouts for name, axis in layout.axes)
 
@@ -283,8 +283,7 @@ class Lowering:
         write = op.action
         assert isinstance(write, Write)
         axes = dict(self.result.layouts[id(source)].axes)
-        if write.sink.needs_lengths:
-            axes = {name: axis.regular for name, axis in axes.items()}
+        axes = {name: axis if axis.blocks else axis.regular for name, axis in axes.items()}
         layout: Layout | None = None
         if any(axis.blocks for axis in axes.values()):
             layout = Layout.of({name: replace(axis, extent=1 if axis.blocks else axis.extent or max(axis.length, 1))

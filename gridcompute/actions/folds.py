@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from gridcompute.access import Tree
+from gridcompute.access import Access, Tree
 from gridcompute.axes import SPREAD, Axis, Layout, cut
 from gridcompute.columns import Array, Block, Column, Field, Fixed
 from gridcompute.keys import digest
@@ -70,7 +70,7 @@ class Segments:
         """See `Access`: one box a chunk."""
         where = dict(zip(out.names, region.bounds, strict=True))
         full = dict(zip(names, into.bounds, strict=True))
-        lo, hi = where[SEGMENT]
+        lo, hi = where.get(SEGMENT, (0, 1))
         boxes = []
         for part in itertools.chain.from_iterable(self.chunks(s) for s in range(lo, hi)):
             at = dict(zip((name for name, _ in self.dims), part.bounds, strict=True))
@@ -158,31 +158,50 @@ class Fold(Action):
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""
-        reduce, source = self.reduce, op.inputs[0]
-        field = source.field(reduce.column)
-        where = dict(zip(op.space.names, region.bounds, strict=True))
-        shape = tuple(where[name][1] - where[name][0] for name in self.kept)
-        groups = reduce.group[1] if reduce.group else 1
-        fold = reduce.reduction.compiled(field.dtype)
-        origin = self._origin(region)
-        states = fold.empty(math.prod(shape), groups, origin=origin)
-        axes = [field.dims.index(name) for name in reduce.dims]
+        folding = self.begin(op, region)
         for box in op.reads(0, region):
-            column = read(0, box)[reduce.column]
-            assert isinstance(column, Fixed)
-            codes = None
-            if reduce.codes is not None:
-                lo, hi = box.bounds[source.space.names.index(reduce.dims[0])]
-                codes = reduce.codes[lo:hi]
-            fold.fold(states, column.values, axes, valid=column.valid, codes=codes)
-        return _packed(self, op, region, fold.close(states), shape)
+            folding.take(box, read(0, box))
+        return folding.end()
 
-    def _origin(self, region: Region) -> int:
+    def begin(self, op: Op, region: Region) -> Folding:
+        """A segment about to be folded, box by box; several may go through the data together."""
+        return Folding(self, op, region)
+
+    def origin(self, region: Region) -> int:
         """Positions before the segment (along unknown dimensions: 0)."""
-        first = region.start[0] * self.segments.run
+        first = 0 if self.last else region.start[0] * self.segments.run
         if any(axis.blocks for _, axis in self.segments.dims):
             return 0
         return sum(self.segments.layout.region(chunk).cells for chunk in range(first)) if first else 0
+
+
+class Folding:
+    """A segment while its boxes come in, in order."""
+
+    def __init__(self, action: Fold, op: Op, region: Region) -> None:
+        self.action, self.op, self.region = action, op, region
+        reduce, source = action.reduce, op.inputs[0]
+        field = source.field(reduce.column)
+        where = dict(zip(op.space.names, region.bounds, strict=True))
+        self.shape = tuple(where[name][1] - where[name][0] for name in action.kept)
+        self.axes = [field.dims.index(name) for name in reduce.dims]
+        self.fold = reduce.reduction.compiled(field.dtype)
+        groups = reduce.group[1] if reduce.group else 1
+        self.states = self.fold.empty(math.prod(self.shape), groups, origin=action.origin(region))
+
+    def take(self, box: Region, block: Block) -> None:
+        """Fold the next box."""
+        reduce = self.action.reduce
+        column, codes = block[reduce.column], None
+        assert isinstance(column, Fixed)
+        if reduce.codes is not None:
+            lo, hi = box.bounds[self.op.inputs[0].space.names.index(reduce.dims[0])]
+            codes = reduce.codes[lo:hi]
+        self.fold.fold(self.states, column.values, self.axes, valid=column.valid, codes=codes)
+
+    def end(self) -> Block:
+        """The states, or the results where this is the only segment."""
+        return _packed(self.action, self.op, self.region, self.fold.close(self.states), self.shape)
 
 
 def _packed(action: Fold | Merge, op: Op, region: Region, states: list[Array], shape: tuple[int, ...]) -> Block:
@@ -196,10 +215,10 @@ def _packed(action: Fold | Merge, op: Op, region: Region, states: list[Array], s
     column_dtype = action.dtype if isinstance(action, Merge) else op.inputs[0].field(reduce.column).dtype
     lead = (groups, *shape) if reduce.group else shape
     for field, result in zip(op.fields, reduce.reduction.compiled(column_dtype).finish(states), strict=True):
-        full = (1, *lead, *result.values.shape[1:])
+        full = (*lead, *result.values.shape[1:])
         columns[field.name] = Fixed(result.values.reshape(full),
                                     None if result.valid is None else result.valid.reshape(full))
-    return Block(region, columns, 1)
+    return Block(region, columns, region.shape[0] if region.bounds else 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,46 +260,9 @@ class Merge(Action):
         return _packed(self, op, region, merged, shape)
 
 
-@dataclass(frozen=True)
-class Final(Action):
-    """The results without the segment dimension, of which one is left."""
-
-    @property
-    def key(self) -> object:
-        """See `Action`."""
-        return "final"
-
-    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
-        """See `Action`."""
-        return {name: axis for name, axis in inputs[0].axes if name != SEGMENT}
-
-    def compute(self, op: Op, region: Region, read: Read) -> Block:
-        """See `Action`."""
-        block = read(0, Region(((0, 1), *region.bounds)))
-        columns: dict[str, Column] = {}
-        for field in op.fields:
-            column = block[field.name]
-            assert isinstance(column, Fixed)
-            columns[field.name] = Fixed(column.values[0], None if column.valid is None else column.valid[0])
-        return Block(region, columns, region.shape[0] if region.bounds else 1)
-
-
-@dataclass(frozen=True)
-class Single:
-    """Reads segment 0 of the input, other dimensions position by position."""
-
-    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
-        """See `Access`."""
-        return (Region(((0, 1), *region.bounds)),)
-
-    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
-        """See `Access`."""
-        return Region(region.bounds[1:])
-
-
 def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: float, stored_bytes: int,
                   ) -> list[tuple[Op, Layout]]:
-    """A reduction over the axes of its lowered input: the fold, its merges and the result, each with its layout.
+    """A reduction over the axes of its lowered input: the fold and its merges, each with its layout; the last gives the result.
 
     Args:
         op: the reduction as the user asked for it.
@@ -300,31 +282,22 @@ def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: floa
     states, state_fields = _state_fields(reduce, field, kept)
     inner = {name: Axis((size or 1,), extent=size or 1) for name, size in states.dims}
 
-    def result(name: str, axis: Axis) -> tuple[Layout, tuple[Field, ...]]:
-        lead = {groups[0]: Axis((groups[1],), extent=max(groups[1], 1))} if reduce.group else {}
-        extra = {dim: Axis((length or 0,), extent=max(length or 1, 1))
-                 for dim, length in op.space.dims if dim not in kept and dim not in lead}
-        full = Layout.of({name: axis, **lead, **kept_axes, **extra})
-        return full, tuple(replace(f, dims=(SEGMENT, *f.dims)) for f in op.fields)
-
-    def made(action: Action, access: Any, before: Op, last: bool, count: int) -> tuple[Op, Layout]:
-        axis = Axis((count,), extent=1)
+    def made(action: Action, access: Access, before: Op, last: bool, count: int) -> tuple[Op, Layout]:
         if last:
-            shape, fields = result(SEGMENT, axis)
+            lead = {groups[0]: Axis((groups[1],), extent=max(groups[1], 1))} if reduce.group else {}
+            extra = {dim: Axis((length or 0,), extent=max(length or 1, 1))
+                     for dim, length in op.space.dims if dim not in kept and dim not in lead}
+            shape, fields = Layout.of({**lead, **kept_axes, **extra}), op.fields
         else:
-            shape = Layout.of({SEGMENT: axis, GROUP: Axis((groups[1],), extent=max(groups[1], 1)), **kept_axes, **inner})
-            fields = state_fields
+            group = {GROUP: Axis((groups[1],), extent=max(groups[1], 1))}
+            shape, fields = Layout.of({SEGMENT: Axis((count,), extent=1), **group, **kept_axes, **inner}), state_fields
         return Op(action, (before,), (access,), shape.space, fields, op.name, shape.whole), shape
 
-    steps = [made(Fold(reduce, segments, kept, segments.count <= 1), segments, source, segments.count <= 1,
-                  max(segments.count, 1))]
-    count = segments.count
+    count = max(segments.count, 1)
+    steps = [made(Fold(reduce, segments, kept, count == 1), segments, source, count == 1, count)]
     while count > 1:
         count = -(-count // FAN)
         steps.append(made(Merge(reduce, field.dtype, kept, count == 1), Tree(SEGMENT, FAN), steps[-1][0], count == 1, count))
-    last, shape = steps[-1]
-    out = Layout(tuple(item for item in shape.axes if item[0] != SEGMENT))
-    steps.append((Op(Final(), (last,), (Single(),), out.space, op.fields, op.name, out.whole), out))
     return steps
 
 

@@ -48,7 +48,7 @@ def sort_order(block: Block, keys: tuple[tuple[str, bool], ...], fields: tuple[F
 def _ranks(values: pa.Array, descending: bool) -> Array:
     """Dense rank of each value: equal values share one, NaN ranks after numbers, null after NaN."""
     direction = "descending" if descending else "ascending"
-    ranks = pc.rank(values, sort_keys=direction, null_placement="at_end", tiebreaker="dense")
+    ranks = pc.rank(values, sort_keys=direction, tiebreaker="dense")  # nulls come last by default
     return np.asarray(ranks.to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
@@ -188,7 +188,7 @@ class Bucket(Action):
             block = read(0, Region.of((chunk, chunk + 1)))
             held = block[BUCKET]
             assert isinstance(held, Fixed)
-            rows = slice(*np.searchsorted(held.values, [lo, hi]))
+            rows = slice(*np.searchsorted(held.values, [lo, hi]).tolist())
             columns = {f.name: picked(block[f.name], f, dim, rows) for f in op.fields}
             pieces.append(Block(region, columns, rows.stop - rows.start))
         block = joined_blocks(pieces, op.fields, dim, region)

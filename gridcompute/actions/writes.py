@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from gridcompute.op import Action
 from gridcompute.sinks.base import Sink
+from gridcompute.sinks.zarrs import ZarrSink
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,3 +26,8 @@ class Write(Action):
     def key(self) -> object:
         """See `Action`: with the place, since what was written elsewhere isn't done here."""
         return (self.sink.key, self.sink.url)
+
+    @property
+    def needs_lengths(self) -> bool:
+        """Whether the format needs the lengths of all dimensions."""
+        return isinstance(self.sink, ZarrSink)

@@ -8,7 +8,7 @@ from gridcompute.errors import ParameterError
 from gridcompute.sinks.base import Sink
 from gridcompute.sinks.tables import ArrowSink, ParquetSink
 from gridcompute.sinks.zarrs import ZarrSink
-from gridcompute.sources.base import plain_path
+from gridcompute.sources.files import plain_path
 
 _ENDINGS = {".zarr": "zarr", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 

@@ -1,0 +1,185 @@
+"""What a script calls: open data, plan, run, start, resume."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+from gridcompute.actions.loads import Ingest, Load
+from gridcompute.collection import Collection
+from gridcompute.config import Settings, available_cores
+from gridcompute.driver import Watch
+from gridcompute.errors import EmptyGridError, ParameterError
+from gridcompute.executor import Executor
+from gridcompute.explain import Planned
+from gridcompute.kernel import Kernel
+from gridcompute.op import Op
+from gridcompute.plan import Plan
+from gridcompute.progress import watcher
+from gridcompute.record import new_record
+from gridcompute.run import Run, graph_of, memory_of
+from gridcompute.space import Space
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+def space(**lengths: int) -> Collection:
+    """An index space without columns: `grid.space(path=10**9)`; kernels see its cells by `cell` and `rng`.
+
+    Raises:
+        ParameterError: a length that isn't a whole number.
+        EmptyGridError: a length of 0, or no dimension.
+    """
+    from gridcompute.sources.index import IndexSource
+
+    for name, length in lengths.items():
+        if not isinstance(length, int) or isinstance(length, bool) or length < 0:
+            raise ParameterError(f"dimension {name!r} has the length {length!r}", hint="lengths are whole numbers")
+    if not lengths or 0 in lengths.values():
+        raise EmptyGridError(f"the space {Space.of(lengths)} has no cells", hint="give each dimension a length above 0")
+    return from_source(IndexSource(Space.of(lengths)))
+
+
+def from_source(source: Any) -> Collection:
+    """The columns of a source (see `gridcompute.sources`), each read only where it is used.
+
+    Raises:
+        EmptyGridError: a source of known length without cells.
+    """
+    if hasattr(source, "blocks"):
+        dims = Space(((source.dim, None),))
+        return Collection.of(Op(Ingest(source), (), (), dims, source.fields, f"ingest {_short(source.parts)}"))
+    if source.space.cells == 0:
+        raise EmptyGridError(f"{source} has no cells: {source.space}", hint="check the file or the selection")
+    if not source.fields:
+        op = Op(Load(source), (), (), source.space, (), "space")
+        return Collection.of(op, source.coords)
+    columns = {}
+    for field in source.fields:
+        one = source.select([field.name])
+        columns[field.name] = (Op(Load(one), (), (), one.space, one.fields, field.name), field.name)
+    return Collection(columns, source.coords)
+
+
+def _short(parts: tuple[str, ...]) -> str:
+    first = parts[0].rsplit("/", 1)[-1]
+    return first if len(parts) == 1 else f"{first} and {len(parts) - 1} more"
+
+
+def open_dataset(paths: Any, *, dim: str | None = None, **options: Any) -> Collection:
+    """The variables of anything xarray reads (netCDF, GRIB, Zarr, a URL, an open Dataset), lazily.
+
+    Args:
+        paths: one path or URL, a glob, a list, or an xarray Dataset or DataArray.
+        dim: dimension along which several files follow each other, where it isn't plain.
+        options: `engine`, `storage_options`.
+
+    Raises:
+        MissingInputError, CorruptInputError: a file isn't there, or isn't a dataset.
+        AlignmentError: several files that don't fit together.
+    """
+    from gridcompute.sources import xarrays
+
+    return from_source(xarrays.open_dataset(paths, **({"dim": dim} if dim else {}), **options))
+
+
+def open_zarr(url: Any, **options: Any) -> Collection:
+    """The arrays of a Zarr group (v2 or v3), lazily; only the chunks that are needed are read."""
+    from gridcompute.sources import zarrs
+
+    return from_source(zarrs.open_zarr(url, **options))
+
+
+def open_table(paths: Paths, **options: Any) -> Collection:
+    """The columns of Parquet, Arrow IPC or CSV files, lazily."""
+    from gridcompute.sources import tables
+
+    return from_source(tables.open_table(paths, **options))
+
+
+def open_sequences(paths: Paths, **options: Any) -> Collection:
+    """The reads of FASTA or FASTQ files (plain or gzip): columns name, sequence and, for FASTQ, quality."""
+    from gridcompute.sources import fastx
+
+    return from_source(fastx.open_sequences(paths, **options))
+
+
+def from_arrays(arrays: Mapping[str, Any], dims: Any = None, **options: Any) -> Collection:
+    """Columns from arrays in memory; their contents enter the names of shards.
+
+    Args:
+        arrays: by column name: NumPy arrays, masked arrays, Arrow arrays, or lists of strings or arrays.
+        dims: names of the dimensions, of all or by column.
+        options: `coords`.
+    """
+    from gridcompute.sources import arrays as source
+
+    return from_source(source.from_arrays(arrays, dims, **options))
+
+
+def map(kernel: Kernel, *collections: Collection, **options: Any) -> Collection:
+    """A kernel over several collections, aligned by dimension and coordinate; see `Collection.map`."""
+    if not collections:
+        raise ParameterError("map needs a collection or a space", hint="grid.space(n=...) has cells without columns")
+    return collections[0].map(kernel, *collections[1:], **options)
+
+
+def plan(*outputs: Collection, memory: int | str | None = None, workers: int = 0) -> Planned:
+    """What a run would do: cells, tasks, bytes, peak memory, time; nothing is computed.
+
+    Raises:
+        MemoryBoundError: it can't fit, with the numbers.
+    """
+    settings = Settings.of(memory=memory, workers=workers)
+    graph = graph_of(outputs)
+    count = settings.workers or available_cores()
+    return Planned(Plan(graph), workers=count, memory=memory_of(settings, count))
+
+
+def start(*outputs: Collection, watch: Watch | None = None, executor: Executor | str | None = None, how: Mapping[str, Any] | None = None,
+          name: str = "", **options: Any) -> Run:
+    """Begin a run and come back at once; wait for it, look at its status, or cancel it.
+
+    Args:
+        outputs: collections to compute or, where they were given a place, to write.
+        watch: called with the status after each event.
+        executor: "ray", "inline", or an executor of your own.
+        how: how the graph can be made again, for `resume` (the command line fills it in).
+        name: of the run.
+        options: `store`, `workers`, `address`, `memory`, `deadline`, `quiet`; see `gridcompute.config.Settings`.
+    """
+    return _made(outputs, watch, executor, how, name, options).start()
+
+
+def run(*outputs: Collection, watch: Watch | None = None, executor: Executor | str | None = None, how: Mapping[str, Any] | None = None,
+        name: str = "", **options: Any) -> Run:
+    """Run to the end, with a progress bar in a terminal; arguments as in `start`.
+
+    Returns:
+        The finished run: `run["column"].to_xarray()` and the like.
+
+    Raises:
+        GridError: why it failed; `InterruptedRunError` after Ctrl-C. What was committed stays: run it again to go on.
+    """
+    made = _made(outputs, watch, executor, how, name, options)
+    if watch is not None:
+        return made.block()
+    with watcher(quiet=bool(options.get("quiet"))) as show:
+        made._watch = show
+        return made.block()
+
+
+def _made(outputs: tuple[Collection, ...], watch: Watch | None, executor: Executor | str | None, how: Mapping[str, Any] | None,
+          name: str, options: dict[str, Any]) -> Run:
+    named = executor if isinstance(executor, str) else None
+    settings = Settings.of(executor=named, **options)
+    graph = graph_of(outputs)
+    if settings.verify_inputs:
+        os.environ["GRIDCOMPUTE_VERIFY_INPUTS"] = "1"
+    record = new_record(graph, settings, how or {}, name or str(graph.outputs[0][1]))
+    own = None if executor is None or isinstance(executor, str) else executor
+    return Run(outputs, graph, settings, record, executor=own, watch=watch)
+
+

@@ -1,0 +1,128 @@
+"""Where things lie, and what a run may use. Values come from arguments, then the environment, then defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gridcompute.errors import ParameterError
+
+WORK = ".gridcompute"
+"""Default work store, in the current folder."""
+
+
+def state_folder() -> Path:
+    """The user's index of runs: `$GRIDCOMPUTE_STATE`, else in `$XDG_STATE_HOME` or `~/.local/state`."""
+    given = os.environ.get("GRIDCOMPUTE_STATE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gridcompute"
+
+
+def available_memory() -> int:
+    """Bytes that processes here may still take: of the cgroup where it has a limit, else of the machine."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for limit, used in (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+                        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes")):
+        try:
+            bound = Path(limit).read_text().strip()
+            if bound != "max":
+                free = min(free, max(0, int(bound) - int(Path(used).read_text())))
+        except (OSError, ValueError):
+            continue
+    return free
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_UNITS = {"": 1, "B": 1, "K": 2**10, "KB": 2**10, "M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30, "T": 2**40, "TB": 2**40}
+
+
+def parse_bytes(text: str | int) -> int:
+    """A number of bytes, as in 4GB (powers of 1024).
+
+    >>> parse_bytes("1.5GB")
+    1610612736
+
+    Raises:
+        ParameterError: not such a number, or not above 0.
+    """
+    plain = str(text).strip().upper().replace("IB", "B")
+    number = plain.rstrip("BKMGT")
+    try:
+        value = int(float(number) * _UNITS[plain[len(number):].strip()])
+    except (ValueError, KeyError, OverflowError):
+        raise ParameterError(f"{text!r} isn't a size in bytes", hint="write it as 500MB or 4GB") from None
+    if value <= 0:
+        raise ParameterError(f"a size of {text!r} bytes makes no sense", hint="write it as 500MB or 4GB")
+    return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run may use; none of it changes a result.
+
+    Attributes:
+        store: URL of the work store.
+        store_options: its options; never written to a record or journal.
+        executor: "ray" or "inline".
+        workers: cores; 0 means all of this machine's, or of the cluster.
+        address: of a Ray cluster; empty for a local one.
+        memory: bytes that one worker may take at its peak; 0 means its share of what is free.
+        deadline: seconds that a task may take.
+        quiet: no progress bar.
+        verify_inputs: hash the contents of inputs instead of trusting sizes and times.
+        dashboard: start Ray's dashboard with a local cluster.
+    """
+
+    store: str = WORK
+    store_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    executor: str = "ray"
+    workers: int = 0
+    address: str = ""
+    memory: int = 0
+    deadline: float = 3600.0
+    quiet: bool = False
+    verify_inputs: bool = False
+    dashboard: bool = False
+
+    def __post_init__(self) -> None:
+        if self.executor not in ("ray", "inline"):
+            raise ParameterError(f"executor is {self.executor!r}", hint="one of ray, inline")
+        if self.workers < 0:
+            raise ParameterError(f"workers is {self.workers}", hint="a number of cores, or 0 for all")
+        if not self.deadline > 0:
+            raise ParameterError(f"deadline is {self.deadline}", hint="seconds, above 0")
+
+    @classmethod
+    def of(cls, **options: Any) -> Settings:
+        """Settings from arguments; what isn't given comes from `GRIDCOMPUTE_STORE`, `_EXECUTOR`, `_WORKERS`, `_ADDRESS`.
+
+        Raises:
+            ParameterError: an unknown name or a wrong value.
+        """
+        unknown = [name for name in options if name not in cls.__dataclass_fields__]
+        if unknown:
+            raise ParameterError(f"a run has no option {unknown[0]!r}", hint=f"options: {', '.join(cls.__dataclass_fields__)}")
+        given = {name: value for name, value in options.items() if value is not None}
+        for name in ("store", "executor", "workers", "address"):
+            text = os.environ.get(f"GRIDCOMPUTE_{name.upper()}")
+            if text and name not in given:
+                given[name] = text
+        if "store" in given:
+            given["store"] = os.fspath(given["store"])
+        if isinstance(given.get("memory"), str):
+            given["memory"] = parse_bytes(given["memory"])
+        try:
+            given["workers"] = int(given.get("workers", 0))
+        except ValueError:
+            raise ParameterError(f"workers is {given['workers']!r}", hint="a number of cores, or 0 for all") from None
+        return cls(**given)

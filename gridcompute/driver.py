@@ -1,0 +1,322 @@
+"""The thin driver: owns the clock, the executor, the journal and the store; the state machine decides.
+
+A run goes through phases: while a graph has ops whose cells must be counted first, a phase carries out just those;
+the last one gives the outputs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from gridcompute.errors import GridError, InterruptedRunError, MemoryBoundError, RunError
+from gridcompute.events import CancelAsked, Command, Drop, Event, Finish, Kept, Kill, Submit, TaskDone, TaskFailed, Tick
+from gridcompute.executor import Executor
+from gridcompute.journal import Journal
+from gridcompute.keys import digest
+from gridcompute.ledger import Ledger
+from gridcompute.lease import Lease
+from gridcompute.op import Graph, Op
+from gridcompute.plan import Plan
+from gridcompute.retry import Policy
+from gridcompute.sinks.base import Output, Sink, Written
+from gridcompute.sources.base import Source
+from gridcompute.state import Limits, RunState
+from gridcompute.store import Store, open_store, transient
+from gridcompute.stored import StoredSource
+from gridcompute.worker import Payload
+
+WORKER_BYTES = 350 * 2**20
+"""Measured proportional memory of an idle Ray worker with numba, pyarrow and gridcompute imported."""
+
+POLL_SECONDS = 0.5
+
+
+@dataclass
+class Status:
+    """Where a run stands; what a progress bar and a summary show.
+
+    Attributes:
+        phase: number of the phase, from 1.
+        done, total: chunks kept and needed in this phase, per stage name.
+        reused: chunks found committed at the start.
+        computed: chunks kept by this run.
+        tasks: tasks finished.
+        retries: attempts that were repeated.
+        failures: messages of failures that were survived.
+        rows, nbytes: cells along first dimensions and stored bytes of what this run kept.
+        task_seconds: time in tasks, all workers.
+        compile_seconds: of that, compilation.
+        started, ended: seconds since 1970.
+        peak_bytes: largest resident memory that a worker reported.
+    """
+
+    phase: int = 0
+    done: dict[str, int] = field(default_factory=dict)
+    total: dict[str, int] = field(default_factory=dict)
+    reused: int = 0
+    computed: int = 0
+    tasks: int = 0
+    retries: int = 0
+    failures: list[str] = field(default_factory=list)
+    rows: int = 0
+    nbytes: int = 0
+    task_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0
+    peak_bytes: int = 0
+
+
+Watch = Callable[[Status], None]
+
+
+class Driver:
+    """Carries out a graph.
+
+    Args:
+        graph: what is asked for.
+        store: the work store.
+        executor: who carries out tasks.
+        journal: history.
+        run: name of the run.
+        limits: memory, deadline (workers come from the executor).
+        memory: bytes that a worker may take, 0 for no bound.
+        overwrite: names of outputs that replace what lies there.
+        clock: seconds, for deadlines and delays.
+        watch: called after each event.
+    """
+
+    def __init__(self, graph: Graph, store: Store, executor: Executor, journal: Journal, *, run: str = "", memory: int = 0,
+                 deadline: float = 3600.0, overwrite: frozenset[str] = frozenset(), policy: Policy | None = None,
+                 clock: Callable[[], float] = time.monotonic, watch: Watch | None = None) -> None:
+        self.graph, self.store, self.executor, self.journal = graph, store, executor, journal
+        self.run_name, self.memory, self.deadline = run, memory, deadline
+        self.overwrite, self.policy = overwrite, policy or Policy()
+        self.clock, self.watch = clock, watch
+        self.status = Status()
+        self.cancelled = threading.Event()
+        self.results: dict[str, StoredSource] = {}
+        self._outputs: dict[str, Output] = {}
+        self._leases: list[Lease] = []
+
+    def run(self) -> Mapping[str, StoredSource]:
+        """All phases, to the end.
+
+        Returns:
+            The kept chunks of each output that isn't written by a sink.
+
+        Raises:
+            GridError: of the tree in `gridcompute.errors`; InterruptedRunError where the run was cancelled.
+        """
+        self.status.started = time.time()
+        counted: dict[str, Source] = {}
+        try:
+            while True:
+                plan = Plan(self.graph, counted)
+                self.status.phase += 1
+                ledger = self._phase(plan)
+                if plan.final:
+                    break
+                for op in plan.lowered.pending:
+                    counted[op.recipe] = ledger.stored(op)
+            self._deliver(plan, ledger)
+        finally:
+            self.status.ended = time.time()
+            self._watched()
+        return self.results
+
+    def _phase(self, plan: Plan) -> Ledger:
+        self._fits(plan)
+        self._prepare(plan)
+        ledger = Ledger(plan, self.store, self._outputs)
+        found = ledger.find()
+        self.status.reused += ledger.reused
+        stages = {stage.number: stage.name for stage in plan.stages}
+        self.journal.append("phase", number=self.status.phase, stages=stages, reused=ledger.reused,
+                            chunks={stage.number: stage.chunks for stage in plan.stages})
+        limits = Limits(self.executor.workers, deadline=self.deadline,
+                        live_bytes=self.memory * self.executor.workers if self.memory else 2**62)
+        state = RunState(plan, found, limits, self.policy)
+        self._counts(plan, state)
+        self._watched()
+        if any(state.left):
+            self.executor.begin([Payload.of(plan, stage, self.store, self._outputs) for stage in plan.stages])
+        self._loop(state, ledger, plan)
+        self.journal.append("phase-done", number=self.status.phase)
+        return ledger
+
+    def _loop(self, state: RunState, ledger: Ledger, plan: Plan) -> None:
+        commands = state.start(self.clock())
+        while True:
+            finish = self._carry_out(commands, state, ledger)
+            if finish is not None:
+                return self._finished(finish)
+            events: list[Event] = list(self.executor.poll(self._patience(state)))
+            if self.cancelled.is_set():
+                events.append(CancelAsked())
+            commands = []
+            for event in [*events, Tick()]:
+                self._note(event, state, ledger)
+                commands += state.apply(event, self.clock())
+            self.status.retries = state.retries
+            if events:
+                self._counts(plan, state)
+                self._watched()
+
+    def _patience(self, state: RunState) -> float:
+        due = state.wake_at
+        return POLL_SECONDS if due is None else min(POLL_SECONDS, max(0.0, due - self.clock()))
+
+    def _carry_out(self, commands: list[Command], state: RunState, ledger: Ledger) -> Finish | None:
+        finish = None
+        for command in commands:
+            if isinstance(command, Submit):
+                if command.task.number in state.running:
+                    self.executor.submit(ledger.order(command.task))
+            elif isinstance(command, Kill):
+                self.executor.kill(command.task)
+            elif isinstance(command, Drop):
+                ledger.drop(command.stage, command.chunk)
+            else:
+                finish = command
+        return finish
+
+    def _note(self, event: Event, state: RunState, ledger: Ledger) -> None:
+        """Ledger, journal and figures, before the state machine decides."""
+        if isinstance(event, Tick | CancelAsked):
+            return
+        entry = state.running.get(event.task)
+        if entry is None:
+            return
+        complete = _complete(event.kept, len(ledger.plan.stages[entry[0].stage].roots))
+        ledger.add(complete)
+        for item in complete:
+            self.status.rows += max(0, item.rows)
+            self.status.nbytes += item.nbytes
+        self.status.computed += len({(item.stage, item.chunk) for item in complete})
+        self.status.tasks += 1
+        self.status.task_seconds += event.seconds
+        self.journal.append("kept", task=event.task, stage=entry[0].stage, chunks=sorted({k.chunk for k in complete}),
+                            seconds=round(event.seconds, 6), worker=event.worker)
+        if isinstance(event, TaskDone):
+            self.status.compile_seconds += event.compile_seconds
+            self.status.peak_bytes = max(self.status.peak_bytes, event.peak_bytes)
+        elif isinstance(event, TaskFailed):
+            failure = event.failure
+            self.status.failures.append(failure.message)
+            self.journal.append("failed", task=event.task, stage=entry[0].stage, failure=failure.kind, chunk=failure.chunk,
+                                cell=failure.cell, lost=failure.lost, message=failure.message[:2000])
+
+    def _finished(self, finish: Finish) -> None:
+        if finish.outcome == "done":
+            return
+        if finish.outcome == "cancelled":
+            self.journal.append("cancelled")
+            raise InterruptedRunError("the run was interrupted; what was committed stays",
+                                      hint=f"gridcompute resume {self.run_name}" if self.run_name else "run it again to go on")
+        failure = finish.failure
+        assert failure is not None
+        error = failure.error if isinstance(failure.error, GridError) else RunError(failure.message)
+        self.journal.append("stopped", failure=failure.kind, message=failure.message[:2000])
+        raise error
+
+    def _counts(self, plan: Plan, state: RunState) -> None:
+        names = [f"{stage.number + 1} {stage.name}" for stage in plan.stages]
+        self.status.done = dict(zip(names, state.kept, strict=True))
+        self.status.total = dict(zip(names, state.needed, strict=True))
+
+    def _watched(self) -> None:
+        if self.watch is not None:
+            self.watch(self.status)
+
+    def _fits(self, plan: Plan) -> None:
+        """Refuse beforehand what can't fit (law 4)."""
+        worst = max(plan.stages, key=lambda stage: stage.task_bytes, default=None)
+        if worst is None or not self.memory:
+            return
+        peak = worst.task_bytes + WORKER_BYTES
+        if peak > self.memory:
+            raise MemoryBoundError(
+                f"stage {worst.name} needs {peak / 2**20:,.0f} MiB per worker ({worst.task_bytes / 2**20:,.0f} MiB for one chunk), "
+                f"but a worker may take {self.memory / 2**20:,.0f} MiB",
+                hint="use fewer workers, give more by memory=, or make the cells smaller (a kernel that takes less at once)")
+
+    def _prepare(self, plan: Plan) -> None:
+        """Take the outputs before any work starts; nothing is written yet."""
+        for name, op in plan.sinks if plan.final else ():
+            sink = sink_of(op)
+            number, root = plan.home[id(op)]
+            extents = [axis.extent for _, axis in plan.stages[number].layouts[root].axes]
+            # With the versions of the inputs: the same recipe over changed data is another dataset.
+            recipe = digest((op.recipe, plan.token(op, op.whole)))
+            options = getattr(sink, "storage_options", {})
+            if sink.url in self.overwrite:
+                self._clear(sink, recipe)
+            lease = Lease.acquire(sink.url, recipe, run=self.run_name, now=time.time(), options=options)
+            try:
+                coords = dict(self.graph.coords).get(name, ())
+                self._outputs[op.recipe] = sink.prepare(op.space, op.fields, coords, extents, recipe)
+            except BaseException:
+                lease.release()
+                raise
+            self._leases.append(lease)
+
+    def _clear(self, sink: Sink, recipe: str) -> None:
+        """Remove what another recipe left at an output that may be overwritten."""
+        options = getattr(sink, "storage_options", {})
+        held = Lease.held(sink.url, options=options)
+        if held is not None and held.recipe == recipe:
+            return
+        if held is not None:
+            held.release()
+        present = open_store(sink.url, **({} if "://" in sink.url else {"private": False}), **options)
+        for name in list(present.list()):
+            present.delete(name)
+
+    def _deliver(self, plan: Plan, ledger: Ledger) -> None:
+        """Metadata last, so that a dataset appears at once; then the leases go."""
+        for name, op in plan.lowered.outputs.items():
+            if op.recipe not in self._outputs:
+                self.results[name] = ledger.stored(op)
+                continue
+            number, root = plan.home[id(op)]
+            chunks = range(plan.stages[number].chunks)
+            written = [Written(path, size, digested, rows) for chunk in chunks
+                       for path, rows, digested, size in ledger.kept[number, root, chunk].blocks]
+            output = self._outputs[op.recipe]
+            self._again(partial(output.finalize, written))
+            self.journal.append("finalized", output=output.url)
+        for lease in self._leases:
+            lease.release()
+        self.journal.append("done", computed=self.status.computed, reused=self.status.reused)
+
+    def _again(self, step: Callable[[], Any]) -> None:
+        """A step of the driver itself, tried again while its failure is one that passes."""
+        for attempt in range(1, 100):
+            try:
+                step()
+                return
+            except Exception as error:
+                decision = self.policy.decide("transient" if transient(error) else "fatal", attempt, 0)
+                if decision.action == "stop":
+                    raise
+                time.sleep(decision.delay)
+
+
+def _complete(kept: tuple[Kept, ...], roots: int) -> list[Kept]:
+    """Kept items of chunks of which every root is there."""
+    count: dict[int, int] = {}
+    for item in kept:
+        count[item.chunk] = count.get(item.chunk, 0) + 1
+    return [item for item in kept if count[item.chunk] == roots]
+
+
+def sink_of(op: Op) -> Sink:
+    """The sink of an op that writes."""
+    sink: Sink = op.action.sink  # type: ignore[attr-defined]
+    return sink

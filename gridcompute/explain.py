@@ -1,0 +1,113 @@
+"""A plan for people: what will be read, computed and kept, and in how much memory, before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gridcompute.actions.folds import Fold, Merge
+from gridcompute.actions.writes import Write
+from gridcompute.driver import WORKER_BYTES
+from gridcompute.errors import MemoryBoundError
+from gridcompute.op import Op
+from gridcompute.plan import Plan, Stage
+
+
+def size(count: float) -> str:
+    """Bytes as people read them.
+
+    >>> size(1536)
+    '1.5 KiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return ""
+
+
+class Planned:
+    """What a run would do.
+
+    Args:
+        plan: its first phase.
+        workers: cores it would use.
+        memory: bytes that a worker may take, 0 for no bound.
+
+    Raises:
+        MemoryBoundError: it can't fit.
+    """
+
+    def __init__(self, plan: Plan, *, workers: int, memory: int) -> None:
+        self.plan, self.workers, self.memory = plan, workers, memory
+        if memory and self.peak_bytes > memory:
+            raise MemoryBoundError(f"the plan needs {size(self.peak_bytes)} per worker, but a worker may take {size(memory)}",
+                                   hint="use fewer workers, give more by memory=, or make the cells smaller")
+
+    @property
+    def tasks(self) -> int:
+        """Chunks in all (tasks are runs of them)."""
+        return sum(stage.chunks for stage in self.plan.stages)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes that a worker needs, its base included."""
+        return max((stage.task_bytes for stage in self.plan.stages), default=0) + WORKER_BYTES
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain JSON values."""
+        return {
+            "workers": self.workers, "chunks": self.tasks, "peak_bytes_per_worker": self.peak_bytes,
+            "memory_bound_per_worker": self.memory, "final": self.plan.final,
+            "counted_first": [str(op) for op in self.plan.lowered.pending],
+            "stages": [self._stage(stage) for stage in self.plan.stages],
+        }
+
+    def _stage(self, stage: Stage) -> dict[str, Any]:
+        return {
+            "number": stage.number + 1, "name": stage.name, "chunks": stage.chunks, "kept": kept_as(stage),
+            "reads_stages": sorted(n + 1 for n in self.plan.producers[stage.number]),
+            "fused": list(dict.fromkeys(str(op) for root in stage.roots for op in self._fused(root))),
+            "space": str(stage.roots[0].space), "extents": {name: axis.extent for name, axis in stage.layouts[0].axes},
+            "read_bytes": stage.read_bytes, "write_bytes": stage.write_bytes, "chunk_bytes": stage.task_bytes,
+            "recipes": [op.recipe for op in stage.roots],
+        }
+
+    def _fused(self, op: Op) -> list[Op]:
+        found: list[Op] = []
+        for source in op.inputs:
+            if id(source) not in self.plan.home:
+                found += [*self._fused(source), source]
+        return found
+
+    def explain(self) -> str:
+        """The plan as text that fits on a screen."""
+        lines = [f"{len(self.plan.stages)} stage{'s' * (len(self.plan.stages) != 1)}, {self.tasks:,} chunks, "
+                 f"at most {size(self.peak_bytes)} per worker"]
+        for stage in self.plan.stages:
+            facts = self._stage(stage)
+            extents = ", ".join(f"{name} {extent}" for name, extent in facts["extents"].items())
+            lines.append(f"  {facts['number']}. {facts['name']}: {facts['space']} in {stage.chunks:,} chunks of ({extents})")
+            fused = [name for name in facts["fused"] if name not in facts["name"].split("+")]
+            reads = [f"stage {n}" for n in facts["reads_stages"]] + fused
+            lines.append(f"     reads {size(stage.read_bytes)} from {', '.join(reads) or 'nothing'}; {facts['kept']}, "
+                         f"{size(stage.write_bytes)}")
+        if not self.plan.final:
+            names = ", ".join(str(op) for op in self.plan.lowered.pending)
+            lines.append(f"  then the rest, planned when the cells of {names} have been counted")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.explain()
+
+    __repr__ = __str__
+
+
+def kept_as(stage: Stage) -> str:
+    """How a stage's results are kept, in words."""
+    if any(isinstance(op.action, Write) for op in stage.roots):
+        return "written in place"
+    if stage.held:
+        return "held in memory"
+    if any(isinstance(op.action, Fold | Merge) and not op.action.last for op in stage.roots):
+        return "committed as segment states"
+    return "committed"

@@ -1,0 +1,134 @@
+"""What is kept, by chunk: from one listing a recipe at the start, then from events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gridcompute.actions.loads import Ingest
+from gridcompute.actions.writes import Write
+from gridcompute.axes import Axis, Layout
+from gridcompute.errors import CorruptShardError
+from gridcompute.events import Kept, Task
+from gridcompute.op import Op
+from gridcompute.plan import Plan
+from gridcompute.shard import Done, done, read_record, tombstone
+from gridcompute.shardfile import read_header
+from gridcompute.sinks.base import Output, Written
+from gridcompute.store import Store
+from gridcompute.stored import Entry, StoredSource
+from gridcompute.worker import PART_REGION, Order
+
+
+class Ledger:
+    """Places of kept chunks of one phase.
+
+    Args:
+        plan: the phase.
+        store: the work store.
+        outputs: prepared outputs of the ops that write, by recipe.
+    """
+
+    def __init__(self, plan: Plan, store: Store, outputs: Mapping[str, Output]) -> None:
+        self.plan, self.store, self.outputs = plan, store, outputs
+        self.kept: dict[tuple[int, int, int], Kept] = {}
+        self.tokens: dict[tuple[int, int], tuple[str, ...]] = {}
+        self.reused = 0
+
+    def find(self) -> dict[int, list[int]]:
+        """Chunks of each stage that are committed already (law 2: a shard that exists is done)."""
+        found: dict[int, list[int]] = {}
+        for stage in self.plan.stages:
+            if stage.held:
+                continue
+            listings = [done(self.store, op.recipe) for op in stage.roots]
+            if not all(listings):
+                continue
+            complete = []
+            for chunk in range(stage.chunks):
+                entries = [self._entry(stage.number, i, chunk, listing) for i, listing in enumerate(listings)]
+                if all(entries):
+                    complete.append(chunk)
+                    self.add(entry for entry in entries if entry is not None)
+            found[stage.number] = complete
+            self.reused += len(complete)
+        return found
+
+    def _entry(self, stage: int, root: int, chunk: int, listing: Mapping[tuple[str, str], Done]) -> Kept | None:
+        op, region = self.plan.stages[stage].roots[root], self.plan.stages[stage].layouts[root].region(chunk)
+        token = self.token(stage, chunk)[root]
+        at = PART_REGION if isinstance(op.action, Ingest) else region
+        entry = listing.get((str(at), token))
+        if entry is None:
+            return None
+        if isinstance(op.action, Write | Ingest):
+            return self._recorded(op, stage, root, chunk, entry)
+        return Kept(stage, root, chunk, entry.path, "", -1, entry.size, won=False)
+
+    def _recorded(self, op: Op, stage: int, root: int, chunk: int, entry: Done) -> Kept | None:
+        """A record counts only if what it names is still there."""
+        region = PART_REGION if isinstance(op.action, Ingest) else self.plan.stages[stage].layouts[root].region(chunk)
+        token = self.token(stage, chunk)[root]
+        try:
+            record = read_record(self.store, op.recipe, region, token, generation=entry.generation)
+            meta = dict(record.meta)
+            if isinstance(op.action, Ingest):
+                blocks = tuple((str(p), int(r), str(d), int(s)) for p, r, d, s in json.loads(meta["blocks"]))
+                whole = all(self.store.exists(place) for place, *_ in blocks)
+            else:
+                written = [Written(str(p), int(s), str(d), int(r)) for p, s, d, r in json.loads(meta["written"])]
+                blocks = tuple((w.path, w.rows, w.digest, w.size) for w in written)
+                whole = all(self.outputs[op.recipe].verify(w) for w in written)
+        except (CorruptShardError, KeyError, ValueError, TypeError) as error:
+            tombstone(self.store, entry.path, str(error))
+            return None
+        if not whole:
+            tombstone(self.store, entry.path, "what it names is gone or changed")
+            return None
+        return Kept(stage, root, chunk, entry.path, record.digest, record.rows, record.size, won=False, blocks=blocks)
+
+    def token(self, stage: int, chunk: int) -> tuple[str, ...]:
+        """The tokens of a chunk, one a root."""
+        if (stage, chunk) not in self.tokens:
+            roots = range(len(self.plan.stages[stage].roots))
+            self.tokens[stage, chunk] = tuple(self.plan.chunk_token(stage, root, chunk) for root in roots)
+        return self.tokens[stage, chunk]
+
+    def add(self, kept: Iterable[Kept]) -> None:
+        """Take note of what was kept."""
+        for item in kept:
+            self.kept[item.stage, item.root, item.chunk] = item
+
+    def drop(self, stage: int, chunk: int) -> None:
+        """Let go of a held chunk."""
+        for root in range(len(self.plan.stages[stage].roots)):
+            self.kept.pop((stage, root, chunk), None)
+
+    def order(self, task: Task) -> Order:
+        """A task with its tokens and the places of its inputs."""
+        places: dict[tuple[str, int], Any] = {}
+        for chunk in task.chunks:
+            for producer, before in self.plan.inputs(task.stage, chunk):
+                for root, op in enumerate(self.plan.stages[producer].roots):
+                    kept = self.kept[producer, root, before]
+                    places[op.recipe, before] = kept.place or kept.value
+        return Order(task, tuple(self.token(task.stage, chunk) for chunk in task.chunks), places)
+
+    def stored(self, op: Op) -> StoredSource:
+        """The committed chunks of a kept op, as a source: its blocks counted, its result readable."""
+        number, root = self.plan.home[id(op)]
+        layout = self.plan.stages[number].layouts[root]
+        kept = [self.kept[number, root, chunk] for chunk in range(layout.chunks)]
+        if isinstance(op.action, Ingest):
+            entries = tuple(Entry(place, digest, rows) for item in kept for place, rows, digest, _ in item.blocks)
+            layout = Layout.of({op.space.names[0]: Axis((len(entries),), extent=1, blocks=True)})
+        else:
+            entries = tuple(self._counted(item) for item in kept)
+        return StoredSource(self.store.url, op.recipe, op.fields, layout, entries, getattr(self.store, "options", {}))
+
+    def _counted(self, kept: Kept) -> Entry:
+        if kept.rows >= 0 and kept.digest:
+            return Entry(kept.place, kept.digest, kept.rows)
+        header = read_header(self.store.get(kept.place), path=kept.place)
+        return Entry(kept.place, header.digest, header.rows)

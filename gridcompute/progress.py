@@ -1,0 +1,83 @@
+"""A progress bar with a rate and an honest estimate; quiet where nobody watches a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from gridcompute.driver import Status
+
+Watch = Callable[[Status], None]
+
+MIN_SECONDS = 0.1
+
+
+def remaining(done: int, total: int, seconds: float) -> float | None:
+    """Seconds left at the rate so far; None while there is nothing to judge by.
+
+    >>> remaining(25, 100, 10.0)
+    30.0
+    """
+    if done <= 0 or seconds <= 0:
+        return None
+    return seconds / done * (total - done)
+
+
+def clock(seconds: float | None) -> str:
+    """A duration as people read it.
+
+    >>> clock(3725)
+    '1:02:05'
+    """
+    if seconds is None:
+        return "-:--"
+    whole = int(seconds + 0.5)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+@contextlib.contextmanager
+def watcher(*, quiet: bool = False) -> Iterator[Watch]:
+    """Something to call with each status; draws on standard error if that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda status: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,} chunks"),
+               TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield _Bars(bars).show
+
+
+class _Bars:
+    """One bar a stage; only chunks of this run count for its rate, not those found done."""
+
+    def __init__(self, bars: object) -> None:
+        self._bars = bars
+        self._rows: dict[tuple[int, str], tuple[int, int, float]] = {}
+        self._shown = 0.0
+
+    def show(self, status: Status) -> None:
+        """Draw the status, at most ten times a second."""
+        now = time.monotonic()
+        over = sum(status.done.values()) == sum(status.total.values())
+        if now - self._shown < MIN_SECONDS and not over:
+            return
+        self._shown = now
+        for name, total in status.total.items():
+            done = status.done[name]
+            key = (status.phase, name)
+            if key not in self._rows:
+                row = self._bars.add_task(name, total=total, completed=done, note="")  # type: ignore[attr-defined]
+                self._rows[key] = (row, done, now)
+            row, first, since = self._rows[key]
+            if first == done and done < total:
+                self._rows[key] = (row, first, now)
+            left = remaining(done - first, total - first, now - since)
+            rate = (done - first) / (now - since) if now > since else 0.0
+            note = "done" if done == total else f"{rate:,.1f}/s, {clock(left)} left" if done > first else "waiting"
+            self._bars.update(row, completed=done, total=total, note=note)  # type: ignore[attr-defined]

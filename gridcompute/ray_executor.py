@@ -1,0 +1,189 @@
+"""Tasks on Ray: one Ray task an order, no retries of Ray's own, results as small events (law 5).
+
+An op's payload is put once and unpickled once a worker; blocks that are held stay in Ray's object store, and the
+driver only holds references to them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import sysconfig
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+
+from gridcompute.errors import WorkerLostError
+from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
+from gridcompute.ray_session import connect
+from gridcompute.worker import LostInputError, Order, Payload, StageWorker
+
+_stages: dict[str, StageWorker] = {}
+"""Per worker process: the stages it has unpickled."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A held block: its task's second return value, and its key there."""
+
+    ref: Any
+    root: int
+    chunk: int
+    stage: int
+
+
+def run_order(key: str, payload: list[Any], order: Order) -> Any:
+    """Do an order in a worker process.
+
+    Args:
+        key: of the payload, unique in the session.
+        payload: a reference to its pickled bytes, in a list so that Ray doesn't fetch it each time.
+        order: the task.
+
+    Returns:
+        The event; for a held stage also the blocks by (root, chunk).
+    """
+    import ray
+
+    if key not in _stages:
+        _stages[key] = StageWorker(cloudpickle.loads(ray.get(payload[0])))
+    worker = _stages[key]
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    places = {}
+    for place, value in order.places.items():
+        if isinstance(value, Held):
+            try:
+                value = ray.get(value.ref)[value.root, value.chunk]
+            except ray.exceptions.RayError as error:
+                lost = LostInputError(f"a held block is gone: {error}", value.stage, value.chunk)
+                failure = Failure("corrupt_shard", str(lost), order.task.chunks[0], lost=(value.stage, value.chunk))
+                return _answer(TaskFailed(order.task.number, failure, worker=name), worker)
+        places[place] = value
+    return _answer(worker.run(replace(order, places=places), name), worker)
+
+
+def _answer(event: TaskDone | TaskFailed, worker: StageWorker) -> Any:
+    if not worker.payload.stage.held:
+        return event
+    blocks = {(k.root, k.chunk): k.value for k in event.kept}
+    return replace(event, kept=tuple(replace(k, value=None) for k in event.kept)), blocks
+
+
+class RayExecutor:
+    """Orders as Ray tasks, on a local Ray or a cluster.
+
+    Args:
+        workers: cores; 0 for all that Ray has.
+        address: of a cluster, empty for a local Ray.
+        dashboard: start a local Ray's dashboard.
+
+    Raises:
+        ClusterError: Ray can't be started or reached.
+    """
+
+    name = "ray"
+
+    def __init__(self, *, workers: int, address: str = "", dashboard: bool = False) -> None:
+        self._ray = connect(workers=workers, address=address, dashboard=dashboard)
+        cores = int(self._ray.cluster_resources().get("CPU", 1))
+        self.workers = min(workers, cores) if workers and not address else workers or cores
+        self._run = self._ray.remote(run_order)
+        self._payloads: dict[int, tuple[str, Any, bool]] = {}
+        self._pending: dict[Any, tuple[int, int]] = {}
+        self._blocks: dict[int, Any] = {}
+
+    def begin(self, payloads: Sequence[Payload]) -> None:
+        """See `Executor`."""
+        self._payloads = {}
+        for payload in payloads:
+            data = by_value(payload)
+            self._payloads[payload.stage.number] = (uuid.uuid4().hex, self._ray.put(data), payload.stage.held)
+
+    def submit(self, order: Order) -> None:
+        """See `Executor`."""
+        key, ref, held = self._payloads[order.task.stage]
+        options = self._run.options(num_cpus=1, max_retries=0, num_returns=2 if held else 1, name=f"stage {order.task.stage}")
+        answer = options.remote(key, [ref], order)
+        if held:
+            answer, self._blocks[order.task.number] = answer
+        self._pending[answer] = (order.task.number, order.task.stage)
+
+    def poll(self, timeout: float) -> list[Event]:
+        """See `Executor`."""
+        if not self._pending:
+            return []
+        refs = list(self._pending)
+        ready, _ = self._ray.wait(refs, num_returns=1, timeout=timeout)
+        if ready and len(refs) > 1:
+            ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
+        return [self._event(ref) for ref in ready]
+
+    def _event(self, ref: Any) -> Event:
+        number, stage = self._pending.pop(ref)
+        blocks = self._blocks.pop(number, None)
+        try:
+            event: TaskDone | TaskFailed = self._ray.get(ref)
+        except Exception as error:
+            kind = self._kind(error)
+            text = str(error).strip().splitlines()
+            message = f"a task of stage {stage} was lost ({type(error).__name__}): {text[0] if text else ''}"
+            return TaskFailed(number, Failure(kind, message, error=WorkerLostError(message)))
+        if blocks is not None:
+            kept = tuple(replace(k, value=Held(blocks, k.root, k.chunk, k.stage)) for k in event.kept)
+            return replace(event, kept=kept)
+        return event
+
+    def _kind(self, error: Exception) -> FailureKind:
+        failures = self._ray.exceptions
+        if isinstance(error, failures.OutOfMemoryError):
+            return "out_of_memory"
+        if isinstance(error, failures.RayTaskError):
+            return "fatal"
+        return "lost_worker"
+
+    def kill(self, task: int) -> None:
+        """See `Executor`."""
+        for ref, (number, _) in list(self._pending.items()):
+            if number == task:
+                self._pending.pop(ref)
+                self._blocks.pop(number, None)
+                self._ray.cancel(ref, force=True)
+
+    def close(self) -> None:
+        """See `Executor`; Ray itself stays up for the next run of this process."""
+        for number, _ in list(self._pending.values()):
+            self.kill(number)
+        self._payloads, self._blocks = {}, {}
+
+
+def by_value(value: Any) -> bytes:
+    """Pickle with the user's own modules by value: a worker must not import another version of them."""
+    modules = [module for module in list(sys.modules.values()) if _is_users(module)]
+    registered = []
+    for module in modules:
+        if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
+            cloudpickle.register_pickle_by_value(module)
+            registered.append(module)
+    try:
+        data: bytes = cloudpickle.dumps(value)
+    finally:
+        for module in registered:
+            cloudpickle.unregister_pickle_by_value(module)
+    return data
+
+
+_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def _is_users(module: ModuleType) -> bool:
+    """Whether a module lies outside the interpreter, its installed packages and gridcompute."""
+    file = getattr(module, "__file__", None)
+    name = getattr(module, "__name__", "__main__")
+    if not isinstance(file, str) or name == "__main__" or name.split(".")[0] in ("gridcompute", "gridcompute_workloads"):
+        return False
+    return sys.modules.get(name) is module and not os.path.abspath(file).startswith(_INSTALLED)

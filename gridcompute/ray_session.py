@@ -1,0 +1,130 @@
+"""A Ray to run on: a local one, closed by default, or a cluster by its address.
+
+Closed by default (law 10): an own token file (0600), token authentication on, loopback only, no dashboard unless
+asked for. The settings for health checks, keepalive and niceness are the measured ones of `docs/design`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gridcompute.config import state_folder
+from gridcompute.errors import ClusterError
+
+LOOPBACK = "127.0.0.2"
+"""Ray replaces 127.0.0.1 by the machine's outward address; this one it leaves alone."""
+
+ENVIRONMENT = {
+    # A cut link leaves tasks in flight hanging for minutes with the defaults.
+    "RAY_grpc_client_keepalive_time_ms": "3000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
+    # A dead node is noticed in 3 s instead of 15 s.
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+    # Workers start at nice +15 otherwise.
+    "RAY_worker_niceness": "0",
+    # One thread a worker: tasks are the parallelism.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def token_file() -> Path:
+    """The file with this user's cluster token, made if it isn't there: 0600 in a folder of 0700.
+
+    Raises:
+        ClusterError: it is readable by others, or can't be made.
+    """
+    folder = state_folder()
+    path = folder / "ray_token"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(fd, "w") as file:
+                file.write(secrets.token_hex(32))
+        mode = path.stat().st_mode & 0o777
+    except OSError as error:
+        raise ClusterError(f"no token can be kept in {path}: {error}", hint="set GRIDCOMPUTE_STATE to a folder of yours") from error
+    if mode & 0o077:
+        raise ClusterError(f"others can read the cluster token {path} (mode {mode:o})", hint=f"remove it; a new one is made: rm {path}")
+    return path
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables while Ray starts; its processes inherit them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
+    """The `ray` module, connected.
+
+    Args:
+        workers: cores of a local Ray.
+        address: of a cluster; empty starts a local Ray, or takes the one that this process is connected to.
+        dashboard: start a local Ray's dashboard (on loopback).
+
+    Raises:
+        ClusterError: Ray can't be started or reached.
+    """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        return sys.modules["ray"]
+    # Ray reads these when it is imported, and the driver needs them for as long as it lives.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token_file()))
+    for name, value in ENVIRONMENT.items():
+        if name.startswith("RAY_"):
+            os.environ.setdefault(name, value)
+    import ray
+
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    try:
+        if address:
+            ray.init(address=address, **common)
+        else:
+            with _environment({k: v for k, v in ENVIRONMENT.items() if k not in os.environ}):
+                ray.init(num_cpus=workers, include_dashboard=dashboard, _node_ip_address=LOOPBACK,
+                         _temp_dir=str(_temporary()), **common)
+    except Exception as error:
+        where = f"the Ray cluster at {address} can't be reached" if address else "no local Ray could be started"
+        raise ClusterError(f"{where}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",
+                           hint="check the address and that RAY_AUTH_TOKEN_PATH names the cluster's token" if address
+                           else "gridcompute doctor says what is missing; --executor inline works without Ray") from error
+    return ray
+
+
+def _temporary() -> Path:
+    """Ray's folder for sockets and logs: private, and short enough for a socket's name."""
+    folder = Path(tempfile.gettempdir()) / f"gridcompute-{os.getuid()}"
+    if len(str(folder)) > 40:
+        folder = Path("/tmp") / folder.name  # noqa: S108
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise ClusterError(f"{folder} belongs to another user", hint="set TMPDIR to a folder of yours")
+    return folder

@@ -1,0 +1,208 @@
+"""What is kept of a run: a record that says how to make its graph again, and where its journal is.
+
+A record lies with the journal in `<work folder>/runs/<run>/run.json` (0600); the user's state directory has an index of
+all, so that a run can be named from anywhere. Neither holds secrets: options of stores aren't written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gridcompute.config import WORK, Settings, state_folder
+from gridcompute.errors import RecordError, StoreError
+from gridcompute.op import Graph
+
+FORMAT = 1
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,100}")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it is kept.
+
+    Attributes:
+        run: its name.
+        key: of its graph.
+        graph: the graph's canonical form.
+        how: how to make the graph again: {"workload", "parameters"} or {"script", "arguments"}; {} for a session.
+        settings: store, executor, workers, memory.
+        outputs: URLs of what is written.
+        folder: the record's folder.
+        cwd: folder the run was started in.
+        created: seconds since 1970.
+        state: "running", "done", "failed" or "interrupted"; what was last written, which a killed driver can't update.
+        pid: the driver's process.
+        summary: figures of the finished run.
+        versions: of what was computed with.
+    """
+
+    run: str
+    key: str
+    graph: list[dict[str, Any]]
+    how: dict[str, Any]
+    settings: dict[str, Any]
+    outputs: list[str]
+    folder: str
+    cwd: str
+    created: float
+    state: str = "running"
+    pid: int = 0
+    summary: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return Path(self.folder) / "journal.jsonl"
+
+    def save(self) -> None:
+        """Write the record and its line in the index.
+
+        Raises:
+            StoreError: the folder can't be written.
+        """
+        folder, index = Path(self.folder), state_folder() / "runs"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            index.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(folder / "run.json", {"format": FORMAT, **asdict(self)})
+            _write(index / f"{self.run}.json", {"format": FORMAT, "folder": self.folder})
+        except OSError as error:
+            raise StoreError(f"the run's record can't be written to {folder}: {error.strerror}",
+                             hint="choose another work store with --store, or set GRIDCOMPUTE_STATE") from error
+
+    def ended(self, state: str, summary: Mapping[str, Any]) -> RunRecord:
+        """The record of the run's end, saved."""
+        record = replace(self, state=state, summary=dict(summary))
+        record.save()
+        return record
+
+    @property
+    def alive(self) -> bool:
+        """Whether the driver still runs on this machine."""
+        if self.state != "running" or not self.pid:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    @property
+    def standing(self) -> str:
+        """The state, corrected for a driver that died without writing it."""
+        return "interrupted" if self.state == "running" and not self.alive else self.state
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(fd, "w") as file:
+        json.dump(values, file, indent=1, default=str)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: str = "") -> RunRecord:
+    """A record for a run that begins now."""
+    base = re.sub(r"[^a-z0-9]+", "-", (name or graph.outputs[0][0] or "run").lower()).strip("-") or "run"
+    run = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    local = settings.store if "://" not in settings.store else WORK
+    outputs = [str(op.action.sink.url) for _, op in graph.outputs if hasattr(op.action, "sink")]
+    kept = {name: getattr(settings, name) for name in ("store", "executor", "workers", "address", "memory", "deadline")}
+    return RunRecord(run, graph.key, graph.canonical(), dict(how), kept, outputs, str(Path(local).absolute() / "runs" / run),
+                     os.getcwd(), time.time(), pid=os.getpid(), versions=versions())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("gridcompute", "numba", "numpy", "pyarrow", "ray"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def load(run: str) -> RunRecord:
+    """A run's record, by its name, the beginning of its name, its folder, or "last".
+
+    Raises:
+        RecordError: there is none, several fit, it is broken, or a newer version wrote it.
+    """
+    path = Path(run)
+    if (path / "run.json").is_file():
+        return _read(path / "run.json")
+    names = known()
+    if run == "last" and names:
+        return max((_read_indexed(name) for name in names), key=lambda record: record.created)
+    fits = [name for name in names if name == run] or [name for name in names if name.startswith(run)]
+    if len(fits) == 1 and _NAME.fullmatch(fits[0]):
+        return _read_indexed(fits[0])
+    if len(fits) > 1:
+        raise RecordError(f"several runs begin with {run!r}: {', '.join(fits[:5])}", hint="give more of the name")
+    raise RecordError(f"no run {run!r}", hint="gridcompute list shows the runs")
+
+
+def known() -> list[str]:
+    """Names of all indexed runs."""
+    index = state_folder() / "runs"
+    return sorted(path.stem for path in index.glob("*.json") if not path.name.startswith("."))
+
+
+def records() -> list[RunRecord]:
+    """Records of all indexed runs that can still be read, oldest first."""
+    found = []
+    for name in known():
+        with contextlib.suppress(RecordError):
+            found.append(_read_indexed(name))
+    return sorted(found, key=lambda record: record.created)
+
+
+def forget(record: RunRecord) -> None:
+    """Take a run out of the index."""
+    (state_folder() / "runs" / f"{record.run}.json").unlink(missing_ok=True)
+
+
+def _read_indexed(name: str) -> RunRecord:
+    values = _json(state_folder() / "runs" / f"{name}.json")
+    return _read(Path(str(values.get("folder", ""))) / "run.json")
+
+
+def _read(path: Path) -> RunRecord:
+    values = _json(path)
+    made = values.pop("format", None)
+    if isinstance(made, int) and made > FORMAT:
+        raise RecordError(f"the record {path} has format {made}, this version knows {FORMAT}", hint="update gridcompute")
+    try:
+        record = RunRecord(**values)
+        if not (_NAME.fullmatch(record.run) and isinstance(record.how, dict) and isinstance(record.graph, list)):
+            raise TypeError("a field has another type than it should")
+    except TypeError as error:
+        raise RecordError(f"the record {path} is broken: {error}", hint="run it again; what was committed counts") from None
+    return record
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RecordError(f"no record {path}", hint="its folder was removed or moved; gridcompute clean tidies the index") from None
+    except (OSError, ValueError) as error:
+        raise RecordError(f"the record {path} can't be read: {error}", hint="run it again; what was committed counts") from None
+    if not isinstance(values, dict):
+        raise RecordError(f"the record {path} is broken", hint="run it again; what was committed counts")
+    return values

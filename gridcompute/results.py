@@ -1,0 +1,123 @@
+"""Results of a finished run, read when asked for: as NumPy, Arrow, pandas or xarray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gridcompute.columns import Block, Field, Fixed, Ragged
+from gridcompute.coords import Coordinate
+from gridcompute.errors import ParameterError
+from gridcompute.space import Space
+from gridcompute.stored import StoredSource
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import xarray as xr
+
+
+class Result:
+    """Columns of a finished run.
+
+    Args:
+        names: the columns.
+        source: their committed chunks; None where a sink wrote them.
+        coords: coordinates of their dimensions.
+        url: what the sink wrote, empty where the work store has them.
+    """
+
+    def __init__(self, names: Sequence[str], source: StoredSource | None, coords: Sequence[Coordinate], url: str = "") -> None:
+        self.names, self._source, self.url = list(names), source, url
+        self.coords = tuple(coords)
+
+    def __repr__(self) -> str:
+        return f"<Result {', '.join(self.names)}{f' in {self.url}' if self.url else ''}>"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """What each column is (results in the work store)."""
+        return tuple(f for f in self._stored().fields if f.name in self.names)
+
+    def _stored(self) -> StoredSource:
+        if self._source is None:
+            raise ParameterError(f"this result was written to {self.url}", hint="to_xarray, to_arrow and to_pandas read it from there")
+        return self._source
+
+    def block(self) -> Block:
+        """All cells in memory, as the framework holds them."""
+        source = self._stored()
+        return source.read(source.space.whole(), [f.name for f in self.fields])
+
+    def to_numpy(self) -> Any:
+        """The one column as an array over its dimensions; nulls of floats as NaN, other nulls as a masked array.
+
+        Raises:
+            ParameterError: several columns, or strings or lists.
+        """
+        if self._source is None:
+            values = self.to_xarray() if self.url.rstrip("/").endswith(".zarr") else self.to_pandas()
+            return np.asarray(values[self.names[0]])
+        if len(self.names) != 1:
+            raise ParameterError(f"to_numpy needs one column, but there are {', '.join(self.names)}", hint="run['name'].to_numpy()")
+        column = self.block()[self.names[0]]
+        if isinstance(column, Ragged):
+            raise ParameterError(f"column {self.names[0]!r} has cells of variable length", hint="use to_arrow")
+        return _plain(column)
+
+    def to_arrow(self) -> pa.Table:
+        """Columns over one dimension as an Arrow table."""
+        if self._source is None:
+            from gridcompute.sinks.results import open_result
+
+            return open_result(self.url).to_table().select(self.names)
+        block = self.block()
+        if len(self._stored().space.names) > 1:
+            raise ParameterError("a table has one dimension", hint="use to_xarray")
+        return _table(block, self.fields, self._stored().space)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Columns over one dimension as a pandas frame."""
+        return self.to_arrow().to_pandas()
+
+    def to_xarray(self) -> xr.Dataset:
+        """The columns with their coordinates; what was written to Zarr opens lazily."""
+        import xarray as xr
+
+        if self._source is None:
+            from gridcompute.sinks.results import open_result
+
+            return open_result(self.url)[self.names]
+        block = self.block()
+        arrays = {}
+        for f in self.fields:
+            column = block[f.name]
+            if not isinstance(column, Fixed):
+                raise ParameterError(f"column {f.name!r} has cells of variable length", hint="use to_arrow")
+            values = _plain(column)
+            if isinstance(values, np.ma.MaskedArray):
+                values = values.astype(np.float64).filled(np.nan)
+            arrays[f.name] = (f.dims, values, {k: json.loads(v) for k, v in f.attrs})
+        dims = {d for f in self.fields for d in f.dims}
+        return xr.Dataset(arrays, {c.name: c.to_xarray() for c in self.coords if c.dim in dims})
+
+
+def _plain(column: Fixed) -> Any:
+    if column.valid is None:
+        return column.values
+    if column.values.dtype.kind == "f":
+        return np.where(column.valid, column.values, np.nan)
+    return np.ma.MaskedArray(column.values, ~column.valid)
+
+
+def _table(block: Block, fields: Sequence[Field], space: Space) -> pa.Table:
+    import pyarrow as pa
+
+    from gridcompute.arrowcolumns import to_arrow
+
+    rows = space.names[:1]
+    extents = dict(zip(space.names, (block.rows, *(n or 0 for n in space.shape[1:])), strict=True))
+    return pa.table({f.name: to_arrow(f, block[f.name], rows, extents) for f in fields})

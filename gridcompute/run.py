@@ -1,0 +1,223 @@
+"""A run: live while it goes on, then the way to its results."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gridcompute.collection import Collection, Destined
+from gridcompute.config import Settings, available_cores, available_memory
+from gridcompute.driver import Driver, Status, Watch
+from gridcompute.errors import GridError, InterruptedRunError, ParameterError, RunError
+from gridcompute.executor import Executor, InlineExecutor
+from gridcompute.journal import Journal
+from gridcompute.op import Graph
+from gridcompute.record import RunRecord
+from gridcompute.results import Result
+from gridcompute.store import open_store
+from gridcompute.stored import StoredSource
+
+
+def graph_of(outputs: Sequence[Collection]) -> Graph:
+    """The graph of several outputs; each is known by the name of what it writes, or by its place.
+
+    Raises:
+        ParameterError: nothing to compute, or something else than a collection.
+    """
+    if not outputs:
+        raise ParameterError("nothing to run", hint="pass at least one collection")
+    named, coords = [], []
+    for i, output in enumerate(outputs):
+        if not isinstance(output, Collection):
+            raise ParameterError(f"run takes collections, not {type(output).__name__}", hint="map a kernel over a collection first")
+        if isinstance(output, Destined):
+            output.used.yes = True
+        named.append((str(i), output.op))
+        coords.append((str(i), output.coords))
+    return Graph(tuple(named), tuple(coords))
+
+
+def executor_of(settings: Settings) -> Executor:
+    """The executor that settings ask for."""
+    if settings.executor == "inline":
+        return InlineExecutor(workers=1)
+    from gridcompute.ray_executor import RayExecutor
+
+    return RayExecutor(workers=settings.workers or available_cores(), address=settings.address, dashboard=settings.dashboard)
+
+
+def memory_of(settings: Settings, workers: int) -> int:
+    """Bytes that a worker may take: as said, else its share of what is free here (a cluster's nodes aren't asked)."""
+    if settings.memory or settings.address:
+        return settings.memory
+    return available_memory() // max(1, workers)
+
+
+@dataclass(frozen=True)
+class _Ended:
+    results: Mapping[str, StoredSource]
+
+
+class Run:
+    """One run of a graph.
+
+    Attributes:
+        record: name, folder, settings.
+        status: where it stands.
+    """
+
+    def __init__(self, outputs: Sequence[Collection], graph: Graph, settings: Settings, record: RunRecord, *,
+                 executor: Executor | None = None, watch: Watch | None = None) -> None:
+        self.record, self._outputs, self._graph, self._settings = record, list(outputs), graph, settings
+        self._executor, self._watch = executor, watch
+        self._driver: Driver | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._ended: _Ended | None = None
+        self._cancel = threading.Event()
+        self.status = Status()
+
+    @property
+    def name(self) -> str:
+        """The run's name, for `resume` and the command line."""
+        return self.record.run
+
+    @property
+    def state(self) -> str:
+        """"running", "done", "failed" or "interrupted"."""
+        if self._ended is not None:
+            return "done"
+        if self._error is not None:
+            return "interrupted" if isinstance(self._error, InterruptedRunError) else "failed"
+        return "running"
+
+    def __repr__(self) -> str:
+        done, total = sum(self.status.done.values()), sum(self.status.total.values())
+        return f"<Run {self.name} {self.state}, {done} of {total} chunks>"
+
+    def _go(self) -> None:
+        settings = self._settings
+        self.record.save()
+        try:
+            store = open_store(settings.store, **settings.store_options)
+            store.probe()
+            with Journal.open(self.record.journal) as journal:
+                journal.append("begun", run=self.name, key=self.record.key)
+                owned = self._executor is None
+                executor = self._executor or executor_of(settings)
+                try:
+                    overwrite = frozenset(o.sink.url for o in self._outputs if isinstance(o, Destined) and o.overwrite)
+                    self._driver = Driver(self._graph, store, executor, journal, run=self.name, overwrite=overwrite,
+                                          memory=memory_of(settings, executor.workers), deadline=settings.deadline,
+                                          watch=self._seen)
+                    self._driver.cancelled = self._cancel
+                    self.status = self._driver.status
+                    self._ended = _Ended(dict(self._driver.run()))
+                finally:
+                    if owned:
+                        executor.close()
+        except BaseException as error:
+            self._error = error
+            if not isinstance(error, GridError | KeyboardInterrupt):
+                self._error = RunError(f"the run failed within gridcompute: {type(error).__name__}: {error}",
+                                       hint="please report this with the traceback")
+                self._error.__cause__ = error
+        finally:
+            with contextlib.suppress(GridError):
+                self.record = self.record.ended(self.state, self.summary())
+
+    def _seen(self, status: Status) -> None:
+        if self._watch is not None:
+            self._watch(status)
+
+    def start(self) -> Run:
+        """Begin in a thread of its own."""
+        self._thread = threading.Thread(target=self._go, name=f"gridcompute {self.name}", daemon=True)
+        self._thread.start()
+        return self
+
+    def block(self) -> Run:
+        """Carry out here; the first Ctrl-C asks the run to stop, a second one ends it at once."""
+        with _interruptible(self._cancel):
+            self._go()
+        return self._checked()
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """Wait for the end, or for so many seconds.
+
+        Raises:
+            GridError: why the run failed or was interrupted.
+            TimeoutError: it still runs.
+        """
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                raise TimeoutError(f"run {self.name} still runs after {timeout} s")
+        return self._checked()
+
+    def _checked(self) -> Run:
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def cancel(self) -> None:
+        """Ask the run to stop: running tasks get 5 s; what was committed stays."""
+        self._cancel.set()
+
+    def __getitem__(self, name: str | int) -> Result:
+        """A result: an output by its place, or a column by its name.
+
+        Raises:
+            ParameterError: nothing of that name, or several.
+            RunError: the run isn't done.
+        """
+        if self._ended is None:
+            raise RunError(f"run {self.name} is {self.state}: it has no results yet", hint="run.wait() waits for them")
+        places = range(len(self._outputs))
+        fits = [i for i in places if i == name or (isinstance(name, str) and name in self._outputs[i].columns)]
+        if len(fits) != 1:
+            columns = [c for o in self._outputs for c in o.columns]
+            raise ParameterError(f"{'no' if not fits else 'more than one'} result {name!r}",
+                                 hint=f"outputs 0 to {len(self._outputs) - 1}, with the columns {', '.join(columns)}")
+        output = self._outputs[fits[0]]
+        source = self._ended.results.get(str(fits[0]))
+        url = output.sink.url if isinstance(output, Destined) else ""
+        names = [name] if isinstance(name, str) else list(output.columns)
+        return Result(names, source, output.coords, url)
+
+    def summary(self) -> dict[str, Any]:
+        """Figures of the run as plain values."""
+        values = asdict(self.status)
+        values["state"] = self.state
+        values["seconds"] = max(0.0, self.status.ended - self.status.started)
+        values["error"] = "" if self._error is None else str(self._error)
+        return values
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it failed or was interrupted."""
+        return self._error
+
+
+@contextlib.contextmanager
+def _interruptible(cancel: threading.Event) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a cancel; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def asked(number: int, frame: Any) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,130 @@
+"""Committed chunks as a source: how a later phase, or the user, reads what a run has kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from gridcompute.assemble import assemble
+from gridcompute.axes import Axis, Layout
+from gridcompute.columns import Block, Field
+from gridcompute.coords import Coordinate
+from gridcompute.errors import CorruptShardError
+from gridcompute.shardfile import decode
+from gridcompute.sources.base import chosen
+from gridcompute.space import Region, Space
+from gridcompute.store import Store, open_store
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One committed chunk: its shard's name, its digest, its cells along the first dimension."""
+
+    place: str
+    digest: str
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSource:
+    """The chunks of an op, all committed.
+
+    Attributes:
+        store: URL of the work store.
+        recipe: of the op.
+        fields: its columns.
+        layout: how its space is cut; blocks whose cells are counted by now.
+        entries: one a chunk, in order.
+        options: of the store.
+    """
+
+    store: str
+    recipe: str
+    fields: tuple[Field, ...]
+    layout: Layout
+    entries: tuple[Entry, ...]
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    coords: tuple[Coordinate, ...] = ()
+    uniform = False
+
+    @cached_property
+    def counted(self) -> Layout:
+        """The layout in cells: along a dimension of blocks, one part a block."""
+        if not self.layout.blocked:
+            return self.layout
+        axes = {name: Axis(tuple(e.rows for e in self.entries)) if axis.blocks else axis for name, axis in self.layout.axes}
+        return Layout.of(axes)
+
+    @property
+    def parts(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Lengths of the parts per dimension."""
+        return tuple((name, axis.parts) for name, axis in self.counted.axes)
+
+    @property
+    def space(self) -> Space:
+        """See `Source`."""
+        return self.counted.space
+
+    @property
+    def stored(self) -> tuple[tuple[str, int], ...]:
+        """See `Source`."""
+        return ()
+
+    @property
+    def stored_bytes(self) -> int:
+        """See `Source`."""
+        return 0
+
+    @property
+    def key(self) -> object:
+        """See `Source`: what was computed, not where it lies."""
+        return ("stored", self.recipe)
+
+    def _chunks(self, region: Region) -> list[int]:
+        """Entries that a region reads. A block without cells has no chunk of the counted layout."""
+        if not self.layout.blocked:
+            return list(self.layout.covering(region))
+        found, start = [], 0
+        lo, hi = region.bounds[0]
+        for number, entry in enumerate(self.entries):
+            if start < hi and start + entry.rows > lo and entry.rows:
+                found.append(number)
+            start += entry.rows
+        return found
+
+    def objects(self, region: Region) -> tuple[str, ...]:
+        """See `Source`: the shards read, with where the region begins in each."""
+        start, marks = 0, []
+        chunks = set(self._chunks(region))
+        for number, entry in enumerate(self.entries):
+            if number in chunks:
+                at = region.bounds[0][0] - start if self.layout.blocked else 0
+                marks.append(f"{entry.digest}@{at}")
+            start += entry.rows
+        return tuple(marks)
+
+    def read(self, region: Region, names: Sequence[str]) -> Block:
+        """See `Source`."""
+        fields = tuple(chosen(self.fields, names, "the stored result"))
+        store = _opened(self)
+        full = [number for number, entry in enumerate(self.entries) if entry.rows] if self.layout.blocked else None
+
+        def fetch(chunk: int) -> Block:
+            entry = self.entries[chunk if full is None else full[chunk]]
+            try:
+                return decode(store.get(entry.place), names=names, path=entry.place)[0]
+            except FileNotFoundError:
+                raise CorruptShardError(f"the shard {entry.place} is gone", path=entry.place, hint="run again: it is made anew") from None
+
+        return assemble(fields, self.counted, region, fetch)
+
+    def select(self, names: Sequence[str]) -> StoredSource:
+        """See `Source`."""
+        fields = tuple(chosen(self.fields, names, "the stored result"))
+        return StoredSource(self.store, self.recipe, fields, self.layout, self.entries, self.options, self.coords)
+
+
+def _opened(source: StoredSource) -> Store:
+    return open_store(source.store, **source.options)

@@ -1,0 +1,265 @@
+"""Carrying out tasks: read regions, compute, commit. Runs in a worker process; only small events go back.
+
+Kept ops are looked up by recipe, so the same payload means the same in every process.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gridcompute.actions.folds import Fold
+from gridcompute.actions.loads import Ingest
+from gridcompute.actions.writes import Write
+from gridcompute.assemble import assemble
+from gridcompute.axes import Layout
+from gridcompute.codecache import compile_seconds
+from gridcompute.columns import Block, Field
+from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError
+from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
+from gridcompute.keys import digest
+from gridcompute.op import Op
+from gridcompute.plan import Plan, Stage
+from gridcompute.sinks.base import Output
+from gridcompute.shard import Record, commit, commit_record, tombstone
+from gridcompute.shardfile import decode
+from gridcompute.space import Region
+from gridcompute.store import Store, open_store, transient
+
+CACHE_BYTES = 64 * 2**20
+"""Decoded input shards that a worker keeps within a task."""
+
+PART_REGION = Region.of((0, 1))
+"""Region in the name of an ingested file's record: the token alone tells files apart, so their order may change."""
+
+
+@dataclass(frozen=True)
+class KeptOp:
+    """How the results of a kept op of another stage are read."""
+
+    stage: int
+    layout: Layout
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """What a worker needs to know of a stage; sent once.
+
+    Attributes:
+        stage: its ops and layouts.
+        kept: results that it reads, by recipe.
+        store: URL of the work store.
+        options: the store's.
+        outputs: prepared outputs of the ops that write, by recipe.
+    """
+
+    stage: Stage
+    kept: Mapping[str, KeptOp]
+    store: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    outputs: Mapping[str, Output] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan, stage: Stage, store: Store, outputs: Mapping[str, Output]) -> Payload:
+        """The payload of one stage of a plan."""
+        kept = {}
+        for root in stage.roots:
+            for leaf in plan.leaves(root):
+                home = plan.home.get(id(leaf))
+                if home is not None:
+                    kept[leaf.recipe] = KeptOp(home[0], plan.stages[home[0]].layouts[home[1]], leaf.fields)
+        return cls(stage, kept, store.url, getattr(store, "options", {}), outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """One task with what only the driver knows.
+
+    Attributes:
+        task: stage and chunks.
+        tokens: per chunk, one token a root.
+        places: shard (or held block, or a reference to it) of each input chunk, by (recipe, chunk).
+    """
+
+    task: Task
+    tokens: tuple[tuple[str, ...], ...]
+    places: Mapping[tuple[str, int], Any]
+
+
+class LostInputError(RunError):
+    """An input shard is gone or doesn't verify; it must be made again."""
+
+    def __init__(self, message: str, stage: int, chunk: int) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.chunk = chunk
+
+
+class StageWorker:
+    """Carries out tasks of one stage."""
+
+    def __init__(self, payload: Payload, store: Store | None = None) -> None:
+        self.payload = payload
+        self.store = store if store is not None else open_store(payload.store, **payload.options)
+        self._places: Mapping[tuple[str, int], Any] = {}
+        self._cache: dict[tuple[str, int], Block] = {}
+        self._cached = 0
+
+    def run(self, order: Order, worker: str = "") -> TaskDone | TaskFailed:
+        """Do a task; what was kept before a failure is reported with it."""
+        began, compiled = time.perf_counter(), compile_seconds()
+        self._places, self._cache, self._cached = order.places, {}, 0
+        kept: list[Kept] = []
+        for chunk, tokens in zip(order.task.chunks, order.tokens, strict=True):
+            try:
+                kept.extend(self._chunk(chunk, tokens))
+            except Exception as error:
+                failure = self._failure(error, chunk)
+                return TaskFailed(order.task.number, failure, tuple(kept), time.perf_counter() - began, worker)
+        seconds = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return TaskDone(order.task.number, tuple(kept), seconds, worker, compile_seconds() - compiled, peak)
+
+    def _chunk(self, chunk: int, tokens: Sequence[str]) -> Iterator[Kept]:
+        stage = self.payload.stage
+        memo: dict[tuple[str, Region], Block] = {}
+        if len(stage.roots) > 1 and all(isinstance(op.action, Fold) for op in stage.roots):
+            blocks = self._folds(chunk)
+        else:
+            blocks = (None if isinstance(op.action, Ingest) else self._root(op, layout.region(chunk), memo)
+                      for op, layout in zip(stage.roots, stage.layouts, strict=True))
+        for i, (op, token, block) in enumerate(zip(stage.roots, tokens, blocks, strict=True)):
+            if isinstance(op.action, Ingest):
+                yield self._ingest(op, op.action, i, chunk, token)
+            elif isinstance(op.action, Write):
+                assert block is not None
+                yield self._written(op, i, chunk, token, block)
+            elif stage.held:
+                assert block is not None
+                yield Kept(stage.number, i, chunk, "", "", block.rows, block.nbytes, value=block)
+            else:
+                assert block is not None
+                done = commit(self.store, op.recipe, token, block, op.fields, op.space)
+                yield Kept(stage.number, i, chunk, done.path, done.digest, done.rows, done.size, done.won)
+
+    def _root(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block]) -> Block:
+        if isinstance(op.action, Write):
+            return self._read(op, 0, op.reads(0, region)[0], memo)
+        return self._compute(op, region, memo)
+
+    def _compute(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block]) -> Block:
+        allowed = [op.reads(i, region) for i in range(len(op.inputs))]
+
+        def read(i: int, part: Region) -> Block:
+            if not any(box.contains(part) for box in allowed[i]) and part.cells:
+                raise RunError(f"{op} reads {part} of its input {i}, which its access doesn't name")
+            return self._read(op, i, part, memo)
+
+        return op.action.compute(op, region, read)
+
+    def _read(self, op: Op, i: int, region: Region, memo: dict[tuple[str, Region], Block]) -> Block:
+        """An input's region: from shards where it is kept, else computed here (once a chunk)."""
+        source = op.inputs[i]
+        kept = self.payload.kept.get(source.recipe)
+        if kept is not None:
+            return assemble(kept.fields, kept.layout, region, lambda chunk: self._shard(source.recipe, kept, chunk))
+        key = (source.recipe, region)
+        if key not in memo:
+            memo[key] = self._compute(source, region, memo)
+        return memo[key]
+
+    def _folds(self, chunk: int) -> Iterator[Block]:
+        """Joined reductions: each box of the segment is read once and folded by all."""
+        stage = self.payload.stage
+        regions = [layout.region(chunk) for layout in stage.layouts]
+        passes = []
+        for op, region in zip(stage.roots, regions, strict=True):
+            assert isinstance(op.action, Fold)
+            passes.append(op.action.begin(op, region))
+        boxes = [op.reads(0, region) for op, region in zip(stage.roots, regions, strict=True)]
+        for several in zip(*boxes, strict=True):
+            memo: dict[tuple[str, Region], Block] = {}
+            for op, folding, box in zip(stage.roots, passes, several, strict=True):
+                folding.take(box, self._read(op, 0, box, memo))
+        return (folding.end() for folding in passes)
+
+    def _shard(self, recipe: str, kept: KeptOp, chunk: int) -> Block:
+        key = (recipe, chunk)
+        if key in self._cache:
+            return self._cache[key]
+        place = self._places.get(key)
+        if place is None:
+            raise RunError(f"no place was sent for chunk {chunk} of {recipe}")
+        if isinstance(place, Block):
+            return place
+        try:
+            block, _ = decode(self.store.get(place), path=place)
+        except FileNotFoundError:
+            raise LostInputError(f"the shard {place} is gone", kept.stage, chunk) from None
+        except CorruptShardError as error:
+            tombstone(self.store, place, error.message)
+            raise LostInputError(error.message, kept.stage, chunk) from error
+        if self._cached + block.nbytes <= CACHE_BYTES:
+            self._cache[key] = block
+            self._cached += block.nbytes
+        return block
+
+    def _ingest(self, op: Op, action: Ingest, root: int, chunk: int, token: str) -> Kept:
+        """Commit a file's blocks one by one, then the record that lists them."""
+        blocks = []
+        for number, block in enumerate(action.blocks(chunk)):
+            at = replace(block, region=Region.of((number, number + 1)))
+            done = commit(self.store, blocks_recipe(op.recipe), token, at, op.fields, op.space)
+            blocks.append((done.path, done.rows, done.digest, done.size))
+        listed = json.dumps(blocks)
+        rows, size = sum(b[1] for b in blocks), sum(b[3] for b in blocks)
+        record = Record("", size, digest([b[2] for b in blocks]), rows, (("blocks", listed),))
+        done = commit_record(self.store, op.recipe, PART_REGION, token, record)
+        return Kept(self.payload.stage.number, root, chunk, done.path, done.digest, rows, size, done.won, blocks=tuple(blocks))
+
+    def _written(self, op: Op, root: int, chunk: int, token: str, block: Block) -> Kept:
+        layout = self.payload.stage.layouts[root]
+        region = layout.region(chunk)
+        written = self.payload.outputs[op.recipe].write_chunk(replace(block, region=region), region, layout.place(chunk))
+        listed = json.dumps([[w.path, w.size, w.digest, w.rows] for w in written])
+        record = Record("", sum(w.size for w in written), digest([w.digest for w in written]), block.rows, (("written", listed),))
+        done = commit_record(self.store, op.recipe, region, token, record)
+        return Kept(self.payload.stage.number, root, chunk, done.path, done.digest, block.rows, done.size, done.won,
+                    blocks=tuple((w.path, w.rows, w.digest, w.size) for w in written))
+
+    def _failure(self, error: Exception, chunk: int) -> Failure:
+        kind = classify(error)
+        lost = (error.stage, error.chunk) if isinstance(error, LostInputError) else None
+        cell = error.cell if isinstance(error, KernelError) else None
+        if isinstance(error, GridError):
+            text = str(error)
+        else:
+            text = f"{type(error).__name__} in stage {self.payload.stage.name}: {error}"
+            error = RunError(text, hint="".join(traceback.format_exception(error)[-3:]).strip())
+        return Failure(kind, text, chunk, cell, error, lost)
+
+
+def classify(error: BaseException) -> FailureKind:
+    """The class of a failure (see `gridcompute.events.FailureKind`)."""
+    if isinstance(error, LostInputError):
+        return "corrupt_shard"
+    if isinstance(error, KernelError):
+        return "user"
+    if isinstance(error, DivergenceError):
+        return "divergence"
+    if isinstance(error, MemoryError):
+        return "out_of_memory"
+    return "transient" if transient(error) else "fatal"
+
+
+def blocks_recipe(recipe: str) -> str:
+    """Recipe under which an ingested file's blocks lie, apart from the records of whole files."""
+    return digest(("blocks", recipe))
+
+
