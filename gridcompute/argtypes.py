@@ -13,7 +13,7 @@ from gridcompute import random
 from gridcompute.cellinputs import loop_parameter
 from gridcompute.columns import Field, Fixed, Ragged
 from gridcompute.errors import SignatureError
-from gridcompute.kernel import Kernel, explodes
+from gridcompute.kernels import Kernel, explodes
 from gridcompute.loops import compile_types, kernel_function
 
 types: Any = numba.types

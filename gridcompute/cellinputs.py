@@ -12,7 +12,7 @@ import numpy as np
 from gridcompute.codecache import shared_tuple
 from gridcompute.columns import Column, Fixed, Ragged
 from gridcompute.errors import DimensionError, SignatureError, UsageError
-from gridcompute.kernel import Kernel
+from gridcompute.kernels import Kernel
 from gridcompute.loops import read_only
 
 Array = np.ndarray[Any, Any]

@@ -12,7 +12,7 @@ from gridcompute import random
 from gridcompute.cellinputs import Cells
 from gridcompute.columns import Column, Fixed, Ragged
 from gridcompute.errors import KernelError
-from gridcompute.kernel import Kernel
+from gridcompute.kernels import Kernel
 from gridcompute.loops import compile_for, kernel_error, kernel_function
 
 Array = np.ndarray[Any, Any]

@@ -16,7 +16,7 @@ from gridcompute.argtypes import output_dtypes
 from gridcompute.cellinputs import Cells, arrange
 from gridcompute.columns import Column, Field, Fixed, Ragged
 from gridcompute.errors import DimensionError, KernelError, SignatureError
-from gridcompute.kernel import Kernel, explodes, install_eager
+from gridcompute.kernels import Kernel, explodes, install_eager
 
 __all__ = ["Field", "explode_cells", "output_dtypes", "run_cells"]
 

@@ -209,7 +209,11 @@ class Walk:
             self.parts[self.name(label, "arguments")] = digest_at((value.args, value.keywords), label)
         elif isinstance(value, type):
             self.type(value, label, called)
-        elif isinstance(value, (types.BuiltinFunctionType, np.ufunc)) or _named(value):
+        elif (
+            isinstance(value, (types.BuiltinFunctionType, np.ufunc))
+            or _named(value)
+            or type(value).__module__.startswith("numba.")
+        ):
             self.foreign(value, label, called)
         else:
             try:
@@ -229,14 +233,15 @@ class Walk:
         if self.parts.setdefault(label, hashed) != hashed:
             self.parts[self.name(label, "of " + called)] = hashed
 
-    def reached(self, func: types.FunctionType, value: Any, label: str) -> None:
+    def reached(self, func: types.FunctionType, value: Any, label: str, called: str) -> None:
+        """Add a function that a name stands for: by its code, or by name and version."""
         top = (func.__module__ or "").split(".")[0]
         if top not in OWN_PACKAGES and installed(func.__code__.co_filename, func.__module__ or ""):
-            self.parts.setdefault(label, digest(f"{func.__module__}.{func.__qualname__}"))
+            self.put(label, f"{func.__module__}.{func.__qualname__}", called)
             self.version(func.__module__ or "")
             return
         if standard(func.__code__.co_filename):
-            self.parts.setdefault(label, digest(f"{func.__module__}.{func.__qualname__}"))
+            self.put(label, f"{func.__module__}.{func.__qualname__}", called)
             return
         name = self.function(func)
         # Which function a name stands for: two may swap their names.
@@ -254,19 +259,21 @@ class Walk:
     def type(self, value: type, label: str, called: str) -> None:
         """Add a class: by name if Python's or installed; an enum's members, a tuple's fields, else code."""
         if issubclass(value, enum.Enum):
-            self.parts[label] = digest_at({one.name: one.value for one in value}, label)
+            self.put(label, {one.name: one.value for one in value}, called)
         elif issubclass(value, tuple) and hasattr(value, "_fields"):
             defaults = getattr(value, "_field_defaults", {})
-            self.parts[label] = digest_at((value.__qualname__, value._fields, defaults), label)
+            self.put(label, (value.__qualname__, value._fields, defaults), called)
         elif value.__module__.split(".")[0] in sys.stdlib_module_names:
-            self.parts[label] = digest(f"{value.__module__}.{value.__qualname__}")
+            self.put(label, f"{value.__module__}.{value.__qualname__}", called)
         elif installed(syntax.source_file(value), value.__module__) or value.__module__.split(".")[0] == "numpy":
-            self.parts[label] = digest(f"{value.__module__}.{value.__qualname__}")
+            self.put(label, f"{value.__module__}.{value.__qualname__}", called)
             self.version(value.__module__)
-        elif id(value) not in self.seen:
+        elif id(value) in self.seen:
+            self.put(label, self.seen[id(value)], called)
+        else:
             self.seen[id(value)] = label
             self.kept.append(value)
-            self.parts[label] = digest([f"{base.__module__}.{base.__qualname__}" for base in value.__mro__[1:]])
+            self.put(label, [f"{base.__module__}.{base.__qualname__}" for base in value.__mro__[1:]], called)
             for name, member in _members(value):
                 self.value(member, f"{label}.{name}", called)
 
@@ -282,7 +289,7 @@ class Walk:
                 hint="pass the object as a parameter of the kernel",
             )
         named = getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or str(value)
-        self.parts[label] = digest(f"{module}.{named}")
+        self.put(label, f"{module}.{named}", called)
         if module.split(".")[0] in sys.stdlib_module_names:
             return
         file = getattr(sys.modules.get(module), "__file__", None) or ""
@@ -296,6 +303,18 @@ class Walk:
     def version(self, module: str) -> None:
         name, version = distribution(module.split(".")[0])
         self.parts[f"version of {name}"] = digest(version)
+
+
+def _foreign(module: str, file: str) -> bool:
+    return module.split(".")[0] in sys.stdlib_module_names or installed(file, module)
+
+
+def _named(value: Any) -> bool:
+    """Whether a callable of Python or of an installed distribution is known by its name: np.where, a Cython one."""
+    module = getattr(value, "__module__", None)
+    if not (callable(value) and isinstance(getattr(value, "__name__", None), str) and isinstance(module, str)):
+        return False
+    return _foreign(module, getattr(sys.modules.get(module), "__file__", None) or "")
 
 
 def _extension_of(value: Any) -> str:

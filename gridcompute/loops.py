@@ -28,7 +28,7 @@ from numba.extending import intrinsic
 from gridcompute import random
 from gridcompute.codecache import cached_njit
 from gridcompute.errors import KernelError, UsageError
-from gridcompute.kernel import Kernel
+from gridcompute.kernels import Kernel
 from gridcompute.keys import digest, machine_key
 
 types: Any = numba.types

@@ -29,7 +29,7 @@ sys.dont_write_bytecode = True
 from gridcompute.codecache import compile_seconds
 from gridcompute.compiled import run_cells
 from gridcompute.columns import Fixed
-from gridcompute.kernel import kernel
+from gridcompute.kernels import kernel
 from numba.core import event
 compiled = []
 class Listener(event.Listener):

@@ -16,7 +16,7 @@ from gridcompute.codecache import compile_seconds
 from gridcompute.columns import Field, Fixed, Ragged
 from gridcompute.compiled import explode_cells, output_dtypes, run_cells
 from gridcompute.errors import DimensionError, KernelError, SignatureError, UsageError
-from gridcompute.kernel import kernel, task
+from gridcompute.kernels import kernel, task
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -14,6 +14,7 @@ import types
 from pathlib import Path
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -415,6 +416,26 @@ def test_installed_functions_count_by_version():
     parts = function_parts(make("def f(x):\n    return np.linalg.norm(x) + gammaln(x)", np=np, gammaln=gammaln))
     assert {"version of numpy", "version of scipy"} <= set(parts)
     assert not any(name.startswith("code of") and "norm" in name for name in parts)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    (
+        "np.empty_like(x)  np.where(x)  np.dot(x)  np.random.default_rng(x)  np.s_[1]  np.float32(x)  np.add.reduce(x)  "
+        "np.maximum.accumulate(x)  np.fft.fft(x)  np.iinfo(np.int64).max  np.lib.stride_tricks.sliding_window_view(x)  "
+        "numba.float64(x)  numba.prange(x)  math.floor(x)"
+    ).split("  "),
+)
+def test_foreign_things_of_all_kinds_are_known_by_name(expression):
+    parts = function_parts(make(f"def f(x):\n    return {expression}", np=np, math=math, numba=numba))
+    assert any(name.startswith("global") for name in parts)
+    assert ("version of numpy" in parts) == expression.startswith("np.")
+
+
+def test_names_that_mean_different_things_in_two_functions_both_count():
+    inner = [make("def f(x):\n    return g(x)", g=g) for g in (np.sin, np.cos)]
+    outer = [make("def f(x):\n    return g(x) + h(x)", g=np.tan, h=one) for one in inner]
+    assert function_key(outer[0]) != function_key(outer[1])
 
 
 def test_own_functions_count_by_their_code():
