@@ -420,11 +420,22 @@ def test_installed_functions_count_by_version():
 
 @pytest.mark.parametrize(
     "expression",
-    (
-        "np.empty_like(x)  np.where(x)  np.dot(x)  np.random.default_rng(x)  np.s_[1]  np.float32(x)  np.add.reduce(x)  "
-        "np.maximum.accumulate(x)  np.fft.fft(x)  np.iinfo(np.int64).max  np.lib.stride_tricks.sliding_window_view(x)  "
-        "numba.float64(x)  numba.prange(x)  math.floor(x)"
-    ).split("  "),
+    [
+        "np.empty_like(x)",
+        "np.where(x)",
+        "np.dot(x)",
+        "np.random.default_rng(x)",
+        "np.s_[1]",
+        "np.float32(x)",
+        "np.add.reduce(x)",
+        "np.maximum.accumulate(x)",
+        "np.fft.fft(x)",
+        "np.iinfo(np.int64).max",
+        "np.lib.stride_tricks.sliding_window_view(x)",
+        "numba.float64(x)",
+        "numba.prange(x)",
+        "math.floor(x)",
+    ],
 )
 def test_foreign_things_of_all_kinds_are_known_by_name(expression):
     parts = function_parts(make(f"def f(x):\n    return {expression}", np=np, math=math, numba=numba))
