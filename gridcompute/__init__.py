@@ -1,0 +1,73 @@
+"""gridcompute: batch computing for scientific grids.
+
+    import gridcompute as grid
+
+    @grid.kernel("(time)->(),()", names=("tau", "slope"))
+    def trend(series):
+        return grid.stats.kendall_tau(series), grid.stats.sen_slope(series)
+
+    t2m = grid.open_dataset("A1B_north_america.nc")["air_temperature"]
+    run = grid.run(t2m.map(trend).write("trend.zarr"))
+
+Names are imported when they are first used, so that `import gridcompute` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gridcompute import random, sequences, stats
+    from gridcompute.actions.stencils import Edges
+    from gridcompute.api import (
+        from_arrays,
+        from_source,
+        map,
+        open_dataset,
+        open_sequences,
+        open_table,
+        open_zarr,
+        plan,
+        run,
+        space,
+        start,
+    )
+    from gridcompute.collection import Collection, UnrunOutputWarning, concat
+    from gridcompute.coords import Coordinate
+    from gridcompute.errors import GridError
+    from gridcompute.kernels import Kernel, kernel, task
+    from gridcompute.reducer import Reduction, reduction
+    from gridcompute.running import Run
+    from gridcompute.sinks.results import open_result
+
+_HOME = {
+    "Collection": "collection", "Coordinate": "coords", "Edges": "actions.stencils", "GridError": "errors",
+    "Kernel": "kernels", "Reduction": "reducer", "Run": "running", "UnrunOutputWarning": "collection", "concat": "collection",
+    "from_arrays": "api", "from_source": "api", "kernel": "kernels", "map": "api", "open_dataset": "api",
+    "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",
+    "random": "", "reduction": "reducer", "run": "api", "sequences": "", "space": "api", "start": "api", "stats": "",
+    "task": "kernels",
+}  # fmt: skip
+
+__all__ = [
+    "Collection", "Coordinate", "Edges", "GridError", "Kernel", "Reduction", "Run", "UnrunOutputWarning", "concat",
+    "from_arrays", "from_source", "kernel", "map", "open_dataset", "open_result", "open_sequences", "open_table",
+    "open_zarr", "plan", "random", "reduction", "run", "sequences", "space", "start", "stats", "task",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'gridcompute' has no attribute {name!r}")
+    if home and name == "kernel":
+        import_module("gridcompute.compiled")  # so that kernels can be called on arrays
+    value = import_module(f"gridcompute.{name}") if not home else getattr(import_module(f"gridcompute.{home}"), name)
+    # A submodule's import sets the attribute to the module (kernel, reduction, run, space): the public name wins.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from gridcompute.columns import Array
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 Boundary = Literal["clip", "periodic", "fill"]
 Bounds = dict[str, tuple[int, int]]

@@ -14,13 +14,13 @@ from gridcompute.driver import Watch
 from gridcompute.errors import EmptyGridError, ParameterError
 from gridcompute.executor import Executor
 from gridcompute.explain import Planned
-from gridcompute.kernel import Kernel
+from gridcompute.kernels import Kernel
 from gridcompute.op import Op
-from gridcompute.plan import Plan
+from gridcompute.planning import Plan
 from gridcompute.progress import watcher
 from gridcompute.record import new_record
-from gridcompute.run import Run, graph_of, memory_of
-from gridcompute.space import Space
+from gridcompute.running import Run, graph_of, memory_of
+from gridcompute.spaces import Space
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 

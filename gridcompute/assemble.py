@@ -9,7 +9,7 @@ import numpy as np
 from gridcompute.actions.shapes import joined_blocks, picked
 from gridcompute.axes import Layout
 from gridcompute.columns import Block, Column, Field, Fixed, Ragged, field_region
-from gridcompute.space import Region
+from gridcompute.spaces import Region
 
 Fetch = Callable[[int], Block]
 """The block of a chunk, by its number."""

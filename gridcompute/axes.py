@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from gridcompute.errors import DimensionError
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 CHUNK_BYTES = 64 * 2**20
 """Byte target of a chunk's input."""

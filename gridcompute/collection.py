@@ -24,14 +24,14 @@ from gridcompute.arithmetic import Arithmetic, Number
 from gridcompute.columns import Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import AlignmentError, DimensionError, MissingInputError, ParameterError
-from gridcompute.kernel import Kernel
+from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.ops import Ref
 from gridcompute.reducing import Reducible
-from gridcompute.reduction import Reduction
+from gridcompute.reducer import Reduction
 from gridcompute.sinks.opening import open_sink
 from gridcompute.sinks.base import Sink
-from gridcompute.space import Space
+from gridcompute.spaces import Space
 
 class Collection(Arithmetic, Reducible):
     """Named columns over a space, not yet computed.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["fixed", "string", "list"]

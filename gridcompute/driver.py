@@ -21,7 +21,7 @@ from gridcompute.keys import digest
 from gridcompute.ledger import Ledger
 from gridcompute.lease import Lease
 from gridcompute.op import Graph, Op
-from gridcompute.plan import Plan
+from gridcompute.planning import Plan
 from gridcompute.retry import Policy
 from gridcompute.sinks.base import Output, Sink, Written
 from gridcompute.sources.base import Source

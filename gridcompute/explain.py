@@ -9,7 +9,7 @@ from gridcompute.actions.writes import Write
 from gridcompute.driver import WORKER_BYTES
 from gridcompute.errors import MemoryBoundError
 from gridcompute.op import Op
-from gridcompute.plan import Plan, Stage
+from gridcompute.planning import Plan, Stage
 
 
 def size(count: float) -> str:

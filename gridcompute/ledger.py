@@ -12,7 +12,7 @@ from gridcompute.axes import Axis, Layout
 from gridcompute.errors import CorruptShardError
 from gridcompute.events import Kept, Task
 from gridcompute.op import Op
-from gridcompute.plan import Plan
+from gridcompute.planning import Plan
 from gridcompute.shard import Done, done, read_record, tombstone
 from gridcompute.shardfile import read_header
 from gridcompute.sinks.base import Output, Written

@@ -3,7 +3,7 @@
 Named rewrites, all decided from the graph alone: `cull` (only what outputs need is visited), `fuse` (an op that
 isn't kept is computed inside its consumer's task, over whatever region that reads), `split` (reductions into
 segments and merges, shuffles into partitions and buckets), `coalesce` (a sink takes larger chunks than a heavy
-kernel before it). `gridcompute.plan` adds `join`.
+kernel before it). `gridcompute.planning` adds `join`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from gridcompute.axes import SPREAD, Axis, Layout
 from gridcompute.columns import Block, Field
 from gridcompute.coords import Coordinate
 from gridcompute.keys import digest
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 FORMAT = 1
 """Version of recipes and of the bytes they name; raised when the same graph would give other bytes."""

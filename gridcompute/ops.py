@@ -16,9 +16,9 @@ from gridcompute.actions.stencils import Edges, Iterate, Stencil
 from gridcompute.columns import Array, Field
 from gridcompute.compiled import output_dtypes
 from gridcompute.errors import AlignmentError, DimensionError, ParameterError, SignatureError, UsageError
-from gridcompute.kernel import Kernel
+from gridcompute.kernels import Kernel
 from gridcompute.op import Op
-from gridcompute.space import Space
+from gridcompute.spaces import Space
 
 Ref = tuple[Op, str]
 """One column: its op and its name there."""

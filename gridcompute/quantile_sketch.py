@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gridcompute.columns import Array
-from gridcompute.reduction import StateField
+from gridcompute.reducer import StateField
 
 
 def fields(capacity: int) -> tuple[StateField, ...]:

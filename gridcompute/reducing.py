@@ -16,8 +16,8 @@ from gridcompute.coords import Coordinate, components
 from gridcompute.errors import AlignmentError, DimensionError, ParameterError
 from gridcompute.op import Op
 from gridcompute.ops import Ref, field_of
-from gridcompute.reduction import Reduction
-from gridcompute.space import Space
+from gridcompute.reducer import Reduction
+from gridcompute.spaces import Space
 
 BUILTINS = ("sum", "count", "mean", "var", "std", "min", "max", "argmin", "argmax", "any", "all", "first", "last")
 

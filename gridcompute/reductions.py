@@ -19,7 +19,7 @@ import numpy as np
 from gridcompute import quantile_sketch as sketch
 from gridcompute import reduction_steps as steps
 from gridcompute.errors import ParameterError
-from gridcompute.reduction import Output, Reduction, StateField
+from gridcompute.reducer import Output, Reduction, StateField
 
 
 def sum(*, skipna: bool = True) -> Reduction:

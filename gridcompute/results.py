@@ -11,7 +11,7 @@ import numpy as np
 from gridcompute.columns import Block, Field, Fixed, Ragged
 from gridcompute.coords import Coordinate
 from gridcompute.errors import ParameterError
-from gridcompute.space import Space
+from gridcompute.spaces import Space
 from gridcompute.stored import StoredSource
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from gridcompute.errors import (
 )
 from gridcompute.numerics import numerics_class
 from gridcompute.shardfile import FORMAT, decode, encode
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 from gridcompute.store import Store, checked_path
 
 NO_TOKEN = "0"

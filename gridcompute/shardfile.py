@@ -27,7 +27,7 @@ from gridcompute.content import block_digest, canonical, checked_dtype, column_d
 from gridcompute.errors import CorruptShardError, GridError, ParameterError, RecordError, UsageError
 from gridcompute.ipcsizes import check_sizes
 from gridcompute.numerics import numerics_class
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 FORMAT = 1
 MAX_BYTES = 8 * 2**30  # decompressed; a shard of more than 5 GiB can't be committed to S3 anyway

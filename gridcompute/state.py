@@ -37,7 +37,7 @@ class StageView(Protocol):
 
 
 class PlanView(Protocol):
-    """What the machine needs to know of a plan; `gridcompute.plan.Plan` is one."""
+    """What the machine needs to know of a plan; `gridcompute.planning.Plan` is one."""
 
     @property
     def stages(self) -> Sequence[StageView]: ...  # noqa: D102

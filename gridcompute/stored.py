@@ -14,7 +14,7 @@ from gridcompute.coords import Coordinate
 from gridcompute.errors import CorruptShardError
 from gridcompute.shardfile import decode
 from gridcompute.sources.base import chosen
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 from gridcompute.store import Store, open_store
 
 

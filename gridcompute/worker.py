@@ -24,11 +24,11 @@ from gridcompute.errors import CorruptShardError, DivergenceError, GridError, Ke
 from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
 from gridcompute.keys import digest
 from gridcompute.op import Op
-from gridcompute.plan import Plan, Stage
+from gridcompute.planning import Plan, Stage
 from gridcompute.sinks.base import Output
 from gridcompute.shard import Record, commit, commit_record, tombstone
 from gridcompute.shardfile import decode
-from gridcompute.space import Region
+from gridcompute.spaces import Region
 from gridcompute.store import Store, open_store, transient
 
 CACHE_BYTES = 64 * 2**20

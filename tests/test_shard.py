@@ -32,7 +32,7 @@ from gridcompute.shard import (
     tombstone,
 )
 from gridcompute.shardfile import decode, encode, read_header
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 from gridcompute.store import open_store
 from gridcompute.testing.faults import Fault, FaultyStore
 

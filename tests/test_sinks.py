@@ -35,7 +35,7 @@ from gridcompute.sinks.tables import MANIFEST, ArrowSink, ParquetSink
 from gridcompute.sinks.zarrs import ZarrSink
 from gridcompute.sources.tables import open_table
 from gridcompute.sources.zarrs import open_zarr
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 from gridcompute.store import open_store
 
 SPACE = Space.of(time=5, x=7)

@@ -39,7 +39,7 @@ from gridcompute.sources.index import IndexSource
 from gridcompute.sources.tables import open_table
 from gridcompute.sources.xarrays import open_dataset
 from gridcompute.sources.zarrs import open_zarr
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 pytestmark = pytest.mark.filterwarnings("ignore::xarray.SerializationWarning", "ignore::zarr.errors.ZarrUserWarning")
 IRIS = Path(iris_sample_data.path)

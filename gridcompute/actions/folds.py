@@ -20,8 +20,8 @@ from gridcompute.axes import SPREAD, Axis, Layout, cut
 from gridcompute.columns import Array, Block, Column, Field, Fixed
 from gridcompute.keys import digest
 from gridcompute.op import Action, Op, Read
-from gridcompute.reduction import Reduction
-from gridcompute.space import Region, Space
+from gridcompute.reducer import Reduction
+from gridcompute.spaces import Region, Space
 
 SEGMENT = "segment"
 GROUP = "group"

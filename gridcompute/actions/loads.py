@@ -10,7 +10,7 @@ from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Block
 from gridcompute.op import Action, Op, Read
 from gridcompute.sources.base import IngestSource, Source
-from gridcompute.space import Region
+from gridcompute.spaces import Region
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,10 @@ import numpy as np
 from gridcompute.axes import SPREAD, Axis, Layout
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged, field_region
 from gridcompute.compiled import run_cells
-from gridcompute.kernel import Kernel
+from gridcompute.kernels import Kernel
 from gridcompute.keys import digest
 from gridcompute.op import Action, Op, Read
-from gridcompute.space import Region
+from gridcompute.spaces import Region
 
 Place = tuple[int, str]
 """An input's number and the name of one of its columns."""

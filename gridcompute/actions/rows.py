@@ -18,7 +18,7 @@ from gridcompute.actions.maps import Map
 from gridcompute.columns import Block, Column, Fixed
 from gridcompute.compiled import explode_cells
 from gridcompute.op import Op, Action, Read
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged
 from gridcompute.errors import KernelError
 from gridcompute.op import Action, Op, Read
-from gridcompute.space import Region
+from gridcompute.spaces import Region
 
 
 def picked(column: Column, field: Field, dim: str, index: Array | slice | int) -> Column:

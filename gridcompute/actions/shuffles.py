@@ -18,7 +18,7 @@ from gridcompute.actions.shapes import joined_blocks, picked
 from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged
 from gridcompute.op import Action, Op, Read
-from gridcompute.space import Region
+from gridcompute.spaces import Region
 
 BUCKET = "__bucket"
 SAMPLES = 256

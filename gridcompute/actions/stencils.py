@@ -16,7 +16,7 @@ from gridcompute.columns import Array, Block, Column, Fixed, Ragged
 from gridcompute.compiled import run_cells
 from gridcompute.keys import digest, function_key
 from gridcompute.op import Action, Op, Read
-from gridcompute.space import Region
+from gridcompute.spaces import Region
 
 WINDOW_BYTES = 16 * 2**20
 """Windows are laid out contiguously for the kernel, this many bytes at a time."""

@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 from gridcompute.columns import Block, Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, DivergenceError, OutputExistsError, StoreError
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 from gridcompute.stores.base import Store
 from gridcompute.stores.local import LocalStore
 

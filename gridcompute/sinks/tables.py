@@ -35,7 +35,7 @@ from gridcompute.sinks.base import (
     require_room,
 )
 from gridcompute.sources.files import plain_path
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 from gridcompute.store import LocalStore, Store, open_store
 from gridcompute.tabular import array_of, arrow_type
 

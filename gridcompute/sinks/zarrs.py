@@ -28,7 +28,7 @@ from gridcompute.sinks.base import (
     require_room,
 )
 from gridcompute.sources.files import plain_path
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 from gridcompute.store import Store, open_store
 
 RECIPE = "gridcompute_recipe"

@@ -14,7 +14,7 @@ from gridcompute.errors import DimensionError, ParameterError
 from gridcompute.keys import digest
 from gridcompute.sources.base import chosen, narrowed, require_within
 from gridcompute.sources.decoding import ENCODING
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 from gridcompute.tabular import column_of, field_of, leaf, leaves
 
 

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from gridcompute.columns import Block, Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, MissingInputError, ParameterError
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 
 @runtime_checkable

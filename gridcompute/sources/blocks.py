@@ -11,7 +11,7 @@ import numpy as np
 
 from gridcompute.columns import Block, Column, Fixed, Ragged
 from gridcompute.sources.joined import joined
-from gridcompute.space import Region
+from gridcompute.spaces import Region
 
 BLOCK_ROWS = 64 * 2**10
 BLOCK_BYTES = 64 * 10**6

@@ -15,7 +15,7 @@ import numpy as np
 from gridcompute.columns import Column, Field, Fixed, Ragged
 from gridcompute.coords import Coordinate, packed
 from gridcompute.errors import DimensionError
-from gridcompute.space import Space
+from gridcompute.spaces import Space
 
 Array = np.ndarray[Any, Any]
 ENCODING = (

@@ -9,7 +9,7 @@ from gridcompute.columns import Block, Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError
 from gridcompute.sources.base import chosen, require_within
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from gridcompute.columns import Block, Column, Field, Fixed, Ragged
 from gridcompute.coords import Coordinate, concatenated, difference
 from gridcompute.errors import AlignmentError, DimensionError
 from gridcompute.sources.base import chosen, require_within
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 
 @dataclass(frozen=True, eq=False)

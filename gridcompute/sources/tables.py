@@ -20,7 +20,7 @@ from gridcompute.sources.base import chosen, require_within
 from gridcompute.sources.blocks import recut
 from gridcompute.sources.files import OpenFiles, broken, expand, filesystem, identity, is_remote, open_file
 from gridcompute.sources.joined import Joined, join
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 from gridcompute.tabular import column_of, field_of, leaf, leaves
 
 _OPEN = OpenFiles()

@@ -33,7 +33,7 @@ from gridcompute.sources.files import (
 )
 from gridcompute.sources.joined import Joined, join
 from gridcompute.sources.zarrs import ZarrSource, is_zarr, open_zarr
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 _OPEN = OpenFiles()
 # The netCDF and HDF5 libraries aren't thread-safe, whichever file is read.

@@ -30,7 +30,7 @@ from gridcompute.sources.files import (
     plain_path,
     stamp_of,
 )
-from gridcompute.space import Region, Space
+from gridcompute.spaces import Region, Space
 
 _OPEN = OpenFiles()
 _LISTED = 10.0  # seconds for which a listing of a remote array's chunks is believed

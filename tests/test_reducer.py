@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gridcompute import reductions as r
 from gridcompute.errors import DimensionError, ParameterError
 from gridcompute.fold_loops import LANES
-from gridcompute.reduction import Output, Reduction, reduction
+from gridcompute.reducer import Output, Reduction, reduction
 
 BUILTINS = {
     "sum": r.sum(),
@@ -493,7 +493,7 @@ def test_refusals():
 PLAIN = """
 import sys, numpy as np
 sys.path.insert(0, {tests!r})
-import test_reduction as t
+import test_reducer as t
 for name, red in [*t.BUILTINS.items(), *t.STRICT.items(), ("rms", t.make_rms())]:
     for dtype in ("f4", "i2"):
         for cells in (1, 70):

@@ -18,7 +18,7 @@ from gridcompute.keys import digest
 from gridcompute.lower import Lowered, Lowering
 from gridcompute.op import Graph, Op
 from gridcompute.sources.base import Source
-from gridcompute.space import Region
+from gridcompute.spaces import Region
 
 HELD_BYTES = 256 * 2**20
 """An intermediate of at most so many bytes may be held in memory instead of committed."""
