@@ -33,8 +33,9 @@ if TYPE_CHECKING:
         space,
         start,
     )
-    from gridcompute.collection import Collection, UnrunOutputWarning, concat
+    from gridcompute.collection import Collection, concat
     from gridcompute.coords import Coordinate
+    from gridcompute.destined import UnrunOutputWarning
     from gridcompute.errors import GridError
     from gridcompute.kernels import Kernel, kernel, task
     from gridcompute.reducer import Reduction, reduction
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Collection": "collection", "Coordinate": "coords", "Edges": "actions.stencils", "GridError": "errors",
-    "Kernel": "kernels", "Reduction": "reducer", "Run": "running", "UnrunOutputWarning": "collection", "concat": "collection",
+    "Kernel": "kernels", "Reduction": "reducer", "Run": "running", "UnrunOutputWarning": "destined", "concat": "collection",
     "from_arrays": "api", "from_source": "api", "kernel": "kernels", "map": "api", "open_dataset": "api",
     "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",
     "random": "", "reduction": "reducer", "run": "api", "sequences": "", "space": "api", "start": "api", "stats": "",

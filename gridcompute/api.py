@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.collection import Collection
 from gridcompute.config import Settings, available_cores
+from gridcompute.destined import Destined
 from gridcompute.driver import Watch
 from gridcompute.errors import EmptyGridError, ParameterError
 from gridcompute.executor import Executor
@@ -126,7 +126,7 @@ def map(kernel: Kernel, *collections: Collection, **options: Any) -> Collection:
     return collections[0].map(kernel, *collections[1:], **options)
 
 
-def plan(*outputs: Collection, memory: int | str | None = None, workers: int = 0) -> Planned:
+def plan(*outputs: Collection | Destined, memory: int | str | None = None, workers: int = 0) -> Planned:
     """What a run would do: cells, tasks, bytes, peak memory, time; nothing is computed.
 
     Raises:
@@ -138,7 +138,7 @@ def plan(*outputs: Collection, memory: int | str | None = None, workers: int = 0
     return Planned(Plan(graph), workers=count, memory=memory_of(settings, count))
 
 
-def start(*outputs: Collection, watch: Watch | None = None, executor: Executor | str | None = None, how: Mapping[str, Any] | None = None,
+def start(*outputs: Collection | Destined, watch: Watch | None = None, executor: Executor | str | None = None, how: Mapping[str, Any] | None = None,
           name: str = "", **options: Any) -> Run:
     """Begin a run and come back at once; wait for it, look at its status, or cancel it.
 
@@ -153,7 +153,7 @@ def start(*outputs: Collection, watch: Watch | None = None, executor: Executor |
     return _made(outputs, watch, executor, how, name, options).start()
 
 
-def run(*outputs: Collection, watch: Watch | None = None, executor: Executor | str | None = None, how: Mapping[str, Any] | None = None,
+def run(*outputs: Collection | Destined, watch: Watch | None = None, executor: Executor | str | None = None, how: Mapping[str, Any] | None = None,
         name: str = "", **options: Any) -> Run:
     """Run to the end, with a progress bar in a terminal; arguments as in `start`.
 
@@ -171,7 +171,7 @@ def run(*outputs: Collection, watch: Watch | None = None, executor: Executor | s
         return made.block()
 
 
-def _made(outputs: tuple[Collection, ...], watch: Watch | None, executor: Executor | str | None, how: Mapping[str, Any] | None,
+def _made(outputs: tuple[Collection | Destined, ...], watch: Watch | None, executor: Executor | str | None, how: Mapping[str, Any] | None,
           name: str, options: dict[str, Any]) -> Run:
     named = executor if isinstance(executor, str) else None
     settings = Settings.of(executor=named, **options)

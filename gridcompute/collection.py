@@ -8,30 +8,29 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gridcompute import coords as coordinates
-from gridcompute import ops, reducing
-from gridcompute.access import Slice, Take
+from gridcompute import ops, ops_positions, ops_rows, ops_windows, reducing
+from gridcompute.access import Point, Slice, Take
 from gridcompute.actions.stencils import Edges
 from gridcompute.actions.writes import Write
 from gridcompute.arithmetic import Arithmetic, Number
 from gridcompute.columns import Field
 from gridcompute.coords import Coordinate
+from gridcompute.destined import Destined
 from gridcompute.errors import AlignmentError, DimensionError, MissingInputError, ParameterError
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.ops import Ref
-from gridcompute.reducing import Reducible
 from gridcompute.reducer import Reduction
+from gridcompute.reducing import Reducible
 from gridcompute.sinks.opening import open_sink
-from gridcompute.sinks.base import Sink
 from gridcompute.spaces import Space
+
 
 class Collection(Arithmetic, Reducible):
     """Named columns over a space, not yet computed.
@@ -188,19 +187,19 @@ class Collection(Arithmetic, Reducible):
         how: Slice | Take
         picked: Any
         if isinstance(index, int | np.integer):
-            at = int(ops.positions(length, [int(index)], dim)[0])
+            at = int(ops_positions.positions(length, [int(index)], dim)[0])
             how, picked, count = Slice(dim, at, keep=False), None, 1
         elif isinstance(index, slice):
             found = range(*index.indices(length))
             how, picked, count = Slice(dim, found.start, found.step), index, len(found)
         else:
-            array = ops.positions(length, index, dim)
+            array = ops_positions.positions(length, index, dim)
             how, picked, count = Take(dim, array), array, len(array)
         made: dict[int, Op] = {}
         columns: dict[str, Ref] = {}
         for name, (op, field) in self.columns.items():
             if dim in op.space:
-                made.setdefault(id(op), ops.select(op, how, count))
+                made.setdefault(id(op), ops_positions.select(op, how, count))
                 columns[name] = (made[id(op)], field)
             else:
                 columns[name] = (op, field)
@@ -216,7 +215,7 @@ class Collection(Arithmetic, Reducible):
         """Positions along a dimension, from a list or from a computed column of whole numbers."""
         if not isinstance(index, Collection):
             return self._selected(dim, index)  # type: ignore[arg-type]
-        op = ops.take_at(self.op, dim, index._one())
+        op = ops_positions.take_at(self.op, dim, index._one())
         return Collection.of(op, [c for c in (*self.coords, *index.coords) if c.dim != dim])
 
     # Rows
@@ -231,7 +230,7 @@ class Collection(Arithmetic, Reducible):
         """
         if isinstance(condition, Kernel):
             condition = (self if on is None else self[on]).map(condition, names=["keep"], **params)
-        return Collection.of(ops.filter_rows(self.op, condition._one()))
+        return Collection.of(ops_rows.filter_rows(self.op, condition._one()))
 
     def explode(self, kernel: Kernel, on: str | Sequence[str] | None = None, *, keep: Sequence[str] = (), dim: str = "item",
                 max: int | None = None, names: Sequence[str] | None = None, seed: int = 0, name: str = "",
@@ -251,17 +250,17 @@ class Collection(Arithmetic, Reducible):
         """
         refs = list((self if on is None else self[on]).columns.values())
         kept = self[list(keep)].op if keep else None
-        return Collection.of(ops.explode_rows(kernel, refs, keep=kept, names=names, params=params, dim=dim, most=max, seed=seed, name=name))
+        return Collection.of(ops_rows.explode_rows(kernel, refs, keep=kept, names=names, params=params, dim=dim, most=max, seed=seed, name=name))
 
     def sort(self, by: str | Sequence[str], descending: bool = False) -> Collection:
         """Rows in the order of one or several columns: stable; NaN, then nulls, last."""
         keys = [by] if isinstance(by, str) else list(by)
-        return Collection.of(ops.shuffle(self.op, [(key, descending) for key in keys], order=True))
+        return Collection.of(ops_rows.shuffle(self.op, [(key, descending) for key in keys], order=True))
 
     def shuffle(self, by: str | Sequence[str]) -> Collection:
         """Rows brought together by key: equal keys come to lie in one block."""
         keys = [by] if isinstance(by, str) else list(by)
-        return Collection.of(ops.shuffle(self.op, [(key, False) for key in keys], order=False))
+        return Collection.of(ops_rows.shuffle(self.op, [(key, False) for key in keys], order=False))
 
     # Neighbours
 
@@ -280,8 +279,8 @@ class Collection(Arithmetic, Reducible):
             params: the kernel's parameters.
         """
         ref = self._one()
-        checked = ops.halo_of(ref[0], halo, boundary)
-        return Collection.of(ops.stencil(kernel, ref, checked, names=names, params=params, fill=fill, seed=seed, name=name), self.coords)
+        checked = ops_windows.halo_of(ref[0], halo, boundary)
+        return Collection.of(ops_windows.stencil(kernel, ref, checked, names=names, params=params, fill=fill, seed=seed, name=name), self.coords)
 
     def iterate(self, kernel: Kernel, steps: int, *, halo: Mapping[str, int | tuple[int, int]] | None = None, edges: Edges | None = None,
                 boundary: str = "clip", fill: float = 0.0, seed: int = 0, name: str = "", **params: Any) -> Collection:
@@ -301,8 +300,8 @@ class Collection(Arithmetic, Reducible):
         if (halo is None) == (edges is None):
             raise ParameterError("iterate needs either a halo or edges")
         op = self.op
-        neighbours = edges if edges is not None else ops.halo_of(op, halo or {}, boundary)
-        return Collection.of(ops.iterate(kernel, op, steps, neighbours, params=params, fill=fill, seed=seed, name=name), self.coords)
+        neighbours = edges if edges is not None else ops_windows.halo_of(op, halo or {}, boundary)
+        return Collection.of(ops_windows.iterate(kernel, op, steps, neighbours, params=params, fill=fill, seed=seed, name=name), self.coords)
 
     # Reductions
 
@@ -340,40 +339,8 @@ class Collection(Arithmetic, Reducible):
         """
         sink = open_sink(url, format=format, **options)
         op = self.op
-        written = Op(Write(sink), (op,), (ops.Point,), op.space, op.fields, f"write {str(sink.url).rsplit('/', 1)[-1]}")
+        written = Op(Write(sink), (op,), (Point,), op.space, op.fields, f"write {str(sink.url).rsplit('/', 1)[-1]}")
         return Destined(written, self.coords, sink, overwrite)
-
-
-class Destined(Collection):
-    """A collection with a place to be written to; warns if it is dropped without having been planned or run."""
-
-    def __init__(self, op: Op, coords: Iterable[Coordinate], sink: Sink, overwrite: bool) -> None:
-        super().__init__({f.name: (op, f.name) for f in op.fields}, coords)
-        self.sink = sink
-        self.overwrite = overwrite
-        self.used = _Used()
-        weakref.finalize(self, _warn_unused, self.used, sink.url).atexit = True
-
-    @property
-    def op(self) -> Op:
-        """The op that writes."""
-        return next(iter(self.columns.values()))[0]
-
-
-class _Used:
-    """Whether somebody has planned or run an output; outlives it for the warning."""
-
-    def __init__(self) -> None:
-        self.yes = False
-
-
-class UnrunOutputWarning(UserWarning):
-    """An output was asked for, but never run."""
-
-
-def _warn_unused(used: _Used, url: str) -> None:
-    if not used.yes:
-        warnings.warn(f"write({url!r}) was never run: nothing has been written; pass it to grid.run", UnrunOutputWarning, stacklevel=2)
 
 
 class GroupBy:

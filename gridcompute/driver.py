@@ -18,8 +18,8 @@ from gridcompute.events import CancelAsked, Command, Drop, Event, Finish, Kept, 
 from gridcompute.executor import Executor
 from gridcompute.journal import Journal
 from gridcompute.keys import digest
-from gridcompute.ledger import Ledger
 from gridcompute.lease import Lease
+from gridcompute.ledger import Ledger
 from gridcompute.op import Graph, Op
 from gridcompute.planning import Plan
 from gridcompute.retry import Policy

@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from gridcompute.access import Halo, Slice, Whole
 from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
@@ -23,8 +25,6 @@ from gridcompute.axes import CHUNK_BYTES, SPREAD, Axis, Layout, cut
 from gridcompute.columns import Field
 from gridcompute.op import Graph, Op
 from gridcompute.sources.base import Source
-
-import numpy as np
 
 COALESCE = 2**20
 """A sink's chunk smaller than this is worth a stage of its own with larger chunks."""

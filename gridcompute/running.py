@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gridcompute.collection import Collection, Destined
+from gridcompute.collection import Collection
 from gridcompute.config import Settings, available_cores, available_memory
+from gridcompute.destined import Destined
 from gridcompute.driver import Driver, Status, Watch
 from gridcompute.errors import GridError, InterruptedRunError, ParameterError, RunError
 from gridcompute.executor import Executor, InlineExecutor
@@ -22,7 +23,7 @@ from gridcompute.store import open_store
 from gridcompute.stored import StoredSource
 
 
-def graph_of(outputs: Sequence[Collection]) -> Graph:
+def graph_of(outputs: Sequence[Collection | Destined]) -> Graph:
     """The graph of several outputs; each is known by the name of what it writes, or by its place.
 
     Raises:
@@ -32,7 +33,7 @@ def graph_of(outputs: Sequence[Collection]) -> Graph:
         raise ParameterError("nothing to run", hint="pass at least one collection")
     named, coords = [], []
     for i, output in enumerate(outputs):
-        if not isinstance(output, Collection):
+        if not isinstance(output, Collection | Destined):
             raise ParameterError(f"run takes collections, not {type(output).__name__}", hint="map a kernel over a collection first")
         if isinstance(output, Destined):
             output.used.yes = True
@@ -70,7 +71,7 @@ class Run:
         status: where it stands.
     """
 
-    def __init__(self, outputs: Sequence[Collection], graph: Graph, settings: Settings, record: RunRecord, *,
+    def __init__(self, outputs: Sequence[Collection | Destined], graph: Graph, settings: Settings, record: RunRecord, *,
                  executor: Executor | None = None, watch: Watch | None = None) -> None:
         self.record, self._outputs, self._graph, self._settings = record, list(outputs), graph, settings
         self._executor, self._watch = executor, watch

@@ -12,8 +12,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gridcompute.errors import RunError
-from gridcompute.events import (CancelAsked, Command, Drop, Event, Failure, Finish, Kill, Submit, Task, TaskDone,
-                                TaskFailed)
+from gridcompute.events import (
+    CancelAsked,
+    Command,
+    Drop,
+    Event,
+    Failure,
+    Finish,
+    Kill,
+    Submit,
+    Task,
+    TaskDone,
+    TaskFailed,
+)
 from gridcompute.retry import Policy
 
 IDLE, WAITING, READY, RUNNING, DONE = range(5)

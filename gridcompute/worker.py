@@ -25,9 +25,9 @@ from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskF
 from gridcompute.keys import digest
 from gridcompute.op import Op
 from gridcompute.planning import Plan, Stage
-from gridcompute.sinks.base import Output
 from gridcompute.shard import Record, commit, commit_record, tombstone
 from gridcompute.shardfile import decode
+from gridcompute.sinks.base import Output
 from gridcompute.spaces import Region
 from gridcompute.store import Store, open_store, transient
 

@@ -1,0 +1,61 @@
+"""Building ops that choose positions along a dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gridcompute.access import Point, Slice, Take, Whole
+from gridcompute.actions.shapes import Select, TakeAt
+from gridcompute.columns import Array, Field
+from gridcompute.errors import ParameterError
+from gridcompute.op import Op
+from gridcompute.ops import Ref, field_of
+from gridcompute.spaces import Space
+
+
+def select(op: Op, how: Slice | Take, length: int) -> Op:
+    """Positions along one dimension."""
+    keep = not isinstance(how, Slice) or how.keep
+    dims = tuple((name, length if name == how.dim else n) for name, n in op.space.dims if keep or name != how.dim)
+    fields = tuple(
+        Field(f.name, tuple(d for d in f.dims if keep or d != how.dim), f.dtype, f.kind, f.nullable, f.attrs)
+        for f in op.fields
+    )
+    return Op(Select(how), (op,), (how,), Space(dims), fields, "isel")
+
+
+def take_at(op: Op, dim: str, index: Ref) -> Op:
+    """Positions along one dimension, as a column of another op gives them."""
+    field, (new,) = field_of(index), field_of(index).dims
+    if field.dtype.kind not in "iu":
+        raise ParameterError(f"take needs positions, but column {index[1]!r} is {field.dtype}")
+    dims = tuple((new, index[0].space[new]) if name == dim else (name, n) for name, n in op.space.dims)
+    fields = tuple(
+        Field(f.name, tuple(new if d == dim else d for d in f.dims), f.dtype, f.kind, f.nullable, f.attrs)
+        for f in op.fields
+    )
+    return Op(
+        TakeAt(dim, index[1]), (op, index[0]), (Whole(((dim, op.space[dim]),)), Point), Space(dims), fields, "take"
+    )
+
+
+def positions(length: int, index: Any, dim: str) -> Array:
+    """Positions from 0, from indices that may count from the end.
+
+    Raises:
+        ParameterError: one lies outside.
+    """
+    array = np.asarray(index)
+    if array.dtype == np.bool_ and array.shape == (length,):
+        return np.flatnonzero(array)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        if array.size:
+            raise ParameterError(f"positions along {dim!r} must be whole numbers, not {array.dtype}")
+        array = array.astype(np.int64)
+    found = np.where(array < 0, array + length, array).astype(np.int64)
+    outside = (found < 0) | (found >= length)
+    if outside.any():
+        raise ParameterError(f"position {array[outside][0]} lies outside dimension {dim!r} of length {length}")
+    return found

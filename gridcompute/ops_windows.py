@@ -1,0 +1,131 @@
+"""Building ops over neighbourhoods: a stencil once, or step after step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gridcompute.access import Halo, Whole
+from gridcompute.actions.maps import Map
+from gridcompute.actions.stencils import Edges, Iterate, Stencil
+from gridcompute.columns import Field
+from gridcompute.compiled import output_dtypes
+from gridcompute.errors import ParameterError, SignatureError, UsageError
+from gridcompute.kernels import Kernel
+from gridcompute.op import Op
+from gridcompute.ops import Ref, field_of, joint_space, output_names
+from gridcompute.ops_rows import one_dimension
+from gridcompute.spaces import Space
+
+
+def halo_of(op: Op, halo: Mapping[str, int | tuple[int, int]], boundary: str) -> Halo:
+    """A checked halo.
+
+    Raises:
+        DimensionError: an unknown dimension, or one shorter than the window.
+        ParameterError: a negative width, or an unknown boundary.
+    """
+    if boundary not in ("clip", "periodic", "fill"):
+        raise ParameterError(f"boundary is {boundary!r}", hint="one of clip, periodic, fill")
+    dims = []
+    for name, width in halo.items():
+        before, after = (width, width) if isinstance(width, int) else width
+        if before < 0 or after < 0:
+            raise ParameterError(f"the halo of {name!r} is negative: {width}")
+        length = op.space[name]
+        dims.append((name, int(before), int(after), length or 0))
+    return Halo(tuple(dims), boundary)  # type: ignore[arg-type]
+
+
+def stencil(
+    kernel: Kernel,
+    ref: Ref,
+    halo: Halo,
+    *,
+    names: Sequence[str] | None,
+    params: Mapping[str, Any],
+    fill: float,
+    seed: int,
+    name: str,
+) -> Op:
+    """A kernel over the window around each cell; its core dimensions are the halo's, in the signature's order."""
+    cells, _ = _window_cells(kernel, [ref], halo, params, seed, name)
+    space = ref[0].space.only(*field_of(ref).dims)
+    fields = tuple(
+        Field(label, space.names, dtype) for label, dtype in zip(output_names(kernel, names), cells.dtypes, strict=True)
+    )
+    return Op(
+        Stencil(cells, _ordered(kernel, halo), fill), (ref[0],), (_ordered(kernel, halo),), space, fields, cells.name
+    )
+
+
+def _ordered(kernel: Kernel, halo: Halo) -> Halo:
+    by_name = {dim[0]: dim for dim in halo.dims}
+    return Halo(tuple(by_name[name] for name in kernel.signature.inputs[0]), halo.boundary)
+
+
+def _window_cells(
+    kernel: Kernel, refs: Sequence[Ref], halo: Halo, params: Mapping[str, Any], seed: int, name: str
+) -> tuple[Map, Space]:
+    windows = {dim for dim, *_ in halo.dims}
+    if (
+        len(kernel.signature.inputs) != len(refs)
+        or any(set(dims) != windows for dims in kernel.signature.inputs)
+        or any(kernel.signature.outputs)
+    ):
+        raise SignatureError(
+            f"kernel {kernel.name} {kernel.signature} doesn't take a window over {', '.join(sorted(windows))} of "
+            f"{len(refs)} columns and give one value each",
+            hint=f"its signature would be ({','.join(sorted(windows))})->()",
+        )
+    bound = kernel.bind(params)
+    for ref in refs:
+        if field_of(ref).nullable and field_of(ref).dtype.kind != "f" and "valid" not in kernel.specials:
+            raise UsageError(f"kernel {kernel.name}: column {ref[1]!r} has nulls", hint="take a last argument `valid`")
+    dtypes = tuple(output_dtypes(kernel, [field_of(ref) for ref in refs], bound))
+    columns = tuple((0, ref[1]) for ref in refs)
+    space = joint_space(refs)
+    return Map(
+        kernel, columns, kernel.signature.inputs, space.names, tuple(bound.items()), dtypes, seed, name or kernel.name
+    ), space
+
+
+def iterate(
+    kernel: Kernel,
+    op: Op,
+    steps: int,
+    neighbours: Halo | Edges,
+    *,
+    params: Mapping[str, Any],
+    fill: float,
+    seed: int,
+    name: str,
+) -> Op:
+    """The kernel `steps` times over all columns of an op, each value replaced by what the kernel gives."""
+    if steps < 0:
+        raise ParameterError(f"iterate can't take {steps} steps")
+    refs = [(op, f.name) for f in op.fields]
+    if isinstance(neighbours, Halo):
+        cells, _ = _window_cells(kernel, refs, neighbours, params, seed, name)
+        neighbours = _ordered(kernel, neighbours)
+    else:
+        one_dimension(op, "iterate over edges")
+        bound = kernel.bind(params)
+        ragged = [Field(f.name, f.dims, f.dtype, "list") for f in op.fields]
+        if any(len(dims) != 1 for dims in kernel.signature.inputs) or any(kernel.signature.outputs):
+            raise SignatureError(
+                f"kernel {kernel.name} {kernel.signature} doesn't take the values of a cell's neighbours",
+                hint="its signature would be (n)->()",
+            )
+        dtypes = tuple(output_dtypes(kernel, ragged, bound))
+        columns = tuple((0, f.name) for f in op.fields)
+        cells = Map(
+            kernel, columns, ((),) * len(refs), op.space.names, tuple(bound.items()), dtypes, seed, name or kernel.name
+        )
+    if len(cells.dtypes) != len(op.fields):
+        raise SignatureError(
+            f"kernel {kernel.name} gives {len(cells.dtypes)} values for {len(op.fields)} columns: iterate needs one each"
+        )
+    fields = tuple(Field(f.name, f.dims, f.dtype, attrs=f.attrs) for f in op.fields)
+    whole = Whole(tuple(op.space.dims))
+    return Op(Iterate(cells, steps, neighbours, fill), (op,), (whole,), op.space, fields, cells.name)
