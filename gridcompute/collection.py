@@ -106,7 +106,7 @@ class Collection(Arithmetic, Reducible):
         Raises:
             DimensionError: it has none.
         """
-        for found in self.coords:
+        for found in sorted(self.coords, key=lambda c: c.name != dim):  # its own first, then others along it
             if found.dim == dim:
                 return found
         has = ", ".join(c.dim for c in self.coords) or "none"
@@ -376,12 +376,12 @@ def _merged(collections: Sequence[Collection]) -> tuple[Coordinate, ...]:
     Raises:
         AlignmentError: two have other labels for a dimension.
     """
-    known: dict[str, Coordinate] = {}
+    known: dict[tuple[str, str], Coordinate] = {}  # a dimension may have several coordinates, of different names
     for one in collections:
         for c in one.coords:
-            if c.dim in known and (why := coordinates.difference(known[c.dim], c)):
+            if (c.dim, c.name) in known and (why := coordinates.difference(known[c.dim, c.name], c)):
                 raise AlignmentError(f"the coordinates of dimension {c.dim!r} differ: {why}", hint="select the same labels of both first")
-            known.setdefault(c.dim, c)
+            known.setdefault((c.dim, c.name), c)
     return tuple(known.values())
 
 
@@ -394,8 +394,10 @@ def concat(collections: Sequence[Collection], dim: str) -> Collection:
     if not collections:
         raise ParameterError("concat needs at least one collection")
     op = reducing.concat_ops([c.op for c in collections], dim)
-    along = [c for one in collections for c in one.coords if c.dim == dim]
-    joined = [coordinates.concatenated(along)] if len(along) == len(collections) else []
+    joined = []
+    for name in dict.fromkeys(c.name for c in collections[0].coords if c.dim == dim):
+        along = [c for one in collections for c in one.coords if (c.dim, c.name) == (dim, name)]
+        joined += [coordinates.concatenated(along)] if len(along) == len(collections) else []
     others = _merged([Collection(c.columns, [x for x in c.coords if x.dim != dim]) for c in collections])
     return Collection.of(op, [*joined, *others])
 
