@@ -151,10 +151,10 @@ class Edges:
     active: Callable[[int], int] | None = None
 
     @property
-    def key(self) -> tuple[object, ...]:
+    def key(self) -> str:
         """What enters the recipe."""
-        return ("edges", function_key(self.fn), self.period, self.max_inputs,
-                None if self.active is None else function_key(self.active))
+        return digest(("edges", function_key(self.fn), self.period, self.max_inputs,
+                None if self.active is None else function_key(self.active)))
 
     def table(self, step: int, width: int) -> tuple[Array, Array]:
         """Offsets and indices (CSR) of one step's row."""
