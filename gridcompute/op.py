@@ -112,7 +112,9 @@ class Op:
     def recipe(self) -> str:
         """Digest of all that determines the op's values, but for the versions of data from outside."""
         columns = [(f.name, f.dims, f.dtype, f.kind, f.nullable) for f in self.fields]
-        return digest((FORMAT, type(self.action).__name__, self.action.key, list(self.accesses),
+        # An access with a key of its own leaves out lengths that may grow.
+        accesses = [getattr(access, "key", access) for access in self.accesses]
+        return digest((FORMAT, type(self.action).__name__, self.action.key, accesses,
                        [op.recipe for op in self.inputs], columns))
 
     @cached_property
