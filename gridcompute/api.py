@@ -16,11 +16,12 @@ from gridcompute.executor import Executor
 from gridcompute.explain import Planned
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
+from gridcompute.origins import Origin, current
 from gridcompute.planning import Plan
 from gridcompute.progress import watcher
-from gridcompute.record import new_record
 from gridcompute.running import Run, graph_of, memory_of
 from gridcompute.spaces import Space
+from gridcompute.store import open_store
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -126,16 +127,18 @@ def map(kernel: Kernel, *collections: Collection, **options: Any) -> Collection:
     return collections[0].map(kernel, *collections[1:], **options)
 
 
-def plan(*outputs: Collection | Destined, memory: int | str | None = None, workers: int = 0) -> Planned:
-    """What a run would do: cells, tasks, bytes, peak memory, time; nothing is computed.
+def plan(*outputs: Collection, memory: int | str | None = None, workers: int = 0, store: str | None = None,
+         store_options: Mapping[str, Any] | None = None) -> Planned:
+    """What a run would do: cells, tasks, bytes, peak memory, time, and what is committed already; nothing is computed.
 
     Raises:
         MemoryBoundError: it can't fit, with the numbers.
     """
-    settings = Settings.of(memory=memory, workers=workers)
+    settings = Settings.of(memory=memory, workers=workers, store=store, store_options=store_options)
     graph = graph_of(outputs)
     count = settings.workers or available_cores()
-    return Planned(Plan(graph), workers=count, memory=memory_of(settings, count))
+    work = open_store(settings.store, **settings.store_options)
+    return Planned(Plan(graph), workers=count, memory=memory_of(settings, count), store=work, how=current().upcoming)
 
 
 def start(*outputs: Collection | Destined, watch: Watch | None = None, executor: Executor | str | None = None, how: Mapping[str, Any] | None = None,
@@ -146,7 +149,7 @@ def start(*outputs: Collection | Destined, watch: Watch | None = None, executor:
         outputs: collections to compute or, where they were given a place, to write.
         watch: called with the status after each event.
         executor: "ray", "inline", or an executor of your own.
-        how: how the graph can be made again, for `resume` (the command line fills it in).
+        how: how the graph can be made again, for `resume`; else it is known for scripts and workloads.
         name: of the run.
         options: `store`, `workers`, `address`, `memory`, `deadline`, `quiet`; see `gridcompute.config.Settings`.
     """
@@ -166,7 +169,7 @@ def run(*outputs: Collection | Destined, watch: Watch | None = None, executor: E
     made = _made(outputs, watch, executor, how, name, options)
     if watch is not None:
         return made.block()
-    with watcher(quiet=bool(options.get("quiet"))) as show:
+    with watcher(quiet=made._settings.quiet) as show:
         made._watch = show
         return made.block()
 
@@ -178,8 +181,11 @@ def _made(outputs: tuple[Collection | Destined, ...], watch: Watch | None, execu
     graph = graph_of(outputs)
     if settings.verify_inputs:
         os.environ["GRIDCOMPUTE_VERIFY_INPUTS"] = "1"
-    record = new_record(graph, settings, how or {}, name or str(graph.outputs[0][1]))
+    origin = current() if how is None else Origin(dict(how))
+    record = origin.record(graph, settings, name or str(graph.outputs[0][1]))
     own = None if executor is None or isinstance(executor, str) else executor
-    return Run(outputs, graph, settings, record, executor=own, watch=watch)
+    made = Run(outputs, graph, settings, record, executor=own, watch=watch)
+    origin.runs.append(made)
+    return made
 
 

@@ -78,12 +78,13 @@ class Arithmetic:
         return self._with("greater_equal", other)
 
     def __eq__(self, other: object) -> Any:
-        return self._with("equal", other)  # type: ignore[arg-type]
+        return self._with("equal", other)
 
     def __ne__(self, other: object) -> Any:
-        return self._with("not_equal", other)  # type: ignore[arg-type]
+        return self._with("not_equal", other)
 
     __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
-        raise ParameterError("a collection has no truth value before it is computed", hint="use grid.run, or & | ~ for conditions")
+        raise ParameterError("a collection has no truth value before it is computed",
+                             hint="use grid.run, or & | ~ for conditions")

@@ -63,16 +63,9 @@ def run_cells(
         UsageError: inputs that don't fit the kernel, or a kernel that can't be compiled.
         KernelError: the kernel raised, or gave an array of a wrong length; names the cell.
     """
-    if explodes(kernel):
-        raise SignatureError(
-            f"kernel {kernel.name} {kernel.signature}: the new output dimension "
-            f"{kernel.signature.new_dims[0]!r} has no length",
-            hint="add sizes={...: ...}, or use explode for a number of rows that differs from cell to cell",
-        )
+    _require(kernel, rows=False)
     cells = arrange(kernel, inputs, params, shape, origin, space_shape)
-    dtypes = tuple(
-        np.dtype(one) for one in outputs or output_dtypes(kernel, inputs, cells.params, ndim=len(cells.shape))
-    )
+    dtypes = _declared(kernel, cells, inputs, outputs)
     columns = _empty_outputs(kernel, cells, dtypes)
     if cells.count == 0:
         return columns
@@ -80,6 +73,32 @@ def run_cells(
     if kernel.mode != "cell":
         chunkcall.run_chunk(kernel, cells, columns, seed=seed, rng_name=rng_name, step=step)
         return columns
+    kinds, arguments = _targets(kernel, cells, columns)
+    loop = loops.make_loop(kernel, _loop_shape(kernel, cells, kinds))
+    _call(kernel, cells, loop, mark, _leading(kernel, cells, seed, rng_name, step), arguments)
+    return columns
+
+
+def _require(kernel: Kernel, *, rows: bool) -> None:
+    """Refuse a kernel that gives rows where cells are wanted, or the other way round."""
+    what = f"kernel {kernel.name} {kernel.signature}"
+    if rows and not explodes(kernel):
+        raise SignatureError(f"{what} gives no rows: all outputs need one same new dimension without a size",
+                             hint="write it like '(n)->(k)' or '()->(k),(k)'")
+    if not rows and explodes(kernel):
+        raise SignatureError(f"{what}: the new output dimension {kernel.signature.new_dims[0]!r} has no length",
+                             hint="add sizes={...: ...}, or use explode for a number of rows that differs by cell")
+
+
+def _declared(kernel: Kernel, cells: Cells, inputs: Sequence[Column],
+              outputs: Sequence[np.dtype[Any]] | None) -> tuple[np.dtype[Any], ...]:
+    """The outputs' dtypes: as given, else inferred."""
+    found = outputs or output_dtypes(kernel, inputs, cells.params, ndim=len(cells.shape))
+    return tuple(np.dtype(one) for one in found)
+
+
+def _targets(kernel: Kernel, cells: Cells, columns: Sequence[Column]) -> tuple[tuple[tuple[str, int], ...], list[Any]]:
+    """Kinds of the outputs, and the arrays that the loop fills."""
     kinds: list[tuple[str, int]] = []
     arguments: list[Any] = []
     for core, column in zip(kernel.signature.outputs, columns, strict=True):
@@ -89,9 +108,7 @@ def run_cells(
         else:
             kinds.append(("core", len(core)) if core else ("scalar", 0))
             arguments.append(column.values.reshape(cells.count, *column.values.shape[len(cells.shape) :]))
-    loop = loops.make_loop(kernel, _loop_shape(kernel, cells, tuple(kinds)))
-    _call(kernel, cells, loop, mark, _leading(kernel, cells, seed, rng_name, step), arguments)
-    return columns
+    return tuple(kinds), arguments
 
 
 def explode_cells(
@@ -114,19 +131,7 @@ def explode_cells(
     Without `max` the kernel runs twice on each cell (to count, then to fill), so memory is exact; with `max`
     once. A batch kernel or task returns the counts (int64, one a cell), then each output's rows in one array.
 
-    Args:
-        kernel: one for which `kernel.explodes` holds.
-        inputs: as for `run_cells`.
-        params: as for `run_cells`.
-        outputs: as for `run_cells`.
-        shape: as for `run_cells`.
-        origin: as for `run_cells`.
-        space_shape: as for `run_cells`.
-        seed: as for `run_cells`.
-        rng_name: as for `run_cells`.
-        step: as for `run_cells`.
-        progress: as for `run_cells`.
-        max: the most rows that a cell may give.
+    All arguments are as for `run_cells`, but for `max`: the most rows that a cell may give.
 
     Returns:
         Rows per cell (int64), and per output all rows, in the order of the cells.
@@ -135,16 +140,9 @@ def explode_cells(
         UsageError: as `run_cells`.
         KernelError: as `run_cells`; also for a cell with more rows than `max`.
     """
-    if not explodes(kernel):
-        raise SignatureError(
-            f"kernel {kernel.name} {kernel.signature} gives no rows: all outputs need one same new "
-            "dimension without a size",
-            hint="write it like '(n)->(k)' or '()->(k),(k)'",
-        )
+    _require(kernel, rows=True)
     cells = arrange(kernel, inputs, params, shape, origin, space_shape)
-    dtypes = tuple(
-        np.dtype(one) for one in outputs or output_dtypes(kernel, inputs, cells.params, ndim=len(cells.shape))
-    )
+    dtypes = _declared(kernel, cells, inputs, outputs)
     counts = np.zeros(cells.count, np.int64)
     if cells.count == 0:
         return counts, [np.empty(0, dtype) for dtype in dtypes]

@@ -66,6 +66,10 @@ def parse_bytes(text: str | int) -> int:
     return value
 
 
+ENVIRONMENT = ("store", "executor", "workers", "address", "memory", "quiet")
+"""Settings that `GRIDCOMPUTE_STORE` and so on give where the caller doesn't."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a run may use; none of it changes a result.
@@ -75,6 +79,7 @@ class Settings:
         store_options: its options; never written to a record or journal.
         executor: "ray" or "inline".
         workers: cores; 0 means all of this machine's, or of the cluster.
+        threads: of each worker, which reads and decodes ahead with them; cores are divided by it.
         address: of a Ray cluster; empty for a local one.
         memory: bytes that one worker may take at its peak; 0 means its share of what is free.
         deadline: seconds that a task may take.
@@ -87,6 +92,7 @@ class Settings:
     store_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     executor: str = "ray"
     workers: int = 0
+    threads: int = 1
     address: str = ""
     memory: int = 0
     deadline: float = 3600.0
@@ -99,12 +105,14 @@ class Settings:
             raise ParameterError(f"executor is {self.executor!r}", hint="one of ray, inline")
         if self.workers < 0:
             raise ParameterError(f"workers is {self.workers}", hint="a number of cores, or 0 for all")
+        if self.threads < 1:
+            raise ParameterError(f"threads is {self.threads}", hint="a number of threads per worker, 1 or more")
         if not self.deadline > 0:
             raise ParameterError(f"deadline is {self.deadline}", hint="seconds, above 0")
 
     @classmethod
     def of(cls, **options: Any) -> Settings:
-        """Settings from arguments; what isn't given comes from `GRIDCOMPUTE_STORE`, `_EXECUTOR`, `_WORKERS`, `_ADDRESS`.
+        """Settings from arguments; what isn't given comes from the environment (see `ENVIRONMENT`).
 
         Raises:
             ParameterError: an unknown name or a wrong value.
@@ -113,10 +121,10 @@ class Settings:
         if unknown:
             raise ParameterError(f"a run has no option {unknown[0]!r}", hint=f"options: {', '.join(cls.__dataclass_fields__)}")
         given = {name: value for name, value in options.items() if value is not None}
-        for name in ("store", "executor", "workers", "address"):
+        for name in ENVIRONMENT:
             text = os.environ.get(f"GRIDCOMPUTE_{name.upper()}")
             if text and name not in given:
-                given[name] = text
+                given[name] = text if name != "quiet" else text != "0"
         if "store" in given:
             given["store"] = os.fspath(given["store"])
         if isinstance(given.get("memory"), str):

@@ -16,11 +16,17 @@ class Executor(Protocol):
 
     Attributes:
         workers: tasks that run at once.
+        threads: that each worker reads and decodes with.
+        queue: tasks submitted ahead per worker, so that none waits for the driver.
         name: for journals and summaries.
     """
 
     @property
     def workers(self) -> int: ...  # noqa: D102
+    @property
+    def threads(self) -> int: ...  # noqa: D102
+    @property
+    def queue(self) -> int: ...  # noqa: D102
     @property
     def name(self) -> str: ...  # noqa: D102
 
@@ -51,13 +57,16 @@ class InlineExecutor:
     Args:
         shuffle: seed of a random order of the submitted tasks; None keeps the order of submission.
         workers: how many tasks the run may submit at once (still done one by one).
+        threads: that reading and decoding may use.
         store: used instead of opening the payload's URL.
     """
 
     name = "inline"
+    queue = 2
 
-    def __init__(self, *, shuffle: int | None = None, workers: int = 1, store: Store | None = None) -> None:
-        self.workers = workers
+    def __init__(self, *, shuffle: int | None = None, workers: int = 1, threads: int = 1,
+                 store: Store | None = None) -> None:
+        self.workers, self.threads = workers, threads
         self._random = None if shuffle is None else random.Random(shuffle)
         self._store = store
         self._stages: dict[int, StageWorker] = {}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -186,18 +187,20 @@ def _source(f: Functions, name: str) -> str:
     return f"def {name}({', '.join(head)}, n, {', '.join(params)}):\n    for i in range(n):\n        {call}\n"
 
 
+def _step_source(f: Functions, masked: bool, value: str, mask: str, at: str, position: str, pad: int) -> str:
+    """Text that takes in one value, if it counts."""
+    where = [f"origin + {position}"] if f.positional else []
+    call = f"step({', '.join([*_windows('s', f.sizes, at), 'x', *where, *_names('q', f.params)])})"
+    checks = (["x == x"] if f.drop_nan else []) + ([f"peek(mask, {mask})"] if masked else [])
+    lines = [f"x = peek({value})"]
+    lines += [f"if {' and '.join(checks)}:", f"    {call}"] if checks else [call]
+    return "\n".join(" " * pad + line for line in lines)
+
+
 def _fold_source(f: Functions, name: str) -> str:
     """Text of the fold; `fold_masked` reads a validity array too."""
     masked = name == "fold_masked"
-
-    def body(value: str, mask: str, at: str, position: str, pad: int) -> str:
-        where = [f"origin + {position}"] if f.positional else []
-        call = f"step({', '.join([*_windows('s', f.sizes, at), 'x', *where, *_names('q', f.params)])})"
-        checks = (["x == x"] if f.drop_nan else []) + ([f"peek(mask, {mask})"] if masked else [])
-        lines = [f"x = peek({value})"]
-        lines += [f"if {' and '.join(checks)}:", f"    {call}"] if checks else [call]
-        return "\n".join(" " * pad + line for line in lines)
-
+    body = partial(_step_source, f, masked)
     head = ", ".join([*_names("s", len(f.sizes)), "flat", "mask", "codes", "g", *_names("p", f.params)])
     unpack = "\n".join(f"    {field} = g[{i}]" for i, field in enumerate(_GEOMETRY))
     # Borrowed, as the states are: reference counts are atomic, and would cost more than many a step.

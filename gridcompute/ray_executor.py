@@ -79,6 +79,7 @@ class RayExecutor:
 
     Args:
         workers: cores; 0 for all that Ray has.
+        threads: of each worker, which reads and decodes with them; cores are divided by it.
         address: of a cluster, empty for a local Ray.
         dashboard: start a local Ray's dashboard.
 
@@ -88,10 +89,14 @@ class RayExecutor:
 
     name = "ray"
 
-    def __init__(self, *, workers: int, address: str = "", dashboard: bool = False) -> None:
+    def __init__(self, *, workers: int, threads: int = 1, address: str = "", dashboard: bool = False) -> None:
         self._ray = connect(workers=workers, address=address, dashboard=dashboard)
         cores = int(self._ray.cluster_resources().get("CPU", 1))
-        self.workers = min(workers, cores) if workers and not address else workers or cores
+        wanted = min(workers or cores, cores) if not address else workers or cores
+        self.threads = threads
+        self.workers = max(1, wanted // threads)
+        # Where Ray has more cores than were asked for, tasks submitted ahead would run at once.
+        self.queue = 2 if wanted >= cores else 1
         self._run = self._ray.remote(run_order)
         self._payloads: dict[int, tuple[str, Any, bool]] = {}
         self._pending: dict[Any, tuple[int, int]] = {}
@@ -107,7 +112,7 @@ class RayExecutor:
     def submit(self, order: Order) -> None:
         """See `Executor`."""
         key, ref, held = self._payloads[order.task.stage]
-        options = self._run.options(num_cpus=1, max_retries=0, num_returns=2 if held else 1, name=f"stage {order.task.stage}")
+        options = self._run.options(num_cpus=self.threads, max_retries=0, num_returns=2 if held else 1, name=f"stage {order.task.stage}")
         answer = options.remote(key, [ref], order)
         if held:
             answer, self._blocks[order.task.number] = answer

@@ -84,25 +84,29 @@ class Result:
         return self.to_arrow().to_pandas()
 
     def to_xarray(self) -> xr.Dataset:
-        """The columns with their coordinates; what was written to Zarr opens lazily."""
+        """The columns with their coordinates, read from the store when they are indexed; nulls as NaN.
+
+        Raises:
+            ParameterError: strings or lists.
+        """
         import xarray as xr
 
+        dataset: xr.Dataset
         if self._source is None:
             from gridcompute.sinks.results import open_result
 
-            return open_result(self.url)[self.names]
-        block = self.block()
-        arrays = {}
+            dataset = open_result(self.url)[self.names]
+            return dataset
+        from gridcompute.lazyarrays import lazy
+
+        variables = {}
         for f in self.fields:
-            column = block[f.name]
-            if not isinstance(column, Fixed):
+            if f.ragged:
                 raise ParameterError(f"column {f.name!r} has cells of variable length", hint="use to_arrow")
-            values = _plain(column)
-            if isinstance(values, np.ma.MaskedArray):
-                values = values.astype(np.float64).filled(np.nan)
-            arrays[f.name] = (f.dims, values, {k: json.loads(v) for k, v in f.attrs})
+            attributes = {k: json.loads(v) for k, v in f.attrs}
+            variables[f.name] = xr.Variable(f.dims, lazy(self._source, f), attributes)
         dims = {d for f in self.fields for d in f.dims}
-        return xr.Dataset(arrays, {c.name: c.to_xarray() for c in self.coords if c.dim in dims})
+        return xr.Dataset(variables, {c.name: c.to_xarray() for c in self.coords if c.dim in dims})
 
 
 def _plain(column: Fixed) -> Any:

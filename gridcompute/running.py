@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,10 +46,11 @@ def graph_of(outputs: Sequence[Collection | Destined]) -> Graph:
 def executor_of(settings: Settings) -> Executor:
     """The executor that settings ask for."""
     if settings.executor == "inline":
-        return InlineExecutor(workers=1)
+        return InlineExecutor(threads=settings.threads)
     from gridcompute.ray_executor import RayExecutor
 
-    return RayExecutor(workers=settings.workers or available_cores(), address=settings.address, dashboard=settings.dashboard)
+    workers = settings.workers if settings.address else settings.workers or available_cores()
+    return RayExecutor(workers=workers, threads=settings.threads, address=settings.address, dashboard=settings.dashboard)
 
 
 def memory_of(settings: Settings, workers: int) -> int:
@@ -80,6 +82,7 @@ class Run:
         self._error: BaseException | None = None
         self._ended: _Ended | None = None
         self._cancel = threading.Event()
+        self._executed: dict[str, Any] = {"executor": settings.executor, "workers": 0, "executor_seconds": 0.0}
         self.status = Status()
 
     @property
@@ -109,7 +112,10 @@ class Run:
             with Journal.open(self.record.journal) as journal:
                 journal.append("begun", run=self.name, key=self.record.key)
                 owned = self._executor is None
+                begun = time.monotonic()
                 executor = self._executor or executor_of(settings)
+                self._executed = {"executor": executor.name, "workers": executor.workers,
+                                  "executor_seconds": time.monotonic() - begun}
                 try:
                     overwrite = frozenset(o.sink.url for o in self._outputs if isinstance(o, Destined) and o.overwrite)
                     self._driver = Driver(self._graph, store, executor, journal, run=self.name, overwrite=overwrite,
@@ -192,7 +198,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """Figures of the run as plain values."""
-        values = asdict(self.status)
+        values = {**asdict(self.status), **self._executed}
         values["state"] = self.state
         values["seconds"] = max(0.0, self.status.ended - self.status.started)
         values["error"] = "" if self._error is None else str(self._error)

@@ -105,7 +105,6 @@ class Reduce(Action):
     names: tuple[str, ...]
     group: tuple[str, int] | None = None
     codes: Array | None = None
-    positional: ClassVar[bool] = False  # type: ignore[assignment]
 
     @property
     def key(self) -> object:

@@ -173,7 +173,7 @@ class Elementwise(Action):
         with np.errstate(all="ignore"):
             values = np.asarray(getattr(np, self.ufunc)(*arguments)).astype(out.dtype, copy=False)
         shape = np.broadcast_shapes(values.shape, *([] if valid is None else [valid.shape]))
-        mask = None if valid is None else np.ascontiguousarray(np.broadcast_to(valid, shape))
-        return Block(region, {out.name: Fixed(np.ascontiguousarray(np.broadcast_to(values, shape)), mask)}, rows)
+        full = None if valid is None else np.ascontiguousarray(np.broadcast_to(valid, shape))
+        return Block(region, {out.name: Fixed(np.ascontiguousarray(np.broadcast_to(values, shape)), full)}, rows)
 
 

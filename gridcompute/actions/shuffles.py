@@ -55,7 +55,7 @@ def _ranks(values: pa.Array, descending: bool) -> Array:
 def hash_bucket(column: Column, n: int) -> Array:
     """Bucket of each cell, 0 to n - 1, from the value alone: equal values (0.0 and -0.0, all NaN) meet, nulls in bucket 0."""
     if isinstance(column, Ragged):
-        values = memoryview(np.ascontiguousarray(column.values)).cast("B")
+        values = memoryview(np.ascontiguousarray(column.values).view(np.uint8).data)
         size = column.values.itemsize
         ends = zip(column.offsets[:-1] * size, column.offsets[1:] * size, strict=True)
         mixed = np.array([zlib.crc32(values[a:b]) for a, b in ends], np.uint64)
