@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from gridcompute.actions.folds import Fold, Merge
 from gridcompute.actions.writes import Write
 from gridcompute.driver import WORKER_BYTES
-from gridcompute.errors import MemoryBoundError
+from gridcompute.errors import GridError, MemoryBoundError
 from gridcompute.op import Op
 from gridcompute.planning import Plan, Stage
+from gridcompute.reasons import committed, previous, reason
+from gridcompute.store import Store
 
 
 def size(count: float) -> str:
@@ -32,13 +37,17 @@ class Planned:
         plan: its first phase.
         workers: cores it would use.
         memory: bytes that a worker may take, 0 for no bound.
+        store: the work store, to say what is committed already.
+        how: the origin, to say what changed since its last run (see `gridcompute.origins`).
 
     Raises:
         MemoryBoundError: it can't fit.
     """
 
-    def __init__(self, plan: Plan, *, workers: int, memory: int) -> None:
+    def __init__(self, plan: Plan, *, workers: int, memory: int, store: Store | None = None,
+                 how: Mapping[str, Any] | None = None) -> None:
         self.plan, self.workers, self.memory = plan, workers, memory
+        self._store, self._how = store, how
         if memory and self.peak_bytes > memory:
             raise MemoryBoundError(f"the plan needs {size(self.peak_bytes)} per worker, but a worker may take {size(memory)}",
                                    hint="use fewer workers, give more by memory=, or make the cells smaller")
@@ -52,6 +61,28 @@ class Planned:
     def peak_bytes(self) -> int:
         """Most bytes that a worker needs, its base included."""
         return max((stage.task_bytes for stage in self.plan.stages), default=0) + WORKER_BYTES
+
+    @cached_property
+    def found(self) -> tuple[int | None, ...]:
+        """Per stage, chunks that are committed already; None where results are held or the store can't be asked."""
+        if self._store is None:
+            return (None,) * len(self.plan.stages)
+        try:
+            return tuple(committed(self.plan, stage, self._store) for stage in self.plan.stages)
+        except (GridError, OSError):  # a plan is shown all the same; the run will say what is wrong with the store
+            return (None,) * len(self.plan.stages)
+
+    @cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """Per stage, a line on what is committed and why the rest isn't."""
+        if self._store is None:
+            return ("",) * len(self.plan.stages)
+        before = None if self._how is None else previous(self._how, self.plan.graph.canonical(), os.getcwd())
+        return tuple(reason(self.plan, stage, self._ops(stage), found, before)
+                     for stage, found in zip(self.plan.stages, self.found, strict=True))
+
+    def _ops(self, stage: Stage) -> list[Op]:
+        return [op for root in stage.roots for op in (*self._fused(root), root)]
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
@@ -69,7 +100,8 @@ class Planned:
             "fused": list(dict.fromkeys(str(op) for root in stage.roots for op in self._fused(root))),
             "space": str(stage.roots[0].space), "extents": {name: axis.extent for name, axis in stage.layouts[0].axes},
             "read_bytes": stage.read_bytes, "write_bytes": stage.write_bytes, "chunk_bytes": stage.task_bytes,
-            "recipes": [op.recipe for op in stage.roots],
+            "recipes": [op.recipe for op in stage.roots], "committed": self.found[stage.number],
+            "reason": self.reasons[stage.number],
         }
 
     def _fused(self, op: Op) -> list[Op]:
@@ -91,6 +123,8 @@ class Planned:
             reads = [f"stage {n}" for n in facts["reads_stages"]] + fused
             lines.append(f"     reads {size(stage.read_bytes)} from {', '.join(reads) or 'nothing'}; {facts['kept']}, "
                          f"{size(stage.write_bytes)}")
+            if facts["reason"]:
+                lines.append(f"     {facts['reason']}")
         if not self.plan.final:
             names = ", ".join(str(op) for op in self.plan.lowered.pending)
             lines.append(f"  then the rest, planned when the cells of {names} have been counted")

@@ -43,6 +43,8 @@ class RunRecord:
         created: seconds since 1970.
         state: "running", "done", "failed" or "interrupted"; what was last written, which a killed driver can't update.
         pid: the driver's process.
+        pid_since: when that process began, as numbers of processes are used again.
+        resumed: seconds since 1970, 0 for a run that wasn't resumed.
         summary: figures of the finished run.
         versions: of what was computed with.
     """
@@ -60,6 +62,8 @@ class RunRecord:
     pid: int = 0
     summary: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    pid_since: float = 0.0
+    resumed: float = 0.0
 
     @property
     def journal(self) -> Path:
@@ -93,13 +97,16 @@ class RunRecord:
         """Whether the driver still runs on this machine."""
         if self.state != "running" or not self.pid:
             return False
+        import psutil
+
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+            process = psutil.Process(self.pid)
+            same = not self.pid_since or abs(process.create_time() - self.pid_since) < 1
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
             return False
-        except PermissionError:
+        except psutil.AccessDenied:
             return True
-        return True
 
     @property
     def standing(self) -> str:
@@ -124,8 +131,17 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     local = settings.store if "://" not in settings.store else WORK
     outputs = [str(op.action.sink.url) for _, op in graph.outputs if hasattr(op.action, "sink")]
     kept = {name: getattr(settings, name) for name in ("store", "executor", "workers", "address", "memory", "deadline")}
+    kept["store"] = settings.store if "://" in settings.store else str(Path(settings.store).expanduser().absolute())
+    pid, since = driver_process()
     return RunRecord(run, graph.key, graph.canonical(), dict(how), kept, outputs, str(Path(local).absolute() / "runs" / run),
-                     os.getcwd(), time.time(), pid=os.getpid(), versions=versions())
+                     os.getcwd(), time.time(), pid=pid, pid_since=since, versions=versions())
+
+
+def driver_process() -> tuple[int, float]:
+    """This process's number, and when it began."""
+    import psutil
+
+    return os.getpid(), psutil.Process().create_time()
 
 
 def versions() -> dict[str, str]:

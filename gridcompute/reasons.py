@@ -1,0 +1,119 @@
+"""Why chunks of a plan are hits or misses: what is committed, and what changed since the last run of the same origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gridcompute.actions.loads import Ingest
+from gridcompute.keys import explain_difference
+from gridcompute.op import Op
+from gridcompute.planning import Plan, Stage
+from gridcompute.record import RunRecord, records
+from gridcompute.shard import done
+from gridcompute.store import Store
+from gridcompute.worker import PART_REGION
+
+Canonical = Sequence[Mapping[str, Any]]
+
+
+def op_changes(before: Canonical, after: Canonical) -> dict[str, list[str]]:
+    """What changed, by op: lines such as "global SCALE changed". Ops that merely read changed ones aren't named.
+
+    Args:
+        before: a graph's canonical form, as a record keeps it.
+        after: the form of the graph now.
+    """
+    old, changes = _numbered(before), {}
+    new = _numbered(after)
+    for place, op in new.items():
+        name = str(op["op"])
+        if place not in old:
+            changes.setdefault(name, []).append("is new")
+        elif op["recipe"] != old[place]["recipe"]:
+            lines = explain_difference(dict(old[place]["parts"]), dict(op["parts"]))
+            if lines or not _below(op, after, old):
+                changes.setdefault(name, []).extend(lines or ["reads other cells or columns"])
+    for place, op in old.items():
+        if place not in new:
+            changes.setdefault(str(op["op"]), []).append("is gone")
+    return changes
+
+
+def _numbered(graph: Canonical) -> dict[tuple[str, str, int], Mapping[str, Any]]:
+    """Ops by name, kind and how many of these came before."""
+    count: dict[tuple[str, str], int] = {}
+    found = {}
+    for op in graph:
+        key = (str(op["op"]), str(op["action"]))
+        found[(*key, count.get(key, 0))] = op
+        count[key] = count.get(key, 0) + 1
+    return found
+
+
+def _below(op: Mapping[str, Any], graph: Canonical, old: Mapping[Any, Mapping[str, Any]]) -> bool:
+    """Whether an input's recipe is one that the old graph didn't have."""
+    recipes = {one["recipe"] for one in old.values()}
+    return any(graph[i]["recipe"] not in recipes for i in op["inputs"])
+
+
+def graph_changes(before: Canonical, after: Canonical) -> list[str]:
+    """`op_changes` as lines, "op f: code of f changed, global SCALE changed"."""
+    changes = op_changes(before, after)
+    return [f"op {name}: {', '.join(lines)}" for name, lines in changes.items()] or ["the order of the outputs"]
+
+
+def previous(how: Mapping[str, Any], graph: Canonical, cwd: str) -> RunRecord | None:
+    """The latest run of the same workload or script; of a session, of the same outputs in the same folder."""
+    def same(record: RunRecord) -> bool:
+        if how:
+            keys = ("workload", "script", "call")
+            return bool(record.how) and all(record.how.get(key) == how.get(key) for key in keys)
+        return not record.how and record.cwd == cwd and _last(record.graph) == _last(graph)
+
+    return next((record for record in reversed(records()) if same(record)), None)
+
+
+def _last(graph: Canonical) -> str:
+    return str(graph[-1]["op"]) if graph else ""
+
+
+def committed(plan: Plan, stage: Stage, store: Store) -> int | None:
+    """How many chunks of a stage are committed (one listing a kept op); None where results are held in memory."""
+    if stage.held:
+        return None
+    listings = [done(store, op.recipe) for op in stage.roots]
+    if not all(listings):
+        return 0
+    return sum(all(_present(plan, stage, root, chunk, listing) for root, listing in enumerate(listings))
+               for chunk in range(stage.chunks))
+
+
+def _present(plan: Plan, stage: Stage, root: int, chunk: int, listing: Mapping[tuple[str, str], Any]) -> bool:
+    ingest = isinstance(stage.roots[root].action, Ingest)
+    region = PART_REGION if ingest else stage.layouts[root].region(chunk)
+    return (str(region), plan.chunk_token(stage.number, root, chunk)) in listing
+
+
+def reason(plan: Plan, stage: Stage, ops: Sequence[Op], found: int | None, before: RunRecord | None) -> str:
+    """One line for a stage: what is committed, and why the rest isn't; empty where there is nothing to say.
+
+    Args:
+        plan: the plan.
+        stage: one of its stages.
+        ops: the stage's ops, those fused into it included.
+        found: what `committed` gave.
+        before: the last run of the same origin.
+    """
+    if found is None or (not found and before is None):
+        return ""
+    counted = f"{found:,} of {stage.chunks:,} chunks committed"
+    if found == stage.chunks or before is None:
+        return counted
+    changes = op_changes(before.graph, plan.graph.canonical())
+    own = [f"{line} ({name})" for name in dict.fromkeys(str(op) for op in ops) for line in changes.get(name, [])]
+    if own:
+        return f"{counted}; recipe changed since {before.run}: {'; '.join(own)}"
+    if changes:
+        return f"{counted}; what it reads has changed since {before.run}"
+    return f"{counted}; the recipe is that of {before.run}, the rest wasn't done or its input has changed"
