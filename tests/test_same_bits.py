@@ -1,0 +1,95 @@
+"""The same graph gives the same bits: one thread or many, chunks in any order, compiled or not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gridcompute as grid
+from gridcompute import axes
+from gridcompute.executor import InlineExecutor
+from gridcompute.shardfile import read_header
+from gridcompute.sources.arrays import ArraySource
+from gridcompute.store import open_store
+
+REDUCTIONS = ("sum", "mean", "var", "min", "max", "count", "first", "last", "argmax")
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(axes, "CHUNK_BYTES", 2000)
+
+
+def values() -> np.ndarray:
+    rng = np.random.default_rng(5)
+    data = rng.normal(size=(60, 8, 9)).astype(np.float32) * 10.0 ** rng.integers(-6, 6, (60, 8, 9))
+    data[rng.random(data.shape) < 0.05] = np.nan
+    return data.astype(np.float32)
+
+
+def digests(store: str) -> dict[str, str]:
+    opened = open_store(store)
+    return {name: read_header(opened.get(name), path=name).digest for name in opened.list("shards")}
+
+
+def reduced() -> list[grid.Collection]:
+    field = grid.from_arrays({"v": values()}, dims=("time", "lat", "lon"))["v"]
+    groups = [i % 7 for i in range(60)]
+    return [*(field.reduce(how, "time") for how in REDUCTIONS), *(field.reduce(how) for how in REDUCTIONS),
+            field.groupby(groups, dim="time").mean(), field.reduce("quantile", "time", q=[0.1, 0.5]),
+            field.reduce("histogram", bins=(20, -3.0, 3.0)), field.reduce("topk", "time", k=3)]
+
+
+def test_threads_and_order_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = reduced()
+    grid.run(*outputs, executor=InlineExecutor(), store="plain")
+    expected = digests("plain")
+    assert len(expected) > 100
+    read = ArraySource.read
+
+    def late(self, region, names):
+        time.sleep(0.0005 * (hash(region) % 3))  # so that reads ahead finish in another order
+        return read(self, region, names)
+
+    monkeypatch.setattr(ArraySource, "read", late)
+    for name, executor in {"threads": InlineExecutor(threads=4, shuffle=1), "order": InlineExecutor(shuffle=2, workers=3)}.items():
+        grid.run(*outputs, executor=executor, store=name)
+        assert digests(name) == expected
+
+
+def test_an_uncompiled_run_gives_the_same_shards(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(textwrap.dedent("""
+        import sys
+        import numpy as np
+        import gridcompute as grid
+
+        SCALE = 3
+
+        @grid.kernel("(time)->(),()", names=("slope", "level"))
+        def fit(series, shift):
+            return grid.stats.sen_slope(series) * SCALE, grid.stats.nanmean(series) + shift
+
+        @grid.kernel("->()")
+        def draw(cell, rng):
+            return cell[0] + grid.random.normal(rng)
+
+        data = np.random.default_rng(1).normal(size=(12, 4, 5))
+        trend = grid.from_arrays({"v": data}, dims=("time", "lat", "lon")).map(fit, shift=0.5)
+        drawn = grid.space(path=50).map(draw, seed=7)
+        grid.run(trend, drawn, drawn.mean(), executor="inline", store=sys.argv[1])
+    """))
+    for store, disabled in (("jit", "0"), ("plain", "1")):
+        subprocess.run([sys.executable, str(script), store], check=True, cwd=tmp_path, timeout=200,
+                       env={**os.environ, "NUMBA_DISABLE_JIT": disabled})
+    assert digests("jit") == digests("plain")
+    assert len(digests("jit")) > 20
