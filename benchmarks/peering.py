@@ -1,0 +1,151 @@
+"""Peers in processes of their own: asked one measurement at a time, so that ours and theirs take turns.
+
+A peer runs under this interpreter where it is installed, else under that of `.venv-peers` (`make peers`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.rows import Session
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+
+MODULES = {"dask": "dask.array", "distributed": "distributed", "joblib": "joblib", "numba": "numba", "ray": "ray",
+           "xarray": "xarray"}  # fmt: skip
+"""Peers, with the module that shows whether one is installed."""
+
+
+class PeerError(Exception):
+    """A peer or section that there isn't, or a peer that failed."""
+
+
+def known_peers() -> tuple[str, ...]:
+    """Names that `--peers` takes."""
+    return tuple(MODULES)
+
+
+@lru_cache
+def interpreter(peer: str) -> str | None:
+    """The Python that has a peer, or None."""
+    if importlib.util.find_spec(MODULES[peer].partition(".")[0]) is not None:
+        return sys.executable
+    if PEERS_PYTHON.exists():
+        found = subprocess.run([PEERS_PYTHON, "-c", f"import {MODULES[peer]}"], capture_output=True, check=False)
+        if found.returncode == 0:
+            return str(PEERS_PYTHON)
+    return None
+
+
+class PeerProcess:
+    """One peer that waits for questions; started at the first."""
+
+    def __init__(self, name: str, python: str, folder: str) -> None:
+        self.name, self.python, self.folder = name, python, folder
+        self.versions: dict[str, str] = {}
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, case: str, **arguments: Any) -> tuple[float, Any]:
+        """Seconds of one measurement, and what it gave.
+
+        Raises:
+            PeerError: the peer failed, with what it said.
+        """
+        if self._process is None:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+            command = [self.python, "-m", "benchmarks.peers", self.name]
+            self._process = subprocess.Popen(command, cwd=self.folder, env=environment, text=True,
+                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({"case": case, **arguments}) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise PeerError(f"the peer {self.name} ended in the case {case!r} (its last words are above)")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise PeerError(f"the peer {self.name} failed in the case {case!r}: {answer['error']}")
+        self.versions.update(answer["versions"])
+        return float(answer["seconds"]), answer["value"]
+
+    def close(self) -> None:
+        """Let it end."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+            self._process = None
+
+
+class Peers:
+    """The peers of one session.
+
+    Raises:
+        PeerError: one that was asked for by name is unknown, or isn't installed.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._made: dict[str, PeerProcess] = {}
+        for name in session.peers or ():
+            if name not in MODULES:
+                raise PeerError(f"no peer {name!r}; there is: {', '.join(MODULES)}")
+            if interpreter(name) is None:
+                raise PeerError(f"the peer {name} isn't installed; `make peers` installs all of them in .venv-peers")
+
+    def wanted(self, name: str) -> bool:
+        """Whether a peer takes part; one that isn't installed is noted."""
+        if self.session.peers is not None and name not in self.session.peers:
+            return False
+        if interpreter(name) is None:
+            self.session.absent.append(name)
+            return False
+        return True
+
+    def of(self, *names: str) -> dict[str, PeerProcess]:
+        """Those of the named peers that take part."""
+        for name in names:
+            if name not in self._made and self.wanted(name):
+                self._made[name] = PeerProcess(name, interpreter(name) or "", self.session.folder)
+        return {name: self._made[name] for name in names if name in self._made}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of all peers that answered, where they differ in name from our own packages."""
+        found: dict[str, str] = {}
+        for process in self._made.values():
+            found.update({f"peer {name}": version for name, version in process.versions.items()})
+        return found
+
+    def rest(self, *names: str) -> None:
+        """End peers that the next rows don't need: an idle cluster takes time from what is measured."""
+        for name in names:
+            if name in self._made:
+                self._made[name].close()
+
+    def __enter__(self) -> Peers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.rest(*self._made)
