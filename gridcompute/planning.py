@@ -87,6 +87,7 @@ class Plan:
             for i, source in enumerate(op.inputs):
                 self._above.setdefault(id(source), []).append((op, i))
         self._constant: dict[int, str | None] = {}
+        self._tokens: dict[tuple[int, Region], str] = {}
 
     @property
     def final(self) -> bool:
@@ -223,7 +224,14 @@ class Plan:
     def token(self, op: Op, region: Region) -> str:
         """Digest of the outside objects that a region of an op reads, with their places where they may move (law 2)."""
         constant = self._uniform(op)
-        return constant if constant is not None else digest(tuple(self._objects(op, region)))
+        if constant is not None:
+            return constant
+        if id(op) not in self.home:
+            return digest(tuple(self._objects(op, region)))
+        # Merges and consumers ask for the tokens of the same kept chunks again.
+        if (id(op), region) not in self._tokens:
+            self._tokens[id(op), region] = digest(tuple(self._objects(op, region)))
+        return self._tokens[id(op), region]
 
     def chunk_token(self, stage: int, root: int, chunk: int) -> str:
         """The token in the name of a chunk's shard."""

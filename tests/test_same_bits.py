@@ -26,7 +26,7 @@ REDUCTIONS = ("sum", "mean", "var", "min", "max", "count", "first", "last", "arg
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(axes, "CHUNK_BYTES", 2000)
+    monkeypatch.setattr(axes, "CHUNK_BYTES", 8000)
 
 
 def values() -> np.ndarray:
@@ -51,19 +51,19 @@ def reduced() -> list[grid.Collection]:
 
 def test_threads_and_order_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = reduced()
-    grid.run(*outputs, executor=InlineExecutor(), store="plain")
-    expected = digests("plain")
+    grid.run(*outputs, executor=InlineExecutor(), store="memory://plain")
+    expected = digests("memory://plain")
     assert len(expected) > 100
     read = ArraySource.read
 
     def late(self, region, names):
-        time.sleep(0.0005 * (hash(region) % 3))  # so that reads ahead finish in another order
+        time.sleep(0.0003 * (hash(region) % 2))  # so that reads ahead finish in another order
         return read(self, region, names)
 
     monkeypatch.setattr(ArraySource, "read", late)
     for name, executor in {"threads": InlineExecutor(threads=4, shuffle=1), "order": InlineExecutor(shuffle=2, workers=3)}.items():
-        grid.run(*outputs, executor=executor, store=name)
-        assert digests(name) == expected
+        grid.run(*outputs, executor=executor, store=f"memory://{name}")
+        assert digests(f"memory://{name}") == expected
 
 
 def test_an_uncompiled_run_gives_the_same_shards(tmp_path: Path) -> None:
