@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 DIVERGING = "RdBu_r"
 """Blue to red through white: told apart with every common kind of colour blindness."""
-SEQUENTIAL = "cividis"
+SEQUENTIAL = "viridis"
 INK = "#222222"
 BLUE, ORANGE = "#0072b2", "#d55e00"
 """Two of Okabe and Ito's colours (2008), made for colour-blind eyes."""
@@ -200,7 +200,7 @@ def _map(path: Path, values: Array, significant: Array, axes: Sequence[Axis], ti
         panel.set_facecolor("#d9d9d9")
         colours = _colours(known)
         mesh = panel.pcolormesh(x.edges, y.edges, np.ma.masked_invalid(values), rasterized=True, **colours)
-        _dots(panel, x, y, significant & np.isfinite(values))
+        _dots(panel, x, y, significant & np.isfinite(values), mesh.cmap(mesh.norm(np.nan_to_num(values))))
         if aspect:
             panel.set_aspect(aspect)
         _dressed(panel, x, "x")
@@ -228,12 +228,14 @@ def _colours(known: Array) -> Mapping[str, Any]:
     return {"cmap": DIVERGING, "vmin": -most, "vmax": most}
 
 
-def _dots(panel: Any, x: Axis, y: Axis, where: Array) -> None:
-    """Dots at significant cells: every cell of a coarse grid, thinned on a fine one."""
-    step = max(1, math.ceil(max(where.shape) / 70))
+def _dots(panel: Any, x: Axis, y: Axis, where: Array, colours: Array) -> None:
+    """Dots at significant cells, dark on light colours and light on dark ones; thinned on a fine grid."""
+    step = max(1, math.ceil(max(where.shape) / 60))
     rows, columns = np.nonzero(where[::step, ::step])
-    size = min(6.0, max(1.0, 9000 / max(1, (where.shape[0] // step) * (where.shape[1] // step))))
-    panel.scatter(x.values[::step][columns], y.values[::step][rows], s=size, color=INK, alpha=0.65, linewidths=0)
+    light = colours[::step, ::step, :3][rows, columns] @ [0.2126, 0.7152, 0.0722]
+    size = min(5.0, max(1.0, 4500 / max(1, (where.shape[0] // step) * (where.shape[1] // step))))
+    ink = np.where(light[:, None] > 0.45, [[0.0, 0.0, 0.0, 0.5]], [[1.0, 1.0, 1.0, 0.55]])
+    panel.scatter(x.values[::step][columns], y.values[::step][rows], s=size, c=ink, linewidths=0)
 
 
 def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array], bool]], title: str) -> Path:

@@ -52,7 +52,7 @@ def run_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any]
     Raises:
         GridError: why it can't be run, or why it failed.
     """
-    made = origin or Origin({"workload": name, "parameters": {k: _text(v) for k, v in given.items()}})
+    made = origin or Origin({"workload": name, "parameters": plain(given)})
     with within(made):
         job: Job = find(name)(**given)
         run = api.run(*job.outputs, name=name, **options)
@@ -137,8 +137,9 @@ def resume_record(record: RunRecord, *, changed: bool = False, **options: Any) -
     return made[0], carried
 
 
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+def plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A workload's parameters as JSON values."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 
 @contextlib.contextmanager

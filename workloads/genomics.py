@@ -62,7 +62,7 @@ def best_of_each(read, letters, contigs):  # type: ignore[no-untyped-def]  # num
 def distance(
     reads: str = "",
     reference: str = "",
-    count: int = 2000,
+    count: int = 20_000,
     shortest: int = 50,
     longest: int = 300,
     errors: float = 0.05,

@@ -1,0 +1,97 @@
+"""The command line: `gridcompute run climate.trend` and what belongs to it.
+
+Exit codes: 0 all done, 1 failed, 2 usage, 3 done with skipped cells, 130 interrupted (and resumable).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from gridcompute.cli import jobs, machine, runs
+from gridcompute.cli.output import complain, say_error
+from gridcompute.errors import GridError
+
+HELP = """Batch computing for scientific grids: a small kernel per cell, from a laptop to a Ray cluster, resumable.
+
+\b
+Examples:
+  gridcompute run climate.trend
+  gridcompute run climate.trend --help
+  gridcompute run ./my_job.py --any arguments
+  gridcompute list
+  gridcompute resume last
+
+\b
+Exit codes:
+  0 all done, 1 failed, 2 usage, 3 done with skipped cells, 130 interrupted and resumable
+"""
+
+ORDER = ("run", "plan", "resume", "status", "list", "report", "cancel", "clean", "doctor", "workloads")
+
+
+class Commands(TyperGroup):
+    """The commands in the order in which one meets them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """See `TyperGroup`."""
+        return sorted(self.commands, key=ORDER.index)
+
+
+app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, help=HELP,
+                  context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"gridcompute {version('gridcompute')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version.")) -> None:
+    pass
+
+
+jobs.add(app)
+runs.add(app)
+machine.add(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command line.
+
+    Args:
+        arguments: without the program's name; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = typer.main.get_command(app).main(args=given, prog_name="gridcompute", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except GridError as error:
+        if os.environ.get("GRIDCOMPUTE_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        say_error(error, "--json" in given)
+        return error.exit_code
+    except typer.TyperException as error:
+        complain(f"error: {error.format_message()}")
+        complain("-> gridcompute --help, or gridcompute COMMAND --help")
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        complain("stopped")
+        return 130
+    except BrokenPipeError:  # the reader of a pipe went away; keep Python's own flush at the end from complaining
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

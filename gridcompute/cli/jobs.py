@@ -1,0 +1,257 @@
+"""Commands that build graphs: run, plan, resume. Each workload is a command below the first two, made of its signature."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from gridcompute.cli.options import COMMON, RunName, common_parameters, split
+from gridcompute.cli.output import complain, document, say
+from gridcompute.errors import GridError, OutputExistsError, ParameterError
+
+if TYPE_CHECKING:
+    from gridcompute.record import RunRecord
+
+RUN_HELP = """Run a workload or a script, with progress, and go on from what was committed before.
+
+\b
+Examples:
+  gridcompute run climate.trend
+  gridcompute run climate.trend --help
+  gridcompute run genomics.distance --reads sample.fastq.gz --reference genome.fa
+  gridcompute run --workers 4 ./my_job.py its own arguments
+"""
+
+PLAN_HELP = """Show what a run would do: stages, chunks, bytes, memory, what is committed already and why the rest isn't.
+
+\b
+Examples:
+  gridcompute plan climate.trend
+  gridcompute plan climate.trend --input era5.nc --variable t2m --json
+"""
+
+
+def is_script(name: str) -> bool:
+    """Whether what stands for a workload is a script's path."""
+    return name.endswith(".py") or "/" in name or os.sep in name
+
+
+class Jobs(TyperGroup):
+    """A command with one command a workload below it, looked up by name."""
+
+    verb = "run"
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the workloads that can be loaded."""
+        from gridcompute.registry import registered
+
+        names = []
+        for workload in registered():
+            with contextlib.suppress(GridError):
+                names += [workload.name] if workload.parameters is not None else []
+        return names
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a workload, or of a script."""
+        if is_script(cmd_name):
+            if self.verb != "run":
+                raise ParameterError(f"{self.verb} takes a workload, not a script", hint="in the script, print(grid.plan(x))")
+            return _command(_script(cmd_name), cmd_name, "Run a script.", {"ignore_unknown_options": True, "help_option_names": []})
+        return workload_command(self.verb, cmd_name)
+
+
+class Plans(Jobs):
+    """As `Jobs`, for plan."""
+
+    verb = "plan"
+
+
+def _command(function: Callable[..., int], name: str, text: str, settings: Mapping[str, Any] | None = None) -> Any:
+    one = typer.Typer(add_completion=False, rich_markup_mode=None)
+    one.command(name, help=text, context_settings={"help_option_names": ["-h", "--help"], **(settings or {})})(function)
+    return typer.main.get_command(one)
+
+
+def workload_command(verb: str, name: str) -> Any:
+    """A command with an option for each of a workload's parameters.
+
+    Raises:
+        ParameterError: no such workload, or it can't be loaded.
+    """
+    from gridcompute.registry import described, find
+
+    workload = find(name)
+    common = [p for p in common_parameters() if p.name not in {q.name for q in workload.parameters}]
+    own = []
+    for parameter in workload.parameters:
+        shown = parameter.default not in ("", None)
+        option = typer.Option(help=parameter.help, show_default=shown and not parameter.required)
+        kind: Any = parameter.type | None if parameter.optional else parameter.type
+        own.append(inspect.Parameter(parameter.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option],
+                                     default=parameter.default))
+
+    def call(ctx: typer.Context, **values: Any) -> int:
+        options, quiet, as_json = split({n: values.pop(n) for n in [p.name for p in common]}, ctx.obj)
+        given = {p.name: values[p.name] for p in workload.parameters
+                 if ctx.get_parameter_source(p.name).name not in ("DEFAULT", "DEFAULT_MAP")}  # type: ignore[union-attr]
+        if verb == "plan":
+            return plan_workload(name, given, options, as_json)
+        return run_workload(name, given, options, quiet, as_json)
+
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    call.__signature__ = inspect.Signature([context, *own, *common], return_annotation=int)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in [context, *own, *common]}
+    text, _, examples = described(workload.function)
+    if examples:
+        shown = examples.replace("gridcompute run ", f"gridcompute {verb} ")
+        text += "\n\n\b\nExamples:\n" + "\n".join(f"  {line}" for line in shown.splitlines())
+    return _command(call, name, text)
+
+
+def _script(path: str) -> Callable[..., int]:
+    def call(ctx: typer.Context, arguments: Annotated[list[str] | None, typer.Argument()] = None) -> int:
+        options, quiet, as_json = split({}, ctx.obj)
+        return run_script(path, arguments or [], options, quiet, as_json)
+
+    call.__annotations__ = {"ctx": typer.Context, "arguments": Annotated[list[str] | None, typer.Argument()], "return": int}
+    return call
+
+
+@contextlib.contextmanager
+def _output_aside(as_json: bool) -> Iterator[None]:
+    """Keep standard output for the one JSON document."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
+def _end(records: list[RunRecord], quiet: bool, as_json: bool, *, files: Sequence[Path] = (), lines: Sequence[str] = (),
+         error: GridError | None = None) -> int:
+    """The summary screen of each run, or the document of all; the exit code."""
+    from gridcompute.summary import facts, screen
+
+    told = [facts(one, files=files if one is records[-1] else (), lines=lines if one is records[-1] else ()) for one in records]
+    if as_json and (told or error is None):
+        document({**told[-1], "runs": told} if told else {"runs": []})
+        if error is not None:
+            error.told = True  # type: ignore[attr-defined]
+    elif not quiet:
+        for one in told:
+            say(screen(one)) if error is None or one["tasks"] or one["reused"] else None
+    return max((one["exit_code"] for one in told), default=0)
+
+
+def run_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any], quiet: bool, as_json: bool) -> int:
+    """`gridcompute run WORKLOAD`."""
+    from gridcompute.origins import Origin
+    from gridcompute.resuming import plain, run_workload
+
+    origin = Origin({"workload": name, "parameters": plain(given)})
+    try:
+        with _output_aside(as_json):
+            carried = run_workload(name, given, options, origin=origin)
+    except GridError as error:
+        if isinstance(error, OutputExistsError):
+            error.hint += ", or replace it with --overwrite if the workload has that"
+        _end([run.record for run in origin.runs], quiet, as_json, error=error)
+        raise
+    return _end([run.record for run in carried.runs], quiet, as_json, files=carried.files, lines=carried.lines)
+
+
+def run_script(path: str, arguments: list[str], options: Mapping[str, Any], quiet: bool, as_json: bool) -> int:
+    """`gridcompute run ./my_job.py`: its own exit code, if it has one that isn't 0, else that of its runs."""
+    from gridcompute.origins import Origin
+    from gridcompute.resuming import run_script
+
+    origin = Origin({"script": str(Path(path).absolute()), "arguments": list(arguments)})
+    try:
+        with _output_aside(as_json):
+            carried = run_script(path, arguments, options, origin=origin)
+    except GridError as error:
+        _end([run.record for run in origin.runs], quiet, as_json, error=error)
+        raise
+    except Exception as error:  # the script's own: its author wants to see where
+        traceback.print_exception(error)
+        complain(f"error: the script {path} failed: {type(error).__name__}: {error}")
+        _end([run.record for run in origin.runs], quiet, as_json)
+        return 1
+    return _end([run.record for run in carried.runs], quiet, as_json) if not carried.code else carried.code
+
+
+def plan_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any], as_json: bool) -> int:
+    """`gridcompute plan WORKLOAD`."""
+    from gridcompute import api
+    from gridcompute.origins import Origin, within
+    from gridcompute.registry import find
+    from gridcompute.resuming import plain
+
+    wanted = {key: options[key] for key in ("memory", "workers", "store") if key in options}
+    with within(Origin({"workload": name, "parameters": plain(given)})), _output_aside(as_json):
+        job = find(name)(**given)
+        planned = api.plan(*job.outputs, **wanted)
+        values, text = planned.to_dict(), planned.explain()
+    if as_json:
+        document({"workload": name, "parameters": plain(given), **values})
+    else:
+        say([*job.lines, text])
+    return 0
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, cls, text in (("run", Jobs, RUN_HELP), ("plan", Plans, PLAN_HELP)):
+        group = typer.Typer(cls=cls, no_args_is_help=True, rich_markup_mode=None, subcommand_metavar="WORKLOAD [PARAMETERS]..."
+                            if name == "plan" else "WORKLOAD|SCRIPT [PARAMETERS]...")
+        group.callback(help=text)(_remembered())
+        app.add_typer(group, name=name)
+    app.command("resume")(_resume())
+
+
+def _remembered() -> Callable[..., None]:
+    """A group's function: options before the workload's name are kept for the command."""
+    def remember(ctx: typer.Context, **values: Any) -> None:
+        ctx.obj = values
+
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    remember.__signature__ = inspect.Signature([context, *common_parameters()])  # type: ignore[attr-defined]
+    remember.__annotations__ = {"ctx": typer.Context, **COMMON}
+    return remember
+
+
+def _resume() -> Callable[..., int]:
+    def resume(run: str, changed: bool, **values: Any) -> int:
+        from gridcompute.record import load
+        from gridcompute.resuming import resume_record
+
+        options, quiet, as_json = split(values, None)
+        record = load(run)
+        try:
+            with _output_aside(as_json):
+                made, carried = resume_record(record, changed=changed, **options)
+        except GridError as error:
+            now = load(record.run)
+            _end([now] if now.resumed > record.resumed else [], quiet, as_json, error=error)
+            raise
+        return _end([made.record], quiet, as_json, files=carried.files, lines=carried.lines)
+
+    changed = Annotated[bool, typer.Option("--changed", help="Go on though code, parameters or data have changed; what changed is computed anew.")]
+    first = [inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=RunName),
+             inspect.Parameter("changed", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=changed, default=False)]
+    resume.__signature__ = inspect.Signature([*first, *common_parameters()])  # type: ignore[attr-defined]
+    resume.__annotations__ = {"run": RunName, "changed": changed, **COMMON}
+    resume.__doc__ = """Go on with a run that was interrupted or failed, from what it had committed.
+
+    \b
+    Examples:
+      gridcompute resume last
+      gridcompute resume climate-trend-20260301 --workers 8
+    """
+    return resume

@@ -1,0 +1,43 @@
+"""Where text goes: results to standard output, everything else to standard error; with --json one document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+
+from gridcompute.errors import GridError
+
+
+def say(lines: str | Iterable[str]) -> None:
+    """Lines of a result."""
+    for line in [lines] if isinstance(lines, str) else lines:
+        typer.echo(line)
+
+
+def complain(line: str) -> None:
+    """A line for people that is no result."""
+    typer.echo(line, err=True)
+
+
+def document(values: Any) -> None:
+    """One JSON document."""
+    typer.echo(json.dumps(values, indent=1, default=str))
+
+
+def say_error(error: GridError, as_json: bool) -> None:
+    """An error and its next step; no traceback."""
+    complain(f"error: {error.message}")
+    if error.hint:
+        complain(f"-> {error.hint}")
+    if as_json and not getattr(error, "told", False):
+        document({"error": error.message, "hint": error.hint, "kind": type(error).__name__, "exit_code": error.exit_code})
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Rows under heads, in columns as wide as they need."""
+    every = [list(heads), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in every) for i in range(len(heads))]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in every]

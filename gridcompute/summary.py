@@ -1,0 +1,178 @@
+"""What is said of a run: one screen when it ends, and a report of one from its record and journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gridcompute import journal
+from gridcompute.explain import size
+from gridcompute.progress import clock
+from gridcompute.record import RunRecord
+
+MOST_FAILURES = 10
+"""Different messages of failures that a report shows."""
+
+
+def exit_code(state: str, figures: Mapping[str, Any]) -> int:
+    """0 all done, 3 done with skipped cells, 130 interrupted, 1 failed."""
+    if state == "done":
+        return 3 if figures.get("skipped") else 0
+    return 130 if state in ("interrupted", "running") else 1
+
+
+def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str] = ()) -> dict[str, Any]:
+    """A run as plain JSON values.
+
+    Args:
+        record: of the run.
+        files: pictures and the like that a workload wrote.
+        lines: what a workload said.
+    """
+    figures = record.summary
+    return {
+        "run": record.run, "state": record.standing, "how": record.how, "outputs": record.outputs,
+        "files": [str(path) for path in files], "lines": list(lines), "created": record.created,
+        "seconds": figures.get("seconds", 0.0), "executor": figures.get("executor", record.settings.get("executor", "")),
+        "workers": figures.get("workers", 0), "start_seconds": figures.get("executor_seconds", 0.0),
+        "compile_seconds": figures.get("compile_seconds", 0.0), "task_seconds": figures.get("task_seconds", 0.0),
+        "computed": figures.get("computed", 0), "reused": figures.get("reused", 0), "tasks": figures.get("tasks", 0),
+        "rows": figures.get("rows", 0), "bytes": figures.get("nbytes", 0), "retries": figures.get("retries", 0),
+        "failures": len(figures.get("failures", ())), "skipped": figures.get("skipped", 0),
+        "peak_bytes": figures.get("peak_bytes", 0), "error": figures.get("error", ""), "folder": record.folder,
+        "store": record.settings.get("store", ""), "exit_code": exit_code(record.standing, figures),
+    }
+
+
+def screen(told: Mapping[str, Any]) -> list[str]:
+    """`facts` as lines for a terminal."""
+    rows: list[tuple[str, str]] = [("", line) for line in told["lines"]]
+    rows += [("written", name) for name in (*told["outputs"], *told["files"])]
+    chunks = f"{told['computed']:,} computed, {told['reused']:,} found committed"
+    rows.append(("chunks", f"{chunks}; {told['tasks']:,} tasks, {size(told['bytes'])} stored"))
+    if told["skipped"]:
+        rows.append(("skipped", f"{told['skipped']:,} cells, see gridcompute report {told['run']}"))
+    where = {"ray": "Ray", "inline": "this process"}.get(told["executor"], told["executor"])
+    rows.append(("time", f"{told['seconds']:.1f} s on {told['workers'] or '?'} core{'s' * (told['workers'] != 1)} ({where})"))
+    if told["executor"] == "ray":
+        rows.append(("", f"{told['start_seconds']:.1f} s before that to start Ray" if told["start_seconds"] >= 0.05 else "Ray was running"))
+    rows.append(("", f"{told['compile_seconds']:.1f} s of compiling among {told['task_seconds']:.1f} s in tasks"))
+    if told["retries"] or told["failures"]:
+        rows.append(("retries", f"{told['retries']:,} after {told['failures']:,} failures"))
+    if told["peak_bytes"]:
+        rows.append(("memory", f"at most {size(told['peak_bytes'])} in a worker"))
+    if told["state"] in ("interrupted", "failed"):
+        rows.append(("resume", f"gridcompute resume {told['run']}"))
+    width = max(len(label) for label, _ in rows)
+    lines, last = [f"{told['run']}: {told['state']}"], ""
+    for label, text in rows:
+        lines.append(f"  {label if label != last else '':<{width}}  {text}")
+        last = label or last
+    return lines
+
+
+def history(record: RunRecord) -> dict[str, Any]:
+    """What the journal tells: stages with their chunks, attempts, and failures by message.
+
+    Chunks are those of the last attempt, in the phase that it reached last.
+    """
+    stages: list[dict[str, Any]] = []
+    failures: dict[tuple[str, str], dict[str, Any]] = {}
+    attempts, began, last, events = 0, record.created, record.created, journal.read(record.journal)
+    for event in events:
+        kind, last = event["kind"], event["time"]
+        if kind == "begun":
+            attempts, began, stages = attempts + 1, event["time"], []
+        elif kind == "phase":
+            stages = [_stage(event, number, name) for number, name in event.get("stages", {}).items()]
+        elif kind == "kept" and (stage := _of(stages, event)):
+            stage["kept"] = sorted({*stage["kept"], *event.get("chunks", ())})
+            stage["seconds"] += float(event.get("seconds", 0.0))
+            stage["tasks"] += 1
+        elif kind == "failed":
+            key = (str(event.get("failure")), str(event.get("message", "")))
+            entry = failures.setdefault(key, {"kind": key[0], "message": key[1], "times": 0, "cells": []})
+            entry["times"] += 1
+            if event.get("cell") is not None and len(entry["cells"]) < MOST_FAILURES:
+                entry["cells"].append(event["cell"])
+    for stage in stages:
+        stage["computed"] = len(stage.pop("kept"))
+    return {"attempts": attempts, "began": began, "last": last, "stages": stages, "events": len(events),
+            "torn": events.torn, "damaged": events.skipped,
+            "failures": sorted(failures.values(), key=lambda f: -f["times"])}
+
+
+def _stage(event: Mapping[str, Any], number: str, name: str) -> dict[str, Any]:
+    return {"number": int(number) + 1, "name": name, "chunks": event.get("chunks", {}).get(number, 0),
+            "reused": event.get("found", {}).get(number, 0), "kept": [], "seconds": 0.0, "tasks": 0}
+
+
+def recipes(record: RunRecord) -> set[str] | None:
+    """Recipes of the shards that a run's phases named; None where its journal doesn't say (lost, or it never began)."""
+    found: set[str] = set()
+    phases = [event for event in journal.read(record.journal) if event["kind"] == "phase"]
+    for event in phases:
+        for names in event.get("recipes", {}).values():
+            found.update(str(name) for name in names)
+    return found if phases and all("recipes" in event for event in phases) else None
+
+
+def _of(stages: Sequence[dict[str, Any]], event: Mapping[str, Any]) -> dict[str, Any] | None:
+    return next((stage for stage in stages if stage["number"] == event.get("stage", -1) + 1), None)
+
+
+def report(record: RunRecord) -> dict[str, Any]:
+    """`facts` with the journal's `history`; the figures of a run that was killed come from its journal."""
+    told, found = facts(record), history(record)
+    if not record.summary:
+        told["seconds"] = found["last"] - found["began"]
+        told["computed"] = sum(stage["computed"] for stage in found["stages"])
+        told["tasks"] = sum(stage["tasks"] for stage in found["stages"])
+        told["task_seconds"] = sum(stage["seconds"] for stage in found["stages"])
+        told["failures"] = sum(failure["times"] for failure in found["failures"])
+    return {**told, **found, "failures_seen": told["failures"]}
+
+
+def report_screen(told: Mapping[str, Any]) -> list[str]:
+    """`report` as lines for a terminal."""
+    lines = screen({**told, "failures": told["failures_seen"]})
+    if told["attempts"] > 1:
+        lines.append(f"  begun {told['attempts']} times")
+    for stage in told["stages"]:
+        lines.append(f"  stage {stage['number']} {stage['name']}: {stage['computed']:,} of {stage['chunks']:,} chunks computed, "
+                     f"{stage['tasks']:,} tasks, {stage['seconds']:.2f} s")
+    for failure in told["failures"][:MOST_FAILURES]:
+        cells = f" at cells {', '.join(str(tuple(c)) for c in failure['cells'][:3])}" if failure["cells"] else ""
+        lines.append(f"  failed {failure['times']} times ({failure['kind']}){cells}: {failure['message'].splitlines()[0]}")
+    if told["torn"] or told["damaged"]:
+        lines.append(f"  the journal has {told['damaged']} damaged lines" + (" and an unfinished last one" if told["torn"] else ""))
+    if told["error"]:
+        lines.append(f"  error: {told['error']}")
+    return lines
+
+
+def age(created: float, now: float | None = None) -> str:
+    """How long ago, as people say it.
+
+    >>> age(0.0, 7200.0)
+    '2 hours ago'
+    """
+    seconds = max(0.0, (time.time() if now is None else now) - created)
+    for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {name}{'s' * (count > 1)} ago"
+    return "just now"
+
+
+def progress_lines(told: Mapping[str, Any]) -> list[str]:
+    """Where a run stands, from `report`."""
+    lines = [f"{told['run']}: {told['state']}, begun {age(told['began'])}"]
+    for stage in told["stages"]:
+        done = stage["computed"] + stage["reused"]
+        rate = stage["computed"] / max(1e-9, told["last"] - told["began"])
+        left = f", about {clock((stage['chunks'] - done) / rate)} left" if told["state"] == "running" and 0 < done < stage["chunks"] and rate else ""
+        lines.append(f"  {stage['number']} {stage['name']}: {done:,} of {stage['chunks']:,} chunks{left}")
+    return lines
