@@ -9,19 +9,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
-from gridcompute.errors import GridError, InterruptedRunError, MemoryBoundError, RunError
+from gridcompute.errors import (
+    CorruptShardError,
+    GridError,
+    InterruptedRunError,
+    MemoryBoundError,
+    RunError,
+    StoreError,
+)
 from gridcompute.events import CancelAsked, Command, Drop, Event, Finish, Kept, Kill, Submit, TaskDone, TaskFailed, Tick
 from gridcompute.executor import Executor
 from gridcompute.journal import Journal
 from gridcompute.keys import digest
 from gridcompute.lease import Lease
 from gridcompute.ledger import Ledger
+from gridcompute.losses import SILENT, named, overdue
 from gridcompute.op import Graph, Op
 from gridcompute.planning import Plan
+from gridcompute.progressword import Board
 from gridcompute.retry import Policy
 from gridcompute.sinks.base import Output, Sink, Written
 from gridcompute.sources.base import Source
@@ -34,6 +43,11 @@ WORKER_BYTES = 350 * 2**20
 """Measured proportional memory of an idle Ray worker with numba, pyarrow and gridcompute imported."""
 
 POLL_SECONDS = 0.5
+
+REPLANS = 4
+"""Times that a run goes through its phases, where results of an earlier one turn out broken."""
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -101,6 +115,8 @@ class Driver:
         self.status = Status()
         self.cancelled = threading.Event()
         self.results: dict[str, StoredSource] = {}
+        self.sleep = time.sleep
+        self._board = Board(journal.path.parent)
         self._outputs: dict[str, Output] = {}
         self._leases: list[Lease] = []
 
@@ -114,38 +130,58 @@ class Driver:
             GridError: of the tree in `gridcompute.errors`; InterruptedRunError where the run was cancelled.
         """
         self.status.started = time.time()
-        counted: dict[str, Source] = {}
         try:
-            while True:
-                plan = Plan(self.graph, counted)
-                self.status.phase += 1
-                ledger = self._phase(plan)
-                if plan.final:
+            for attempt in range(1, REPLANS + 1):
+                try:
+                    self._phases(first=attempt == 1)
                     break
-                for op in plan.lowered.pending:
-                    counted[op.recipe] = ledger.stored(op)
-            self._deliver(plan, ledger)
+                except CorruptShardError as error:
+                    # A result of an earlier phase doesn't verify: it is void by now, so going through the phases
+                    # again makes it anew, and finds the rest.
+                    if attempt == REPLANS:
+                        raise
+                    self.status.failures.append(error.message)
+                    self.journal.append("again", message=error.message[:2000])
         finally:
+            self._board.close()
             self.status.ended = time.time()
             self._watched()
         return self.results
 
-    def _phase(self, plan: Plan) -> Ledger:
+    def _phases(self, *, first: bool) -> None:
+        counted: dict[str, Source] = {}
+        self.status.phase = 0
+        while True:
+            plan = Plan(self.graph, counted)
+            self.status.phase += 1
+            ledger = self._phase(plan, first=first)
+            if plan.final:
+                break
+            for op in plan.lowered.pending:
+                counted[op.recipe] = self._again(partial(ledger.stored, op))
+        self._deliver(plan, ledger)
+
+    def _phase(self, plan: Plan, *, first: bool) -> Ledger:
         self._fits(plan)
         self._prepare(plan)
         ledger = Ledger(plan, self.store, self._outputs)
-        found = ledger.find()
-        self.status.reused += ledger.reused
+        found = self._again(ledger.find)
+        self._has_room(plan, found)
+        if first:
+            self.status.reused += ledger.reused
         stages = {stage.number: stage.name for stage in plan.stages}
         self.journal.append("phase", number=self.status.phase, stages=stages, reused=ledger.reused,
-                            chunks={stage.number: stage.chunks for stage in plan.stages})
-        limits = Limits(self.executor.workers, deadline=self.deadline,
+                            chunks={stage.number: stage.chunks for stage in plan.stages},
+                            found={number: len(chunks) for number, chunks in found.items()},
+                            recipes={stage.number: [op.recipe for op in stage.roots] for stage in plan.stages})
+        limits = Limits(self.executor.workers, self.executor.queue, deadline=self.deadline,
                         live_bytes=self.memory * self.executor.workers if self.memory else 2**62)
         state = RunState(plan, found, limits, self.policy)
         self._counts(plan, state)
         self._watched()
         if any(state.left):
-            self.executor.begin([Payload.of(plan, stage, self.store, self._outputs) for stage in plan.stages])
+            threads = self.executor.threads
+            self.executor.begin([Payload.of(plan, s, self.store, self._outputs, threads) for s in plan.stages])
         self._loop(state, ledger, plan)
         self.journal.append("phase-done", number=self.status.phase)
         return ledger
@@ -157,12 +193,15 @@ class Driver:
             if finish is not None:
                 return self._finished(finish)
             events: list[Event] = list(self.executor.poll(self._patience(state)))
+            for number in state.unseen:
+                if self._board.read(number) is not None:
+                    state.began(number, self.clock())
+            events += [overdue(task, self.deadline) for task in state.overdue(self.clock())]
             if self.cancelled.is_set():
                 events.append(CancelAsked())
             commands = []
             for event in [*events, Tick()]:
-                self._note(event, state, ledger)
-                commands += state.apply(event, self.clock())
+                commands += state.apply(self._noted(event, state, ledger), self.clock())
             self.status.retries = state.retries
             if events:
                 self._counts(plan, state)
@@ -177,23 +216,32 @@ class Driver:
         for command in commands:
             if isinstance(command, Submit):
                 if command.task.number in state.running:
-                    self.executor.submit(ledger.order(command.task))
+                    order = ledger.order(command.task)
+                    self.executor.submit(replace(order, word=self._board.take(command.task.number)))
             elif isinstance(command, Kill):
                 self.executor.kill(command.task)
+                self._board.free(command.task, reuse=False)
             elif isinstance(command, Drop):
                 ledger.drop(command.stage, command.chunk)
             else:
                 finish = command
         return finish
 
-    def _note(self, event: Event, state: RunState, ledger: Ledger) -> None:
-        """Ledger, journal and figures, before the state machine decides."""
+    def _noted(self, event: Event, state: RunState, ledger: Ledger) -> Event:
+        """Ledger, journal and figures, before the state machine decides; the event with what is known here of it."""
         if isinstance(event, Tick | CancelAsked):
-            return
-        entry = state.running.get(event.task)
-        if entry is None:
-            return
-        complete = _complete(event.kept, len(ledger.plan.stages[entry[0].stage].roots))
+            return event
+        task = state.running.get(event.task)
+        if task is None:
+            return event
+        stage = ledger.plan.stages[task.stage]
+        if isinstance(event, TaskFailed) and event.failure.kind in SILENT:
+            kept = self._again(partial(ledger.committed, task))
+            event = named(event, task, stage, self._board.read(task.number), kept)
+        if not (isinstance(event, TaskFailed) and event.failure.kind == "hang"):
+            self._board.free(task.number)
+        complete = _complete(event.kept, len(stage.roots))
+        event = replace(event, kept=tuple(complete))
         ledger.add(complete)
         for item in complete:
             self.status.rows += max(0, item.rows)
@@ -201,7 +249,7 @@ class Driver:
         self.status.computed += len({(item.stage, item.chunk) for item in complete})
         self.status.tasks += 1
         self.status.task_seconds += event.seconds
-        self.journal.append("kept", task=event.task, stage=entry[0].stage, chunks=sorted({k.chunk for k in complete}),
+        self.journal.append("kept", task=event.task, stage=task.stage, chunks=sorted({k.chunk for k in complete}),
                             seconds=round(event.seconds, 6), worker=event.worker)
         if isinstance(event, TaskDone):
             self.status.compile_seconds += event.compile_seconds
@@ -209,8 +257,9 @@ class Driver:
         elif isinstance(event, TaskFailed):
             failure = event.failure
             self.status.failures.append(failure.message)
-            self.journal.append("failed", task=event.task, stage=entry[0].stage, failure=failure.kind, chunk=failure.chunk,
+            self.journal.append("failed", task=event.task, stage=task.stage, failure=failure.kind, chunk=failure.chunk,
                                 cell=failure.cell, lost=failure.lost, message=failure.message[:2000])
+        return event
 
     def _finished(self, finish: Finish) -> None:
         if finish.outcome == "done":
@@ -246,6 +295,20 @@ class Driver:
                 f"but a worker may take {self.memory / 2**20:,.0f} MiB",
                 hint="use fewer workers, give more by memory=, or make the cells smaller (a kernel that takes less at once)")
 
+    def _has_room(self, plan: Plan, found: Mapping[int, list[int]]) -> None:
+        """Refuse what won't fit on the work store's disk even at a quarter of its uncompressed size."""
+        free, need = self.store.free_bytes(), 0
+        for stage in plan.stages:
+            sized = not stage.held and stage.chunks and all(op.recipe not in self._outputs for op in stage.roots)
+            if sized:
+                need += stage.write_bytes * (stage.chunks - len(found.get(stage.number, ()))) // stage.chunks
+        if free is not None and free < need / 4:
+            for lease in self._leases:
+                lease.release()
+            raise StoreError(f"the work store {self.store.url} has room for {free / 2**20:,.0f} MiB, but the plan keeps "
+                             f"{need / 2**20:,.0f} MiB (uncompressed) there",
+                             hint="make room, or choose another work store with store=")
+
     def _prepare(self, plan: Plan) -> None:
         """Take the outputs before any work starts; nothing is written yet."""
         for name, op in plan.sinks if plan.final else ():
@@ -257,10 +320,11 @@ class Driver:
             options = getattr(sink, "storage_options", {})
             if sink.url in self.overwrite:
                 self._clear(sink, recipe)
-            lease = Lease.acquire(sink.url, recipe, run=self.run_name, now=time.time(), options=options)
+            lease = self._again(partial(Lease.acquire, sink.url, recipe, run=self.run_name, now=time.time(),
+                                        options=options))
             try:
                 coords = dict(self.graph.coords).get(name, ())
-                self._outputs[op.recipe] = sink.prepare(op.space, op.fields, coords, extents, recipe)
+                self._outputs[op.recipe] = self._again(partial(sink.prepare, op.space, op.fields, coords, extents, recipe))
             except BaseException:
                 lease.release()
                 raise
@@ -282,7 +346,7 @@ class Driver:
         """Metadata last, so that a dataset appears at once; then the leases go."""
         for name, op in plan.lowered.outputs.items():
             if op.recipe not in self._outputs:
-                self.results[name] = ledger.stored(op)
+                self.results[name] = self._again(partial(ledger.stored, op))
                 continue
             number, root = plan.home[id(op)]
             chunks = range(plan.stages[number].chunks)
@@ -295,17 +359,21 @@ class Driver:
             lease.release()
         self.journal.append("done", computed=self.status.computed, reused=self.status.reused)
 
-    def _again(self, step: Callable[[], Any]) -> None:
+    def _again(self, step: Callable[[], T]) -> T:
         """A step of the driver itself, tried again while its failure is one that passes."""
-        for attempt in range(1, 100):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
-                step()
-                return
+                return step()
             except Exception as error:
                 decision = self.policy.decide("transient" if transient(error) else "fatal", attempt, 0)
                 if decision.action == "stop":
+                    if transient(error):
+                        raise StoreError(f"a store can't be reached after {attempt} attempts: {type(error).__name__}: {error}",
+                                         hint="check the network and the store, then resume the run") from error
                     raise
-                time.sleep(decision.delay)
+                self.sleep(decision.delay)
 
 
 def _complete(kept: tuple[Kept, ...], roots: int) -> list[Kept]:

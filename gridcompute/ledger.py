@@ -18,7 +18,7 @@ from gridcompute.shardfile import read_header
 from gridcompute.sinks.base import Output, Written
 from gridcompute.store import Store
 from gridcompute.stored import Entry, StoredSource
-from gridcompute.worker import PART_REGION, Order
+from gridcompute.worker import PART_REGION, Order, blocks_recipe
 
 
 class Ledger:
@@ -35,6 +35,7 @@ class Ledger:
         self.kept: dict[tuple[int, int, int], Kept] = {}
         self.tokens: dict[tuple[int, int], tuple[str, ...]] = {}
         self.reused = 0
+        self._blocks: dict[str, set[str]] = {}
 
     def find(self) -> dict[int, list[int]]:
         """Chunks of each stage that are committed already (law 2: a shard that exists is done)."""
@@ -66,6 +67,12 @@ class Ledger:
             return self._recorded(op, stage, root, chunk, entry)
         return Kept(stage, root, chunk, entry.path, "", -1, entry.size, won=False)
 
+    def _has(self, op: Op, places: set[str]) -> bool:
+        """Whether all these blocks of an ingest op are there, none of them void."""
+        if op.recipe not in self._blocks:
+            self._blocks[op.recipe] = {entry.path for entry in done(self.store, blocks_recipe(op.recipe)).values()}
+        return places <= self._blocks[op.recipe]
+
     def _recorded(self, op: Op, stage: int, root: int, chunk: int, entry: Done) -> Kept | None:
         """A record counts only if what it names is still there."""
         region = PART_REGION if isinstance(op.action, Ingest) else self.plan.stages[stage].layouts[root].region(chunk)
@@ -75,7 +82,7 @@ class Ledger:
             meta = dict(record.meta)
             if isinstance(op.action, Ingest):
                 blocks = tuple((str(p), int(r), str(d), int(s)) for p, r, d, s in json.loads(meta["blocks"]))
-                whole = all(self.store.exists(place) for place, *_ in blocks)
+                whole = self._has(op, {place for place, *_ in blocks})
             else:
                 written = [Written(str(p), int(s), str(d), int(r)) for p, s, d, r in json.loads(meta["written"])]
                 blocks = tuple((w.path, w.rows, w.digest, w.size) for w in written)
@@ -87,6 +94,17 @@ class Ledger:
             tombstone(self.store, entry.path, "what it names is gone or changed")
             return None
         return Kept(stage, root, chunk, entry.path, record.digest, record.rows, record.size, won=False, blocks=blocks)
+
+    def committed(self, task: Task) -> tuple[Kept, ...]:
+        """What a task that gave no answer had committed: it needn't be done again."""
+        stage = self.plan.stages[task.stage]
+        if stage.held:
+            return ()
+        listings = [done(self.store, op.recipe) for op in stage.roots]
+        self._blocks = {}
+        found = [[self._entry(stage.number, i, chunk, listing) for i, listing in enumerate(listings)]
+                 for chunk in task.chunks]
+        return tuple(entry for entries in found if all(entries) for entry in entries if entry is not None)
 
     def token(self, stage: int, chunk: int) -> tuple[str, ...]:
         """The tokens of a chunk, one a root."""
@@ -130,5 +148,11 @@ class Ledger:
     def _counted(self, kept: Kept) -> Entry:
         if kept.rows >= 0 and kept.digest:
             return Entry(kept.place, kept.digest, kept.rows)
-        header = read_header(self.store.get(kept.place), path=kept.place)
+        try:
+            header = read_header(self.store.get(kept.place), path=kept.place)
+        except FileNotFoundError:
+            raise CorruptShardError(f"the shard {kept.place} is gone", path=kept.place, hint="run again") from None
+        except CorruptShardError as error:
+            tombstone(self.store, kept.place, error.message)
+            raise
         return Entry(kept.place, header.digest, header.rows)

@@ -23,8 +23,11 @@ from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
 from gridcompute.ray_session import connect
 from gridcompute.worker import LostInputError, Order, Payload, StageWorker
 
+STAGES = 64
+"""Stages that a worker process keeps unpickled; it outlives the run, so older ones go."""
+
 _stages: dict[str, StageWorker] = {}
-"""Per worker process: the stages it has unpickled."""
+"""Per worker process: the stages it has unpickled, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ def run_order(key: str, payload: list[Any], order: Order) -> Any:
     import ray
 
     if key not in _stages:
+        while len(_stages) >= STAGES:
+            del _stages[next(iter(_stages))]
         _stages[key] = StageWorker(cloudpickle.loads(ray.get(payload[0])))
     worker = _stages[key]
     name = f"{socket.gethostname()}:{os.getpid()}"
@@ -135,8 +140,10 @@ class RayExecutor:
             event: TaskDone | TaskFailed = self._ray.get(ref)
         except Exception as error:
             kind = self._kind(error)
-            text = str(error).strip().splitlines()
-            message = f"a task of stage {stage} was lost ({type(error).__name__}): {text[0] if text else ''}"
+            # Of an error within the task Ray's text begins with its own names for the task: the cause says more.
+            told = getattr(error, "cause", None) or error
+            text = f"{type(told).__name__}: {next(iter(str(told).strip().splitlines()), '')}"
+            message = text if kind != "fatal" else f"a task of stage {stage} failed: {text}"
             return TaskFailed(number, Failure(kind, message, error=WorkerLostError(message)))
         if blocks is not None:
             kept = tuple(replace(k, value=Held(blocks, k.root, k.chunk, k.stage)) for k in event.kept)

@@ -10,8 +10,11 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
+import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,20 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the SIGTERM handler of a run (a cancel): Ray puts one that exits in its place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGTERM, before)
+
+
 def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
     """The `ray` module, connected.
 
@@ -103,14 +120,15 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
             os.environ.setdefault(name, value)
     import ray
 
+    logging.getLogger("ray").setLevel(logging.ERROR)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
-        if address:
-            ray.init(address=address, **common)
-        else:
-            with _environment({k: v for k, v in ENVIRONMENT.items() if k not in os.environ}):
+        with _environment({k: v for k, v in ENVIRONMENT.items() if k not in os.environ}), _own_signals():
+            if address:
+                ray.init(address=address, **common)
+            else:
                 ray.init(num_cpus=workers, include_dashboard=dashboard, _node_ip_address=LOOPBACK,
-                         _temp_dir=str(_temporary()), **common)
+                         _temp_dir=_temporary(), **common)
     except Exception as error:
         where = f"the Ray cluster at {address} can't be reached" if address else "no local Ray could be started"
         raise ClusterError(f"{where}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",
@@ -119,12 +137,14 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
     return ray
 
 
-def _temporary() -> Path:
+def _temporary() -> str:
     """Ray's folder for sockets and logs: private, and short enough for a socket's name."""
     folder = Path(tempfile.gettempdir()) / f"gridcompute-{os.getuid()}"
     if len(str(folder)) > 40:
-        folder = Path("/tmp") / folder.name  # noqa: S108
+        folder = Path("/tmp") / folder.name
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise ClusterError(f"{folder} belongs to another user", hint="set TMPDIR to a folder of yours")
-    return folder
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise ClusterError(f"{folder} belongs to another user, or is no folder", hint="set TMPDIR to a folder of yours")
+    folder.chmod(0o700)
+    return str(folder)

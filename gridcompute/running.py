@@ -105,8 +105,8 @@ class Run:
 
     def _go(self) -> None:
         settings = self._settings
-        self.record.save()
         try:
+            self.record.save()
             store = open_store(settings.store, **settings.store_options)
             store.probe()
             with Journal.open(self.record.journal) as journal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from gridcompute.errors import RunError
@@ -18,7 +19,9 @@ from gridcompute.events import (
     Drop,
     Event,
     Failure,
+    FailureKind,
     Finish,
+    Kept,
     Kill,
     Submit,
     Task,
@@ -27,10 +30,14 @@ from gridcompute.events import (
 )
 from gridcompute.retry import Policy
 
-IDLE, WAITING, READY, RUNNING, DONE = range(5)
+IDLE, WAITING, READY, RUNNING, DONE, GONE = range(6)
+"""Of a chunk: needed by nobody; lacks an input, waits out a delay; may be submitted; submitted; kept; held, let go."""
 
 TASK_SECONDS = 0.25
 """Duration toward which tasks are sized: dispatch costs about a millisecond."""
+
+START_SECONDS = 60.0
+"""Time that a worker process may take to start before its task's deadline counts."""
 
 CANCEL_SECONDS = 5.0
 """Grace that running tasks get after a cancel."""
@@ -70,7 +77,8 @@ class Limits:
         workers: tasks that can run at once.
         queue: tasks submitted ahead per worker, so that none waits for the driver.
         live_bytes: most estimated bytes of tasks in work and of held chunks; one task may always run.
-        deadline: seconds after which a submitted task is taken for hung.
+        deadline: seconds after which a task is taken for hung. They count from when a worker was seen at it, else from
+            when one must have become free for it, and then `START_SECONDS` more.
     """
 
     workers: int = 1
@@ -95,14 +103,18 @@ class RunState:
         self.left = [0] * len(plan.stages)
         self.kept = [0] * len(plan.stages)
         self.needed = [0] * len(plan.stages)
-        self.running: dict[int, tuple[Task, float]] = {}
+        self.running: dict[int, Task] = {}
         self.retries = 0
         self.outcome: Finish | None = None
         self._ready: list[list[int]] = [[] for _ in plan.stages]
-        self._queued = [0] * len(plan.stages)
+        self._since: dict[int, float] = {}
+        self._begun: set[int] = set()
         self._alone: set[tuple[int, int]] = set()
-        self._attempts: dict[tuple[int, int], int] = {}
+        self._attempts: dict[tuple[int, int], dict[FailureKind, int]] = {}
         self._delayed: list[tuple[float, int, int]] = []
+        self._held: dict[tuple[int, int], int] = {}
+        self._losses = False
+        self._resting: set[tuple[int, int]] = set()
         self._seconds: list[float | None] = [None] * len(plan.stages)
         self._live = 0
         self._tasks = 0
@@ -142,6 +154,8 @@ class RunState:
         return all(self.status[producer][before] == DONE for producer, before in self.plan.inputs(stage, chunk))
 
     def _release(self, stage: int, chunk: int) -> None:
+        if (stage, chunk) in self._resting:
+            return
         self.status[stage][chunk] = READY
         heapq.heappush(self._ready[stage], chunk)
 
@@ -160,16 +174,15 @@ class RunState:
             self._failed(event, now, commands)
         elif isinstance(event, CancelAsked) and self._cancel_at is None:
             self._cancel_at = now
-        else:
-            self._overdue(now, commands)
         return self._next(now, commands)
 
     def _ended(self, number: int) -> Task | None:
-        entry = self.running.pop(number, None)
-        if entry is None:
-            return None
-        self._live -= self._task_bytes(entry[0].stage)
-        return entry[0]
+        task = self.running.pop(number, None)
+        if task is not None:
+            self._since.pop(number, None)
+            self._begun.discard(number)
+            self._live -= self._task_bytes(task.stage)
+        return task
 
     def _task_bytes(self, stage: int) -> int:
         return self.plan.stages[stage].task_bytes
@@ -181,12 +194,21 @@ class RunState:
         per_chunk = event.seconds / len(task.chunks)
         before = self._seconds[task.stage]
         self._seconds[task.stage] = per_chunk if before is None else 0.7 * before + 0.3 * per_chunk
+        self._hold(task.stage, event.kept)
         for chunk in task.chunks:
             self._keep(task.stage, chunk, commands)
 
+    def _hold(self, stage: int, kept: Iterable[Kept]) -> None:
+        """Held blocks count as live until they are let go."""
+        if self.plan.stages[stage].held:
+            for item in kept:
+                self._held[stage, item.chunk] = self._held.get((stage, item.chunk), 0) + item.nbytes
+                self._live += item.nbytes
+
+    def _let_go(self, stage: int, chunk: int) -> None:
+        self._live -= self._held.pop((stage, chunk), 0)
+
     def _keep(self, stage: int, chunk: int, commands: list[Command]) -> None:
-        if self.status[stage][chunk] == DONE:
-            return
         self.status[stage][chunk] = DONE
         self.left[stage] -= 1
         self.kept[stage] += 1
@@ -207,15 +229,20 @@ class RunState:
         if not any(self.plan.stages[p].held for p in self.plan.producers[stage]):
             return
         for producer, before in self.plan.inputs(stage, chunk):
-            if self.plan.stages[producer].held and all(
-                    self.status[s][c] in (DONE, IDLE) for s, c in self.plan.consumers(producer, before)):
+            if self.plan.stages[producer].held and self.status[producer][before] == DONE and all(
+                    self.status[s][c] in (DONE, GONE, IDLE) for s, c in self.plan.consumers(producer, before)):
+                self.status[producer][before] = GONE
+                self._let_go(producer, before)
                 commands.append(Drop(producer, before))
 
     def _failed(self, event: TaskFailed, now: float, commands: list[Command]) -> None:
         task = self._ended(event.task)
         if task is None:
             return
+        if event.failure.kind == "hang":
+            commands.append(Kill(event.task))
         kept = {item.chunk for item in event.kept}
+        self._hold(task.stage, event.kept)
         for chunk in task.chunks:
             if chunk in kept:
                 self._keep(task.stage, chunk, commands)
@@ -229,7 +256,8 @@ class RunState:
                 self._release(task.stage, chunk)
 
     def _retry(self, stage: int, chunk: int, failure: Failure, now: float, commands: list[Command]) -> None:
-        attempt = self._attempts[stage, chunk] = self._attempts.get((stage, chunk), 0) + 1
+        attempts = self._attempts.setdefault((stage, chunk), {})
+        attempt = attempts[failure.kind] = attempts.get(failure.kind, 0) + 1
         decision = self.policy.decide(failure.kind, attempt, stage * 1_000_003 + chunk)
         self.status[stage][chunk] = WAITING
         if decision.action == "stop" or (decision.action == "recompute" and failure.lost is None):
@@ -243,35 +271,44 @@ class RunState:
             self._lose(*failure.lost)
         if decision.delay > 0:
             heapq.heappush(self._delayed, (now + decision.delay, stage, chunk))
+            self._resting.add((stage, chunk))
         elif self._inputs_done(stage, chunk):
             self._release(stage, chunk)
 
     def _lose(self, stage: int, chunk: int) -> None:
         """A kept chunk is gone: it must be made again, and so must whatever of its own inputs is gone by now."""
-        if self.status[stage][chunk] in (DONE, IDLE):
-            if self.status[stage][chunk] == DONE:
-                self.kept[stage] -= 1
-            else:
-                self.needed[stage] += 1
-            self.status[stage][chunk] = WAITING
-            self.left[stage] += 1
-            for producer, before in self.plan.inputs(stage, chunk):
-                if self.status[producer][before] == IDLE or (
-                        self.status[producer][before] == DONE and self.plan.stages[producer].held):
-                    self._lose(producer, before)
-            if self._inputs_done(stage, chunk):
-                self._release(stage, chunk)
+        status = self.status[stage][chunk]
+        if status not in (DONE, GONE, IDLE):
+            return
+        # Consumers that are ready by now aren't any more: they are found when they would be submitted.
+        self._losses = True
+        self._let_go(stage, chunk)
+        self.status[stage][chunk] = WAITING
+        self.left[stage] += 1
+        # A chunk that was there before the run without being needed wasn't counted.
+        self.kept[stage] = max(0, self.kept[stage] - (status != IDLE))
+        self.needed[stage] = max(self.needed[stage], self.kept[stage] + self.left[stage])
+        for producer, before in self.plan.inputs(stage, chunk):
+            if self.status[producer][before] in (GONE, IDLE):
+                self._lose(producer, before)
+        if self._inputs_done(stage, chunk):
+            self._release(stage, chunk)
 
-    def lost(self, stage: int, chunk: int) -> None:
-        """Tell the machine that a kept chunk turned out unusable (found by the driver between tasks)."""
-        self._lose(stage, chunk)
+    def began(self, task: int, now: float) -> None:
+        """A worker was seen at a task: its deadline counts from now."""
+        if task in self.running:
+            self._since[task] = now
+            self._begun.add(task)
 
-    def _overdue(self, now: float, commands: list[Command]) -> None:
-        for number, (task, since) in list(self.running.items()):
-            if now - since > self.limits.deadline:
-                commands.append(Kill(number))
-                message = f"a task of stage {task.stage} ran longer than its deadline of {self.limits.deadline:g} s"
-                self._failed(TaskFailed(number, Failure("hang", message)), now, commands)
+    @property
+    def unseen(self) -> list[int]:
+        """Tasks that no worker was seen at."""
+        return [number for number in self.running if number not in self._begun]
+
+    def overdue(self, now: float) -> list[Task]:
+        """Tasks past their deadline: the driver reports each as failed, of kind "hang", with what it knows of it."""
+        return [self.running[number] for number, since in self._since.items()
+                if now - since > self.limits.deadline + (0.0 if number in self._begun else START_SECONDS)]
 
     def _stop(self, outcome: str, failure: Failure | None, commands: list[Command]) -> None:
         if self.outcome is None:
@@ -285,6 +322,7 @@ class RunState:
             return commands
         while self._delayed and self._delayed[0][0] <= now:
             _, stage, chunk = heapq.heappop(self._delayed)
+            self._resting.discard((stage, chunk))
             if self.status[stage][chunk] == WAITING and self._inputs_done(stage, chunk):
                 self._release(stage, chunk)
         if self._cancel_at is not None:
@@ -292,8 +330,10 @@ class RunState:
                 self._stop("cancelled", None, commands)
             return commands
         for stage in reversed(range(len(self._ready))):
-            while self._ready[stage] and self._room(stage):
-                commands.append(Submit(self._task(stage, now)))
+            while self._first(stage) is not None and self._room(stage):
+                commands.append(Submit(self._task(stage)))
+        for number in islice(self.running, self.limits.workers):
+            self._since.setdefault(number, now)
         if not any(self.left):
             self.outcome = Finish("done")
             commands.append(self.outcome)
@@ -307,22 +347,29 @@ class RunState:
         fits = self._live + self._task_bytes(stage) <= self.limits.live_bytes
         return fits and len(self.running) < self.limits.workers * self.limits.queue
 
-    def _task(self, stage: int, now: float) -> Task:
-        """The next run of ready chunks: about `TASK_SECONDS` of work, less near the end so that all workers end together."""
+    def _first(self, stage: int) -> int | None:
+        """The next ready chunk; those that lost an input since they became ready wait again."""
+        ready = self._ready[stage]
+        while self._losses and ready and not self._inputs_done(stage, ready[0]):
+            self.status[stage][heapq.heappop(ready)] = WAITING
+        return ready[0] if ready else None
+
+    def _task(self, stage: int) -> Task:
+        """The next run of ready chunks: about `TASK_SECONDS` of work, less near the end: all workers end together."""
         ready = self._ready[stage]
         seconds = self._seconds[stage]
         size = 1 if seconds is None else max(1, min(int(TASK_SECONDS / max(seconds, 1e-6)), 4096))
         size = min(size, max(1, len(ready) // (2 * self.limits.workers)))
         chunks = [heapq.heappop(ready)]
         if (stage, chunks[0]) not in self._alone:
-            while len(chunks) < size and ready and (stage, ready[0]) not in self._alone:
+            while len(chunks) < size and (more := self._first(stage)) is not None and (stage, more) not in self._alone:
                 chunks.append(heapq.heappop(ready))
         for chunk in chunks:
             self.status[stage][chunk] = RUNNING
         self._tasks += 1
-        attempt = 1 + max(self._attempts.get((stage, chunk), 0) for chunk in chunks)
+        attempt = 1 + max(sum(self._attempts.get((stage, chunk), {}).values()) for chunk in chunks)
         task = Task(self._tasks, stage, tuple(chunks), attempt)
-        self.running[task.number] = (task, now)
+        self.running[task.number] = task
         self._live += self._task_bytes(stage)
         return task
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,8 @@ from gridcompute.assemble import assemble
 from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Block, Field
 from gridcompute.coords import Coordinate
-from gridcompute.errors import CorruptShardError
+from gridcompute.errors import CorruptShardError, GridError
+from gridcompute.shard import tombstone
 from gridcompute.shardfile import decode
 from gridcompute.sources.base import chosen
 from gridcompute.spaces import Region, Space
@@ -54,7 +56,8 @@ class StoredSource:
         """The layout in cells: along a dimension of blocks, one part a block."""
         if not self.layout.blocked:
             return self.layout
-        axes = {name: Axis(tuple(e.rows for e in self.entries)) if axis.blocks else axis for name, axis in self.layout.axes}
+        rows = tuple(entry.rows for entry in self.entries)
+        axes = {name: Axis(rows) if axis.blocks else axis for name, axis in self.layout.axes}
         return Layout.of(axes)
 
     @property
@@ -116,7 +119,13 @@ class StoredSource:
             try:
                 return decode(store.get(entry.place), names=names, path=entry.place)[0]
             except FileNotFoundError:
-                raise CorruptShardError(f"the shard {entry.place} is gone", path=entry.place, hint="run again: it is made anew") from None
+                raise CorruptShardError(f"the shard {entry.place} is gone", path=entry.place,
+                                        hint="run again: it is made anew") from None
+            except CorruptShardError as error:
+                # Declared void, so that the next run makes it anew; a store that can only be read is left as it is.
+                with contextlib.suppress(GridError, OSError):
+                    tombstone(store, entry.place, error.message)
+                raise
 
         return assemble(fields, self.counted, region, fetch)
 

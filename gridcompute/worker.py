@@ -9,9 +9,11 @@ import json
 import resource
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest
@@ -25,11 +27,15 @@ from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskF
 from gridcompute.keys import digest
 from gridcompute.op import Op
 from gridcompute.planning import Plan, Stage
-from gridcompute.shard import Record, commit, commit_record, tombstone
+from gridcompute.progressword import Word, chunk_begins, publishing
+from gridcompute.shard import TOMBSTONE, Record, commit, commit_record, shard_path, tombstone
 from gridcompute.shardfile import decode
 from gridcompute.sinks.base import Output
 from gridcompute.spaces import Region
 from gridcompute.store import Store, open_store, transient
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 CACHE_BYTES = 64 * 2**20
 """Decoded input shards that a worker keeps within a task."""
@@ -57,6 +63,7 @@ class Payload:
         store: URL of the work store.
         options: the store's.
         outputs: prepared outputs of the ops that write, by recipe.
+        threads: that a worker reads and decodes with.
     """
 
     stage: Stage
@@ -64,9 +71,10 @@ class Payload:
     store: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     outputs: Mapping[str, Output] = field(default_factory=dict)
+    threads: int = 1
 
     @classmethod
-    def of(cls, plan: Plan, stage: Stage, store: Store, outputs: Mapping[str, Output]) -> Payload:
+    def of(cls, plan: Plan, stage: Stage, store: Store, outputs: Mapping[str, Output], threads: int = 1) -> Payload:
         """The payload of one stage of a plan."""
         kept = {}
         for root in stage.roots:
@@ -74,7 +82,7 @@ class Payload:
                 home = plan.home.get(id(leaf))
                 if home is not None:
                     kept[leaf.recipe] = KeptOp(home[0], plan.stages[home[0]].layouts[home[1]], leaf.fields)
-        return cls(stage, kept, store.url, getattr(store, "options", {}), outputs)
+        return cls(stage, kept, store.url, getattr(store, "options", {}), outputs, threads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +93,13 @@ class Order:
         task: stage and chunks.
         tokens: per chunk, one token a root.
         places: shard (or held block, or a reference to it) of each input chunk, by (recipe, chunk).
+        word: where the task publishes its progress.
     """
 
     task: Task
     tokens: tuple[tuple[str, ...], ...]
     places: Mapping[tuple[str, int], Any]
+    word: Word | None = None
 
 
 class LostInputError(RunError):
@@ -113,12 +123,17 @@ class StageWorker:
 
     def run(self, order: Order, worker: str = "") -> TaskDone | TaskFailed:
         """Do a task; what was kept before a failure is reported with it."""
+        with publishing(order.word):
+            return self._run(order, worker)
+
+    def _run(self, order: Order, worker: str) -> TaskDone | TaskFailed:
         began, compiled = time.perf_counter(), compile_seconds()
         self._places, self._cache, self._cached = order.places, {}, 0
         kept: list[Kept] = []
         for chunk, tokens in zip(order.task.chunks, order.tokens, strict=True):
             try:
-                kept.extend(self._chunk(chunk, tokens))
+                chunk_begins(chunk)
+                kept.extend(list(self._chunk(chunk, tokens)))  # all of a chunk's roots, or none
             except Exception as error:
                 failure = self._failure(error, chunk)
                 return TaskFailed(order.task.number, failure, tuple(kept), time.perf_counter() - began, worker)
@@ -129,7 +144,7 @@ class StageWorker:
     def _chunk(self, chunk: int, tokens: Sequence[str]) -> Iterator[Kept]:
         stage = self.payload.stage
         memo: dict[tuple[str, Region], Block] = {}
-        if len(stage.roots) > 1 and all(isinstance(op.action, Fold) for op in stage.roots):
+        if all(isinstance(op.action, Fold) for op in stage.roots):
             blocks = self._folds(chunk)
         else:
             blocks = (None if isinstance(op.action, Ingest) else self._root(op, layout.region(chunk), memo)
@@ -175,7 +190,7 @@ class StageWorker:
         return memo[key]
 
     def _folds(self, chunk: int) -> Iterator[Block]:
-        """Joined reductions: each box of the segment is read once and folded by all."""
+        """Joined reductions: each box of the segment is read once and folded by all, strictly in order."""
         stage = self.payload.stage
         regions = [layout.region(chunk) for layout in stage.layouts]
         passes = []
@@ -183,10 +198,15 @@ class StageWorker:
             assert isinstance(op.action, Fold)
             passes.append(op.action.begin(op, region))
         boxes = [op.reads(0, region) for op, region in zip(stage.roots, regions, strict=True)]
-        for several in zip(*boxes, strict=True):
+
+        def fetch(several: tuple[Region, ...]) -> list[Block]:
             memo: dict[tuple[str, Region], Block] = {}
-            for op, folding, box in zip(stage.roots, passes, several, strict=True):
-                folding.take(box, self._read(op, 0, box, memo))
+            return [self._read(op, 0, box, memo) for op, box in zip(stage.roots, several, strict=True)]
+
+        runs = list(zip(*boxes, strict=True))
+        for several, blocks in zip(runs, ahead(fetch, runs, self.payload.threads), strict=True):
+            for folding, box, block in zip(passes, several, blocks, strict=True):
+                folding.take(box, block)
         return (folding.end() for folding in passes)
 
     def _shard(self, recipe: str, kept: KeptOp, chunk: int) -> Block:
@@ -226,7 +246,14 @@ class StageWorker:
     def _written(self, op: Op, root: int, chunk: int, token: str, block: Block) -> Kept:
         layout = self.payload.stage.layouts[root]
         region = layout.region(chunk)
-        written = self.payload.outputs[op.recipe].write_chunk(replace(block, region=region), region, layout.place(chunk))
+        output, block, place = self.payload.outputs[op.recipe], replace(block, region=region), layout.place(chunk)
+        try:
+            written = output.write_chunk(block, region, place)
+        except DivergenceError:
+            # Where an earlier record was declared void, what it names may be broken: the good bytes replace it.
+            if not self.store.exists(shard_path(op.recipe, str(region), token, 0, "record") + TOMBSTONE):
+                raise
+            written = output.write_chunk(block, region, place, replace=True)
         listed = json.dumps([[w.path, w.size, w.digest, w.rows] for w in written])
         record = Record("", sum(w.size for w in written), digest([w.digest for w in written]), block.rows, (("written", listed),))
         done = commit_record(self.store, op.recipe, region, token, record)
@@ -245,9 +272,23 @@ class StageWorker:
         return Failure(kind, text, chunk, cell, error, lost)
 
 
+def ahead(fetch: Callable[[T], U], items: Sequence[T], threads: int) -> Iterator[U]:
+    """`fetch` of each item, in order; with several threads the next ones are fetched while one is used."""
+    if threads <= 1:
+        yield from map(fetch, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(fetch, item) for item in items[:threads])
+        for item in items[threads:]:
+            yield waiting.popleft().result()
+            waiting.append(pool.submit(fetch, item))
+        while waiting:
+            yield waiting.popleft().result()
+
+
 def classify(error: BaseException) -> FailureKind:
     """The class of a failure (see `gridcompute.events.FailureKind`)."""
-    if isinstance(error, LostInputError):
+    if isinstance(error, LostInputError | CorruptShardError):
         return "corrupt_shard"
     if isinstance(error, KernelError):
         return "user"

@@ -14,6 +14,7 @@ from gridcompute.compiled import run_cells
 from gridcompute.kernels import Kernel
 from gridcompute.keys import digest
 from gridcompute.op import Action, Op, Read
+from gridcompute.progressword import kernel_runs
 from gridcompute.spaces import Region
 
 Place = tuple[int, str]
@@ -115,8 +116,9 @@ class Map(Action):
                   for (i, name), core in zip(self.columns, self.core, strict=True)]
         origin = field_region(op.space, region, self.loop).start
         lengths = tuple(n if n is not None else 0 for n in op.space.only(*self.loop).shape)
-        results = run_cells(self.kernel, inputs, dict(self.params), outputs=list(self.dtypes), shape=tuple(shape),
-                            origin=origin, space_shape=lengths, seed=self.seed, rng_name=self.name)
+        with kernel_runs(str(op), shape, origin, by_cell=self.kernel.mode == "cell") as word:
+            results = run_cells(self.kernel, inputs, dict(self.params), outputs=list(self.dtypes), shape=tuple(shape),
+                                origin=origin, space_shape=lengths, seed=self.seed, rng_name=self.name, progress=word)
         named = {f.name: result for f, result in zip(op.fields, results, strict=True)}
         return Block(region, named, shape[0] if shape else 1)
 

@@ -12,12 +12,13 @@ from typing import ClassVar
 import numpy as np
 
 from gridcompute.access import Access
-from gridcompute.axes import Axis, Layout
-from gridcompute.actions.shapes import picked
 from gridcompute.actions.maps import Map
+from gridcompute.actions.shapes import picked
+from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Block, Column, Fixed
 from gridcompute.compiled import explode_cells
-from gridcompute.op import Op, Action, Read
+from gridcompute.op import Action, Op, Read
+from gridcompute.progressword import kernel_runs
 from gridcompute.spaces import Region, Space
 
 
@@ -110,10 +111,12 @@ class Explode(Action):
         wanted = [op.reads(i, region)[0] for i in range(len(op.inputs))]
         blocks = [read(i, part) for i, part in enumerate(wanted)]
         inputs: list[Column] = [blocks[i][name] for i, name in self.cells.columns]
-        counts, values = explode_cells(
-            self.cells.kernel, inputs, dict(self.cells.params), outputs=list(self.cells.dtypes), shape=(blocks[0].rows,),
-            origin=(wanted[0].start[0],), space_shape=(op.inputs[0].space.shape[0] or 0,), seed=self.cells.seed,
-            rng_name=self.cells.name, max=self.most)
+        origin, kernel = (wanted[0].start[0],), self.cells.kernel
+        with kernel_runs(str(op), (blocks[0].rows,), origin, by_cell=kernel.mode == "cell") as word:
+            counts, values = explode_cells(
+                kernel, inputs, dict(self.cells.params), outputs=list(self.cells.dtypes), shape=(blocks[0].rows,),
+                origin=origin, space_shape=(op.inputs[0].space.shape[0] or 0,), seed=self.cells.seed,
+                rng_name=self.cells.name, max=self.most, progress=word)
         made = [f for f in op.fields if f.name not in self.keep]
         columns: dict[str, Column] = {f.name: Fixed(array) for f, array in zip(made, values, strict=True)}
         parents = np.repeat(np.arange(len(counts)), counts)

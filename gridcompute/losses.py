@@ -1,0 +1,57 @@
+"""What is said of a task that gave no answer: its worker died, was killed for memory, or passed the deadline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gridcompute.errors import DeadlineError, RunError, WorkerLostError
+from gridcompute.events import Failure, Kept, Task, TaskFailed
+from gridcompute.planning import Stage
+from gridcompute.progressword import Mark
+
+SILENT = ("lost_worker", "out_of_memory", "hang")
+"""Kinds of failure of which the worker itself could report nothing."""
+
+_HINTS = {
+    "lost_worker": "a process that dies in the same cell each time has a fault in its kernel or in a library that it "
+                   "calls: call the kernel on that cell's input in a process of its own",
+    "out_of_memory": "use fewer workers, give more by memory=, or make the cells smaller",
+    "hang": "call the kernel on that cell's input to see whether it ends; raise deadline= if it only takes long",
+}  # fmt: skip
+
+
+def overdue(task: Task, deadline: float) -> TaskFailed:
+    """The event of a task that ran past its deadline."""
+    return TaskFailed(task.number, Failure("hang", f"it ran longer than the deadline of {deadline:g} s"))
+
+
+def named(event: TaskFailed, task: Task, stage: Stage, mark: Mark | None, kept: tuple[Kept, ...]) -> TaskFailed:
+    """The event of a silent failure, with the op, the chunk and the cell that the task had published, and what it had kept.
+
+    Args:
+        event: as the executor, or the deadline, gave it.
+        task: which it was.
+        stage: of the task.
+        mark: what it published last, where that could be read.
+        kept: chunks of the task that are found committed.
+    """
+    done = {item.chunk for item in kept}
+    left = [chunk for chunk in task.chunks if chunk not in done]
+    chunk = mark.chunk if mark is not None and mark.chunk in left else left[0] if len(left) == 1 else -1
+    where = f"stage {stage.name}"
+    if chunk >= 0:
+        region = stage.layouts[0].region(chunk)
+        ranges = ", ".join(f"{name} {lo} to {hi}" for (name, _), (lo, hi)
+                           in zip(stage.roots[0].space.dims, region.bounds, strict=True))  # fmt: skip
+        where += f", chunk {chunk}" + (f" ({ranges})" if ranges else "")
+        if mark is not None and mark.chunk == chunk and mark.op:
+            where += f", in {mark.op}" + ("" if mark.cell is None else f" at cell {mark.cell}")
+    else:
+        where += f", one of the chunks {', '.join(map(str, left[:8]))}{' ...' if len(left) > 8 else ''}"
+    cell = mark.cell if mark is not None and mark.chunk == chunk else None
+    failure = event.failure
+    what = {"lost_worker": "a worker was lost", "out_of_memory": "a worker ran out of memory", "hang": "a task hangs"}
+    message = f"{what[failure.kind]} in {where}: {failure.message}"
+    kinds: dict[str, type[RunError]] = {"hang": DeadlineError}
+    error = kinds.get(failure.kind, WorkerLostError)(message, hint=_HINTS[failure.kind])
+    return replace(event, kept=kept, failure=replace(failure, message=message, chunk=chunk, cell=cell, error=error))
