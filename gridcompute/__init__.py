@@ -39,22 +39,26 @@ if TYPE_CHECKING:
     from gridcompute.errors import GridError
     from gridcompute.kernels import Kernel, kernel, task
     from gridcompute.reducer import Reduction, reduction
+    from gridcompute.registry import Job, workload
+    from gridcompute.resuming import resume
     from gridcompute.running import Run
     from gridcompute.sinks.results import open_result
 
 _HOME = {
     "Collection": "collection", "Coordinate": "coords", "Edges": "actions.stencils", "GridError": "errors",
-    "Kernel": "kernels", "Reduction": "reducer", "Run": "running", "UnrunOutputWarning": "destined", "concat": "collection",
+    "Job": "registry", "Kernel": "kernels", "Reduction": "reducer", "Run": "running",
+    "UnrunOutputWarning": "destined", "concat": "collection",
     "from_arrays": "api", "from_source": "api", "kernel": "kernels", "map": "api", "open_dataset": "api",
     "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",
-    "random": "", "reduction": "reducer", "run": "api", "sequences": "", "space": "api", "start": "api", "stats": "",
-    "task": "kernels",
+    "random": "", "reduction": "reducer", "resume": "resuming", "run": "api", "sequences": "", "space": "api",
+    "start": "api", "stats": "", "task": "kernels", "workload": "registry",
 }  # fmt: skip
 
 __all__ = [
-    "Collection", "Coordinate", "Edges", "GridError", "Kernel", "Reduction", "Run", "UnrunOutputWarning", "concat",
-    "from_arrays", "from_source", "kernel", "map", "open_dataset", "open_result", "open_sequences", "open_table",
-    "open_zarr", "plan", "random", "reduction", "run", "sequences", "space", "start", "stats", "task",
+    "Collection", "Coordinate", "Edges", "GridError", "Job", "Kernel", "Reduction", "Run", "UnrunOutputWarning",
+    "concat", "from_arrays", "from_source", "kernel", "map", "open_dataset", "open_result", "open_sequences",
+    "open_table", "open_zarr", "plan", "random", "reduction", "resume", "run", "sequences", "space", "start", "stats",
+    "task", "workload",
 ]  # fmt: skip
 
 

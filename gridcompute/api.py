@@ -127,7 +127,7 @@ def map(kernel: Kernel, *collections: Collection, **options: Any) -> Collection:
     return collections[0].map(kernel, *collections[1:], **options)
 
 
-def plan(*outputs: Collection, memory: int | str | None = None, workers: int = 0, store: str | None = None,
+def plan(*outputs: Collection | Destined, memory: int | str | None = None, workers: int = 0, store: str | None = None,
          store_options: Mapping[str, Any] | None = None) -> Planned:
     """What a run would do: cells, tasks, bytes, peak memory, time, and what is committed already; nothing is computed.
 

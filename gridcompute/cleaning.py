@@ -68,7 +68,9 @@ def leavings(url: str, *, names: Sequence[str] = (), everything: bool = False, d
     chosen = {r.run: r for r in map(load, names)}
     for record in chosen.values():
         if record.run not in here:
-            raise RecordError(f"the run {record.run} isn't of the store {store.url}", hint=f"--store {record.settings.get('store')}")
+            raise RecordError(
+                f"the run {record.run} isn't of the store {store.url}", hint=f"--store {record.settings.get('store')}"
+            )
         if record.alive:
             raise RecordError(f"the run {record.run} is still running", hint=f"gridcompute cancel {record.run}")
     old = time.time() - (days or 0) * 86400
@@ -84,9 +86,18 @@ def leavings(url: str, *, names: Sequence[str] = (), everything: bool = False, d
         if named is not None:
             shards = [(name, size) for name, size in store.list_sizes(_SHARDS) if _recipe(name) not in named]
     if not isinstance(store, LocalStore):
-        notes.append("runs that others made in this store aren't known here: their shards go too, and would be computed again")
+        notes.append(
+            "runs that others made in this store aren't known here: their shards go too, and would be computed again"
+        )
     files = [path for r in chosen.values() for path in _files(r)]
-    return Leavings(store.url, tuple(chosen.values()), tuple(_dangling()), tuple(shards), sum(p.stat().st_size for p in files), tuple(notes))
+    return Leavings(
+        store.url,
+        tuple(chosen.values()),
+        tuple(_dangling()),
+        tuple(shards),
+        sum(p.stat().st_size for p in files),
+        tuple(notes),
+    )
 
 
 def clean(found: Leavings) -> None:

@@ -70,8 +70,6 @@ def checks(settings: Settings, *, ray: bool = True) -> Iterator[Check]:
 
 def _python() -> Check:
     here = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info < (3, 11):
-        return Check("python", "failed", here, "use Python 3.11 or newer")
     if sys.version_info >= (3, 12):
         return Check("python", "warning", here, "3.11 is what is tested")
     return Check("python", "ok", here)
@@ -97,7 +95,9 @@ def _memory() -> Check:
     free = available_memory()
     share = free / available_cores()
     text = f"{size(free)} free, {size(share)} for each core"
-    return Check("memory", "warning", text, "use fewer workers: --workers") if share < GIB else Check("memory", "ok", text)
+    return (
+        Check("memory", "warning", text, "use fewer workers: --workers") if share < GIB else Check("memory", "ok", text)
+    )
 
 
 def _shared_memory() -> Check:
@@ -105,7 +105,9 @@ def _shared_memory() -> Check:
         return Check("shared memory", "warning", "there is no /dev/shm", "Ray uses the disk instead, which is slower")
     free = shutil.disk_usage("/dev/shm").free
     if free < GIB:
-        return Check("shared memory", "warning", f"/dev/shm has {size(free)} free", "in a container, give it more: --shm-size=2g")
+        return Check(
+            "shared memory", "warning", f"/dev/shm has {size(free)} free", "in a container, give it more: --shm-size=2g"
+        )
     return Check("shared memory", "ok", f"/dev/shm has {size(free)} free")
 
 
@@ -128,8 +130,12 @@ def _state() -> Check:
 def _code() -> Check:
     folder = cache_directory()
     if folder is None:
-        return Check("compiled code", "warning", "can't be kept: every process compiles again",
-                     "set GRIDCOMPUTE_CACHE to a folder of yours")
+        return Check(
+            "compiled code",
+            "warning",
+            "can't be kept: every process compiles again",
+            "set GRIDCOMPUTE_CACHE to a folder of yours",
+        )
     mode = folder.stat().st_mode & 0o777
     if mode & 0o077:
         return Check("compiled code", "failed", f"{folder} is open to others (mode {mode:o})", f"chmod 700 {folder}")
@@ -141,20 +147,28 @@ def _store(settings: Settings) -> Check:
     if isinstance(store, LocalStore) and not os.path.isdir(store.root):
         nearest = next(path for path in Path(store.root).parents if path.exists())
         if not os.access(nearest, os.W_OK):
-            return Check("store", "failed", f"{store.root} can't be made in {nearest}", "choose another place with --store")
+            return Check(
+                "store", "failed", f"{store.root} can't be made in {nearest}", "choose another place with --store"
+            )
         return Check("store", "ok", f"{store.root} will be made; {size(shutil.disk_usage(nearest).free)} free")
     store.probe()
     free = store.free_bytes()
-    return Check("store", "ok", f"{store.url} takes conditional writes" + (f"; {size(free)} free" if free is not None else ""))
+    return Check(
+        "store", "ok", f"{store.url} takes conditional writes" + (f"; {size(free)} free" if free is not None else "")
+    )
 
 
 def _ray() -> Check:
     # In a process of its own: what goes wrong in Ray's start may end the process.
     try:
-        done = subprocess.run([sys.executable, "-c", _RAY], capture_output=True, text=True, timeout=RAY_SECONDS, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", _RAY], capture_output=True, text=True, timeout=RAY_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         return Check("ray", "failed", f"no answer within {RAY_SECONDS:.0f} s", "--executor inline works without Ray")
     if done.returncode:
-        last = [line for line in done.stderr.strip().splitlines() if line.strip()][-1:] or [f"exit code {done.returncode}"]
+        last = [line for line in done.stderr.strip().splitlines() if line.strip()][-1:] or [
+            f"exit code {done.returncode}"
+        ]
         return Check("ray", "failed", last[0].strip()[:300], "--executor inline works without Ray")
     return Check("ray", "ok", "a local Ray starts and answers, on loopback with a token")

@@ -49,8 +49,8 @@ class Planned:
         self.plan, self.workers, self.memory = plan, workers, memory
         self._store, self._how = store, how
         if memory and self.peak_bytes > memory:
-            raise MemoryBoundError(f"the plan needs {size(self.peak_bytes)} per worker, but a worker may take {size(memory)}",
-                                   hint="use fewer workers, give more by memory=, or make the cells smaller")
+            raise MemoryBoundError(f"the plan needs {size(self.peak_bytes)} per worker, "
+                                   f"but a worker may take {size(memory)}", hint="use fewer workers, give more by memory=, or make the cells smaller")
 
     @property
     def tasks(self) -> int:
@@ -118,7 +118,8 @@ class Planned:
         for stage in self.plan.stages:
             facts = self._stage(stage)
             extents = ", ".join(f"{name} {extent}" for name, extent in facts["extents"].items())
-            lines.append(f"  {facts['number']}. {facts['name']}: {facts['space']} in {stage.chunks:,} chunks of ({extents})")
+            chunks = f"{stage.chunks:,} chunks of ({extents})"
+            lines.append(f"  {facts['number']}. {facts['name']}: {facts['space']} in {chunks}")
             fused = [name for name in facts["fused"] if name not in facts["name"].split("+")]
             reads = [f"stage {n}" for n in facts["reads_stages"]] + fused
             lines.append(f"     reads {size(stage.read_bytes)} from {', '.join(reads) or 'nothing'}; {facts['kept']}, "

@@ -1,7 +1,7 @@
 """How the graphs of this process come about, so that a run can be made again: from a workload or from a script.
 
-A run's record keeps `how`: {"workload", "parameters"} or {"script", "arguments"}, and under "call" which of the runs that
-the workload or script makes it is. A notebook or a prompt has none: its cell is run again.
+A run's record keeps `how`: {"workload", "parameters"} or {"script", "arguments"}, and under "call" which of the runs
+that the workload or script makes it is. A notebook or a prompt has none: its cell is run again.
 """
 
 from __future__ import annotations
@@ -58,11 +58,23 @@ class Origin:
         fresh = new_record(graph, settings, how, name)
         if graph.key != old.key and not self.changed:
             lines = graph_changes(old.graph, graph.canonical())
-            raise RecordError(f"the run {old.run} can't go on as it was, its graph has changed: {'; '.join(lines)}",
-                              hint=f"gridcompute resume {old.run} --changed computes what changed and keeps the rest")
+            raise RecordError(
+                f"the run {old.run} can't go on as it was, its graph has changed: {'; '.join(lines)}",
+                hint=f"gridcompute resume {old.run} --changed computes what changed and keeps the rest",
+            )
         pid, since = driver_process()
-        return replace(old, key=graph.key, graph=fresh.graph, settings=fresh.settings, outputs=fresh.outputs,
-                       state="running", pid=pid, pid_since=since, versions=fresh.versions, resumed=time.time())
+        return replace(
+            old,
+            key=graph.key,
+            graph=fresh.graph,
+            settings=fresh.settings,
+            outputs=fresh.outputs,
+            state="running",
+            pid=pid,
+            pid_since=since,
+            versions=fresh.versions,
+            resumed=time.time(),
+        )
 
 
 _stack: list[Origin] = []

@@ -53,10 +53,15 @@ class Axis:
         unit = str(coordinate.attrs.get("units", ""))
         said = f"{coordinate.attrs.get('standard_name', '')} {name}".lower()
         kind = ""
-        if unit.startswith("degrees") or unit.startswith("degree"):
+        if unit.startswith("degree"):
             short = name.lower()
-            kind = ("longitude" if "longitude" in said or short in ("lon", "x") or unit.endswith(("east", "E"))
-                    else "latitude" if "latitude" in said or short in ("lat", "y") or unit.endswith(("north", "N")) else "")
+            kind = (
+                "longitude"
+                if "longitude" in said or short in ("lon", "x") or unit.endswith(("east", "E"))
+                else "latitude"
+                if "latitude" in said or short in ("lat", "y") or unit.endswith(("north", "N"))
+                else ""
+            )
         return cls(name, values.astype(np.float64), unit, kind)
 
     @property
@@ -94,24 +99,24 @@ def picture_path(picture: str, output: str) -> Path | None:
     while not place.exists():
         place = place.parent
     if path.is_dir() or not place.is_dir() or not os.access(place, os.W_OK):
-        raise StoreError(f"the picture {path} can't be written to {place}", hint='choose another place with --picture, or "none"')
+        raise StoreError(
+            f"the picture {path} can't be written to {place}", hint='choose another place with --picture, or "none"'
+        )
     return path
 
 
 @contextlib.contextmanager
 def _figure(path: Path, width: float, height: float, columns: int = 1) -> Iterator[tuple[Any, Any]]:
     """A figure that is written when the block ends; the file appears at once."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     yield figure, figure.subplots(1, columns, squeeze=False)[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "wb") as file:
-            canvas.print_png(file)
+            figure.savefig(file, format="png")
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -156,7 +161,9 @@ def per_decade(values: Array, unit: str) -> tuple[Array, str]:
     return values, unit
 
 
-def draw_trend(path: Path, slope: Array, significant: Array, axes: Sequence[Axis], *, name: str, unit: str, alpha: float) -> Path:
+def draw_trend(
+    path: Path, slope: Array, significant: Array, axes: Sequence[Axis], *, name: str, unit: str, alpha: float
+) -> Path:
     """A map (two dimensions) or a line (one, or none) of slopes, marked where they are significant.
 
     Args:
@@ -178,7 +185,9 @@ def draw_trend(path: Path, slope: Array, significant: Array, axes: Sequence[Axis
     with _figure(path, 7, 4) as (_, (panel,)):
         panel.axhline(0, color="#999999", lw=0.8)
         panel.plot(axis.values, values, color=BLUE, lw=1.2, marker="o" if len(values) < 50 else None, ms=3)
-        panel.plot(axis.values[significant], values[significant], "o", color=ORANGE, ms=4, label=note.replace("dots: ", ""))
+        panel.plot(
+            axis.values[significant], values[significant], "o", color=ORANGE, ms=4, label=note.replace("dots: ", "")
+        )
         if significant.any():
             panel.legend(frameon=False, fontsize=9)
         _dressed(panel, axis, "x")
@@ -205,7 +214,9 @@ def _map(path: Path, values: Array, significant: Array, axes: Sequence[Axis], ti
             panel.set_aspect(aspect)
         _dressed(panel, x, "x")
         _dressed(panel, y, "y")
-        ends = ("min" if known.size and known.min() < mesh.norm.vmin else "") + ("max" if known.size and known.max() > mesh.norm.vmax else "")
+        ends = ("min" if known.size and known.min() < mesh.norm.vmin else "") + (
+            "max" if known.size and known.max() > mesh.norm.vmax else ""
+        )
         extend = {"": "neither", "minmax": "both"}.get(ends, ends)
         bar = figure.colorbar(mesh, ax=panel, extend=extend, shrink=0.9, pad=0.02)
         bar.set_label(unit, color=INK)
@@ -251,13 +262,27 @@ def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array],
         for panel, (label, groups, whole) in zip(drawn, panels, strict=True):
             every = np.concatenate([np.asarray(v, np.float64) for v in groups.values()])
             every = every[np.isfinite(every)]
-            panel.hist([np.asarray(v, np.float64) for v in groups.values()], bins=_bins(every, whole), stacked=True,
-                       color=[BLUE, ORANGE, "#009e73", "#999999"][:len(groups)], label=list(groups), edgecolor="white", linewidth=0.3)
+            panel.hist(
+                [np.asarray(v, np.float64) for v in groups.values()],
+                bins=_bins(every, whole),
+                stacked=True,
+                color=[BLUE, ORANGE, "#009e73", "#999999"][: len(groups)],
+                label=list(groups),
+                edgecolor="white",
+                linewidth=0.3,
+            )
             if every.size:
                 middle = float(np.median(every))
                 panel.axvline(middle, color=INK, lw=1, ls="--")
-                panel.annotate(f"median {middle:.3g}", (middle, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
-                               textcoords="offset points", fontsize=9, color=INK)
+                panel.annotate(
+                    f"median {middle:.3g}",
+                    (middle, 1),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(4, -10),
+                    textcoords="offset points",
+                    fontsize=9,
+                    color=INK,
+                )
             panel.set_xlabel(label, color=INK)
             panel.set_ylabel("reads", color=INK)
             panel.tick_params(colors=INK, labelsize=9)

@@ -1,4 +1,4 @@
-"""Why chunks of a plan are hits or misses: what is committed, and what changed since the last run of the same origin."""
+"""Why chunks of a plan are hits or misses: what is committed, and what changed since the last run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def op_changes(before: Canonical, after: Canonical) -> dict[str, list[str]]:
         before: a graph's canonical form, as a record keeps it.
         after: the form of the graph now.
     """
-    old, changes = _numbered(before), {}
-    new = _numbered(after)
+    old, new = _numbered(before), _numbered(after)
+    changes: dict[str, list[str]] = {}
     for place, op in new.items():
         name = str(op["op"])
         if place not in old:
@@ -65,6 +65,7 @@ def graph_changes(before: Canonical, after: Canonical) -> list[str]:
 
 def previous(how: Mapping[str, Any], graph: Canonical, cwd: str) -> RunRecord | None:
     """The latest run of the same workload or script; of a session, of the same outputs in the same folder."""
+
     def same(record: RunRecord) -> bool:
         if how:
             keys = ("workload", "script", "call")
@@ -85,8 +86,10 @@ def committed(plan: Plan, stage: Stage, store: Store) -> int | None:
     listings = [done(store, op.recipe) for op in stage.roots]
     if not all(listings):
         return 0
-    return sum(all(_present(plan, stage, root, chunk, listing) for root, listing in enumerate(listings))
-               for chunk in range(stage.chunks))
+    return sum(
+        all(_present(plan, stage, root, chunk, listing) for root, listing in enumerate(listings))
+        for chunk in range(stage.chunks)
+    )
 
 
 def _present(plan: Plan, stage: Stage, root: int, chunk: int, listing: Mapping[tuple[str, str], Any]) -> bool:

@@ -102,7 +102,7 @@ class RunRecord:
         try:
             process = psutil.Process(self.pid)
             same = not self.pid_since or abs(process.create_time() - self.pid_since) < 1
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:
@@ -133,8 +133,9 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     kept = {name: getattr(settings, name) for name in ("store", "executor", "workers", "address", "memory", "deadline")}
     kept["store"] = settings.store if "://" in settings.store else str(Path(settings.store).expanduser().absolute())
     pid, since = driver_process()
-    return RunRecord(run, graph.key, graph.canonical(), dict(how), kept, outputs, str(Path(local).absolute() / "runs" / run),
-                     os.getcwd(), time.time(), pid=pid, pid_since=since, versions=versions())
+    folder = str(Path(local).absolute() / "runs" / run)
+    return RunRecord(run, graph.key, graph.canonical(), dict(how), kept, outputs, folder, os.getcwd(),
+                     time.time(), pid=pid, pid_since=since, versions=versions())
 
 
 def driver_process() -> tuple[int, float]:
@@ -202,13 +203,15 @@ def _read(path: Path) -> RunRecord:
     values = _json(path)
     made = values.pop("format", None)
     if isinstance(made, int) and made > FORMAT:
-        raise RecordError(f"the record {path} has format {made}, this version knows {FORMAT}", hint="update gridcompute")
+        raise RecordError(f"the record {path} has format {made}, this version knows {FORMAT}",
+                          hint="update gridcompute")
     try:
         record = RunRecord(**values)
         if not (_NAME.fullmatch(record.run) and isinstance(record.how, dict) and isinstance(record.graph, list)):
             raise TypeError("a field has another type than it should")
     except TypeError as error:
-        raise RecordError(f"the record {path} is broken: {error}", hint="run it again; what was committed counts") from None
+        raise RecordError(f"the record {path} is broken: {error}",
+                          hint="run it again; what was committed counts") from None
     return record
 
 
@@ -216,9 +219,11 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError:
-        raise RecordError(f"no record {path}", hint="its folder was removed or moved; gridcompute clean tidies the index") from None
+        raise RecordError(f"no record {path}",
+                          hint="its folder was removed or moved; gridcompute clean tidies the index") from None
     except (OSError, ValueError) as error:
-        raise RecordError(f"the record {path} can't be read: {error}", hint="run it again; what was committed counts") from None
+        raise RecordError(f"the record {path} can't be read: {error}",
+                          hint="run it again; what was committed counts") from None
     if not isinstance(values, dict):
         raise RecordError(f"the record {path} is broken", hint="run it again; what was committed counts")
     return values

@@ -8,7 +8,7 @@ A package adds its own under the group `gridcompute.workloads`; nothing else is 
     def heat(input: str, depth: float = 700.0, output: str = "heat.zarr") -> Job:
         \"\"\"Heat content of the upper ocean.
 
-        Args:
+Args:
             input: any dataset that xarray reads.
             depth: in metres.
             output: Zarr store to write.
@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from gridcompute.collection import Collection
+from gridcompute.destined import Destined
 from gridcompute.errors import ParameterError
 from gridcompute.running import Run
 
@@ -62,7 +63,7 @@ class Job:
         lines: what should be said before the run, such as which data are used by default.
     """
 
-    outputs: Sequence[Collection]
+    outputs: Sequence[Collection | Destined]
     finish: Finish = _nothing
     lines: Sequence[str] = ()
 
@@ -109,7 +110,9 @@ class Parameter:
         if self.type is Path and isinstance(value, str | Path):
             return Path(value)
         if kind is not self.type:
-            raise ParameterError(f"{self.name} is {value!r}, a {type(value).__name__}", hint=f"give a {self.type.__name__}")
+            raise ParameterError(
+                f"{self.name} is {value!r}, a {type(value).__name__}", hint=f"give a {self.type.__name__}"
+            )
         return value
 
 
@@ -135,8 +138,10 @@ class Workload:
         try:
             found = self.entry.load()
         except Exception as error:  # whatever a third party's module raises when it is imported
-            raise ParameterError(f"the workload {self.name} can't be loaded from {self.entry.value}: "
-                                 f"{type(error).__name__}: {error}", hint=f"reinstall {self.package or 'its package'}") from error
+            raise ParameterError(
+                f"the workload {self.name} can't be loaded from {self.entry.value}: {type(error).__name__}: {error}",
+                hint=f"reinstall {self.package or 'its package'}",
+            ) from error
         if not callable(found):
             raise ParameterError(f"the workload {self.name} ({self.entry.value}) isn't a function")
         return typing.cast("Callable[..., Job]", found)
@@ -171,8 +176,10 @@ class Workload:
             raise ParameterError(f"{self.name} needs {missing[0].option}", hint=missing[0].help or "give it")
         job = self.function(**{name: known[name].cast(value) for name, value in given.items()})
         if not isinstance(job, Job):
-            raise ParameterError(f"the workload {self.name} gave a {type(job).__name__}, not a Job",
-                                 hint="return grid.Job([collection, ...])")
+            raise ParameterError(
+                f"the workload {self.name} gave a {type(job).__name__}, not a Job",
+                hint="return grid.Job([collection, ...])",
+            )
         return job
 
 
@@ -186,8 +193,10 @@ def registered() -> list[Workload]:
     for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
         other = found.get(entry.name)
         if other is not None and other.entry.value != entry.value:
-            raise ParameterError(f"two packages register the workload {entry.name}: {other.entry.value} and {entry.value}",
-                                 hint="uninstall one of them")
+            raise ParameterError(
+                f"two packages register the workload {entry.name}: {other.entry.value} and {entry.value}",
+                hint="uninstall one of them",
+            )
         found[entry.name] = Workload(entry.name, entry)
     return list(found.values())
 
@@ -235,10 +244,14 @@ def parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     for parameter in inspect.signature(function).parameters.values():
         where = f"parameter {parameter.name!r} of {name}"
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise ParameterError(f"{where} is {parameter.kind.description}", hint="a workload has plain named parameters")
+            raise ParameterError(
+                f"{where} is {parameter.kind.description}", hint="a workload has plain named parameters"
+            )
         hint, optional = _plain(hints.get(parameter.name))
         if hint not in TYPES:
-            raise ParameterError(f"{where} has the type {hint!r}", hint=f"one of {', '.join(t.__name__ for t in TYPES)}")
+            raise ParameterError(
+                f"{where} has the type {hint!r}", hint=f"one of {', '.join(t.__name__ for t in TYPES)}"
+            )
         found.append(Parameter(parameter.name, hint, parameter.default, helps.get(parameter.name, ""), optional))
     return tuple(found)
 

@@ -40,7 +40,9 @@ class Carried:
     code: int = 0
 
 
-def run_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any], *, origin: Origin | None = None) -> Carried:
+def run_workload(
+    name: str, given: Mapping[str, Any], options: Mapping[str, Any], *, origin: Origin | None = None
+) -> Carried:
     """Build a workload's job, run it, and finish it.
 
     Args:
@@ -65,8 +67,13 @@ def run_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any]
     return carried
 
 
-def run_script(path: str | os.PathLike[str], arguments: Sequence[str], options: Mapping[str, Any] | None = None, *,
-               origin: Origin | None = None) -> Carried:
+def run_script(
+    path: str | os.PathLike[str],
+    arguments: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    *,
+    origin: Origin | None = None,
+) -> Carried:
     """Run a script as `python path arguments` would; its runs know how they came about.
 
     Args:
@@ -116,12 +123,16 @@ def resume(run: str, *, changed: bool = False, **options: Any) -> Run:
 def resume_record(record: RunRecord, *, changed: bool = False, **options: Any) -> tuple[Run, Carried]:
     """`resume` of a loaded record: the run, and all that its workload or script made."""
     if record.alive:
-        raise RecordError(f"the run {record.run} is still running (process {record.pid})",
-                          hint=f"gridcompute status {record.run} shows it; gridcompute cancel {record.run} stops it")
+        raise RecordError(
+            f"the run {record.run} is still running (process {record.pid})",
+            hint=f"gridcompute status {record.run} shows it; gridcompute cancel {record.run} stops it",
+        )
     how = {key: value for key, value in record.how.items() if key != "call"}
     if not how:
-        raise RecordError(f"the run {record.run} was made in a session, so it can't be made again from here",
-                          hint="run the cell again: what was committed counts")
+        raise RecordError(
+            f"the run {record.run} was made in a session, so it can't be made again from here",
+            hint="run the cell again: what was committed counts",
+        )
     origin = Origin(how, expected=record, changed=changed)
     settings = {name: record.settings[name] for name in SETTINGS if record.settings.get(name)}
     settings.update({name: value for name, value in options.items() if value is not None})
@@ -129,11 +140,15 @@ def resume_record(record: RunRecord, *, changed: bool = False, **options: Any) -
         if "workload" in how:
             carried = run_workload(str(how["workload"]), dict(how.get("parameters", {})), settings, origin=origin)
         else:
-            carried = run_script(str(how["script"]), [str(a) for a in how.get("arguments", [])], settings, origin=origin)
+            carried = run_script(
+                str(how["script"]), [str(a) for a in how.get("arguments", [])], settings, origin=origin
+            )
     made = [one for one in carried.runs if one.name == record.run]
     if not made:
-        raise RecordError(f"{how.get('script', how.get('workload'))} doesn't make the run {record.run} any more",
-                          hint="run it anew; what was committed counts")
+        raise RecordError(
+            f"{how.get('script', how.get('workload'))} doesn't make the run {record.run} any more",
+            hint="run it anew; what was committed counts",
+        )
     return made[0], carried
 
 
@@ -146,8 +161,10 @@ def plain(given: Mapping[str, Any]) -> dict[str, Any]:
 def _folder(record: RunRecord) -> Iterator[None]:
     """Relative paths of a run mean what they meant when it was started."""
     if not os.path.isdir(record.cwd):
-        raise RecordError(f"the folder {record.cwd}, in which {record.run} was started, is gone",
-                          hint="make it again, or run the job anew; what was committed counts")
+        raise RecordError(
+            f"the folder {record.cwd}, in which {record.run} was started, is gone",
+            hint="make it again, or run the job anew; what was committed counts",
+        )
     with contextlib.chdir(record.cwd):
         yield
 
@@ -169,8 +186,11 @@ def _defaults(options: Mapping[str, Any]) -> Iterator[None]:
     unknown = [name for name, value in options.items() if name not in ENVIRONMENT and value not in (None, False)]
     if unknown:
         raise ParameterError(f"a script's runs take no {unknown[0]} from here", hint="say it in the script's grid.run")
-    names = {f"GRIDCOMPUTE_{name.upper()}": str(options[name]) for name in options
-             if name in ENVIRONMENT and options[name] not in (None, "", 0, False)}
+    names = {
+        f"GRIDCOMPUTE_{name.upper()}": str(options[name])
+        for name in options
+        if name in ENVIRONMENT and options[name] not in (None, "", 0, False)
+    }
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
     try:

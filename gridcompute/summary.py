@@ -33,16 +33,32 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
     """
     figures = record.summary
     return {
-        "run": record.run, "state": record.standing, "how": record.how, "outputs": record.outputs,
-        "files": [str(path) for path in files], "lines": list(lines), "created": record.created,
-        "seconds": figures.get("seconds", 0.0), "executor": figures.get("executor", record.settings.get("executor", "")),
-        "workers": figures.get("workers", 0), "start_seconds": figures.get("executor_seconds", 0.0),
-        "compile_seconds": figures.get("compile_seconds", 0.0), "task_seconds": figures.get("task_seconds", 0.0),
-        "computed": figures.get("computed", 0), "reused": figures.get("reused", 0), "tasks": figures.get("tasks", 0),
-        "rows": figures.get("rows", 0), "bytes": figures.get("nbytes", 0), "retries": figures.get("retries", 0),
-        "failures": len(figures.get("failures", ())), "skipped": figures.get("skipped", 0),
-        "peak_bytes": figures.get("peak_bytes", 0), "error": figures.get("error", ""), "folder": record.folder,
-        "store": record.settings.get("store", ""), "exit_code": exit_code(record.standing, figures),
+        "run": record.run,
+        "state": record.standing,
+        "how": record.how,
+        "outputs": record.outputs,
+        "files": [str(path) for path in files],
+        "lines": list(lines),
+        "created": record.created,
+        "seconds": figures.get("seconds", 0.0),
+        "executor": figures.get("executor", record.settings.get("executor", "")),
+        "workers": figures.get("workers", 0),
+        "start_seconds": figures.get("executor_seconds", 0.0),
+        "compile_seconds": figures.get("compile_seconds", 0.0),
+        "task_seconds": figures.get("task_seconds", 0.0),
+        "computed": figures.get("computed", 0),
+        "reused": figures.get("reused", 0),
+        "tasks": figures.get("tasks", 0),
+        "rows": figures.get("rows", 0),
+        "bytes": figures.get("nbytes", 0),
+        "retries": figures.get("retries", 0),
+        "failures": len(figures.get("failures", ())),
+        "skipped": figures.get("skipped", 0),
+        "peak_bytes": figures.get("peak_bytes", 0),
+        "error": figures.get("error", ""),
+        "folder": record.folder,
+        "store": record.settings.get("store", ""),
+        "exit_code": exit_code(record.standing, figures),
     }
 
 
@@ -55,9 +71,18 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     if told["skipped"]:
         rows.append(("skipped", f"{told['skipped']:,} cells, see gridcompute report {told['run']}"))
     where = {"ray": "Ray", "inline": "this process"}.get(told["executor"], told["executor"])
-    rows.append(("time", f"{told['seconds']:.1f} s on {told['workers'] or '?'} core{'s' * (told['workers'] != 1)} ({where})"))
+    rows.append(
+        ("time", f"{told['seconds']:.1f} s on {told['workers'] or '?'} core{'s' * (told['workers'] != 1)} ({where})")
+    )
     if told["executor"] == "ray":
-        rows.append(("", f"{told['start_seconds']:.1f} s before that to start Ray" if told["start_seconds"] >= 0.05 else "Ray was running"))
+        rows.append(
+            (
+                "",
+                f"{told['start_seconds']:.1f} s before that to start Ray"
+                if told["start_seconds"] >= 0.05
+                else "Ray was running",
+            )
+        )
     rows.append(("", f"{told['compile_seconds']:.1f} s of compiling among {told['task_seconds']:.1f} s in tasks"))
     if told["retries"] or told["failures"]:
         rows.append(("retries", f"{told['retries']:,} after {told['failures']:,} failures"))
@@ -99,14 +124,28 @@ def history(record: RunRecord) -> dict[str, Any]:
                 entry["cells"].append(event["cell"])
     for stage in stages:
         stage["computed"] = len(stage.pop("kept"))
-    return {"attempts": attempts, "began": began, "last": last, "stages": stages, "events": len(events),
-            "torn": events.torn, "damaged": events.skipped,
-            "failures": sorted(failures.values(), key=lambda f: -f["times"])}
+    return {
+        "attempts": attempts,
+        "began": began,
+        "last": last,
+        "stages": stages,
+        "events": len(events),
+        "torn": events.torn,
+        "damaged": events.skipped,
+        "failures": sorted(failures.values(), key=lambda f: -f["times"]),
+    }
 
 
 def _stage(event: Mapping[str, Any], number: str, name: str) -> dict[str, Any]:
-    return {"number": int(number) + 1, "name": name, "chunks": event.get("chunks", {}).get(number, 0),
-            "reused": event.get("found", {}).get(number, 0), "kept": [], "seconds": 0.0, "tasks": 0}
+    return {
+        "number": int(number) + 1,
+        "name": name,
+        "chunks": event.get("chunks", {}).get(number, 0),
+        "reused": event.get("found", {}).get(number, 0),
+        "kept": [],
+        "seconds": 0.0,
+        "tasks": 0,
+    }
 
 
 def recipes(record: RunRecord) -> set[str] | None:
@@ -141,13 +180,20 @@ def report_screen(told: Mapping[str, Any]) -> list[str]:
     if told["attempts"] > 1:
         lines.append(f"  begun {told['attempts']} times")
     for stage in told["stages"]:
-        lines.append(f"  stage {stage['number']} {stage['name']}: {stage['computed']:,} of {stage['chunks']:,} chunks computed, "
-                     f"{stage['tasks']:,} tasks, {stage['seconds']:.2f} s")
+        lines.append(
+            f"  stage {stage['number']} {stage['name']}: {stage['computed']:,} of {stage['chunks']:,} chunks computed, "
+            f"{stage['tasks']:,} tasks, {stage['seconds']:.2f} s"
+        )
     for failure in told["failures"][:MOST_FAILURES]:
         cells = f" at cells {', '.join(str(tuple(c)) for c in failure['cells'][:3])}" if failure["cells"] else ""
-        lines.append(f"  failed {failure['times']} times ({failure['kind']}){cells}: {failure['message'].splitlines()[0]}")
+        lines.append(
+            f"  failed {failure['times']} times ({failure['kind']}){cells}: {failure['message'].splitlines()[0]}"
+        )
     if told["torn"] or told["damaged"]:
-        lines.append(f"  the journal has {told['damaged']} damaged lines" + (" and an unfinished last one" if told["torn"] else ""))
+        lines.append(
+            f"  the journal has {told['damaged']} damaged lines"
+            + (" and an unfinished last one" if told["torn"] else "")
+        )
     if told["error"]:
         lines.append(f"  error: {told['error']}")
     return lines
@@ -173,6 +219,10 @@ def progress_lines(told: Mapping[str, Any]) -> list[str]:
     for stage in told["stages"]:
         done = stage["computed"] + stage["reused"]
         rate = stage["computed"] / max(1e-9, told["last"] - told["began"])
-        left = f", about {clock((stage['chunks'] - done) / rate)} left" if told["state"] == "running" and 0 < done < stage["chunks"] and rate else ""
+        left = (
+            f", about {clock((stage['chunks'] - done) / rate)} left"
+            if told["state"] == "running" and 0 < done < stage["chunks"] and rate
+            else ""
+        )
         lines.append(f"  {stage['number']} {stage['name']}: {done:,} of {stage['chunks']:,} chunks{left}")
     return lines

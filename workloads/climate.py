@@ -105,8 +105,9 @@ def default_archive() -> str:
     try:
         import iris_sample_data
     except ImportError:
-        raise MissingInputError("the default input needs the package iris-sample-data",
-                                hint="install it, or name a file with --input") from None
+        raise MissingInputError(
+            "the default input needs the package iris-sample-data", hint="install it, or name a file with --input"
+        ) from None
     return str(Path(iris_sample_data.path) / "A1B_north_america.nc")
 
 
@@ -124,20 +125,38 @@ def chosen(data: Collection, variable: str, dim: str) -> Collection:
             raise MissingInputError(f"the input has no variable {variable!r}", hint=f"it has {listed}")
         field = next(f for f in data.fields if f.name == variable)
         if dim not in field.dims:
-            raise DimensionError(f"variable {variable!r} has no dimension {dim!r}",
-                                 hint=f"its dimensions are {', '.join(field.dims) or 'none'}: choose one with --dim")
+            raise DimensionError(
+                f"variable {variable!r} has no dimension {dim!r}",
+                hint=f"its dimensions are {', '.join(field.dims) or 'none'}: choose one with --dim",
+            )
         if field.ragged or field.dtype.kind not in "iuf":
-            raise ParameterError(f"variable {variable!r} holds {field.kind if field.ragged else field.dtype}, not numbers",
-                                 hint=f"the input has {listed}")
+            raise ParameterError(
+                f"variable {variable!r} holds {field.kind if field.ragged else field.dtype}, not numbers",
+                hint=f"the input has {listed}",
+            )
         return data[variable]
-    bounds = {str(attrs.get(key)) for attrs in (attrs_of(data[f.name]) for f in data.fields) for key in ("bounds", "climatology")}
-    fits = [f.name for f in data.fields
-            if dim in f.dims and not f.ragged and f.dtype.kind in "iuf" and f.name not in bounds
-            and not f.name.endswith(("_bnds", "_bounds"))]
+    bounds = {
+        str(attrs.get(key))
+        for attrs in (attrs_of(data[f.name]) for f in data.fields)
+        for key in ("bounds", "climatology")
+    }
+    fits = [
+        f.name
+        for f in data.fields
+        if dim in f.dims
+        and not f.ragged
+        and f.dtype.kind in "iuf"
+        and f.name not in bounds
+        and not f.name.endswith(("_bnds", "_bounds"))
+    ]
     if not fits:
-        raise MissingInputError(f"the input has no variable of numbers along {dim!r}", hint=f"it has {listed}; see --dim")
+        raise MissingInputError(
+            f"the input has no variable of numbers along {dim!r}", hint=f"it has {listed}; see --dim"
+        )
     if len(fits) > 1:
-        raise ParameterError(f"the input has several variables along {dim!r}: {', '.join(fits)}", hint="choose one with --variable")
+        raise ParameterError(
+            f"the input has several variables along {dim!r}: {', '.join(fits)}", hint="choose one with --variable"
+        )
     return data[fits[0]]
 
 
@@ -149,8 +168,10 @@ def attrs_of(series: Collection) -> dict[str, Any]:
 def with_attrs(result: Collection, attrs: dict[str, dict[str, str]]) -> Collection:
     """The collection with attributes of its columns. They are no part of a recipe."""
     op = result.op
-    fields = tuple(replace(f, attrs=tuple(sorted((key, json.dumps(value)) for key, value in attrs[f.name].items())))
-                   for f in op.fields)
+    fields = tuple(
+        replace(f, attrs=tuple(sorted((key, json.dumps(value)) for key, value in attrs[f.name].items())))
+        for f in op.fields
+    )
     return Collection.of(replace(op, fields=fields), result.coords)
 
 
@@ -166,14 +187,18 @@ def scale_of(series: Collection, dim: str) -> tuple[float, str, list[str]]:
     steps = np.diff(found.micros)
     if steps.min() <= 0:
         where = int(np.argmin(steps > 0)) + 1
-        raise ParameterError(f"the dates of {dim!r} don't increase: {found.labels()[where]} comes after {found.labels()[where - 1]}",
-                             hint="sort the input by time first")
+        raise ParameterError(
+            f"the dates of {dim!r} don't increase: {found.labels()[where]} comes after {found.labels()[where - 1]}",
+            hint="sort the input by time first",
+        )
     days = float(steps.mean()) / 86_400_000_000
     year = YEAR.get(found.time_unit.calendar, 365.2425)
     remark = []
     if steps.max() > UNEVEN * steps.min():
-        remark = [f"the steps of {dim} are uneven ({steps.min() / 8.64e10:.4g} to {steps.max() / 8.64e10:.4g} days): "
-                  f"slopes are per step, times {year / days:.6g} steps a year"]
+        remark = [
+            f"the steps of {dim} are uneven ({steps.min() / 8.64e10:.4g} to {steps.max() / 8.64e10:.4g} days): "
+            f"slopes are per step, times {year / days:.6g} steps a year"
+        ]
     return year / days, "year-1", remark
 
 
@@ -196,11 +221,15 @@ def picture_of(output: str, picture: Path | None, name: str, unit: str, alpha: f
     known = np.isfinite(values)
     if known.any():
         share = 100 * float((significant & known).sum()) / float(known.sum())
-        yield (f"slope {np.nanmin(values):.3g} to {np.nanmax(values):.3g} {unit}, median {np.nanmedian(values):.3g}; "
-               f"{share:.1f} % of {known.sum():,} pixels with p < {alpha:g}")
+        yield (
+            f"slope {np.nanmin(values):.3g} to {np.nanmax(values):.3g} {unit}, median {np.nanmedian(values):.3g}; "
+            f"{share:.1f} % of {known.sum():,} pixels with p < {alpha:g}"
+        )
     else:
         yield "no pixel has two values: all results are NaN"
     if picture is not None:
-        axes = [Axis.of(d, result.coords[d]) if d in result.coords else Axis(d, np.arange(slope.sizes[d], dtype=np.float64))
-                for d in slope.dims]
+        axes = [
+            Axis.of(d, result.coords[d]) if d in result.coords else Axis(d, np.arange(slope.sizes[d], dtype=np.float64))
+            for d in slope.dims
+        ]
         yield draw_trend(picture, values, significant, axes, name=name, unit=unit, alpha=alpha)

@@ -14,7 +14,8 @@ from gridcompute.plots import draw_histograms, picture_path
 from gridcompute.registry import Job
 from gridcompute.running import Run
 from gridcompute.sequences import best_semiglobal, locate, reverse_complement
-from gridcompute_workloads.references import GAP, Reference, open_reference, simulated
+
+from .references import GAP, Reference, open_reference, simulated
 
 
 @grid.kernel(
@@ -29,18 +30,16 @@ def best_place(read, index, contigs):  # type: ignore[no-untyped-def]  # numba i
     many = contigs.starts.shape[0]
     if many > 1 and distance >= GAP and m > 2 * GAP:
         # Only here could an alignment across the separators be as good as the best within a contig.
-        distance, end, strand = best_of_each(read, index.sequence, contigs)
+        distance, end, strand = best_of_each(read, index.sequence, contigs)  # type: ignore[no-untyped-call]
     contig = many
     if end >= 0:
         contig = int(np.searchsorted(contigs.starts, end, side="right")) - 1
-        while contigs.lengths[contig] == 0:
-            contig -= 1
         end -= contigs.starts[contig]
     return m, distance, end, strand, contig
 
 
 def best_of_each(read, letters, contigs):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The best place over the contigs one by one, by a scan of each; the forward strand and the earlier contig win ties."""
+    """The best place over the contigs one by one, by a scan of each; ties go as in `locate`."""
     m = read.shape[0]
     backward = reverse_complement(read)
     distance, end = m, -1
@@ -108,10 +107,18 @@ def distance(
     def finish(run: Run) -> Iterator[str | Path]:
         yield from picture_of(output, drawn)
 
-    what = f"reads {reads}" if reads else f"{count:,} simulated reads of {shortest} to {longest} bases, {100 * errors:g} % errors, seed {seed}"
+    what = (
+        f"reads {reads}"
+        if reads
+        else f"{count:,} simulated reads of {shortest} to {longest} bases, {100 * errors:g} % errors, seed {seed}"
+    )
     bases = int(target.contigs.lengths.sum())
     contigs = f" in {len(target.names):,} contigs" if len(target.names) > 1 else ""
-    return Job([result.write(output, overwrite=overwrite)], finish, [f"input {what}", f"reference {target.label}, {bases:,} bases{contigs}"])
+    return Job(
+        [result.write(output, overwrite=overwrite)],
+        finish,
+        [f"input {what}", f"reference {target.label}, {bases:,} bases{contigs}"],
+    )
 
 
 def simulate(target: Reference, count: int, shortest: int, longest: int, errors: float, seed: int) -> Collection:
@@ -125,18 +132,19 @@ def picture_of(output: str, picture: Path | None) -> Iterator[str | Path]:
     table: Any = grid.open_result(output).to_table(columns=["length", "distance", "strand", "end"])
     values = {name: table[name].to_numpy() for name in ("length", "distance", "strand", "end")}
     rows = len(values["length"])
-    if not rows:
-        yield "no reads"
+    if rows:
+        found, lost = values["distance"], int((values["end"] < 0).sum())
+        told = f"{rows:,} reads, distance {found.min()} to {found.max()}, median {np.median(found):g}"
+        yield f"{told}; {lost:,} resemble nothing in the reference" if lost else told
     else:
-        lost = int((values["end"] < 0).sum())
-        yield (f"{rows:,} reads, distance {values['distance'].min()} to {values['distance'].max()}, median {np.median(values['distance']):g}; "
-               f"{lost:,} resemble nothing in the reference" if lost else
-               f"{rows:,} reads, distance {values['distance'].min()} to {values['distance'].max()}, median {np.median(values['distance']):g}")
+        yield "no reads"
     if picture is None:
         return
     forward = values["strand"] > 0
     share = 100 * values["distance"] / np.maximum(values["length"], 1)
     groups = {"forward strand": forward, "reverse strand": ~forward}
-    panels = [("edit distance", {name: values["distance"][mask] for name, mask in groups.items()}, True),
-              ("edits per 100 bases", {name: share[mask] for name, mask in groups.items()}, False)]
+    panels = [
+        ("edit distance", {name: values["distance"][mask] for name, mask in groups.items()}, True),
+        ("edits per 100 bases", {name: share[mask] for name, mask in groups.items()}, False),
+    ]
     yield draw_histograms(picture, panels, f"Distance of {rows:,} reads to the reference")

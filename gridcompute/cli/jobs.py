@@ -1,4 +1,4 @@
-"""Commands that build graphs: run, plan, resume. Each workload is a command below the first two, made of its signature."""
+"""Commands that build graphs: run, plan, resume. Each workload is a command below the first two."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Examples:
   gridcompute run --workers 4 ./my_job.py its own arguments
 """
 
-PLAN_HELP = """Show what a run would do: stages, chunks, bytes, memory, what is committed already and why the rest isn't.
+PLAN_HELP = """Show what a run would do: stages, chunks, bytes, memory, what is committed and why the rest isn't.
 
 \b
 Examples:
@@ -64,8 +64,12 @@ class Jobs(TyperGroup):
         """The command of a workload, or of a script."""
         if is_script(cmd_name):
             if self.verb != "run":
-                raise ParameterError(f"{self.verb} takes a workload, not a script", hint="in the script, print(grid.plan(x))")
-            return _command(_script(cmd_name), cmd_name, "Run a script.", {"ignore_unknown_options": True, "help_option_names": []})
+                raise ParameterError(
+                    f"{self.verb} takes a workload, not a script", hint="in the script, print(grid.plan(x))"
+                )
+            return _command(
+                _script(cmd_name), cmd_name, "Run a script.", {"ignore_unknown_options": True, "help_option_names": []}
+            )
         return workload_command(self.verb, cmd_name)
 
 
@@ -96,13 +100,18 @@ def workload_command(verb: str, name: str) -> Any:
         shown = parameter.default not in ("", None)
         option = typer.Option(help=parameter.help, show_default=shown and not parameter.required)
         kind: Any = parameter.type | None if parameter.optional else parameter.type
-        own.append(inspect.Parameter(parameter.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option],
-                                     default=parameter.default))
+        own.append(
+            inspect.Parameter(
+                parameter.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=Annotated[kind, option],
+                default=parameter.default,
+            )
+        )
 
     def call(ctx: typer.Context, **values: Any) -> int:
         options, quiet, as_json = split({n: values.pop(n) for n in [p.name for p in common]}, ctx.obj)
-        given = {p.name: values[p.name] for p in workload.parameters
-                 if ctx.get_parameter_source(p.name).name not in ("DEFAULT", "DEFAULT_MAP")}  # type: ignore[union-attr]
+        given = {p.name: values[p.name] for p in workload.parameters if _said(ctx, p.name)}
         if verb == "plan":
             return plan_workload(name, given, options, as_json)
         return run_workload(name, given, options, quiet, as_json)
@@ -110,11 +119,17 @@ def workload_command(verb: str, name: str) -> Any:
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     call.__signature__ = inspect.Signature([context, *own, *common], return_annotation=int)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in [context, *own, *common]}
-    text, _, examples = described(workload.function)
+    told, _, examples = described(workload.function)
     if examples:
-        shown = examples.replace("gridcompute run ", f"gridcompute {verb} ")
-        text += "\n\n\b\nExamples:\n" + "\n".join(f"  {line}" for line in shown.splitlines())
-    return _command(call, name, text)
+        usage = examples.replace("gridcompute run ", f"gridcompute {verb} ")
+        told += "\n\n\b\nExamples:\n" + "\n".join(f"  {line}" for line in usage.splitlines())
+    return _command(call, name, told)
+
+
+def _said(ctx: typer.Context, name: str) -> bool:
+    """Whether a parameter stood on the command line: only then it enters the record."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _script(path: str) -> Callable[..., int]:
@@ -122,7 +137,11 @@ def _script(path: str) -> Callable[..., int]:
         options, quiet, as_json = split({}, ctx.obj)
         return run_script(path, arguments or [], options, quiet, as_json)
 
-    call.__annotations__ = {"ctx": typer.Context, "arguments": Annotated[list[str] | None, typer.Argument()], "return": int}
+    call.__annotations__ = {
+        "ctx": typer.Context,
+        "arguments": Annotated[list[str] | None, typer.Argument()],
+        "return": int,
+    }
     return call
 
 
@@ -133,12 +152,22 @@ def _output_aside(as_json: bool) -> Iterator[None]:
         yield
 
 
-def _end(records: list[RunRecord], quiet: bool, as_json: bool, *, files: Sequence[Path] = (), lines: Sequence[str] = (),
-         error: GridError | None = None) -> int:
+def _end(
+    records: list[RunRecord],
+    quiet: bool,
+    as_json: bool,
+    *,
+    files: Sequence[Path] = (),
+    lines: Sequence[str] = (),
+    error: GridError | None = None,
+) -> int:
     """The summary screen of each run, or the document of all; the exit code."""
     from gridcompute.summary import facts, screen
 
-    told = [facts(one, files=files if one is records[-1] else (), lines=lines if one is records[-1] else ()) for one in records]
+    told = [
+        facts(one, files=files if one is records[-1] else (), lines=lines if one is records[-1] else ())
+        for one in records
+    ]
     if as_json and (told or error is None):
         document({**told[-1], "runs": told} if told else {"runs": []})
         if error is not None:
@@ -208,8 +237,12 @@ def plan_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any
 def add(app: typer.Typer) -> None:
     """Add the commands."""
     for name, cls, text in (("run", Jobs, RUN_HELP), ("plan", Plans, PLAN_HELP)):
-        group = typer.Typer(cls=cls, no_args_is_help=True, rich_markup_mode=None, subcommand_metavar="WORKLOAD [PARAMETERS]..."
-                            if name == "plan" else "WORKLOAD|SCRIPT [PARAMETERS]...")
+        group = typer.Typer(
+            cls=cls,
+            no_args_is_help=True,
+            rich_markup_mode=None,
+            subcommand_metavar="WORKLOAD [PARAMETERS]..." if name == "plan" else "WORKLOAD|SCRIPT [PARAMETERS]...",
+        )
         group.callback(help=text)(_remembered())
         app.add_typer(group, name=name)
     app.command("resume")(_resume())
@@ -217,6 +250,7 @@ def add(app: typer.Typer) -> None:
 
 def _remembered() -> Callable[..., None]:
     """A group's function: options before the workload's name are kept for the command."""
+
     def remember(ctx: typer.Context, **values: Any) -> None:
         ctx.obj = values
 
@@ -242,9 +276,16 @@ def _resume() -> Callable[..., int]:
             raise
         return _end([made.record], quiet, as_json, files=carried.files, lines=carried.lines)
 
-    changed = Annotated[bool, typer.Option("--changed", help="Go on though code, parameters or data have changed; what changed is computed anew.")]
-    first = [inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=RunName),
-             inspect.Parameter("changed", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=changed, default=False)]
+    changed = Annotated[
+        bool,
+        typer.Option(
+            "--changed", help="Go on though code, parameters or data have changed; what changed is computed anew."
+        ),
+    ]
+    first = [
+        inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=RunName),
+        inspect.Parameter("changed", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=changed, default=False),
+    ]
     resume.__signature__ = inspect.Signature([*first, *common_parameters()])  # type: ignore[attr-defined]
     resume.__annotations__ = {"run": RunName, "changed": changed, **COMMON}
     resume.__doc__ = """Go on with a run that was interrupted or failed, from what it had committed.

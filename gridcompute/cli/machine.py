@@ -1,5 +1,7 @@
 """Commands about what is here: doctor, workloads."""
 
+# ruff: noqa: D301 - the backspace keeps the lines of the examples as they are
+
 from __future__ import annotations
 
 from dataclasses import asdict
@@ -14,10 +16,12 @@ from gridcompute.errors import GridError
 
 def doctor(
     store: Store = None,
-    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Also start a local Ray, which takes some seconds.")] = True,
+    ray: Annotated[
+        bool, typer.Option("--ray/--no-ray", help="Also start a local Ray, which takes some seconds.")
+    ] = True,
     as_json: AsJson = False,
 ) -> int:
-    """Check this machine: Python, packages, cores, memory, disk, caches, the store, Ray. Exit code 1 if something fails.
+    """Check this machine: Python, packages, cores, memory, disk, caches, store, Ray. Exit code 1 if one fails.
 
     \b
     Examples:
@@ -62,11 +66,26 @@ def workloads(as_json: AsJson = False) -> int:
 
 
 def _told(workload: Any) -> dict[str, Any]:
-    values = {"name": workload.name, "package": workload.package, "function": workload.entry.value, "summary": "", "parameters": [], "error": ""}
+    values = {
+        "name": workload.name,
+        "package": workload.package,
+        "function": workload.entry.value,
+        "summary": "",
+        "parameters": [],
+        "error": "",
+    }
     try:
         values["summary"] = workload.summary
-        values["parameters"] = [{"name": p.name, "type": p.type.__name__, "required": p.required, "default": None if p.required else p.default,
-                                 "help": p.help} for p in workload.parameters]
+        values["parameters"] = [
+            {
+                "name": p.name,
+                "type": p.type.__name__,
+                "required": p.required,
+                "default": None if p.required else p.default,
+                "help": p.help,
+            }
+            for p in workload.parameters
+        ]
     except GridError as error:
         values["error"] = error.message
     return values

@@ -7,13 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-Store = Annotated[str | None, typer.Option(help="Work store: a folder or a URL such as s3://bucket/folder.", show_default=False)]
+Store = Annotated[
+    str | None, typer.Option(help="Work store: a folder or a URL such as s3://bucket/folder.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help='A run: its name, the beginning of it, or "last".')]
 
 COMMON: dict[str, Any] = {
     "workers": Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.", show_default=False)],
-    "address": Annotated[str | None, typer.Option(help="Ray cluster to run on; by default a local Ray.", show_default=False)],
+    "address": Annotated[
+        str | None, typer.Option(help="Ray cluster to run on; by default a local Ray.", show_default=False)
+    ],
     "executor": Annotated[str | None, typer.Option(help="ray, or inline: in this process.", show_default=False)],
     "store": Store,
     "memory": Annotated[str | None, typer.Option(help="Memory a worker may take, such as 4GB.", show_default=False)],
@@ -25,8 +29,15 @@ COMMON: dict[str, Any] = {
 
 def common_parameters(names: tuple[str, ...] = tuple(COMMON)) -> list[inspect.Parameter]:
     """The common options as parameters of a command's function."""
-    return [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=COMMON[name],
-                              default=False if name in ("quiet", "json") else None) for name in names]
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=COMMON[name],
+            default=False if name in ("quiet", "json") else None,
+        )
+        for name in names
+    ]
 
 
 def split(values: dict[str, Any], outer: dict[str, Any] | None) -> tuple[dict[str, Any], bool, bool]:

@@ -33,7 +33,9 @@ def say_error(error: GridError, as_json: bool) -> None:
     if error.hint:
         complain(f"-> {error.hint}")
     if as_json and not getattr(error, "told", False):
-        document({"error": error.message, "hint": error.hint, "kind": type(error).__name__, "exit_code": error.exit_code})
+        document(
+            {"error": error.message, "hint": error.hint, "kind": type(error).__name__, "exit_code": error.exit_code}
+        )
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -1,5 +1,7 @@
 """Commands about runs that are there: list, status, report, cancel, clean."""
 
+# ruff: noqa: D301 - the backspace keeps the lines of the examples as they are
+
 from __future__ import annotations
 
 import os
@@ -34,7 +36,16 @@ def list_runs(as_json: AsJson = False) -> int:
     elif not told:
         say("no runs yet: gridcompute run climate.trend")
     else:
-        rows = [(t["run"], t["state"], age(t["created"]), f"{t['seconds']:.1f} s" if t["seconds"] else "", ", ".join(t["outputs"])) for t in told]
+        rows = [
+            (
+                t["run"],
+                t["state"],
+                age(t["created"]),
+                f"{t['seconds']:.1f} s" if t["seconds"] else "",
+                ", ".join(t["outputs"]),
+            )
+            for t in told
+        ]
         say(table(("run", "state", "begun", "time", "outputs"), rows))
     return 0
 
@@ -88,7 +99,9 @@ def cancel(run: RunName, as_json: AsJson = False) -> int:
 
     record = load(run)
     if not record.alive:
-        raise RecordError(f"the run {record.run} isn't running here: it is {record.standing}", hint=f"gridcompute report {record.run}")
+        raise RecordError(
+            f"the run {record.run} isn't running here: it is {record.standing}", hint=f"gridcompute report {record.run}"
+        )
     if record.pid == os.getpid():
         raise RecordError(f"the run {record.run} is of this very process", hint="run.cancel() stops it")
     os.kill(record.pid, signal.SIGINT)
@@ -108,7 +121,9 @@ def cancel(run: RunName, as_json: AsJson = False) -> int:
 def clean(
     runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs whose records go.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All runs of the store that have ended.")] = False,
-    older_than: Annotated[float | None, typer.Option(min=0, help="Ended runs begun more than so many days ago.", show_default=False)] = None,
+    older_than: Annotated[
+        float | None, typer.Option(min=0, help="Ended runs begun more than so many days ago.", show_default=False)
+    ] = None,
     store: Store = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     as_json: AsJson = False,
@@ -129,8 +144,15 @@ def clean(
     for note in found.notes:
         complain(note)
     text = f"{len(found.runs)} runs, {len(found.shards):,} shards, {size(found.bytes)} in {found.store}"
-    told = {"store": found.store, "runs": [r.run for r in found.runs], "dangling": list(found.dangling), "shards": len(found.shards),
-            "bytes": found.bytes, "notes": list(found.notes), "removed": False}
+    told = {
+        "store": found.store,
+        "runs": [r.run for r in found.runs],
+        "dangling": list(found.dangling),
+        "shards": len(found.shards),
+        "bytes": found.bytes,
+        "notes": list(found.notes),
+        "removed": False,
+    }
     if found and (yes or typer.confirm(f"remove {text}?", err=True)):
         clean(found)
         told["removed"] = True
@@ -145,5 +167,11 @@ def clean(
 
 def add(app: typer.Typer) -> None:
     """Add the commands."""
-    for name, function in (("list", list_runs), ("status", status), ("report", report), ("cancel", cancel), ("clean", clean)):
+    for name, function in (
+        ("list", list_runs),
+        ("status", status),
+        ("report", report),
+        ("cancel", cancel),
+        ("clean", clean),
+    ):
         app.command(name)(function)
