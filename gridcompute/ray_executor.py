@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-import sysconfig
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -21,6 +18,7 @@ import cloudpickle
 from gridcompute.errors import WorkerLostError
 from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
 from gridcompute.ray_session import connect
+from gridcompute.shipping import by_value
 from gridcompute.worker import LostInputError, Order, Payload, StageWorker
 
 STAGES = 64
@@ -171,31 +169,3 @@ class RayExecutor:
         for number, _ in list(self._pending.values()):
             self.kill(number)
         self._payloads, self._blocks = {}, {}
-
-
-def by_value(value: Any) -> bytes:
-    """Pickle with the user's own modules by value: a worker must not import another version of them."""
-    modules = [module for module in list(sys.modules.values()) if _is_users(module)]
-    registered = []
-    for module in modules:
-        if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
-            cloudpickle.register_pickle_by_value(module)
-            registered.append(module)
-    try:
-        data: bytes = cloudpickle.dumps(value)
-    finally:
-        for module in registered:
-            cloudpickle.unregister_pickle_by_value(module)
-    return data
-
-
-_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-
-
-def _is_users(module: ModuleType) -> bool:
-    """Whether a module lies outside the interpreter, its installed packages and gridcompute."""
-    file = getattr(module, "__file__", None)
-    name = getattr(module, "__name__", "__main__")
-    if not isinstance(file, str) or name == "__main__" or name.split(".")[0] in ("gridcompute", "gridcompute_workloads"):
-        return False
-    return sys.modules.get(name) is module and not os.path.abspath(file).startswith(_INSTALLED)

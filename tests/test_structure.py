@@ -122,6 +122,7 @@ LEVELS = {
     "gridcompute.ledger": 52,
     "gridcompute.executor": 54,
     "gridcompute.ray_session": 54,
+    "gridcompute.shipping": 54,
     "gridcompute.losses": 52,
     "gridcompute.driver": 56,
     "gridcompute.ray_executor": 56,
