@@ -225,8 +225,24 @@ def _make_loop(function: Any, key: str, flags: frozenset[str], shape: Shape) -> 
 
 def compile_for(kernel: Kernel, function: Any, arguments: Sequence[Any]) -> None:
     """Compile for the types of these arguments, if that hasn't been done; see `compile_types`."""
-    if not config.DISABLE_JIT:
+    if config.DISABLE_JIT:
+        return
+    # numba's typeof takes longer than the rest of a call on a small chunk, so what was seen is remembered.
+    seen = function.__dict__.setdefault("seen_arguments", set())
+    marks = tuple(_mark(one) for one in arguments)
+    if marks not in seen:
         compile_types(kernel, function, tuple(typeof(one) for one in arguments))
+        seen.add(marks)
+
+
+def _mark(value: Any) -> Any:
+    """Something cheap that determines numba's type of a value; the type itself where there is nothing cheaper."""
+    if type(value) is np.ndarray:
+        flags = value.flags
+        return value.dtype, value.ndim, flags.c_contiguous, flags.f_contiguous, flags.writeable, flags.aligned
+    if isinstance(value, np.generic) and value.dtype.kind in "biufc":
+        return type(value)
+    return tuple(_mark(one) for one in value) if type(value) is tuple else typeof(value)
 
 
 def compile_types(kernel: Kernel, function: Any, signature: tuple[Any, ...]) -> None:

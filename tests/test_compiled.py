@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridcompute import random
+from gridcompute import loops, random
 from gridcompute.codecache import compile_seconds
 from gridcompute.columns import Field, Fixed, Ragged
 from gridcompute.compiled import explode_cells, output_dtypes, run_cells
@@ -474,3 +474,20 @@ def test_threads_share_a_loop(threads):
 
 def _weighted(series, weight):
     return series.sum() * weight
+
+
+def _values():
+    for dtype in ("i4", "i8", ">i8", "f4", "f8", "?", "M8[s]", "m8[s]", "m8[ms]", [("a", "i4")]):
+        base = np.zeros((2, 3), dtype)
+        frozen = base.copy()
+        frozen.flags.writeable = False
+        yield from (base, frozen, base.T, base[::-1], base[:, ::2], base[0], base[:1, :1], base[0, 0])
+    yield from (np.broadcast_to(np.zeros(3), (2, 3)), np.zeros(()), np.zeros(9, np.int8)[1:].view(np.int64))
+    yield from (True, 1, 2**63, 1.0, 1j, (), (1,), (2**63,), (np.int64(1),), (np.int64(1), np.int32(2)), "text")
+
+
+def test_marks_of_arguments_differ_wherever_their_types_do() -> None:
+    values = list(_values())
+    marked = [(loops._mark(one), loops.typeof(one)) for one in values]
+    for mark, known in marked:
+        assert {str(other) for same, other in marked if same == mark} == {str(known)}
