@@ -477,7 +477,7 @@ def _weighted(series, weight):
 
 
 def _values():
-    for dtype in ("i4", "i8", ">i8", "f4", "f8", "?", "M8[s]", "m8[s]", "m8[ms]", [("a", "i4")]):
+    for dtype in ("i4", "i8", "f4", "f8", "?", "M8[s]", "m8[s]", "m8[ms]", [("a", "i4")]):
         base = np.zeros((2, 3), dtype)
         frozen = base.copy()
         frozen.flags.writeable = False
