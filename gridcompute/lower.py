@@ -292,7 +292,7 @@ class Lowering:
             whole = source.action.whole | self._whole_of(source)
             fine = cut(axes, cell_bytes=self.weight(source), whole=whole, parallel=self._parallel(source),
                        stored_bytes=self.stored_bytes(source))
-            if fine.chunks == 1 or fine.region(0).cells * source.cell_bytes >= COALESCE:
+            if fine.chunks <= 1 or fine.region(0).cells * source.cell_bytes >= COALESCE:
                 layout = fine
             else:
                 self._keep(source)
