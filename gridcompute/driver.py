@@ -174,14 +174,15 @@ class Driver:
                             chunks={stage.number: stage.chunks for stage in plan.stages},
                             found={number: len(chunks) for number, chunks in found.items()},
                             recipes={stage.number: [op.recipe for op in stage.roots] for stage in plan.stages})
-        limits = Limits(self.executor.workers, self.executor.queue, deadline=self.deadline,
-                        live_bytes=self.memory * self.executor.workers if self.memory else 2**62)
-        state = RunState(plan, found, limits, self.policy)
+        state = RunState(plan, found, Limits(), self.policy)
         self._counts(plan, state)
         self._watched()
         if any(state.left):
+            # Only now: refusals and finished work needn't wait for Ray to start.
             threads = self.executor.threads
             self.executor.begin([Payload.of(plan, s, self.store, self._outputs, threads) for s in plan.stages])
+            state.limits = Limits(self.executor.workers, self.executor.queue, deadline=self.deadline,
+                                  live_bytes=self.memory * self.executor.workers if self.memory else 2**62)
         self._loop(state, ledger, plan)
         self.journal.append("phase-done", number=self.status.phase)
         return ledger

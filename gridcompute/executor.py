@@ -19,6 +19,7 @@ class Executor(Protocol):
         threads: that each worker reads and decodes with.
         queue: tasks submitted ahead per worker, so that none waits for the driver.
         name: for journals and summaries.
+        start_seconds: what starting it took.
     """
 
     @property
@@ -29,6 +30,8 @@ class Executor(Protocol):
     def queue(self) -> int: ...  # noqa: D102
     @property
     def name(self) -> str: ...  # noqa: D102
+    @property
+    def start_seconds(self) -> float: ...  # noqa: D102
 
     def begin(self, payloads: Sequence[Payload]) -> None:
         """A phase starts: orders will name these stages."""
@@ -63,6 +66,7 @@ class InlineExecutor:
 
     name = "inline"
     queue = 2
+    start_seconds = 0.0
 
     def __init__(self, *, shuffle: int | None = None, workers: int = 1, threads: int = 1,
                  store: Store | None = None) -> None:

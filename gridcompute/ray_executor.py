@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -86,27 +87,37 @@ class RayExecutor:
         address: of a cluster, empty for a local Ray.
         dashboard: start a local Ray's dashboard.
 
-    Raises:
-        ClusterError: Ray can't be started or reached.
+    Ray is started or reached when the first phase begins that has something to do; `begin` raises ClusterError where
+    that fails. Until then `workers` is what was asked for.
     """
 
     name = "ray"
 
     def __init__(self, *, workers: int, threads: int = 1, address: str = "", dashboard: bool = False) -> None:
-        self._ray = connect(workers=workers, address=address, dashboard=dashboard)
-        cores = int(self._ray.cluster_resources().get("CPU", 1))
-        wanted = min(workers or cores, cores) if not address else workers or cores
-        self.threads = threads
-        self.workers = max(1, wanted // threads)
-        # Where Ray has more cores than were asked for, tasks submitted ahead would run at once.
-        self.queue = 2 if wanted >= cores else 1
-        self._run = self._ray.remote(run_order)
+        self._cores, self._address, self._dashboard = workers, address, dashboard
+        self.threads, self.workers, self.queue = threads, max(1, workers // threads), 1
+        self.start_seconds = 0.0
+        self._ray: Any = None
+        self._run: Any = None
         self._payloads: dict[int, tuple[str, Any, bool]] = {}
         self._pending: dict[Any, tuple[int, int]] = {}
         self._blocks: dict[int, Any] = {}
 
+    def _connect(self) -> None:
+        began = time.monotonic()
+        self._ray = connect(workers=self._cores, address=self._address, dashboard=self._dashboard)
+        cores = int(self._ray.cluster_resources().get("CPU", 1))
+        wanted = self._cores or cores if self._address else min(self._cores or cores, cores)
+        self.workers = max(1, wanted // self.threads)
+        # Where Ray has more cores than were asked for, tasks submitted ahead would run at once.
+        self.queue = 2 if wanted >= cores else 1
+        self._run = self._ray.remote(run_order)
+        self.start_seconds = time.monotonic() - began
+
     def begin(self, payloads: Sequence[Payload]) -> None:
         """See `Executor`."""
+        if self._ray is None:
+            self._connect()
         self._payloads = {}
         for payload in payloads:
             data = by_value(payload)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -112,10 +111,7 @@ class Run:
             with Journal.open(self.record.journal) as journal:
                 journal.append("begun", run=self.name, key=self.record.key)
                 owned = self._executor is None
-                begun = time.monotonic()
                 executor = self._executor or executor_of(settings)
-                self._executed = {"executor": executor.name, "workers": executor.workers,
-                                  "executor_seconds": time.monotonic() - begun}
                 try:
                     overwrite = frozenset(o.sink.url for o in self._outputs if isinstance(o, Destined) and o.overwrite)
                     self._driver = Driver(self._graph, store, executor, journal, run=self.name, overwrite=overwrite,
@@ -125,6 +121,8 @@ class Run:
                     self.status = self._driver.status
                     self._ended = _Ended(dict(self._driver.run()))
                 finally:
+                    self._executed = {"executor": executor.name, "workers": executor.workers,
+                                      "executor_seconds": executor.start_seconds}
                     if owned:
                         executor.close()
         except BaseException as error:

@@ -74,16 +74,10 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     rows.append(
         ("time", f"{told['seconds']:.1f} s on {told['workers'] or '?'} core{'s' * (told['workers'] != 1)} ({where})")
     )
-    if told["executor"] == "ray":
-        rows.append(
-            (
-                "",
-                f"{told['start_seconds']:.1f} s before that to start Ray"
-                if told["start_seconds"] >= 0.05
-                else "Ray was running",
-            )
-        )
-    rows.append(("", f"{told['compile_seconds']:.1f} s of compiling among {told['task_seconds']:.1f} s in tasks"))
+    if told["start_seconds"] >= 0.05:
+        rows.append(("", f"of these {told['start_seconds']:.1f} s to start Ray"))
+    if told["task_seconds"]:
+        rows.append(("", f"{told['compile_seconds']:.1f} s of compiling among {told['task_seconds']:.1f} s in tasks"))
     if told["retries"] or told["failures"]:
         rows.append(("retries", f"{told['retries']:,} after {told['failures']:,} failures"))
     if told["peak_bytes"]:
