@@ -394,10 +394,7 @@ def concat(collections: Sequence[Collection], dim: str) -> Collection:
     if not collections:
         raise ParameterError("concat needs at least one collection")
     op = reducing.concat_ops([c.op for c in collections], dim)
-    joined = []
-    for name in dict.fromkeys(c.name for c in collections[0].coords if c.dim == dim):
-        along = [c for one in collections for c in one.coords if (c.dim, c.name) == (dim, name)]
-        joined += [coordinates.concatenated(along)] if len(along) == len(collections) else []
+    joined = reducing.concat_coords([c.coords for c in collections], dim)
     others = _merged([Collection(c.columns, [x for x in c.coords if x.dim != dim]) for c in collections])
     return Collection.of(op, [*joined, *others])
 

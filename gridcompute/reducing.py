@@ -12,7 +12,7 @@ from gridcompute.access import Part, Whole
 from gridcompute.actions.folds import Reduce
 from gridcompute.actions.shapes import Concat
 from gridcompute.columns import Array, Field
-from gridcompute.coords import Coordinate, components
+from gridcompute.coords import Coordinate, components, concatenated
 from gridcompute.errors import AlignmentError, DimensionError, ParameterError
 from gridcompute.op import Op
 from gridcompute.ops import Ref, field_of
@@ -177,3 +177,16 @@ def concat_ops(parts: Sequence[Op], dim: str) -> Op:
     if any(dim not in f.dims for f in fields):
         raise DimensionError(f"a column doesn't span {dim!r}, so it can't be concatenated along it", hint="select the columns that do")
     return Op(Concat(dim), tuple(parts), tuple(accesses), space, fields, "concat")
+
+
+def concat_coords(parts: Sequence[Sequence[Coordinate]], dim: str) -> list[Coordinate]:
+    """The coordinates along the dimension of a concatenation: those that every part has, end to end.
+
+    Raises:
+        AlignmentError: parts of different calendars or types.
+    """
+    joined = []
+    for name in dict.fromkeys(c.name for c in parts[0] if c.dim == dim):
+        along = [c for part in parts for c in part if (c.dim, c.name) == (dim, name)]
+        joined += [concatenated(along)] if len(along) == len(parts) else []
+    return joined
