@@ -78,7 +78,7 @@ class Plan:
         lowering = Lowering(graph, counted or {})
         self.lowered: Lowered = lowering.run()
         self._lowering = lowering
-        self._kept = set(self._needed())
+        self._kept = dict.fromkeys(self._needed())  # in their order: stages must be numbered alike in every process
         self.stages: tuple[Stage, ...] = tuple(self._staged())
         self.home: dict[int, tuple[int, int]] = {
             id(root): (stage.number, i) for stage in self.stages for i, root in enumerate(stage.roots)}

@@ -110,7 +110,7 @@ class RunState:
         self._since: dict[int, float] = {}
         self._begun: set[int] = set()
         self._alone: set[tuple[int, int]] = set()
-        self._attempts: dict[tuple[int, int], dict[FailureKind, int]] = {}
+        self._attempts: dict[tuple[int, int], dict[tuple[FailureKind, tuple[int, int] | None], int]] = {}
         self._delayed: list[tuple[float, int, int]] = []
         self._held: dict[tuple[int, int], int] = {}
         self._losses = False
@@ -257,7 +257,8 @@ class RunState:
 
     def _retry(self, stage: int, chunk: int, failure: Failure, now: float, commands: list[Command]) -> None:
         attempts = self._attempts.setdefault((stage, chunk), {})
-        attempt = attempts[failure.kind] = attempts.get(failure.kind, 0) + 1
+        cause = (failure.kind, failure.lost)  # each input that is lost has attempts of its own
+        attempt = attempts[cause] = attempts.get(cause, 0) + 1
         decision = self.policy.decide(failure.kind, attempt, stage * 1_000_003 + chunk)
         self.status[stage][chunk] = WAITING
         if decision.action == "stop" or (decision.action == "recompute" and failure.lost is None):

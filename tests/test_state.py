@@ -106,7 +106,7 @@ class RunMachine(RuleBasedStateMachine):
         self.held: set[ChunkId] = set()
         self.running: dict[int, Task] = {}
         self.over: list[int] = []
-        self.blamed: Counter[tuple[int, int, str]] = Counter()
+        self.blamed: Counter[tuple[int, int, FailureKind, ChunkId | None]] = Counter()
         self.now, self.finish = 0.0, None
         self.cancelled: float | None = None
         self.history: list[tuple[Event, float]] = []
@@ -183,7 +183,7 @@ class RunMachine(RuleBasedStateMachine):
         rest = task.chunks[count:]
         blamed = rest[:1] if known else rest
         for chunk in blamed:
-            self.blamed[task.stage, chunk, kind] += 1
+            self.blamed[task.stage, chunk, kind, None] += 1
         failure = Failure(kind, "it failed", rest[0] if known else -1)
         self.send(TaskFailed(task.number, failure, self.keep(task, task.chunks[:count])))
         if kind in ("user", "divergence", "fatal", "corrupt_shard"):
@@ -198,7 +198,7 @@ class RunMachine(RuleBasedStateMachine):
         chunk = data.draw(st.sampled_from([c for c in task.chunks if (task.stage, c) in self.plan.reads]))
         place = task.chunks.index(chunk)
         lost = data.draw(st.sampled_from(self.plan.reads[task.stage, chunk]))
-        self.blamed[task.stage, chunk, "corrupt_shard"] += 1
+        self.blamed[task.stage, chunk, "corrupt_shard", lost] += 1
         kept = self.keep(task, task.chunks[:place])
         self.kept.discard(lost)
         self.held.discard(lost)
@@ -234,7 +234,7 @@ class RunMachine(RuleBasedStateMachine):
     @invariant()
     def bounded(self) -> None:
         if hasattr(self, "blamed"):
-            for (_, _, kind), count in self.blamed.items():
+            for (_, _, kind, _), count in self.blamed.items():
                 limit = Policy().attempts.get(kind, 1)
                 assert count <= limit
                 assert count < limit or (self.finish is not None and self.finish.outcome != "done")
