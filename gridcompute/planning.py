@@ -23,6 +23,9 @@ from gridcompute.spaces import Region
 HELD_BYTES = 256 * 2**20
 """An intermediate of at most so many bytes may be held in memory instead of committed."""
 
+HELD_SHARE = 2
+"""It is held only if what was read for it has at most so many times its bytes: making it again costs a read."""
+
 ChunkId = tuple[int, int]
 """A stage's number and a chunk's number in it."""
 
@@ -156,7 +159,9 @@ class Plan:
             kept += int(op.cell_bytes * op.whole.cells)
         durable = any(op.action.durable or id(op) in outputs for op in roots)
         blocked = any(layout.blocked for layout in layouts)
-        return Stage(number, roots, layouts, not durable and not blocked and kept <= HELD_BYTES, task, read, kept)
+        # Results much smaller than what was read for them are work worth keeping; others are a pass over the data.
+        held = not durable and not blocked and 0 < read <= HELD_SHARE * kept and kept <= HELD_BYTES
+        return Stage(number, roots, layouts, held, task, read, kept)
 
     def leaves(self, op: Op) -> Iterator[Op]:
         """The kept ops and sources that one op's task reads."""
