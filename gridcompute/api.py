@@ -83,7 +83,11 @@ def open_dataset(paths: Any, *, dim: str | None = None, **options: Any) -> Colle
     """
     from gridcompute.sources import xarrays
 
-    return from_source(xarrays.open_dataset(paths, **({"dim": dim} if dim else {}), **options))
+    return from_source(xarrays.open_dataset(paths, dim=dim, **options))
+
+
+def _texts(paths: Paths) -> str | list[str]:
+    return os.fspath(paths) if isinstance(paths, str | os.PathLike) else [os.fspath(path) for path in paths]
 
 
 def open_zarr(url: Any, **options: Any) -> Collection:
@@ -97,14 +101,14 @@ def open_table(paths: Paths, **options: Any) -> Collection:
     """The columns of Parquet, Arrow IPC or CSV files, lazily."""
     from gridcompute.sources import tables
 
-    return from_source(tables.open_table(paths, **options))
+    return from_source(tables.open_table(_texts(paths), **options))
 
 
 def open_sequences(paths: Paths, **options: Any) -> Collection:
     """The reads of FASTA or FASTQ files (plain or gzip): columns name, sequence and, for FASTQ, quality."""
     from gridcompute.sources import fastx
 
-    return from_source(fastx.open_sequences(paths, **options))
+    return from_source(fastx.open_sequences(_texts(paths), **options))
 
 
 def from_arrays(arrays: Mapping[str, Any], dims: Any = None, **options: Any) -> Collection:
@@ -141,8 +145,14 @@ def plan(*outputs: Collection | Destined, memory: int | str | None = None, worke
     return Planned(Plan(graph), workers=count, memory=memory_of(settings, count), store=work, how=current().upcoming)
 
 
-def start(*outputs: Collection | Destined, watch: Watch | None = None, executor: Executor | str | None = None, how: Mapping[str, Any] | None = None,
-          name: str = "", **options: Any) -> Run:
+def start(
+    *outputs: Collection | Destined,
+    watch: Watch | None = None,
+    executor: Executor | str | None = None,
+    how: Mapping[str, Any] | None = None,
+    name: str = "",
+    **options: Any,
+) -> Run:
     """Begin a run and come back at once; wait for it, look at its status, or cancel it.
 
     Args:
@@ -156,8 +166,14 @@ def start(*outputs: Collection | Destined, watch: Watch | None = None, executor:
     return _made(outputs, watch, executor, how, name, options).start()
 
 
-def run(*outputs: Collection | Destined, watch: Watch | None = None, executor: Executor | str | None = None, how: Mapping[str, Any] | None = None,
-        name: str = "", **options: Any) -> Run:
+def run(
+    *outputs: Collection | Destined,
+    watch: Watch | None = None,
+    executor: Executor | str | None = None,
+    how: Mapping[str, Any] | None = None,
+    name: str = "",
+    **options: Any,
+) -> Run:
     """Run to the end, with a progress bar in a terminal; arguments as in `start`.
 
     Returns:
@@ -174,11 +190,17 @@ def run(*outputs: Collection | Destined, watch: Watch | None = None, executor: E
         return made.block()
 
 
-def _made(outputs: tuple[Collection | Destined, ...], watch: Watch | None, executor: Executor | str | None, how: Mapping[str, Any] | None,
-          name: str, options: dict[str, Any]) -> Run:
+def _made(
+    outputs: tuple[Collection | Destined, ...],
+    watch: Watch | None,
+    executor: Executor | str | None,
+    how: Mapping[str, Any] | None,
+    name: str,
+    options: dict[str, Any],
+) -> Run:
     named = executor if isinstance(executor, str) else None
+    graph = graph_of(outputs)  # first: an output whose run is refused needs no warning that it was forgotten
     settings = Settings.of(executor=named, **options)
-    graph = graph_of(outputs)
     if settings.verify_inputs:
         os.environ["GRIDCOMPUTE_VERIFY_INPUTS"] = "1"
     origin = current() if how is None else Origin(dict(how))

@@ -145,8 +145,8 @@ def _code() -> Check:
 def _store(settings: Settings) -> Check:
     store = open_store(settings.store, **settings.store_options)
     if isinstance(store, LocalStore) and not os.path.isdir(store.root):
-        nearest = next(path for path in Path(store.root).parents if path.exists())
-        if not os.access(nearest, os.W_OK):
+        nearest = next(path for path in (Path(store.root), *Path(store.root).parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             return Check(
                 "store", "failed", f"{store.root} can't be made in {nearest}", "choose another place with --store"
             )

@@ -134,7 +134,9 @@ def resume_record(record: RunRecord, *, changed: bool = False, **options: Any) -
             hint="run the cell again: what was committed counts",
         )
     origin = Origin(how, expected=record, changed=changed)
-    settings = {name: record.settings[name] for name in SETTINGS if record.settings.get(name)}
+    # A script says itself what it doesn't leave to the environment.
+    kept = SETTINGS if "workload" in how else tuple(name for name in SETTINGS if name in ENVIRONMENT)
+    settings = {name: record.settings[name] for name in kept if record.settings.get(name)}
     settings.update({name: value for name, value in options.items() if value is not None})
     with _folder(record):
         if "workload" in how:

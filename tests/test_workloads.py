@@ -1,4 +1,4 @@
-"""The two real jobs against their references: pymannkendall on real data, edlib on simulated reads; and their errors."""
+"""The two real jobs against pymannkendall on real data and edlib on simulated reads; and their errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from gridcompute_workloads import climate, genomics, references
 
 import gridcompute as grid
 from gridcompute.errors import (
@@ -21,7 +22,6 @@ from gridcompute.errors import (
     StoreError,
 )
 from gridcompute.resuming import Carried, run_workload
-from gridcompute_workloads import climate, genomics, references
 
 edlib = pytest.importorskip("edlib")
 mk = pytest.importorskip("pymannkendall")

@@ -107,18 +107,8 @@ def distance(
     def finish(run: Run) -> Iterator[str | Path]:
         yield from picture_of(output, drawn)
 
-    what = (
-        f"reads {reads}"
-        if reads
-        else f"{count:,} simulated reads of {shortest} to {longest} bases, {100 * errors:g} % errors, seed {seed}"
-    )
-    bases = int(target.contigs.lengths.sum())
-    contigs = f" in {len(target.names):,} contigs" if len(target.names) > 1 else ""
-    return Job(
-        [result.write(output, overwrite=overwrite)],
-        finish,
-        [f"input {what}", f"reference {target.label}, {bases:,} bases{contigs}"],
-    )
+    what = f"reads {reads}" if reads else f"{count:,} simulated reads of {shortest} to {longest} bases, seed {seed}"
+    return Job([result.write(output, overwrite=overwrite)], finish, [f"input {what}", f"reference {target.described}"])
 
 
 def simulate(target: Reference, count: int, shortest: int, longest: int, errors: float, seed: int) -> Collection:

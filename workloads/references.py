@@ -49,6 +49,12 @@ class Reference(NamedTuple):
     label: str
 
     @property
+    def described(self) -> str:
+        """A line for people."""
+        bases, contigs = int(self.contigs.lengths.sum()), len(self.names)
+        return f"{self.label}, {bases:,} bases" + (f" in {contigs:,} contigs" if contigs > 1 else "")
+
+    @property
     def index(self) -> Any:
         """The index for `gridcompute.sequences.locate`."""
         return build_index(self.letters)
