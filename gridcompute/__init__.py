@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gridcompute import random, sequences, stats
     from gridcompute.actions.stencils import Edges
     from gridcompute.api import (
+        concat,
         from_arrays,
         from_source,
         map,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         space,
         start,
     )
-    from gridcompute.collection import Collection, concat
+    from gridcompute.collection import Collection
     from gridcompute.coords import Coordinate
     from gridcompute.destined import UnrunOutputWarning
     from gridcompute.errors import GridError
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Collection": "collection", "Coordinate": "coords", "Edges": "actions.stencils", "GridError": "errors",
     "Job": "registry", "Kernel": "kernels", "Reduction": "reducer", "Run": "running",
-    "UnrunOutputWarning": "destined", "concat": "collection",
+    "UnrunOutputWarning": "destined", "concat": "api",
     "from_arrays": "api", "from_source": "api", "kernel": "kernels", "map": "api", "open_dataset": "api",
     "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",
     "random": "", "reduction": "reducer", "resume": "resuming", "run": "api", "sequences": "", "space": "api",

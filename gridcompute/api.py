@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gridcompute import reducing
 from gridcompute.actions.loads import Ingest, Load
-from gridcompute.collection import Collection
+from gridcompute.collection import Collection, merged_coords
 from gridcompute.config import Settings, available_cores
 from gridcompute.destined import Destined
-from gridcompute.driver import Watch
 from gridcompute.errors import EmptyGridError, ParameterError
 from gridcompute.executor import Executor
 from gridcompute.explain import Planned
@@ -21,6 +21,7 @@ from gridcompute.planning import Plan
 from gridcompute.progress import watcher
 from gridcompute.running import Run, graph_of, memory_of
 from gridcompute.spaces import Space
+from gridcompute.status import Watch
 from gridcompute.store import open_store
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -131,6 +132,20 @@ def map(kernel: Kernel, *collections: Collection, **options: Any) -> Collection:
     return collections[0].map(kernel, *collections[1:], **options)
 
 
+def concat(collections: Sequence[Collection], dim: str) -> Collection:
+    """Collections with the same columns one after the other along a dimension.
+
+    Raises:
+        AlignmentError: columns, dtypes or other dimensions differ.
+    """
+    if not collections:
+        raise ParameterError("concat needs at least one collection")
+    op = reducing.concat_ops([c.op for c in collections], dim)
+    joined = reducing.concat_coords([c.coords for c in collections], dim)
+    others = merged_coords([Collection(c.columns, [x for x in c.coords if x.dim != dim]) for c in collections])
+    return Collection.of(op, [*joined, *others])
+
+
 def plan(*outputs: Collection | Destined, memory: int | str | None = None, workers: int = 0, store: str | None = None,
          store_options: Mapping[str, Any] | None = None) -> Planned:
     """What a run would do: cells, tasks, bytes, peak memory, time, and what is committed already; nothing is computed.
@@ -209,5 +224,3 @@ def _made(
     made = Run(outputs, graph, settings, record, executor=own, watch=watch)
     origin.runs.append(made)
     return made
-
-

@@ -78,5 +78,7 @@ def _pasted(fields: tuple[Field, ...], layout: Layout, region: Region, chunks: l
     return Block(region, columns, region.shape[0] if region.bounds else 1)
 
 
-def _mask(valid: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None:
+def _mask(
+    valid: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None,
+) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None:
     return None if valid is None or valid.all() else valid

@@ -1,25 +1,19 @@
-"""Lazy values: named columns over a space. Nothing here reads or computes; `grid.run` does.
-
->>> import gridcompute as grid
->>> paths = grid.space(path=1000)
->>> paths.space.cells
-1000
-"""
+"""Lazy values: named columns over a space. Nothing here reads or computes; `grid.run` does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gridcompute import coords as coordinates
 from gridcompute import ops, ops_positions, ops_rows, ops_windows, reducing
-from gridcompute.access import Point, Slice, Take
+from gridcompute.access import Point
 from gridcompute.actions.stencils import Edges
 from gridcompute.actions.writes import Write
 from gridcompute.arithmetic import Arithmetic, Number
-from gridcompute.columns import Field
+from gridcompute.columns import Array, Field
 from gridcompute.coords import Coordinate
 from gridcompute.destined import Destined
 from gridcompute.errors import AlignmentError, DimensionError, MissingInputError, ParameterError
@@ -40,7 +34,9 @@ class Collection(Arithmetic, Reducible):
         coords: coordinates of its dimensions, as far as they have one.
     """
 
-    def __init__(self, columns: Mapping[str, Ref], coords: Iterable[Coordinate] = (), *, cells: Space | None = None) -> None:
+    def __init__(
+        self, columns: Mapping[str, Ref], coords: Iterable[Coordinate] = (), *, cells: Space | None = None
+    ) -> None:
         self.columns = dict(columns)
         self._cells = cells or Space()
         self.coords = tuple(c for c in coords if c.dim in self.space)
@@ -85,7 +81,9 @@ class Collection(Arithmetic, Reducible):
         wanted = [names] if isinstance(names, str) else list(names)
         for name in wanted:
             if name not in self.columns:
-                raise MissingInputError(f"no column {name!r}", hint=f"the columns are {', '.join(self.columns) or 'none'}")
+                raise MissingInputError(
+                    f"no column {name!r}", hint=f"the columns are {', '.join(self.columns) or 'none'}"
+                )
         return Collection({name: self.columns[name] for name in wanted}, self.coords)
 
     def rename(self, **names: str) -> Collection:
@@ -98,7 +96,7 @@ class Collection(Arithmetic, Reducible):
         columns = dict(self.columns)
         for name, other in others.items():
             columns[name] = other._one()
-        return Collection(columns, _merged([self, *others.values()]))
+        return Collection(columns, merged_coords([self, *others.values()]))
 
     def coord(self, dim: str) -> Coordinate:
         """The coordinate of a dimension.
@@ -120,8 +118,15 @@ class Collection(Arithmetic, Reducible):
 
     # Cell by cell
 
-    def map(self, kernel: Kernel, *others: Collection, names: Sequence[str] | None = None, seed: int = 0, name: str = "",
-            **params: Any) -> Collection:
+    def map(
+        self,
+        kernel: Kernel,
+        *others: Collection,
+        names: Sequence[str] | None = None,
+        seed: int = 0,
+        name: str = "",
+        **params: Any,
+    ) -> Collection:
         """Run a kernel for every cell; its inputs are these columns, then those of `others`, in order.
 
         Args:
@@ -136,9 +141,11 @@ class Collection(Arithmetic, Reducible):
             SignatureError, DimensionError, AlignmentError, ParameterError: kernel and columns don't fit.
         """
         if not isinstance(kernel, Kernel):
-            raise ParameterError(f"map takes a kernel, not {type(kernel).__name__}", hint='decorate the function: @grid.kernel("()->()")')
+            raise ParameterError(
+                f"map takes a kernel, not {type(kernel).__name__}", hint='decorate the function: @grid.kernel("()->()")'
+            )
         every = [self, *others]
-        coords = _merged(every)
+        coords = merged_coords(every)
         refs = [ref for one in every for ref in one.columns.values()]
         if not kernel.signature.inputs:
             refs = []
@@ -157,7 +164,7 @@ class Collection(Arithmetic, Reducible):
                 arguments.append(one.item() if isinstance(one, np.generic) else one)
             else:
                 raise ParameterError(f"no arithmetic with a {type(one).__name__}", hint="use a number or a collection")
-        return Collection.of(ops.arithmetic(ufunc, arguments, label), _merged(known))
+        return Collection.of(ops.arithmetic(ufunc, arguments, label), merged_coords(known))
 
     # Positions
 
@@ -180,47 +187,35 @@ class Collection(Arithmetic, Reducible):
             result = result._selected(dim, slice(found.start, found.stop) if isinstance(found, range) else found)
         return result
 
-    def _selected(self, dim: str, index: int | slice | Sequence[int]) -> Collection:
-        length = self.space[dim]
-        if length is None:
-            return self._unknown_selected(dim, index)
-        how: Slice | Take
-        picked: Any
-        if isinstance(index, int | np.integer):
-            at = int(ops_positions.positions(length, [int(index)], dim)[0])
-            how, picked, count = Slice(dim, at, keep=False), None, 1
-        elif isinstance(index, slice):
-            found = range(*index.indices(length))
-            how, picked, count = Slice(dim, found.start, found.step), index, len(found)
-        else:
-            array = ops_positions.positions(length, index, dim)
-            how, picked, count = Take(dim, array), array, len(array)
+    def _selected(self, dim: str, index: Any) -> Collection:
+        how, picked, count = ops_positions.how_selected(self.space, dim, index)
         made: dict[int, Op] = {}
-        columns: dict[str, Ref] = {}
+        columns = dict(self.columns)
         for name, (op, field) in self.columns.items():
             if dim in op.space:
                 made.setdefault(id(op), ops_positions.select(op, how, count))
                 columns[name] = (made[id(op)], field)
-            else:
-                columns[name] = (op, field)
-        coords = [c if c.dim != dim else c.taken(picked) for c in self.coords if c.dim != dim or picked is not None]
-        cells = None if columns else Space(tuple((n, count if n == dim else k) for n, k in self.space.dims if n != dim or picked is not None))
-        return Collection(columns, coords, cells=cells)
-
-    def _unknown_selected(self, dim: str, index: Any) -> Collection:
-        raise DimensionError(f"positions along {dim!r} can't be chosen: how many cells it has isn't known before the run",
-                             hint="filter by a condition instead, or run it first and open the result")
+        coords = [
+            c if picked is None or c.dim != dim else c.taken(picked)
+            for c in self.coords
+            if picked is not None or c.dim != dim
+        ]
+        cells = self.space.without(*([dim] if picked is None else []))
+        left = Space(tuple((name, count if name == dim else length) for name, length in cells.dims))
+        return Collection(columns, coords, cells=left)
 
     def take(self, index: Collection | Sequence[int] | np.ndarray[Any, Any], dim: str) -> Collection:
         """Positions along a dimension, from a list or from a computed column of whole numbers."""
         if not isinstance(index, Collection):
-            return self._selected(dim, index)  # type: ignore[arg-type]
+            return self._selected(dim, index)
         op = ops_positions.take_at(self.op, dim, index._one())
         return Collection.of(op, [c for c in (*self.coords, *index.coords) if c.dim != dim])
 
     # Rows
 
-    def filter(self, condition: Collection | Kernel, on: str | Sequence[str] | None = None, **params: Any) -> Collection:
+    def filter(
+        self, condition: Collection | Kernel, on: str | Sequence[str] | None = None, **params: Any
+    ) -> Collection:
         """The rows for which a condition holds; how many isn't known before the run.
 
         Args:
@@ -232,9 +227,19 @@ class Collection(Arithmetic, Reducible):
             condition = (self if on is None else self[on]).map(condition, names=["keep"], **params)
         return Collection.of(ops_rows.filter_rows(self.op, condition._one()))
 
-    def explode(self, kernel: Kernel, on: str | Sequence[str] | None = None, *, keep: Sequence[str] = (), dim: str = "item",
-                max: int | None = None, names: Sequence[str] | None = None, seed: int = 0, name: str = "",
-                **params: Any) -> Collection:
+    def explode(
+        self,
+        kernel: Kernel,
+        on: str | Sequence[str] | None = None,
+        *,
+        keep: Sequence[str] = (),
+        dim: str = "item",
+        max: int | None = None,
+        names: Sequence[str] | None = None,
+        seed: int = 0,
+        name: str = "",
+        **params: Any,
+    ) -> Collection:
         """One row to many: the kernel gives arrays of a shared length, whose elements are the new rows.
 
         Args:
@@ -243,14 +248,18 @@ class Collection(Arithmetic, Reducible):
             keep: columns repeated for each new row.
             dim: name of the new dimension.
             max: most elements a row may give; without it the kernel runs twice.
-            names: of the outputs.
-            seed: of `rng`.
-            name: the op's name.
-            params: the kernel's parameters.
+            names: as in `map`.
+            seed: as in `map`.
+            name: as in `map`.
+            params: as in `map`.
         """
         refs = list((self if on is None else self[on]).columns.values())
         kept = self[list(keep)].op if keep else None
-        return Collection.of(ops_rows.explode_rows(kernel, refs, keep=kept, names=names, params=params, dim=dim, most=max, seed=seed, name=name))
+        return Collection.of(
+            ops_rows.explode_rows(
+                kernel, refs, keep=kept, names=names, params=params, dim=dim, most=max, seed=seed, name=name
+            )
+        )
 
     def sort(self, by: str | Sequence[str], descending: bool = False) -> Collection:
         """Rows in the order of one or several columns: stable; NaN, then nulls, last."""
@@ -264,26 +273,50 @@ class Collection(Arithmetic, Reducible):
 
     # Neighbours
 
-    def stencil(self, kernel: Kernel, halo: Mapping[str, int | tuple[int, int]], *, boundary: str = "clip", fill: float = 0.0,
-                names: Sequence[str] | None = None, seed: int = 0, name: str = "", **params: Any) -> Collection:
+    def stencil(
+        self,
+        kernel: Kernel,
+        halo: Mapping[str, int | tuple[int, int]],
+        *,
+        boundary: str = "clip",
+        fill: float = 0.0,
+        names: Sequence[str] | None = None,
+        seed: int = 0,
+        name: str = "",
+        **params: Any,
+    ) -> Collection:
         """A kernel over the window around each cell of one column.
 
         Args:
             kernel: its one input has the halo's dimensions, as in "(lat,lon)->()".
             halo: cells before and after along each dimension, `{"lat": 1, "lon": (2, 0)}`.
-            boundary: beyond the ends: "clip" repeats the last cell, "periodic" goes on at the other end, "fill" reads `fill`.
+            boundary: what lies beyond the ends: "clip" the last cell again, "periodic" the other end, "fill" `fill`.
             fill: see `boundary`.
-            names: of the outputs.
-            seed: of `rng`.
-            name: the op's name.
-            params: the kernel's parameters.
+            names: as in `map`.
+            seed: as in `map`.
+            name: as in `map`.
+            params: as in `map`.
         """
         ref = self._one()
         checked = ops_windows.halo_of(ref[0], halo, boundary)
-        return Collection.of(ops_windows.stencil(kernel, ref, checked, names=names, params=params, fill=fill, seed=seed, name=name), self.coords)
+        return Collection.of(
+            ops_windows.stencil(kernel, ref, checked, names=names, params=params, fill=fill, seed=seed, name=name),
+            self.coords,
+        )
 
-    def iterate(self, kernel: Kernel, steps: int, *, halo: Mapping[str, int | tuple[int, int]] | None = None, edges: Edges | None = None,
-                boundary: str = "clip", fill: float = 0.0, seed: int = 0, name: str = "", **params: Any) -> Collection:
+    def iterate(
+        self,
+        kernel: Kernel,
+        steps: int,
+        *,
+        halo: Mapping[str, int | tuple[int, int]] | None = None,
+        edges: Edges | None = None,
+        boundary: str = "clip",
+        fill: float = 0.0,
+        seed: int = 0,
+        name: str = "",
+        **params: Any,
+    ) -> Collection:
         """The kernel step after step, all columns replaced by what it gives.
 
         Args:
@@ -293,15 +326,18 @@ class Collection(Arithmetic, Reducible):
             edges: which cells each reads, by rule.
             boundary: as in `stencil`.
             fill: as in `stencil`.
-            seed: of `rng`.
-            name: the op's name.
-            params: the kernel's parameters.
+            seed: as in `map`.
+            name: as in `map`.
+            params: as in `map`.
         """
         if (halo is None) == (edges is None):
             raise ParameterError("iterate needs either a halo or edges")
         op = self.op
         neighbours = edges if edges is not None else ops_windows.halo_of(op, halo or {}, boundary)
-        return Collection.of(ops_windows.iterate(kernel, op, steps, neighbours, params=params, fill=fill, seed=seed, name=name), self.coords)
+        return Collection.of(
+            ops_windows.iterate(kernel, op, steps, neighbours, params=params, fill=fill, seed=seed, name=name),
+            self.coords,
+        )
 
     # Reductions
 
@@ -314,19 +350,26 @@ class Collection(Arithmetic, Reducible):
             dims: reduced dimensions.
             options: of the reduction, such as `skipna`, `ddof`, `bins`, `k`, `q`.
         """
-        reduction = reducing.chosen(how, options)
         over = [dims] if isinstance(dims, str) else list(dims)
-        made = [reducing.reduced(ref, name, reduction, over) for name, ref in self.columns.items()]
-        return _side_by_side(made, [*self.coords, *_new_coords(reduction)])
+        return self.reduced(reducing.chosen(how, options), over)
 
-    def groupby(self, by: str | Sequence[int] | np.ndarray[Any, Any], dim: str | None = None) -> GroupBy:
+    def reduced(self, how: Reduction, dims: Sequence[str], group: tuple[Coordinate, Array] | None = None) -> Collection:
+        """All columns reduced, into the groups of one dimension where they are given; see `reduce` and `groupby`."""
+        made = [reducing.reduced(ref, name, how, dims, group) for name, ref in self.columns.items()]
+        new = [Coordinate(dim, dim, np.asarray(labels)) for dim, labels in how.coords]
+        coords = [*([group[0]] if group else []), *(c for c in self.coords if c.dim not in dims), *new]
+        return Collection({f.name: (op, f.name) for op in made for f in op.fields}, coords)
+
+    def groupby(
+        self, by: str | Sequence[int] | np.ndarray[Any, Any], dim: str | None = None
+    ) -> reducing.GroupBy[Collection]:
         """Positions of a dimension in groups: `groupby("time.month").mean()`.
 
         Args:
             by: part of a time coordinate, a coordinate's name, or one label a position.
             dim: the dimension, where `by` holds labels.
         """
-        return GroupBy(self, *reducing.group_codes(by, self.coords, self.space, dim))
+        return reducing.GroupBy(self, *reducing.group_codes(by, self.coords, self.space, dim))
 
     def write(self, url: str, *, format: str | None = None, overwrite: bool = False, **options: Any) -> Destined:
         """Keep the columns in their own format: Zarr (`.zarr`), Parquet (`.parquet`) or Arrow (`.arrow`).
@@ -343,34 +386,7 @@ class Collection(Arithmetic, Reducible):
         return Destined(written, self.coords, sink, overwrite)
 
 
-class GroupBy:
-    """A collection with the groups of one dimension; the reductions give a value a group."""
-
-    def __init__(self, of: Collection, dim: str, groups: Coordinate, codes: np.ndarray[Any, Any]) -> None:
-        self.of, self.dim, self.groups, self.codes = of, dim, groups, codes
-
-    def reduce(self, how: str | Reduction, **options: Any) -> Collection:
-        """See `Collection.reduce`; the groups' dimension comes first."""
-        reduction = reducing.chosen(how, options)
-        made = [reducing.reduced(ref, name, reduction, [self.dim], (self.groups, self.codes))
-                for name, ref in self.of.columns.items()]
-        return _side_by_side(made, [self.groups, *(c for c in self.of.coords if c.dim != self.dim), *_new_coords(reduction)])
-
-    def __getattr__(self, name: str) -> Callable[..., Collection]:
-        if name not in reducing.BUILTINS:
-            raise AttributeError(f"groupby has no {name!r}: one of {', '.join(reducing.BUILTINS)}, or reduce(...)")
-        return lambda **options: self.reduce(name, **options)
-
-
-def _side_by_side(made: Sequence[Op], coords: Iterable[Coordinate]) -> Collection:
-    return Collection({f.name: (op, f.name) for op in made for f in op.fields}, coords)
-
-
-def _new_coords(reduction: Reduction) -> list[Coordinate]:
-    return [Coordinate(dim, dim, np.asarray(labels)) for dim, labels in reduction.coords]
-
-
-def _merged(collections: Sequence[Collection]) -> tuple[Coordinate, ...]:
+def merged_coords(collections: Sequence[Collection]) -> tuple[Coordinate, ...]:
     """The coordinates of several collections together.
 
     Raises:
@@ -380,21 +396,8 @@ def _merged(collections: Sequence[Collection]) -> tuple[Coordinate, ...]:
     for one in collections:
         for c in one.coords:
             if (c.dim, c.name) in known and (why := coordinates.difference(known[c.dim, c.name], c)):
-                raise AlignmentError(f"the coordinates of dimension {c.dim!r} differ: {why}", hint="select the same labels of both first")
+                raise AlignmentError(
+                    f"the coordinates of dimension {c.dim!r} differ: {why}", hint="select the same labels of both first"
+                )
             known.setdefault((c.dim, c.name), c)
     return tuple(known.values())
-
-
-def concat(collections: Sequence[Collection], dim: str) -> Collection:
-    """Collections with the same columns one after the other along a dimension.
-
-    Raises:
-        AlignmentError: columns, dtypes or other dimensions differ.
-    """
-    if not collections:
-        raise ParameterError("concat needs at least one collection")
-    op = reducing.concat_ops([c.op for c in collections], dim)
-    joined = reducing.concat_coords([c.coords for c in collections], dim)
-    others = _merged([Collection(c.columns, [x for x in c.coords if x.dim != dim]) for c in collections])
-    return Collection.of(op, [*joined, *others])
-

@@ -43,7 +43,18 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_UNITS = {"": 1, "B": 1, "K": 2**10, "KB": 2**10, "M": 2**20, "MB": 2**20, "G": 2**30, "GB": 2**30, "T": 2**40, "TB": 2**40}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "K": 2**10,
+    "KB": 2**10,
+    "M": 2**20,
+    "MB": 2**20,
+    "G": 2**30,
+    "GB": 2**30,
+    "T": 2**40,
+    "TB": 2**40,
+}
 
 
 def parse_bytes(text: str | int) -> int:
@@ -119,7 +130,9 @@ class Settings:
         """
         unknown = [name for name in options if name not in cls.__dataclass_fields__]
         if unknown:
-            raise ParameterError(f"a run has no option {unknown[0]!r}", hint=f"options: {', '.join(cls.__dataclass_fields__)}")
+            raise ParameterError(
+                f"a run has no option {unknown[0]!r}", hint=f"options: {', '.join(cls.__dataclass_fields__)}"
+            )
         given = {name: value for name, value in options.items() if value is not None}
         for name in ENVIRONMENT:
             text = os.environ.get(f"GRIDCOMPUTE_{name.upper()}")

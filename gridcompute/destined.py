@@ -46,5 +46,8 @@ class Destined:
 
 def _warn_unused(used: _Used, url: str) -> None:
     if not used.yes:
-        warnings.warn(f"write({url!r}) was never run: nothing has been written; pass it to grid.run", UnrunOutputWarning,
-                      stacklevel=2)
+        warnings.warn(
+            f"write({url!r}) was never run: nothing has been written; pass it to grid.run",
+            UnrunOutputWarning,
+            stacklevel=2,
+        )

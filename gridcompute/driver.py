@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -35,6 +35,7 @@ from gridcompute.retry import Policy
 from gridcompute.sinks.base import Output, Sink, Written
 from gridcompute.sources.base import Source
 from gridcompute.state import Limits, RunState
+from gridcompute.status import Status, Watch
 from gridcompute.store import Store, open_store, transient
 from gridcompute.stored import StoredSource
 from gridcompute.worker import Payload
@@ -48,45 +49,6 @@ REPLANS = 4
 """Times that one result of an earlier phase may turn out broken before the run stops."""
 
 T = TypeVar("T")
-
-
-@dataclass
-class Status:
-    """Where a run stands; what a progress bar and a summary show.
-
-    Attributes:
-        phase: number of the phase, from 1.
-        done, total: chunks kept and needed in this phase, per stage name.
-        reused: chunks found committed at the start.
-        computed: chunks kept by this run.
-        tasks: tasks finished.
-        retries: attempts that were repeated.
-        failures: messages of failures that were survived.
-        rows, nbytes: cells along first dimensions and stored bytes of what this run kept.
-        task_seconds: time in tasks, all workers.
-        compile_seconds: of that, compilation.
-        started, ended: seconds since 1970.
-        peak_bytes: largest resident memory that a worker reported.
-    """
-
-    phase: int = 0
-    done: dict[str, int] = field(default_factory=dict)
-    total: dict[str, int] = field(default_factory=dict)
-    reused: int = 0
-    computed: int = 0
-    tasks: int = 0
-    retries: int = 0
-    failures: list[str] = field(default_factory=list)
-    rows: int = 0
-    nbytes: int = 0
-    task_seconds: float = 0.0
-    compile_seconds: float = 0.0
-    started: float = 0.0
-    ended: float = 0.0
-    peak_bytes: int = 0
-
-
-Watch = Callable[[Status], None]
 
 
 class Driver:
@@ -105,9 +67,21 @@ class Driver:
         watch: called after each event.
     """
 
-    def __init__(self, graph: Graph, store: Store, executor: Executor, journal: Journal, *, run: str = "", memory: int = 0,
-                 deadline: float = 3600.0, overwrite: frozenset[str] = frozenset(), policy: Policy | None = None,
-                 clock: Callable[[], float] = time.monotonic, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        store: Store,
+        executor: Executor,
+        journal: Journal,
+        *,
+        run: str = "",
+        memory: int = 0,
+        deadline: float = 3600.0,
+        overwrite: frozenset[str] = frozenset(),
+        policy: Policy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        watch: Watch | None = None,
+    ) -> None:
         self.graph, self.store, self.executor, self.journal = graph, store, executor, journal
         self.run_name, self.memory, self.deadline = run, memory, deadline
         self.overwrite, self.policy = overwrite, policy or Policy()
@@ -269,8 +243,10 @@ class Driver:
             return
         if finish.outcome == "cancelled":
             self.journal.append("cancelled")
-            raise InterruptedRunError("the run was interrupted; what was committed stays",
-                                      hint=f"gridcompute resume {self.run_name}" if self.run_name else "run it again to go on")
+            raise InterruptedRunError(
+                "the run was interrupted; what was committed stays",
+                hint=f"gridcompute resume {self.run_name}" if self.run_name else "run it again to go on",
+            )
         failure = finish.failure
         assert failure is not None
         error = failure.error if isinstance(failure.error, GridError) else RunError(failure.message)
@@ -294,9 +270,10 @@ class Driver:
         peak = worst.task_bytes + WORKER_BYTES
         if peak > self.memory:
             raise MemoryBoundError(
-                f"stage {worst.name} needs {peak / 2**20:,.0f} MiB per worker ({worst.task_bytes / 2**20:,.0f} MiB for one chunk), "
-                f"but a worker may take {self.memory / 2**20:,.0f} MiB",
-                hint="use fewer workers, give more by memory=, or make the cells smaller (a kernel that takes less at once)")
+                f"stage {worst.name} needs {peak / 2**20:,.0f} MiB per worker "
+                f"({worst.task_bytes / 2**20:,.0f} MiB for one chunk), but a worker may take {self.memory / 2**20:,.0f} MiB",
+                hint="use fewer workers, give more by memory=, or make the cells smaller",
+            )
 
     def _has_room(self, plan: Plan, found: Mapping[int, list[int]]) -> None:
         """Refuse what won't fit on the work store's disk even at a quarter of its uncompressed size."""
@@ -308,9 +285,11 @@ class Driver:
         if free is not None and free < need / 4:
             for lease in self._leases:
                 lease.release()
-            raise StoreError(f"the work store {self.store.url} has room for {free / 2**20:,.0f} MiB, but the plan keeps "
-                             f"{need / 2**20:,.0f} MiB (uncompressed) there",
-                             hint="make room, or choose another work store with store=")
+            raise StoreError(
+                f"the work store {self.store.url} has room for {free / 2**20:,.0f} MiB, but the plan keeps "
+                f"{need / 2**20:,.0f} MiB (uncompressed) there",
+                hint="make room, or choose another work store with store=",
+            )
 
     def _prepare(self, plan: Plan) -> None:
         """Take the outputs before any work starts; nothing is written yet."""
@@ -327,7 +306,9 @@ class Driver:
                                         options=options))
             try:
                 coords = dict(self.graph.coords).get(name, ())
-                self._outputs[op.recipe] = self._again(partial(sink.prepare, op.space, op.fields, coords, extents, recipe))
+                self._outputs[op.recipe] = self._again(
+                    partial(sink.prepare, op.space, op.fields, coords, extents, recipe)
+                )
             except BaseException:
                 lease.release()
                 raise
@@ -373,8 +354,10 @@ class Driver:
                 decision = self.policy.decide("transient" if transient(error) else "fatal", attempt, 0)
                 if decision.action == "stop":
                     if transient(error):
-                        raise StoreError(f"a store can't be reached after {attempt} attempts: {type(error).__name__}: {error}",
-                                         hint="check the network and the store, then resume the run") from error
+                        raise StoreError(
+                            f"a store can't be reached after {attempt} attempts: {type(error).__name__}: {error}",
+                            hint="check the network and the store, then resume the run",
+                        ) from error
                     raise
                 self.sleep(decision.delay)
 

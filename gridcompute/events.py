@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-FailureKind = Literal["user", "transient", "lost_worker", "out_of_memory", "corrupt_shard", "hang", "divergence", "fatal"]
+FailureKind = Literal[
+    "user", "transient", "lost_worker", "out_of_memory", "corrupt_shard", "hang", "divergence", "fatal"
+]
 """Classes of failure; `gridcompute.retry` says what is done about each.
 
 user: the kernel raised. transient: a store or the network hiccuped. lost_worker: the process or its node went away.

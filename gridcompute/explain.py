@@ -49,8 +49,10 @@ class Planned:
         self.plan, self.workers, self.memory = plan, workers, memory
         self._store, self._how = store, how
         if memory and self.peak_bytes > memory:
-            raise MemoryBoundError(f"the plan needs {size(self.peak_bytes)} per worker, "
-                                   f"but a worker may take {size(memory)}", hint="use fewer workers, give more by memory=, or make the cells smaller")
+            raise MemoryBoundError(
+                f"the plan needs {size(self.peak_bytes)} per worker, but a worker may take {size(memory)}",
+                hint="use fewer workers, give more by memory=, or make the cells smaller",
+            )
 
     @property
     def tasks(self) -> int:

@@ -26,7 +26,8 @@ class _Stored(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> Any:
-        bounds, after = {}, []
+        bounds: dict[str, tuple[int, int]] = {}
+        after: list[slice | int] = []
         for dim, index, length in zip(self._field.dims, key, self.shape, strict=True):
             if isinstance(index, slice):
                 found = range(*index.indices(length))

@@ -9,10 +9,32 @@ import numpy as np
 from gridcompute.access import Point, Slice, Take, Whole
 from gridcompute.actions.shapes import Select, TakeAt
 from gridcompute.columns import Array, Field
-from gridcompute.errors import ParameterError
+from gridcompute.errors import DimensionError, ParameterError
 from gridcompute.op import Op
 from gridcompute.ops import Ref, field_of
 from gridcompute.spaces import Space
+
+
+def how_selected(space: Space, dim: str, index: Any) -> tuple[Slice | Take, Array | slice | None, int]:
+    """An index along a dimension as an access, what it leaves of a coordinate (None: nothing), and its length.
+
+    Raises:
+        DimensionError: no such dimension, or one whose length isn't known.
+        ParameterError: a position outside, or no position at all.
+    """
+    length = space[dim]
+    if length is None:
+        raise DimensionError(
+            f"positions along {dim!r} can't be chosen: how many cells it has isn't known before the run",
+            hint="filter by a condition instead, or run it first and open the result",
+        )
+    if isinstance(index, slice):
+        found = range(*index.indices(length))
+        return Slice(dim, found.start, found.step), index, len(found)
+    if isinstance(index, int | np.integer):
+        return Slice(dim, int(positions(length, [int(index)], dim)[0]), keep=False), None, 1
+    array = positions(length, index, dim)
+    return Take(dim, array), array, len(array)
 
 
 def select(op: Op, how: Slice | Take, length: int) -> Op:

@@ -117,7 +117,9 @@ class Plan:
         for op in order:
             signature = (self._cuts(op), frozenset(id(leaf) for leaf in self.leaves(op)))
             for group, known in zip(groups, signatures, strict=True):
-                joins = known[0] == signature[0] and known[1] & signature[1] and self._depth(group[0]) == self._depth(op)
+                joins = (
+                    known[0] == signature[0] and known[1] & signature[1] and self._depth(group[0]) == self._depth(op)
+                )
                 if joins and not isinstance(op.action, Ingest):
                     group.append(op)
                     break
@@ -131,7 +133,9 @@ class Plan:
         """Length of the longest chain of kept ops before this one."""
         known = self.__dict__.setdefault("_depths", {})
         if id(op) not in known:
-            known[id(op)] = max((1 + self._depth(leaf) for leaf in self.leaves(op) if id(leaf) in self._kept), default=0)
+            known[id(op)] = max(
+                (1 + self._depth(leaf) for leaf in self.leaves(op) if id(leaf) in self._kept), default=0
+            )
         depth: int = known[id(op)]
         return depth
 

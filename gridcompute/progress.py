@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from gridcompute.driver import Status
+from gridcompute.status import Status
 
 Watch = Callable[[Status], None]
 

@@ -126,7 +126,9 @@ class RayExecutor:
     def submit(self, order: Order) -> None:
         """See `Executor`."""
         key, ref, held = self._payloads[order.task.stage]
-        options = self._run.options(num_cpus=self.threads, max_retries=0, num_returns=2 if held else 1, name=f"stage {order.task.stage}")
+        options = self._run.options(
+            num_cpus=self.threads, max_retries=0, num_returns=2 if held else 1, name=f"stage {order.task.stage}"
+        )
         answer = options.remote(key, [ref], order)
         if held:
             answer, self._blocks[order.task.number] = answer

@@ -63,9 +63,13 @@ def token_file() -> Path:
                 file.write(secrets.token_hex(32))
         mode = path.stat().st_mode & 0o777
     except OSError as error:
-        raise ClusterError(f"no token can be kept in {path}: {error}", hint="set GRIDCOMPUTE_STATE to a folder of yours") from error
+        raise ClusterError(
+            f"no token can be kept in {path}: {error}", hint="set GRIDCOMPUTE_STATE to a folder of yours"
+        ) from error
     if mode & 0o077:
-        raise ClusterError(f"others can read the cluster token {path} (mode {mode:o})", hint=f"remove it; a new one is made: rm {path}")
+        raise ClusterError(
+            f"others can read the cluster token {path} (mode {mode:o})", hint=f"remove it; a new one is made: rm {path}"
+        )
     return path
 
 
@@ -131,9 +135,12 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
                          _temp_dir=_temporary(), **common)
     except Exception as error:
         where = f"the Ray cluster at {address} can't be reached" if address else "no local Ray could be started"
-        raise ClusterError(f"{where}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",
-                           hint="check the address and that RAY_AUTH_TOKEN_PATH names the cluster's token" if address
-                           else "gridcompute doctor says what is missing; --executor inline works without Ray") from error
+        raise ClusterError(
+            f"{where}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",
+            hint="check the address and that RAY_AUTH_TOKEN_PATH names the cluster's token"
+            if address
+            else "gridcompute doctor says what is missing; --executor inline works without Ray",
+        ) from error
     return ray
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from gridcompute.op import Op
 from gridcompute.ops import Ref, field_of
 from gridcompute.reducer import Reduction
 from gridcompute.spaces import Space
+
+C_co = TypeVar("C_co", covariant=True)
 
 BUILTINS = ("sum", "count", "mean", "var", "std", "min", "max", "argmin", "argmax", "any", "all", "first", "last")
 
@@ -56,6 +59,30 @@ class Reducible:
     def count(self, dims: str | Sequence[str] = (), **options: Any) -> Self:
         """See `reduce`."""
         return self.reduce("count", dims, **options)
+
+
+class Grouped(Protocol[C_co]):
+    """What a grouping needs of a collection."""
+
+    def reduced(self, how: Reduction, dims: Sequence[str], group: tuple[Coordinate, Array] | None = None) -> C_co:
+        """All columns reduced into groups."""
+        ...
+
+
+class GroupBy(Generic[C_co]):
+    """A collection with the groups of one dimension; the reductions give a value a group, groups first."""
+
+    def __init__(self, of: Grouped[C_co], dim: str, groups: Coordinate, codes: Array) -> None:
+        self._of, self.dim, self.groups, self.codes = of, dim, groups, codes
+
+    def reduce(self, how: str | Reduction, **options: Any) -> C_co:
+        """See `Collection.reduce`."""
+        return self._of.reduced(chosen(how, options), [self.dim], (self.groups, self.codes))
+
+    def __getattr__(self, name: str) -> Callable[..., C_co]:
+        if name not in BUILTINS:
+            raise AttributeError(f"groupby has no {name!r}: one of {', '.join(BUILTINS)}, or reduce(...)")
+        return partial(self.reduce, name)
 
 
 def chosen(how: str | Reduction, options: Mapping[str, Any]) -> Reduction:

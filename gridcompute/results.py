@@ -30,7 +30,9 @@ class Result:
         url: what the sink wrote, empty where the work store has them.
     """
 
-    def __init__(self, names: Sequence[str], source: StoredSource | None, coords: Sequence[Coordinate], url: str = "") -> None:
+    def __init__(
+        self, names: Sequence[str], source: StoredSource | None, coords: Sequence[Coordinate], url: str = ""
+    ) -> None:
         self.names, self._source, self.url = list(names), source, url
         self.coords = tuple(coords)
 
@@ -44,7 +46,9 @@ class Result:
 
     def _stored(self) -> StoredSource:
         if self._source is None:
-            raise ParameterError(f"this result was written to {self.url}", hint="to_xarray, to_arrow and to_pandas read it from there")
+            raise ParameterError(
+                f"this result was written to {self.url}", hint="to_xarray, to_arrow and to_pandas read it from there"
+            )
         return self._source
 
     def block(self) -> Block:
@@ -62,7 +66,9 @@ class Result:
             values = self.to_xarray() if self.url.rstrip("/").endswith(".zarr") else self.to_pandas()
             return np.asarray(values[self.names[0]])
         if len(self.names) != 1:
-            raise ParameterError(f"to_numpy needs one column, but there are {', '.join(self.names)}", hint="run['name'].to_numpy()")
+            raise ParameterError(
+                f"to_numpy needs one column, but there are {', '.join(self.names)}", hint="run['name'].to_numpy()"
+            )
         column = self.block()[self.names[0]]
         if isinstance(column, Ragged):
             raise ParameterError(f"column {self.names[0]!r} has cells of variable length", hint="use to_arrow")

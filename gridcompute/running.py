@@ -12,13 +12,14 @@ from typing import Any
 from gridcompute.collection import Collection
 from gridcompute.config import Settings, available_cores, available_memory
 from gridcompute.destined import Destined
-from gridcompute.driver import Driver, Status, Watch
+from gridcompute.driver import Driver
 from gridcompute.errors import GridError, InterruptedRunError, ParameterError, RunError
 from gridcompute.executor import Executor, InlineExecutor
 from gridcompute.journal import Journal
 from gridcompute.op import Graph
 from gridcompute.record import RunRecord
 from gridcompute.results import Result
+from gridcompute.status import Status, Watch
 from gridcompute.store import open_store
 from gridcompute.stored import StoredSource
 
@@ -34,7 +35,9 @@ def graph_of(outputs: Sequence[Collection | Destined]) -> Graph:
     named, coords = [], []
     for i, output in enumerate(outputs):
         if not isinstance(output, Collection | Destined):
-            raise ParameterError(f"run takes collections, not {type(output).__name__}", hint="map a kernel over a collection first")
+            raise ParameterError(
+                f"run takes collections, not {type(output).__name__}", hint="map a kernel over a collection first"
+            )
         if isinstance(output, Destined):
             output.used.yes = True
         named.append((str(i), output.op))
@@ -49,7 +52,9 @@ def executor_of(settings: Settings) -> Executor:
     from gridcompute.ray_executor import RayExecutor
 
     workers = settings.workers if settings.address else settings.workers or available_cores()
-    return RayExecutor(workers=workers, threads=settings.threads, address=settings.address, dashboard=settings.dashboard)
+    return RayExecutor(
+        workers=workers, threads=settings.threads, address=settings.address, dashboard=settings.dashboard
+    )
 
 
 def memory_of(settings: Settings, workers: int) -> int:

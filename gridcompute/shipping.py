@@ -17,7 +17,7 @@ _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib"
 _OURS = ("gridcompute", "gridcompute_workloads")
 
 
-class _Pickler(cloudpickle.Pickler):
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Names installed compiled functions instead of copying them: a copy would be another function to the worker."""
 
     def reducer_override(self, obj: Any) -> Any:

@@ -144,22 +144,21 @@ class StageWorker:
     def _chunk(self, chunk: int, tokens: Sequence[str]) -> Iterator[Kept]:
         stage = self.payload.stage
         memo: dict[tuple[str, Region], Block] = {}
+        blocks: Iterator[Block]
+        if isinstance(stage.roots[0].action, Ingest):
+            yield self._ingest(stage.roots[0], stage.roots[0].action, 0, chunk, tokens[0])
+            return
         if all(isinstance(op.action, Fold) for op in stage.roots):
             blocks = self._folds(chunk)
         else:
-            blocks = (None if isinstance(op.action, Ingest) else self._root(op, layout.region(chunk), memo)
+            blocks = (self._root(op, layout.region(chunk), memo)
                       for op, layout in zip(stage.roots, stage.layouts, strict=True))
         for i, (op, token, block) in enumerate(zip(stage.roots, tokens, blocks, strict=True)):
-            if isinstance(op.action, Ingest):
-                yield self._ingest(op, op.action, i, chunk, token)
-            elif isinstance(op.action, Write):
-                assert block is not None
+            if isinstance(op.action, Write):
                 yield self._written(op, i, chunk, token, block)
             elif stage.held:
-                assert block is not None
                 yield Kept(stage.number, i, chunk, "", "", block.rows, block.nbytes, value=block)
             else:
-                assert block is not None
                 done = commit(self.store, op.recipe, token, block, op.fields, op.space)
                 yield Kept(stage.number, i, chunk, done.path, done.digest, done.rows, done.size, done.won)
 
@@ -241,7 +240,9 @@ class StageWorker:
         rows, size = sum(b[1] for b in blocks), sum(b[3] for b in blocks)
         record = Record("", size, digest([b[2] for b in blocks]), rows, (("blocks", listed),))
         done = commit_record(self.store, op.recipe, PART_REGION, token, record)
-        return Kept(self.payload.stage.number, root, chunk, done.path, done.digest, rows, size, done.won, blocks=tuple(blocks))
+        return Kept(
+            self.payload.stage.number, root, chunk, done.path, done.digest, rows, size, done.won, blocks=tuple(blocks)
+        )
 
     def _written(self, op: Op, root: int, chunk: int, token: str, block: Block) -> Kept:
         layout = self.payload.stage.layouts[root]
@@ -255,7 +256,9 @@ class StageWorker:
                 raise
             written = output.write_chunk(block, region, place, replace=True)
         listed = json.dumps([[w.path, w.size, w.digest, w.rows] for w in written])
-        record = Record("", sum(w.size for w in written), digest([w.digest for w in written]), block.rows, (("written", listed),))
+        record = Record(
+            "", sum(w.size for w in written), digest([w.digest for w in written]), block.rows, (("written", listed),)
+        )
         done = commit_record(self.store, op.recipe, region, token, record)
         return Kept(self.payload.stage.number, root, chunk, done.path, done.digest, block.rows, done.size, done.won,
                     blocks=tuple((w.path, w.rows, w.digest, w.size) for w in written))

@@ -21,7 +21,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
         patch.chdir(folder)
         patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
         values = np.arange(3 * 8 * 9, dtype=np.float32).reshape(3, 8, 9)
-        run = grid.run(grid.from_arrays({"v": values}, dims=("t", "y", "x")) * 1.0, executor="inline", store=str(folder / "w"))
+        run = grid.run(
+            grid.from_arrays({"v": values}, dims=("t", "y", "x")) * 1.0, executor="inline", store=str(folder / "w")
+        )
         yield run, values
 
 
@@ -29,7 +31,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 def test_lazy_indexing_equals_numpy(finished, data: st.DataObject) -> None:
     run, values = finished
     key = tuple(
-        data.draw(st.one_of(st.integers(-n, n - 1), st.slices(n), st.lists(st.integers(0, n - 1), min_size=1, max_size=3)))
+        data.draw(
+            st.one_of(st.integers(-n, n - 1), st.slices(n), st.lists(st.integers(0, n - 1), min_size=1, max_size=3))
+        )
         for n in values.shape
     )
     array = run["v"].to_xarray()["v"]
@@ -45,7 +49,9 @@ def test_only_the_chunks_that_are_needed_are_read(finished, monkeypatch: pytest.
     run, values = finished
     regions = []
     read = StoredSource.read
-    monkeypatch.setattr(StoredSource, "read", lambda self, region, names: regions.append(region) or read(self, region, names))
+    monkeypatch.setattr(
+        StoredSource, "read", lambda self, region, names: regions.append(region) or read(self, region, names)
+    )
     array = run["v"].to_xarray()["v"]
     assert not regions
     assert float(array[1, 2, 3]) == values[1, 2, 3]

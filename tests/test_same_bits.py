@@ -61,7 +61,10 @@ def test_threads_and_order_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         return read(self, region, names)
 
     monkeypatch.setattr(ArraySource, "read", late)
-    for name, executor in {"threads": InlineExecutor(threads=4, shuffle=1), "order": InlineExecutor(shuffle=2, workers=3)}.items():
+    for name, executor in {
+        "threads": InlineExecutor(threads=4, shuffle=1),
+        "order": InlineExecutor(shuffle=2, workers=3),
+    }.items():
         grid.run(*outputs, executor=executor, store=f"memory://{name}")
         assert digests(f"memory://{name}") == expected
 

@@ -25,7 +25,9 @@ def arrives(kernel: object, folder: Path) -> str:
     file.write_bytes(by_value(kernel))
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
-    done = subprocess.run([sys.executable, "-c", READ, str(file)], cwd=elsewhere, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(file)], cwd=elsewhere, capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[0]
 

@@ -104,6 +104,7 @@ LEVELS = {
     "gridcompute.config": 3,
     "gridcompute.retry": 10,
     "gridcompute.state": 20,
+    "gridcompute.status": 5,
     "gridcompute.assemble": 30,
     "gridcompute.destined": 31,
     "gridcompute.ops": 32,

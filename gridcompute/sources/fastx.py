@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import itertools
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class SequenceSource:
 
 
 def open_sequences(
-    paths: str | Iterable[str], *, dim: str = "read", storage_options: Mapping[str, Any] | None = None
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, dim: str = "read", storage_options: Mapping[str, Any] | None = None
 ) -> SequenceSource:
     """FASTA or FASTQ files, plain or gzip: columns name (the header line), sequence and, of FASTQ, quality.
 

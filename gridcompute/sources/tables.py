@@ -235,7 +235,7 @@ def _type(text: str) -> pa.DataType:
 
 
 def open_table(
-    paths: str | os.PathLike[str] | Iterable[str],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     dim: str = "row",
     types: Mapping[str, str] | None = None,
