@@ -34,9 +34,7 @@ class Collection(Arithmetic, Reducible):
         coords: coordinates of its dimensions, as far as they have one.
     """
 
-    def __init__(
-        self, columns: Mapping[str, Ref], coords: Iterable[Coordinate] = (), *, cells: Space | None = None
-    ) -> None:
+    def __init__(self, columns: Mapping[str, Ref], coords: Iterable[Coordinate] = (), cells: Space | None = None) -> None:
         self.columns = dict(columns)
         self._cells = cells or Space()
         self.coords = tuple(c for c in coords if c.dim in self.space)
@@ -44,7 +42,7 @@ class Collection(Arithmetic, Reducible):
     @classmethod
     def of(cls, op: Op, coords: Iterable[Coordinate] = ()) -> Collection:
         """All columns of an op."""
-        return cls({f.name: (op, f.name) for f in op.fields}, coords, cells=op.space if not op.fields else None)
+        return cls({f.name: (op, f.name) for f in op.fields}, coords, None if op.fields else op.space)
 
     @property
     def space(self) -> Space:
@@ -202,7 +200,7 @@ class Collection(Arithmetic, Reducible):
         ]
         cells = self.space.without(*([dim] if picked is None else []))
         left = Space(tuple((name, count if name == dim else length) for name, length in cells.dims))
-        return Collection(columns, coords, cells=left)
+        return Collection(columns, coords, left)
 
     def take(self, index: Collection | Sequence[int] | np.ndarray[Any, Any], dim: str) -> Collection:
         """Positions along a dimension, from a list or from a computed column of whole numbers."""

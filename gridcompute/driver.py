@@ -271,7 +271,8 @@ class Driver:
         if peak > self.memory:
             raise MemoryBoundError(
                 f"stage {worst.name} needs {peak / 2**20:,.0f} MiB per worker "
-                f"({worst.task_bytes / 2**20:,.0f} MiB for one chunk), but a worker may take {self.memory / 2**20:,.0f} MiB",
+                f"({worst.task_bytes / 2**20:,.0f} MiB for one chunk), but a worker may take "
+                f"{self.memory / 2**20:,.0f} MiB",
                 hint="use fewer workers, give more by memory=, or make the cells smaller",
             )
 
