@@ -26,6 +26,9 @@ from gridcompute.sinks.opening import open_sink
 from gridcompute.spaces import Space
 
 
+NOWHERE = Space()
+
+
 class Collection(Arithmetic, Reducible):
     """Named columns over a space, not yet computed.
 
@@ -34,15 +37,15 @@ class Collection(Arithmetic, Reducible):
         coords: coordinates of its dimensions, as far as they have one.
     """
 
-    def __init__(self, columns: Mapping[str, Ref], coords: Iterable[Coordinate] = (), cells: Space | None = None) -> None:
+    def __init__(self, columns: Mapping[str, Ref], coords: Iterable[Coordinate] = (), cells: Space = NOWHERE) -> None:
         self.columns = dict(columns)
-        self._cells = cells or Space()
+        self._cells = cells
         self.coords = tuple(c for c in coords if c.dim in self.space)
 
     @classmethod
     def of(cls, op: Op, coords: Iterable[Coordinate] = ()) -> Collection:
         """All columns of an op."""
-        return cls({f.name: (op, f.name) for f in op.fields}, coords, None if op.fields else op.space)
+        return cls({f.name: (op, f.name) for f in op.fields}, coords, NOWHERE if op.fields else op.space)
 
     @property
     def space(self) -> Space:
@@ -268,8 +271,6 @@ class Collection(Arithmetic, Reducible):
         """Rows brought together by key: equal keys come to lie in one block."""
         keys = [by] if isinstance(by, str) else list(by)
         return Collection.of(ops_rows.shuffle(self.op, [(key, False) for key in keys], order=False))
-
-    # Neighbours
 
     def stencil(
         self,
