@@ -25,7 +25,6 @@ from gridcompute.reducing import Reducible
 from gridcompute.sinks.opening import open_sink
 from gridcompute.spaces import Space
 
-
 NOWHERE = Space()
 
 
@@ -117,8 +116,6 @@ class Collection(Arithmetic, Reducible):
                                  hint="select one: collection['name']")
         return next(iter(self.columns.values()))
 
-    # Cell by cell
-
     def map(
         self,
         kernel: Kernel,
@@ -167,8 +164,6 @@ class Collection(Arithmetic, Reducible):
                 raise ParameterError(f"no arithmetic with a {type(one).__name__}", hint="use a number or a collection")
         return Collection.of(ops.arithmetic(ufunc, arguments, label), merged_coords(known))
 
-    # Positions
-
     def isel(self, **where: int | slice | Sequence[int]) -> Collection:
         """Positions along dimensions: an int (drops the dimension), a slice, or a list.
 
@@ -211,8 +206,6 @@ class Collection(Arithmetic, Reducible):
             return self._selected(dim, index)
         op = ops_positions.take_at(self.op, dim, index._one())
         return Collection.of(op, [c for c in (*self.coords, *index.coords) if c.dim != dim])
-
-    # Rows
 
     def filter(
         self, condition: Collection | Kernel, on: str | Sequence[str] | None = None, **params: Any
@@ -337,8 +330,6 @@ class Collection(Arithmetic, Reducible):
             ops_windows.iterate(kernel, op, steps, neighbours, params=params, fill=fill, seed=seed, name=name),
             self.coords,
         )
-
-    # Reductions
 
     def reduce(self, how: str | Reduction, dims: str | Sequence[str] = (), **options: Any) -> Collection:
         """All columns reduced over dimensions (all of them where none is named).
