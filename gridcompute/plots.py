@@ -92,10 +92,10 @@ def picture_path(picture: str, output: str) -> Path | None:
         plain = output.rstrip("/")
         base = plain.rsplit("/", 1)[-1] if "://" in plain else plain
         picture = f"{base.rsplit('.', 1)[0] if '.' in Path(base).name else base}.png"
-    path = Path(picture).expanduser()
+    path = Path(picture).expanduser().absolute()
     if path.suffix.lower() != ".png":
         raise ParameterError(f"the picture {picture!r} isn't a .png", hint='name it like trend.png, or "none"')
-    place = path.absolute().parent
+    place = path.parent
     while not place.exists():
         place = place.parent
     if path.is_dir() or not place.is_dir() or not os.access(place, os.W_OK):

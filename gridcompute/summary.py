@@ -174,9 +174,10 @@ def report_screen(told: Mapping[str, Any]) -> list[str]:
     if told["attempts"] > 1:
         lines.append(f"  begun {told['attempts']} times")
     for stage in told["stages"]:
+        found = f" ({stage['reused']:,} found)" if stage["reused"] else ""
+        counted = f"{stage['computed']:,} of {stage['chunks']:,} chunks computed{found}"
         lines.append(
-            f"  stage {stage['number']} {stage['name']}: {stage['computed']:,} of {stage['chunks']:,} chunks computed, "
-            f"{stage['tasks']:,} tasks, {stage['seconds']:.2f} s"
+            f"  stage {stage['number']} {stage['name']}: {counted}, {stage['tasks']:,} tasks, {stage['seconds']:.2f} s"
         )
     for failure in told["failures"][:MOST_FAILURES]:
         cells = f" at cells {', '.join(str(tuple(c)) for c in failure['cells'][:3])}" if failure["cells"] else ""

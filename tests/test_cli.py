@@ -341,9 +341,7 @@ def test_cancel_refuses_what_does_not_run(call: Any) -> None:
 
 def test_a_local_ray_gives_the_same(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GRIDCOMPUTE_EXECUTOR")
-    told = (
-        call("run", "climate_free.py") if False else call("run", "toy.double", "--workers", "1", "--output", "r.zarr")
-    )
+    told = call("run", "toy.double", "--workers", "1", "--output", "r.zarr")
     import ray
 
     ray.shutdown()
@@ -512,7 +510,7 @@ def test_histograms_are_drawn(tmp_path: Path) -> None:
 
 
 def test_where_pictures_go() -> None:
-    assert picture_path("", "a/trend.zarr") == Path("a/trend.png")
-    assert picture_path("", "s3://bucket/x/trend.zarr/") == Path("trend.png")
+    assert picture_path("", "a/trend.zarr") == Path("a/trend.png").absolute()
+    assert picture_path("", "s3://bucket/x/trend.zarr/") == Path("trend.png").absolute()
     assert picture_path("none", "a.zarr") is None
     assert per_decade(np.array([1.0]), "m")[1] == "m"
