@@ -90,8 +90,9 @@ def startup(session: Session, peers: Peers) -> Iterator[Row]:
     dask = {"dask": whole(PEER_RUNS["dask"])} if peers.wanted("dask") else {}
     raw = interleaved({"cold": cold, OURS: warm, **dask}, repeat, warm=more)
     yield Row("startup/first-run", "s", {name: values for name, values in raw.items() if name != "cold"},
-              note="A process that imports, runs the empty kernel over 1,000 cells inline, and ends; its compiled code "
-              "is in the cache. dask: the same with map_blocks.")
+              note="A process that imports, runs the empty kernel over 1,000 cells inline (256 chunks, each a shard "
+              "with two fsyncs), and ends; its compiled code is in the cache. dask: the same with map_blocks, "
+              "nothing stored.")
     yield Row("startup/first-run-cold", "s", {OURS: raw["cold"]}, note="The same with an empty cache of compiled code.")
     yield Row("startup/compile", "s", {OURS: cold.part("compile", repeat)}, note="The part of it that is compilation.")
     yield Row("startup/load-code", "s", {OURS: warm.part("compile", repeat)},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,30 @@ def _commits(n: int) -> float:
     return seconds / n * 1e3
 
 
+def _disk(n: int) -> float:
+    """Milliseconds that the disk takes for one shard: a small file written, synced, linked, its folder synced."""
+    def work() -> None:
+        for i in range(n):
+            with open(folder / "new", "wb") as file:
+                file.write(bytes(1700))
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(folder / "new", folder / str(i))
+            os.unlink(folder / "new")
+            os.fsync(handle)
+
+    with new_store() as url:
+        folder = Path(url)
+        folder.mkdir()
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            seconds, _ = timed(work)
+            check(len(list(folder.iterdir())) == n, f"{n} files")
+        finally:
+            os.close(handle)
+    return seconds / n * 1e3
+
+
 def dispatch(session: Session, peers: Peers) -> Iterator[Row]:
     """Milliseconds a task, of many that do nothing."""
     n, repeat = session.pick(300, 1000, 5000), session.pick(3, 5, 7)
@@ -84,6 +110,7 @@ def dispatch(session: Session, peers: Peers) -> Iterator[Row]:
         "memory": partial(_ours, n, True, executor="inline", store="memory"),
         "sized": partial(_ours, n, False, executor="inline"),
         "commit": partial(_commits, n),
+        "disk": partial(_disk, n),
         **{name: partial(_tasks, peer, n, scheduler="sync") for name, peer in dask.items()},
     }
     raw = interleaved(systems, repeat)
@@ -95,8 +122,9 @@ def dispatch(session: Session, peers: Peers) -> Iterator[Row]:
               note="The same with a store in memory: without disk and fsync.")
     yield Row("dispatch/inline-sized", "ms per chunk", {OURS: raw["sized"]},
               note="The same chunks in tasks of the size that the run chooses.")
-    yield Row("dispatch/commit", "ms per shard", {OURS: raw["commit"]},
-              note="Encoding and committing such a shard, alone: the part of the above that makes it durable.")
+    yield Row("dispatch/commit", "ms per shard", {OURS: raw["commit"], "disk": raw["disk"]},
+              note="Encoding and committing such a shard, alone: the part of the above that makes it durable. disk: only "
+              "the file, its two fsyncs and its link, which is the physical reference.")
     yield from _on_ray(session, peers, n, repeat)
 
 

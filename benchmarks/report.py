@@ -76,7 +76,7 @@ def number(value: float) -> str:
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     peers = []
     for name, stat in row["peers"].items():
-        ratio = "" if stat["ratio"] is None else f" ({stat['ratio']:.2g}x)"
+        ratio = "" if stat["ratio"] is None else f" ({number(float(format(stat['ratio'], '.2g')))}x)"
         peers.append(f"{name} {number(stat['median'])}{ratio}")
     published, target = row["published"], row["target"]
     if target is not None:

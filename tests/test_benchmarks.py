@@ -1,0 +1,245 @@
+"""The benchmarks' machinery, and each of their measurements at a tiny size. Nothing here asserts a speed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks import machine, overhead, overhead_plans, overhead_processes, overhead_tasks, peering, report  # noqa: E402
+from benchmarks.__main__ import BENCHMARKS, main  # noqa: E402
+from benchmarks.peering import PeerError, Peers  # noqa: E402
+from benchmarks.rows import (  # noqa: E402
+    OURS,
+    Reference,
+    Row,
+    Session,
+    Stat,
+    WrongResultError,
+    check,
+    interleaved,
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("STATE", "CACHE", "STORE"):
+        monkeypatch.setenv(f"GRIDCOMPUTE_{name}", str(tmp_path / name.lower()))
+
+
+def _rows() -> list[Row]:
+    return [
+        Row("a/time", "ms", {OURS: [2.0, 4.0, 3.0], "peer": [6.0, 4.0, 6.0]}, target=Reference(3.5, "the plan"),
+            published=Reference(1.0, "their page", "peer"), note="A note with a | in it."),
+        Row("a/rate", "cells per second", {OURS: [2e6], "peer": [4e6]}, more=True, target=Reference(3e6, "the plan")),
+        Row("a/alone", "s", {OURS: [0.5]}),
+    ]  # fmt: skip
+
+
+def _results(name: str = "overhead") -> dict[str, Any]:
+    session = Session(mode="quick", load={"a": 0.5}, absent=["joblib", "joblib"])
+    made = report.document(name, session, _rows(), machine.describe(), 1.5, {"peer dask": "1"})
+    return dict(json.loads(json.dumps(made)))
+
+
+# --- rows ---
+
+
+def test_ratios_are_paired_and_above_one_where_ours_is_better() -> None:
+    time, rate, alone = _rows()
+    assert time.stats == {OURS: Stat(3.0, 2.0, 4.0, 3), "peer": Stat(6.0, 4.0, 6.0, 3)}
+    assert time.ratio("peer") == 2.0
+    assert rate.ratio("peer") == 0.5
+    assert (time.met, rate.met, alone.met) == (True, False, None)
+    assert alone.ratio("nobody") is None
+
+
+def test_systems_are_measured_in_turn() -> None:
+    order: list[str] = []
+
+    def measure(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    raw = interleaved({"a": lambda: measure("a"), "b": lambda: measure("b")}, 3)
+    assert "".join(order) == "abababab"
+    assert raw == {"a": [3.0, 5.0, 7.0], "b": [4.0, 6.0, 8.0]}
+    assert interleaved({"a": lambda: measure("a")}, 1, warm=False) == {"a": [9.0]}
+
+
+def test_a_wrong_result_is_no_measurement() -> None:
+    check(True, "this")
+    with pytest.raises(WrongResultError, match="the sum gave a wrong result"):
+        check(False, "the sum")
+
+
+# --- results ---
+
+
+def test_the_document_has_what_the_readme_promises() -> None:
+    results = _results()
+    assert {"rows", "raw", "versions", "machine", "load", "date", "mode"} <= set(results)
+    assert {"cpu", "cores", "memory"} <= set(results["machine"])
+    assert results["absent_peers"] == ["joblib"]
+    assert results["raw"]["a/time"] == {OURS: [2.0, 4.0, 3.0], "peer": [6.0, 4.0, 6.0]}
+    for row in results["rows"]:
+        assert {"name", "unit", "better", "ours", "peers", "published", "target", "met", "note"} == set(row)
+        assert set(row["ours"]) == {"median", "min", "max", "n"}
+        assert all(set(peer) == {"median", "min", "max", "n", "ratio"} for peer in row["peers"].values())
+
+
+def test_tables_hold_every_row() -> None:
+    results = _results()
+    for table in (report.text(results), report.markdown(results)):
+        assert all(row["name"] in table for row in results["rows"])
+        assert "peer 6 (2x)" in table
+        assert "Not installed: joblib." in table
+        assert "load" in table
+    lines = [line for line in report.markdown(results).splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in lines} == {len(report.HEADS) + 1}
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.012345, "0.0123"), (12.3456, "12.3"), (1234.0, "1,230"),
+                                             (123456.0, "123,000"), (2.5e8, "250 M"), (0.0, "0")])  # fmt: skip
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert report.number(value) == text
+
+
+def test_a_page_gets_its_table_between_the_marks(tmp_path: Path) -> None:
+    page, results = tmp_path / "page.md", _results()
+    report.put_in(page, results)
+    page.write_text("before\n" + page.read_text() + "after\n")
+    once = page.read_text()
+    report.put_in(page, results)
+    assert page.read_text() == once
+    assert once.startswith("before\n")
+    assert once.endswith("after\n")
+    page.write_text("no marks")
+    with pytest.raises(report.ReportError, match="has no place"):
+        report.put_in(page, results)
+    assert page.read_text() == "no marks"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"rows": []}', "\x00"])
+def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(report.ReportError, match=r"x\.json"):
+        report.load(path)
+
+
+def test_results_of_a_newer_version_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps({**_results(), "format": report.FORMAT + 1}))
+    with pytest.raises(report.ReportError, match="format"):
+        report.load(tmp_path / "x.json")
+
+
+def test_the_page_shows_the_results_that_are_kept() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    for name in BENCHMARKS:
+        kept = sorted((ROOT / "benchmarks" / "results").glob(f"{name}-*.json"))
+        assert kept, f"no results of {name}"
+        assert report.markdown(report.load(kept[-1])) in page
+
+
+# --- the command line ---
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["nothing"], "no benchmark 'nothing'; there is: overhead"),
+    (["overhead", "--peers", "dask,spark"], "no peer 'spark'; there is: dask, "),
+    (["overhead", "--only", "plan,sorting"], "no section 'sorting'; there are: plan, "),
+    (["overhead", "--from", "nowhere.json"], "nowhere.json can't be read"),
+])  # fmt: skip
+def test_wrong_usage_is_explained(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_peer_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(peering, "interpreter", lambda name: None)
+    assert main(["overhead", "--peers", "distributed"]) == 2
+    assert "`make peers`" in capsys.readouterr().err
+    session = Session()
+    assert Peers(session).of("dask", "joblib") == {}
+    assert session.absent == ["dask", "joblib"]
+
+
+def test_sizes_exclude_each_other() -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["overhead", "--quick", "--full"])
+    assert stop.value.code == 2
+
+
+def test_results_can_be_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(_results()))
+    assert main(["overhead", "--from", "x.json", "--markdown", "page.md"]) == 0
+    assert "a/alone" in capsys.readouterr().out
+    assert "a/alone" in (tmp_path / "page.md").read_text()
+
+
+def test_a_section_is_measured_and_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["overhead", "--quick", "--only", "plan", "--peers", "none", "--json", "x.json"]) == 0
+    results = report.load("x.json")
+    names = [row["name"] for row in results["rows"]]
+    assert names[0] == "plan/map/1e3"
+    assert len(names) == 9
+    assert all(row["target"]["value"] == 50 and row["met"] is not None for row in results["rows"])
+    assert list(results["load"]["sections"]) == ["plan"]
+    assert "plan/map/1e3" in capsys.readouterr().out
+
+
+# --- the measurements ---
+
+
+def test_every_section_is_there() -> None:
+    assert list(overhead.SECTIONS) == ["plan", "resume", "memory", "startup", "dispatch", "cells"]
+
+
+def test_our_measurements_at_tiny_sizes() -> None:
+    for alone in (True, False):
+        assert overhead_tasks._ours(5, alone, executor="inline") > 0
+    assert overhead_tasks._ours(5, True, executor="inline", store="memory") > 0
+    assert overhead_tasks._commits(3) > 0
+    assert overhead_tasks._disk(3) > 0
+    assert overhead_tasks._loop(100) > 0
+    assert overhead_tasks._run(1000, executor="inline") > 0
+    assert list(Path.cwd().glob("store-*")) == []
+
+
+def test_going_on_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Session, "pick", lambda self, *sizes: 20 if sizes[0] == 1000 else 2)
+    rows = list(overhead_plans.resuming(Session(), Peers(Session())))
+    assert [row.name for row in rows] == ["resume/run", "resume/listing"]
+    assert all(len(values) == 2 for row in rows for values in row.raw.values())
+
+
+def test_peers_answer_in_processes_of_their_own(tmp_path: Path) -> None:
+    session = Session(folder=str(tmp_path))
+    with Peers(session) as peers:
+        found = peers.of("dask", "numba")
+        assert overhead_tasks._tasks(found["dask"], 4, scheduler="sync") > 0
+        assert overhead_tasks._cells(found["dask"], "cells", 100, chunk=30) > 0
+        assert overhead_plans._peer_plan(found["dask"], "stencil", 100, 30) > 0
+        assert overhead_tasks._cells(found["numba"], "loop", 100) > 0
+        assert {"peer dask", "peer numba"} <= set(peers.versions)
+        with pytest.raises(PeerError, match="the peer dask failed in the case 'nothing'"):
+            found["dask"].ask("nothing")
+
+
+def test_whole_processes_are_measured(tmp_path: Path) -> None:
+    found = overhead_processes.child("driver", "20", str(tmp_path / "s"), cache=tmp_path / "cache")
+    assert 0 < found["before"] <= found["ran"] * 2
+    seconds, line = overhead_processes.process("-c", "print(1); print(2)")
+    assert seconds > 0
+    assert line == "2"
+    with pytest.raises(PeerError, match="no such thing"):
+        overhead_processes.process("-c", "raise SystemExit('no such thing')")
