@@ -13,8 +13,9 @@ from gridcompute.driver import WORKER_BYTES
 from gridcompute.errors import GridError, MemoryBoundError
 from gridcompute.op import Op
 from gridcompute.planning import Plan, Stage
-from gridcompute.reasons import committed, previous, reason
+from gridcompute.reasons import committed, earlier, previous, reason
 from gridcompute.store import Store
+from gridcompute.timing import rates, remaining_seconds
 
 
 def size(count: float) -> str:
@@ -83,6 +84,14 @@ class Planned:
         return tuple(reason(self.plan, stage, self._ops(stage), found, before)
                      for stage, found in zip(self.plan.stages, self.found, strict=True))
 
+    @cached_property
+    def seconds(self) -> float | None:
+        """Seconds that the chunks left will take, going by earlier runs; None where there were none."""
+        if self._store is None or self._how is None or not self.plan.final:
+            return None
+        runs = earlier(self._how, self.plan.graph.canonical(), os.getcwd())
+        return remaining_seconds(self.plan, self.found, self.workers, rates(runs))
+
     def _ops(self, stage: Stage) -> list[Op]:
         return [op for root in stage.roots for op in (*self._fused(root), root)]
 
@@ -90,7 +99,7 @@ class Planned:
         """The plan as plain JSON values."""
         return {
             "workers": self.workers, "chunks": self.tasks, "peak_bytes_per_worker": self.peak_bytes,
-            "memory_bound_per_worker": self.memory, "final": self.plan.final,
+            "memory_bound_per_worker": self.memory, "seconds": self.seconds, "final": self.plan.final,
             "counted_first": [str(op) for op in self.plan.lowered.pending],
             "stages": [self._stage(stage) for stage in self.plan.stages],
         }
@@ -115,8 +124,11 @@ class Planned:
 
     def explain(self) -> str:
         """The plan as text that fits on a screen."""
+        time = ""
+        if self.seconds is not None:
+            time = f", about {self.seconds:,.1f} s on {self.workers} cores going by earlier runs"
         lines = [f"{len(self.plan.stages)} stage{'s' * (len(self.plan.stages) != 1)}, {self.tasks:,} chunks, "
-                 f"at most {size(self.peak_bytes)} per worker"]
+                 f"at most {size(self.peak_bytes)} per worker{time}"]
         for stage in self.plan.stages:
             facts = self._stage(stage)
             extents = ", ".join(f"{name} {extent}" for name, extent in facts["extents"].items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gridcompute.actions.loads import Ingest
@@ -63,8 +63,8 @@ def graph_changes(before: Canonical, after: Canonical) -> list[str]:
     return [f"op {name}: {', '.join(lines)}" for name, lines in changes.items()] or ["the order of the outputs"]
 
 
-def previous(how: Mapping[str, Any], graph: Canonical, cwd: str) -> RunRecord | None:
-    """The latest run of the same workload or script; of a session, of the same outputs in the same folder."""
+def earlier(how: Mapping[str, Any], graph: Canonical, cwd: str) -> Iterator[RunRecord]:
+    """Runs of the same workload or script, latest first; of a session, of the same outputs in the same folder."""
 
     def same(record: RunRecord) -> bool:
         if how:
@@ -72,7 +72,12 @@ def previous(how: Mapping[str, Any], graph: Canonical, cwd: str) -> RunRecord | 
             return bool(record.how) and all(record.how.get(key) == how.get(key) for key in keys)
         return not record.how and record.cwd == cwd and _last(record.graph) == _last(graph)
 
-    return next((record for record in reversed(records()) if same(record)), None)
+    return (record for record in reversed(records()) if same(record))
+
+
+def previous(how: Mapping[str, Any], graph: Canonical, cwd: str) -> RunRecord | None:
+    """The latest of the earlier runs."""
+    return next(earlier(how, graph, cwd), None)
 
 
 def _last(graph: Canonical) -> str:
