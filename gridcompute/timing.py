@@ -36,7 +36,9 @@ def rates(earlier: Iterable[RunRecord]) -> dict[str, float]:
     return known
 
 
-def remaining_seconds(plan: Plan, found: Sequence[int | None], workers: int, known: Mapping[str, float]) -> float | None:
+def remaining_seconds(
+    plan: Plan, found: Sequence[int | None], workers: int, known: Mapping[str, float]
+) -> float | None:
     """Seconds that the chunks left will take on so many workers; None where a stage was never run."""
     total = 0.0
     for stage, there in zip(plan.stages, found, strict=True):
