@@ -11,19 +11,27 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from gridcompute import reaper
 from gridcompute.config import state_folder
 from gridcompute.errors import ClusterError
 
-LOOPBACK = "127.0.0.2"
-"""Ray replaces 127.0.0.1 by the machine's outward address; this one it leaves alone."""
+LOOPBACK = "127.0.0.1"
+"""Only with this address do Ray's servers listen on loopback; with 127.0.0.2 they accept connections from outside."""
+
+CONNECT_SECONDS = 25.0
+"""Most time that connecting to a cluster may take; an unanswered TLS handshake would wait for ever."""
 
 ENVIRONMENT = {
     # A cut link leaves tasks in flight hanging for minutes with the defaults.
@@ -127,12 +135,13 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
     logging.getLogger("ray").setLevel(logging.ERROR)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
-        with _environment({k: v for k, v in ENVIRONMENT.items() if k not in os.environ}), _own_signals():
-            if address:
-                ray.init(address=address, **common)
-            else:
-                ray.init(num_cpus=workers, include_dashboard=dashboard, _node_ip_address=LOOPBACK,
-                         _temp_dir=_temporary(), **common)
+        if address:
+            _answers(address)
+            _within(CONNECT_SECONDS, partial(ray.init, address=address, **common))
+        else:
+            _start_local(ray, num_cpus=workers, include_dashboard=dashboard, _temp_dir=_temporary(), **common)
+    except ClusterError:
+        raise
     except Exception as error:
         where = f"the Ray cluster at {address} can't be reached" if address else "no local Ray could be started"
         raise ClusterError(
@@ -142,6 +151,62 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
             else "gridcompute doctor says what is missing; --executor inline works without Ray",
         ) from error
     return ray
+
+
+def _start_local(ray: Any, **options: Any) -> None:
+    """Start a local Ray whose servers listen on loopback only, and that ends with this process however that ends."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    missing = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    with _environment(missing), _own_signals(), _kept_address(ray):
+        ray.init(_node_ip_address=LOOPBACK, **options)
+    reaper.watch(child.pid for child in psutil.Process().children(recursive=True) if child.pid not in before)
+
+
+@contextlib.contextmanager
+def _kept_address(ray: Any) -> Iterator[None]:
+    """Keep Ray from replacing 127.0.0.1 by the machine's outward address; there is no setting for it."""
+    services = ray._private.services
+    before = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = before
+
+
+def _answers(address: str) -> None:
+    """Refuse an address where nobody listens at once: Ray would try for minutes.
+
+    Raises:
+        ClusterError: nobody listens there.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ClusterError(f"the Ray cluster at {address} can't be reached: {error}",
+                           hint="check the address, and that the cluster runs") from error
+
+
+def _within(seconds: float, step: Callable[[], Any]) -> None:
+    """Do a step in a thread that is given up after so many seconds."""
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            step()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="gridcompute connects", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s: a wrong token, a wrong TLS certificate, or no Ray")
+    if failure:
+        raise failure[0]
 
 
 def _temporary() -> str:

@@ -1,4 +1,4 @@
-"""A job for tests of interruption: run here, or in a process of its own that kills itself at an event of its journal."""
+"""A job for tests of faults: run here, or in a process of its own that kills itself at an event of its journal."""
 
 from __future__ import annotations
 
