@@ -191,8 +191,9 @@ class Halo:
 
     def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
         """See `Access`: everything along a dimension at whose edge a periodic boundary wraps."""
-        where = _by_name(region, names)
-        for name, before, after, length in self.dims:
+        where, full = _by_name(region, names), _by_name(whole, out.names)
+        for name, before, after, _ in self.dims:  # the length said there isn't known while cells are being counted
+            length = full[name][1]
             lo, hi = where[name][0] - after, where[name][1] + before
             wraps = self.boundary == "periodic" and (lo < 0 or hi > length)
             where[name] = (0, length) if wraps else (max(0, lo), min(length, hi))

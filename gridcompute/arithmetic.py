@@ -44,11 +44,20 @@ class Arithmetic:
     def __floordiv__(self, other: Self | Number) -> Self:
         return self._with("floor_divide", other)
 
+    def __rfloordiv__(self, other: Number) -> Self:
+        return self._with("floor_divide", other, reverse=True)
+
     def __mod__(self, other: Self | Number) -> Self:
         return self._with("remainder", other)
 
+    def __rmod__(self, other: Number) -> Self:
+        return self._with("remainder", other, reverse=True)
+
     def __pow__(self, other: Self | Number) -> Self:
         return self._with("power", other)
+
+    def __rpow__(self, other: Number) -> Self:
+        return self._with("power", other, reverse=True)
 
     def __neg__(self) -> Self:
         return self._with("negative")
@@ -62,8 +71,14 @@ class Arithmetic:
     def __and__(self, other: Self | Number) -> Self:
         return self._with("logical_and", other)
 
+    def __rand__(self, other: Number) -> Self:
+        return self._with("logical_and", other, reverse=True)
+
     def __or__(self, other: Self | Number) -> Self:
         return self._with("logical_or", other)
+
+    def __ror__(self, other: Number) -> Self:
+        return self._with("logical_or", other, reverse=True)
 
     def __lt__(self, other: Self | Number) -> Self:
         return self._with("less", other)

@@ -164,15 +164,15 @@ class Layout:
 
 
 def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = frozenset(),
-        parallel: int = SPREAD, chunk_bytes: int = CHUNK_BYTES, stored_bytes: int = 0) -> Layout:
+        parallel: int = 0, chunk_bytes: int = 0, stored_bytes: int = 0) -> Layout:
     """Choose the extents: the least of a byte target, a multiple of the stored chunk, and ceil(cells / parallel).
 
     Args:
         axes: dimensions, slowest first.
         cell_bytes: input bytes that one position of the output needs.
         whole: dimensions that aren't cut.
-        parallel: chunks that even small data is cut into.
-        chunk_bytes: the byte target.
+        parallel: chunks that even small data is cut into; 0 for `SPREAD`.
+        chunk_bytes: the byte target; 0 for `CHUNK_BYTES`.
         stored_bytes: decoded bytes of one stored chunk; above `DECODE_BYTES` it isn't cut into several.
 
     Raises:
@@ -182,7 +182,7 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
     fixed = math.prod(axis.length for name, axis in axes.items() if name in whole)
     per_position = max(cell_bytes * fixed, 1e-9)
     cells = math.prod(axis.length for axis in free.values())
-    budget = max(1, int(chunk_bytes / per_position))
+    budget = max(1, int((chunk_bytes or CHUNK_BYTES) / per_position))
     many = any(len(axis.parts) > 1 for axis in free.values())
     if stored_bytes > DECODE_BYTES:
         spread = math.prod(min(axis.multiple, max(axis.length, 1)) for axis in free.values())
@@ -190,7 +190,7 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
         longest = math.prod(max(axis.parts, default=0) for axis in free.values())
         spread = max(-(-longest // PART_PIECES), int(PART_FLOOR / per_position), 1)
     else:
-        spread = -(-cells // parallel)
+        spread = -(-cells // (parallel or SPREAD))
     left = max(1, min(budget, spread))
     extents: dict[str, int] = {}
     for name, axis in reversed(list(axes.items())):

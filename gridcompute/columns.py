@@ -147,6 +147,16 @@ class Block:
         return Block(self.region, {new: self.columns[old] for old, new in names.items()}, self.rows)
 
 
+def rows_of(space: Space, inputs: Iterable[tuple[Block, Space]]) -> int:
+    """Cells along the first dimension of `space`, from blocks over the same positions of spaces that share some."""
+    first = space.names[0] if space.names else ""
+    blocks = [(block, names) for block, other in inputs if first in (names := other.names)]
+    for block, names in blocks:
+        if names[0] == first:
+            return block.rows
+    return blocks[0][0].region.shape[blocks[0][1].index(first)] if blocks else 1
+
+
 def field_region(space: Space, region: Region, dims: tuple[str, ...]) -> Region:
     """The part of a region of `space` that a column over `dims` spans."""
     where = dict(zip(space.names, region.bounds, strict=True))

@@ -116,11 +116,14 @@ class Planned:
         }
 
     def _fused(self, op: Op) -> list[Op]:
-        found: list[Op] = []
-        for source in op.inputs:
-            if id(source) not in self.plan.home:
-                found += [*self._fused(source), source]
-        return found
+        found: dict[int, Op] = {}
+        stack = [op]
+        while stack:
+            for source in stack.pop().inputs:
+                if id(source) not in self.plan.home and id(source) not in found:
+                    found[id(source)] = source
+                    stack.append(source)
+        return [step for step in op.walk() if id(step) in found]
 
     def explain(self) -> str:
         """The plan as text that fits on a screen."""

@@ -9,19 +9,23 @@ kernel before it). `gridcompute.planning` adds `join`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from gridcompute.access import Halo, Slice, Whole
 from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
+from gridcompute.actions.maps import Elementwise, Map
 from gridcompute.actions.rows import Explode, Filter, over_blocks
+from gridcompute.actions.shapes import Choose
 from gridcompute.actions.shuffles import BUCKET, Bucket, Partition, Sample, Shuffle
 from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
-from gridcompute.axes import CHUNK_BYTES, SPREAD, Axis, Layout, cut
+from gridcompute.axes import CHUNK_BYTES, Axis, Layout, cut
 from gridcompute.columns import Field
 from gridcompute.op import Graph, Op
 from gridcompute.sources.base import Source
@@ -62,6 +66,7 @@ class Lowering:
         self.counted = counted
         self.result = Lowered()
         self._done: dict[int, Op | None] = {}
+        self._memo: dict[tuple[str, int], Any] = {}
         self._consumers: dict[int, list[Op]] = {}
         for op in graph.ops:
             for source in op.inputs:
@@ -119,7 +124,12 @@ class Lowering:
         return any(axis.blocks and name in whole for layout in layouts for name, axis in layout.axes)
 
     def _count(self, op: Op) -> None:
-        """Plan the op so far only; the rest follows when its blocks are committed."""
+        """Plan what decides the op's cells so far only; the rest follows when its blocks are committed."""
+        if not op.action.makes_rows:
+            for source in op.inputs:
+                if self.result.layouts[id(source)].blocked:
+                    self._count(source)
+            return
         if id(op) not in self.result.kept:
             self._keep(op)
         if op not in self.result.pending:
@@ -137,6 +147,9 @@ class Lowering:
             return True
         if not action.heavy or not consumers:
             return False
+        plain = all(isinstance(c.action, Map | Elementwise | Choose | Write) for c in consumers)
+        if action.whole & set(op.space.names) and not plain:
+            return True
         again = any(isinstance(access, Halo) or isinstance(c.action, Iterate)
                     for c in consumers for source, access in zip(c.inputs, c.accesses, strict=True) if source is op)
         return again or len(consumers) > 1
@@ -144,63 +157,101 @@ class Lowering:
     def _keep(self, op: Op, layout: Layout | None = None) -> None:
         """Cut the op's axes (or take the given layout, or that of a kept input of the same shape) and keep its chunks."""
         axes = dict(self.result.layouts[id(op)].axes)
-        if layout is None and not all(axis.extent for axis in axes.values()):
-            layout = self._inherited(op, axes) or cut(
-                axes, cell_bytes=self.weight(op), whole=op.action.whole | self._whole_of(op),
-                parallel=self._parallel(op), stored_bytes=self.stored_bytes(op))
+        if layout is None:
+            whole = op.action.whole | self._whole_of(op)
+            if any(axis.blocks for axis in axes.values()):  # blocks are put together along their own dimension only
+                whole |= {name for name, axis in axes.items() if not axis.blocks}
+            if not _fits(axes, whole):
+                layout = self._inherited(op, axes)
+                if layout is None or not _fits(dict(layout.axes), whole):
+                    layout = cut(axes, cell_bytes=self.weight(op), whole=whole, parallel=self._parallel(op),
+                                 stored_bytes=self.stored_bytes(op))
         if layout is not None:
             self.result.layouts[id(op)] = layout
         self.result.kept.append(id(op))
+        self._memo.clear()
 
     def _whole_of(self, op: Op) -> frozenset[str]:
         """Dimensions of the output that a fused op gives only whole, or that not every column has."""
         if isinstance(op.action, Iterate):
             return frozenset(op.space.names)
-        found = frozenset(name for name in op.space.names if any(name not in f.dims for f in op.fields))
-        for source in op.inputs:
-            if id(source) not in self.result.kept:
-                found |= (source.action.whole | self._whole_of(source)) & frozenset(op.space.names)
-        return found
+
+        def found() -> frozenset[str]:
+            dims = frozenset(name for name in op.space.names if any(name not in f.dims for f in op.fields))
+            for source in self._fused(op):
+                dims |= (source.action.whole | self._whole_of(source)) & frozenset(op.space.names)
+            return dims
+
+        whole: frozenset[str] = self._once("whole", op, found)
+        return whole
+
+    def _fused(self, op: Op) -> list[Op]:
+        return [source for source in op.inputs if id(source) not in self.result.kept]
+
+    def _once(self, what: str, op: Op, find: Callable[[], Any]) -> Any:
+        """A property of an op and all that is fused into it, found once: ops may share inputs many times over."""
+        key = (what, id(op))
+        if key not in self._memo:
+            self._memo[key] = find()
+        return self._memo[key]
 
     def _inherited(self, op: Op, axes: Mapping[str, Axis]) -> Layout | None:
         """The cuts of a kept input over the same dimensions: then chunk reads chunk."""
+        if op.action.whole:
+            return None
         for source in op.inputs:
             layout = self.result.layouts[id(source)]
             if id(source) in self.result.kept:
-                same = tuple(n for n, _ in layout.axes) == tuple(axes) and all(
-                    axis.parts == axes[n].parts for n, axis in layout.axes)
-                if same and not op.action.whole:
+                if {n: axis.parts for n, axis in layout.axes} == {n: axis.parts for n, axis in axes.items()} \
+                        and tuple(layout.space.names) == tuple(axes):
                     return layout
-            elif (found := self._inherited(source, axes)) is not None and not op.action.whole:
-                return found
+            else:
+                found: Layout | None = self._once("inherited", source, partial(self._inherited, source, axes))
+                if found is not None:
+                    return found
         return None
 
     def _parallel(self, op: Op) -> int:
-        fused = [self._parallel(source) for source in op.inputs if id(source) not in self.result.kept]
-        return max([op.action.parallel, *fused], default=SPREAD)
+        most: int = self._once("parallel", op, lambda: max([op.action.parallel, *map(self._parallel, self._fused(op))]))
+        return most
 
     def weight(self, op: Op) -> float:
         """Bytes in memory for one cell of the op's output, with all that is fused into it."""
-        total = op.cell_bytes
-        for i, source in enumerate(op.inputs):
-            each = source.cell_bytes if id(source) in self.result.kept else self.weight(source)
-            access = op.accesses[i]
-            read = {name for name, _ in access.dims} if isinstance(access, Whole) else set()
-            dropped = access.dim if isinstance(access, Slice) and not access.keep else ""
-            lengths = [axis.length for name, axis in self.result.layouts[id(source)].axes
-                       if not axis.blocks and name != dropped and (name in read or name not in op.space)]
-            total += each * math.prod(lengths)
+        known: float = self._once("weight", op, lambda: self._weight(op))
+        return known
+
+    def _weight(self, op: Op) -> float:
+        """Each fused op is in memory once, however many read it: its cells per output cell times their bytes."""
+        cells = {id(op): 1.0}
+        total = 0.0
+        for step in reversed(list(op.walk())):
+            share = cells.get(id(step), 0.0)
+            total += share * step.cell_bytes
+            if step is not op and id(step) in self.result.kept:
+                continue
+            for i, source in enumerate(step.inputs) if share else ():
+                cells[id(source)] = max(cells.get(id(source), 0.0), share * self._read_per_cell(step, i))
         return total
+
+    def _read_per_cell(self, op: Op, i: int) -> int:
+        """Cells of input i that one cell of the output reads."""
+        source, access = op.inputs[i], op.accesses[i]
+        read = {name for name, _ in access.dims} if isinstance(access, Whole) else set()
+        dropped = access.dim if isinstance(access, Slice) and not access.keep else ""
+        return math.prod(axis.length for name, axis in self.result.layouts[id(source)].axes
+                         if not axis.blocks and name != dropped and (name in read or name not in op.space))
 
     def stored_bytes(self, op: Op) -> int:
         """Decoded bytes of the largest stored chunk that the op reads from outside."""
         if isinstance(op.action, Load):
             return int(op.action.source.stored_bytes)
-        return max((self.stored_bytes(source) for source in op.inputs if id(source) not in self.result.kept), default=0)
+        most: int = self._once("stored", op, lambda: max(map(self.stored_bytes, self._fused(op)), default=0))
+        return most
 
     def heavy(self, op: Op) -> bool:
         """Whether the op, or one fused into it, runs a kernel."""
-        return op.action.heavy or any(self.heavy(s) for s in op.inputs if id(s) not in self.result.kept)
+        found: bool = self._once("heavy", op, lambda: op.action.heavy or any(map(self.heavy, self._fused(op))))
+        return found
 
     def _counted(self, op: Op) -> Op | None:
         """The op as a source of known length, once its blocks are committed."""
@@ -238,8 +289,9 @@ class Lowering:
         return lowered
 
     def _reduce(self, op: Op, source: Op) -> Op:
+        whole = frozenset() if id(source) in self.result.kept else source.action.whole | self._whole_of(source)
         steps = over_segments(op, source, dict(self.result.layouts[id(source)].axes), self.weight(source),
-                              self.stored_bytes(source))
+                              self.stored_bytes(source), whole)
         for step, layout in steps:
             self._add(step, layout)
             if step.action.durable:
@@ -305,3 +357,7 @@ class Lowering:
         return lowered
 
 
+def _fits(axes: Mapping[str, Axis], whole: frozenset[str]) -> bool:
+    """Whether axes are cut already, and not along dimensions that must stay whole."""
+    uncut = all(axes[name].blocks or axes[name].chunks <= 1 for name in whole & set(axes))
+    return uncut and all(axis.extent for axis in axes.values())

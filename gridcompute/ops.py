@@ -31,6 +31,7 @@ def joint_space(refs: Sequence[Ref]) -> Space:
 
     Raises:
         AlignmentError: a dimension has two lengths, or its cells were counted by different ops.
+        DimensionError: two dimensions of unknown length.
     """
     space = Space()
     origins: dict[str, Op | None] = {}
@@ -49,7 +50,15 @@ def joint_space(refs: Sequence[Ref]) -> Space:
                     f"the cells along {dim!r} of column {name!r} aren't those of the other columns",
                     hint="map over columns of one table, or filter them together",
                 )
-    return space
+    unknown = tuple(dim for dim in space.dims if dim[1] is None)
+    if len(unknown) > 1:
+        raise DimensionError(
+            f"columns can't go together: how many cells {unknown[0][0]!r} and {unknown[1][0]!r} have isn't known "
+            "before the run",
+            hint="write one of them, run it, and open it again",
+        )
+    # Blocks of uncounted cells lie along the first dimension.
+    return Space(unknown + tuple(dim for dim in space.dims if dim[1] is not None))
 
 
 def gathered(refs: Sequence[Ref]) -> tuple[tuple[Op, ...], tuple[tuple[int, str], ...]]:
@@ -94,7 +103,8 @@ def map_cells(
     bound = kernel.bind(params)
     dtypes = tuple(output_dtypes(kernel, [field_of(ref) for ref in refs], bound, ndim=max(len(loop), 1)))
     out_space, fields = _outputs(kernel, refs, space, loop, dtypes, names)
-    action = Map(kernel, columns, core, loop, tuple(bound.items()), dtypes, seed, name or kernel.name)
+    inner = space.only(*loop).shape[1:]
+    action = Map(kernel, columns, core, loop, tuple(bound.items()), dtypes, seed, name or kernel.name, inner)
     return Op(action, ops, accesses, out_space, fields, name or kernel.name)
 
 
@@ -214,7 +224,7 @@ def arithmetic(ufunc: str, operands: Sequence[Ref | float | int | bool], label: 
     try:
         with np.errstate(all="ignore"):
             dtype = np.asarray(getattr(np, ufunc)(*samples)).dtype
-    except TypeError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ParameterError(
             f"{ufunc} doesn't go with {', '.join(str(getattr(s, 'dtype', s)) for s in samples)}: {error}"
         ) from None

@@ -50,7 +50,11 @@ def select(op: Op, how: Slice | Take, length: int) -> Op:
 
 def take_at(op: Op, dim: str, index: Ref) -> Op:
     """Positions along one dimension, as a column of another op gives them."""
-    field, (new,) = field_of(index), field_of(index).dims
+    field = field_of(index)
+    if len(field.dims) != 1:
+        raise DimensionError(f"take needs positions along one dimension, but column {index[1]!r} spans "
+                             f"({', '.join(field.dims)})", hint="reduce or isel the others first")
+    (new,) = field.dims
     if field.dtype.kind not in "iu":
         raise ParameterError(f"take needs positions, but column {index[1]!r} is {field.dtype}")
     dims = tuple((new, index[0].space[new]) if name == dim else (name, n) for name, n in op.space.dims)

@@ -36,6 +36,12 @@ def one_dimension(op: Op, verb: str) -> str:
 def filter_rows(op: Op, mask: Ref) -> Op:
     """Rows of `op` where a boolean column of the same rows is true."""
     dim = one_dimension(op, "filter")
+    if field_of(mask).dims != (dim,):
+        raise DimensionError(
+            f"filter needs a condition for each cell along {dim!r}, but {mask[1]!r} spans "
+            f"({', '.join(field_of(mask).dims)})",
+            hint="compare a column of the same rows",
+        )
     if field_of(mask).dtype != np.bool_:
         raise ParameterError(
             f"filter needs a boolean column, but {mask[1]!r} is {field_of(mask).dtype}",
@@ -75,6 +81,12 @@ def explode_rows(
     columns = columns[len(columns) - len(refs) :]
     cells = Map(kernel, columns, core, space.names, tuple(bound.items()), dtypes, seed, name or kernel.name)
     made = tuple(Field(label, (dim,), dtype) for label, dtype in zip(output_names(kernel, names), dtypes, strict=True))
+    twice = sorted({f.name for f in made} & {f.name for f in keep.fields}) if keep else []
+    if twice:
+        raise ParameterError(f"explode would give two columns {twice[0]!r}: a kept one and an output of {kernel.name}",
+                             hint="name the outputs by names=, or rename the column first")
+    if most is not None and (not isinstance(most, int | np.integer) or isinstance(most, bool) or most < 0):
+        raise ParameterError(f"explode got max={most!r}", hint="the most rows that a cell gives, 0 or more")
     kept = tuple(Field(f.name, (dim,), f.dtype, f.kind, f.nullable, f.attrs) for f in keep.fields) if keep else ()
     action = Explode(cells, tuple(f.name for f in kept), most)
     return Op(action, ops, (Point,) * len(ops), Space(((dim, None),)), (*kept, *made), name or kernel.name)
@@ -89,6 +101,13 @@ def shuffle(op: Op, keys: Sequence[tuple[str, bool]], order: bool) -> Op:
             raise ParameterError(
                 f"no column {key!r} to {'sort' if order else 'shuffle'} by", hint=f"the columns are {', '.join(known)}"
             )
+    for key, _ in keys:
+        if order and op.field(key).kind == "list":
+            raise ParameterError(f"column {key!r} holds a list a cell: no order to sort by",
+                                 hint="map a kernel over it, sort by that")
+        if dim not in op.field(key).dims:
+            raise DimensionError(f"column {key!r} has no cell for each position along {dim!r}",
+                                 hint="go by another column")
     if not keys:
         raise ParameterError("a sort or shuffle needs at least one column to go by")
     return Op(

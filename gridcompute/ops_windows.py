@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from gridcompute.access import Halo, Whole
 from gridcompute.actions.maps import Map
 from gridcompute.actions.stencils import Edges, Iterate, Stencil
 from gridcompute.columns import Field
 from gridcompute.compiled import output_dtypes
-from gridcompute.errors import ParameterError, SignatureError, UsageError
+from gridcompute.errors import DimensionError, ParameterError, SignatureError, UsageError
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.ops import Ref, field_of, joint_space, output_names
@@ -22,14 +24,17 @@ def halo_of(op: Op, halo: Mapping[str, int | tuple[int, int]], boundary: str) ->
     """A checked halo.
 
     Raises:
-        DimensionError: an unknown dimension, or one shorter than the window.
+        DimensionError: an unknown dimension.
         ParameterError: a negative width, or an unknown boundary.
     """
     if boundary not in ("clip", "periodic", "fill"):
         raise ParameterError(f"boundary is {boundary!r}", hint="one of clip, periodic, fill")
     dims = []
     for name, width in halo.items():
-        before, after = (width, width) if isinstance(width, int) else width
+        sides = tuple(width) if isinstance(width, tuple | list) else (width, width)
+        if len(sides) != 2 or not all(isinstance(w, int | np.integer) and not isinstance(w, bool) for w in sides):
+            raise ParameterError(f"the halo of {name!r} is {width!r}", hint="a number of cells, or (before, after)")
+        before, after = sides
         if before < 0 or after < 0:
             raise ParameterError(f"the halo of {name!r} is negative: {width}")
         length = op.space[name]
@@ -50,6 +55,7 @@ def stencil(
 ) -> Op:
     """A kernel over the window around each cell; its core dimensions are the halo's, in the signature's order."""
     cells, _ = _window_cells(kernel, [ref], halo, params, seed, name)
+    require_fill(ref, halo.boundary, fill)
     space = ref[0].space.only(*field_of(ref).dims)
     fields = tuple(
         Field(label, space.names, dtype) for label, dtype in zip(output_names(kernel, names), cells.dtypes, strict=True)
@@ -78,16 +84,57 @@ def _window_cells(
             f"{len(refs)} columns and give one value each",
             hint=f"its signature would be ({','.join(sorted(windows))})->()",
         )
+    if any(dims != kernel.signature.inputs[0] for dims in kernel.signature.inputs):
+        raise SignatureError(f"kernel {kernel.name} {kernel.signature}: its windows order dimensions differently",
+                             hint="write them in the same order")
     bound = kernel.bind(params)
     for ref in refs:
+        require_windows(kernel, ref, windows)
         if field_of(ref).nullable and field_of(ref).dtype.kind != "f" and "valid" not in kernel.specials:
             raise UsageError(f"kernel {kernel.name}: column {ref[1]!r} has nulls", hint="take a last argument `valid`")
     dtypes = tuple(output_dtypes(kernel, [field_of(ref) for ref in refs], bound))
     columns = tuple((0, ref[1]) for ref in refs)
     space = joint_space(refs)
     return Map(
-        kernel, columns, kernel.signature.inputs, space.names, tuple(bound.items()), dtypes, seed, name or kernel.name
+        kernel, columns, kernel.signature.inputs, space.names, tuple(bound.items()), dtypes, seed, name or kernel.name,
+        space.shape[1:],
     ), space
+
+
+def require_windows(kernel: Kernel, ref: Ref, windows: set[str]) -> None:
+    """Refuse a column without windows.
+
+    Raises:
+        ParameterError: a column of strings or lists.
+        DimensionError: a column that doesn't span the windows' dimensions.
+    """
+    field = field_of(ref)
+    if field.ragged:
+        raise ParameterError(f"kernel {kernel.name}: column {field.name!r} holds a {field.kind} a cell: no windows "
+                             "of it", hint="map a kernel over it first")
+    missing = sorted(windows - set(field.dims))
+    if missing:
+        raise DimensionError(f"kernel {kernel.name}: column {field.name!r} has no dimension {missing[0]!r}",
+                             hint=f"its dimensions are {', '.join(field.dims) or 'none'}")
+
+
+def require_fill(ref: Ref, boundary: str, fill: float) -> None:
+    """Refuse a value outside that the column's dtype doesn't hold.
+
+    Raises:
+        ParameterError: naming both.
+    """
+    dtype = field_of(ref).dtype
+    if boundary != "fill":
+        return
+    try:
+        with np.errstate(all="ignore"):
+            fits = dtype.kind == "f" or dtype.type(fill) == fill
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        raise ParameterError(f"column {ref[1]!r} is {dtype}, which doesn't hold fill={fill!r}",
+                             hint="give a fill of its dtype, or convert the column first")
 
 
 def iterate(
@@ -102,9 +149,17 @@ def iterate(
     name: str,
 ) -> Op:
     """The kernel `steps` times over all columns of an op, each value replaced by what the kernel gives."""
-    if steps < 0:
-        raise ParameterError(f"iterate can't take {steps} steps")
+    if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 0:
+        raise ParameterError(f"iterate can't take {steps!r} steps", hint="a whole number, 0 or more")
     refs = [(op, f.name) for f in op.fields]
+    for ref in refs:
+        field = field_of(ref)
+        require_windows(kernel, ref, set(op.space.names))  # all columns go from step to step together
+        if field.nullable and field.dtype.kind != "f":
+            raise UsageError(f"iterate: column {field.name!r} ({field.dtype}) has nulls, which have no next step",
+                             hint="fill them by a kernel that takes `valid` first")
+        if isinstance(neighbours, Halo):
+            require_fill(ref, neighbours.boundary, fill)
     if isinstance(neighbours, Halo):
         cells, _ = _window_cells(kernel, refs, neighbours, params, seed, name)
         neighbours = _ordered(kernel, neighbours)

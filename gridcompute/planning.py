@@ -169,29 +169,38 @@ class Plan:
 
     def leaves(self, op: Op) -> Iterator[Op]:
         """The kept ops and sources that one op's task reads."""
-        for source in op.inputs:
+        seen: set[int] = set()
+        stack = list(reversed(op.inputs))
+        while stack:
+            source = stack.pop()
+            if id(source) in seen:
+                continue
+            seen.add(id(source))
             if id(source) in self._kept or not source.inputs:
                 yield source
             else:
-                yield from self.leaves(source)
+                stack.extend(reversed(source.inputs))
 
     def inputs(self, stage: int, chunk: int) -> Iterator[ChunkId]:
         """Kept chunks that a chunk reads, each once."""
         seen: set[ChunkId] = set()
         for root, layout in zip(self.stages[stage].roots, self.stages[stage].layouts, strict=True):
-            for found in self._down(root, layout.region(chunk)):
+            for found in self._down(root, layout.region(chunk), set()):
                 if found not in seen:
                     seen.add(found)
                     yield found
 
-    def _down(self, op: Op, region: Region) -> Iterator[ChunkId]:
+    def _down(self, op: Op, region: Region, passed: set[tuple[int, Region]]) -> Iterator[ChunkId]:
+        if (id(op), region) in passed:  # fused ops may share inputs many times over
+            return
+        passed.add((id(op), region))
         for i, source in enumerate(op.inputs):
             home = self.home.get(id(source))
             if home is None and not source.inputs:
                 continue
             for part in op.reads(i, region):
                 if home is None:
-                    yield from self._down(source, part)
+                    yield from self._down(source, part, passed)
                 else:
                     number, place = home
                     yield from ((number, c) for c in self.stages[number].layouts[place].covering(part))
@@ -200,17 +209,20 @@ class Plan:
         """Kept chunks that may read a chunk, each once."""
         seen: set[ChunkId] = set()
         for root, layout in zip(self.stages[stage].roots, self.stages[stage].layouts, strict=True):
-            for found in self._up(root, layout.region(chunk)):
+            for found in self._up(root, layout.region(chunk), set()):
                 if found not in seen:
                     seen.add(found)
                     yield found
 
-    def _up(self, op: Op, region: Region) -> Iterator[ChunkId]:
+    def _up(self, op: Op, region: Region, passed: set[tuple[int, Region]]) -> Iterator[ChunkId]:
+        if (id(op), region) in passed:
+            return
+        passed.add((id(op), region))
         for consumer, i in self._above.get(id(op), ()):
             part = consumer.feeds(i, region)
             home = self.home.get(id(consumer))
             if home is None:
-                yield from self._up(consumer, part)
+                yield from self._up(consumer, part, passed)
             else:
                 number, place = home
                 yield from ((number, c) for c in self.stages[number].layouts[place].covering(part))
@@ -230,17 +242,17 @@ class Plan:
                 sum(1 for number, _ in self.inputs(stage, chunk) if number == producer) == total for chunk in ends)
         return known[stage, producer]
 
-    def token(self, op: Op, region: Region) -> str:
+    def token(self, op: Op, region: Region, fused: dict[tuple[int, Region], str] | None = None) -> str:
         """Digest of the outside objects that a region of an op reads, with their places where they may move (law 2)."""
         constant = self._uniform(op)
         if constant is not None:
             return constant
-        if id(op) not in self.home:
-            return digest(tuple(self._objects(op, region)))
-        # Merges and consumers ask for the tokens of the same kept chunks again.
-        if (id(op), region) not in self._tokens:
-            self._tokens[id(op), region] = digest(tuple(self._objects(op, region)))
-        return self._tokens[id(op), region]
+        # Merges and consumers ask for the tokens of the same kept chunks again; fused ops may share inputs many times.
+        fused = {} if fused is None else fused
+        known = self._tokens if id(op) in self.home else fused
+        if (id(op), region) not in known:
+            known[id(op), region] = digest(tuple(self._objects(op, region, fused)))
+        return known[id(op), region]
 
     def chunk_token(self, stage: int, root: int, chunk: int) -> str:
         """The token in the name of a chunk's shard."""
@@ -261,7 +273,7 @@ class Plan:
             self._constant[id(op)] = value
         return self._constant[id(op)]
 
-    def _objects(self, op: Op, region: Region) -> Iterable[object]:
+    def _objects(self, op: Op, region: Region, fused: dict[tuple[int, Region], str]) -> Iterable[object]:
         if (constant := self._uniform(op)) is not None:
             return (constant,)
         if isinstance(op.action, Load):
@@ -270,7 +282,7 @@ class Plan:
             names = op.action.source.parts[slice(*region.bounds[0])]
             return tuple(op.action.source.objects(name) for name in names)
         moving = isinstance(op.action, Concat)
-        return tuple((self.token(source, part), part.bounds if moving else ())
+        return tuple((self.token(source, part, fused), part.bounds if moving else ())
                      for i, source in enumerate(op.inputs) for part in op.reads(i, region))
 
     def root_of(self, output: str) -> Op:

@@ -125,6 +125,10 @@ def reduced(ref: Ref, name: str, reduction: Reduction, dims: Sequence[str], grou
                              hint=f"its dimensions are {', '.join(field.dims) or 'none'}")
     if not over:
         raise DimensionError(f"column {field.name!r} has no dimension to reduce over")
+    if len(over) > 1 and reduction.positional:
+        raise DimensionError(f"{reduction.name} of column {field.name!r} over {', '.join(over)}: which position comes "
+                             "first is plain along one dimension only",
+                             hint=f"reduce over one dimension: reduce({reduction.name!r}, {over[0]!r})")
     if field.ragged:
         raise ParameterError(f"column {field.name!r} holds a {field.kind} a cell: {reduction.name} can't take it", hint="map a kernel first")
     lead = ((group[0].dim, len(group[0])),) if group else ()

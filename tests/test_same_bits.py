@@ -44,7 +44,7 @@ def digests(store: str) -> dict[str, str]:
 def reduced() -> list[grid.Collection]:
     field = grid.from_arrays({"v": values()}, dims=("time", "lat", "lon"))["v"]
     groups = [i % 7 for i in range(60)]
-    return [*(field.reduce(how, "time") for how in REDUCTIONS), *(field.reduce(how) for how in REDUCTIONS),
+    return [*(field.reduce(how, "time") for how in REDUCTIONS), *(field.reduce(how) for how in REDUCTIONS[:-1]),
             field.groupby(groups, dim="time").mean(), field.reduce("quantile", "time", q=[0.1, 0.5]),
             field.reduce("histogram", bins=(20, -3.0, 3.0)), field.reduce("topk", "time", k=3)]
 

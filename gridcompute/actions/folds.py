@@ -118,6 +118,11 @@ class Reduce(Action):
                 "grouping": digest((self.column, self.dims, self.group, self.codes))}
 
     @property
+    def positional(self) -> bool:
+        """See `Action`: an argmin gives a position, so the cells before it must have been counted."""
+        return self.reduction.positional
+
+    @property
     def label(self) -> str:
         """See `Action`."""
         return self.reduction.name
@@ -260,7 +265,7 @@ class Merge(Action):
 
 
 def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: float, stored_bytes: int,
-                  ) -> list[tuple[Op, Layout]]:
+                  whole: frozenset[str] = frozenset()) -> list[tuple[Op, Layout]]:
     """A reduction over the axes of its lowered input: the fold and its merges, each with its layout; the last gives the result.
 
     Args:
@@ -269,11 +274,12 @@ def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: floa
         axes: the input's axes, not yet cut.
         cell_bytes: bytes read for one of its cells.
         stored_bytes: decoded bytes of a stored chunk.
+        whole: dimensions that a kernel fused into the fold gives only whole.
     """
     reduce = op.action
     assert isinstance(reduce, Reduce)
     field = source.field(reduce.column)
-    layout = cut(axes, cell_bytes=cell_bytes, stored_bytes=stored_bytes)
+    layout = cut(axes, cell_bytes=cell_bytes, stored_bytes=stored_bytes, whole=whole)
     kept = tuple(name for name in field.dims if name not in reduce.dims)
     segments = _segments(reduce, field, layout, kept, cell_bytes)
     groups = reduce.group or (GROUP, 1)

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gridcompute.axes import SPREAD, Axis, Layout
-from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged, field_region
+from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged, field_region, rows_of
 from gridcompute.compiled import run_cells
 from gridcompute.kernels import Kernel
 from gridcompute.keys import digest
 from gridcompute.op import Action, Op, Read
 from gridcompute.progressword import kernel_runs
-from gridcompute.spaces import Region
+from gridcompute.spaces import Region, Space
 
 Place = tuple[int, str]
 """An input's number and the name of one of its columns."""
@@ -48,6 +48,7 @@ class Map(Action):
         dtypes: of the outputs.
         seed: of `rng`.
         name: the op's declared name, part of `rng`'s key.
+        inner: lengths of the loop dimensions but the first: a cell's linear index, which keys `rng`, follows from them.
     """
 
     heavy: ClassVar[bool] = True
@@ -60,6 +61,7 @@ class Map(Action):
     dtypes: tuple[np.dtype[Any], ...] = ()
     seed: int = 0
     name: str = ""
+    inner: tuple[int | None, ...] = ()
 
     @property
     def label(self) -> str:
@@ -68,8 +70,8 @@ class Map(Action):
 
     @property
     def key(self) -> object:
-        """See `Action`: the seed and the name only where the kernel draws numbers."""
-        drawn = (self.seed, self.name) if "rng" in self.kernel.specials else ()
+        """See `Action`: seed, name and lengths only where the kernel draws numbers."""
+        drawn = (self.seed, self.name, self.inner) if "rng" in self.kernel.specials else ()
         return (self.kernel.key, self.columns, self.core, self.loop, dict(self.params), list(self.dtypes), drawn)
 
     @property
@@ -77,7 +79,7 @@ class Map(Action):
         """See `Action`."""
         extra = {f"parameter {name}": digest(value) for name, value in self.params}
         if "rng" in self.kernel.specials:
-            extra["seed"] = digest(self.seed)
+            extra |= {"seed": digest(self.seed), "inner lengths": digest(self.inner)}
         return {**self.kernel.parts, **extra, "columns": digest((self.columns, self.core, list(self.dtypes)))}
 
     @property
@@ -106,7 +108,9 @@ class Map(Action):
         return {name: axis.regular if name in self.whole else axis for name, axis in axes.items()}
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:
-        """See `Action`."""
+        """See `Action`; output core dimensions are computed whole, then cut to the region."""
+        asked, region = region, Region(tuple(full if name in self.whole else at for name, at, full in
+                                             zip(op.space.names, region.bounds, op.whole.bounds, strict=True)))
         blocks = [read(i, op.reads(i, region)[0]) for i in range(len(op.inputs))]
         shape = list(field_region(op.space, region, self.loop).shape)
         for axis, name in enumerate(self.loop):
@@ -120,7 +124,19 @@ class Map(Action):
             results = run_cells(self.kernel, inputs, dict(self.params), outputs=list(self.dtypes), shape=tuple(shape),
                                 origin=origin, space_shape=lengths, seed=self.seed, rng_name=self.name, progress=word)
         named = {f.name: result for f, result in zip(op.fields, results, strict=True)}
-        return Block(region, named, shape[0] if shape else 1)
+        if asked != region:
+            named = {f.name: _within(named[f.name], f, op.space, asked, region) for f in op.fields}
+        return Block(asked, named, shape[0] if shape else asked.shape[0] if asked.bounds else 1)
+
+
+def _within(column: Column, field: Field, space: Space, part: Region, whole: Region) -> Column:
+    """A column over `whole`, cut to a part of it along the dimensions in which the two differ."""
+    if isinstance(column, Ragged):
+        return column
+    pairs = zip(space.names, part.bounds, whole.bounds, strict=True)
+    cuts = {name: slice(lo - base, hi - base) for name, (lo, hi), (base, top) in pairs if (lo, hi) != (base, top)}
+    where = tuple(cuts.get(name, slice(None)) for name in field.dims)
+    return Fixed(column.values[where], None if column.valid is None else column.valid[where])
 
 
 UFUNCS = ("add", "subtract", "multiply", "true_divide", "floor_divide", "remainder", "power", "negative", "absolute",
@@ -156,7 +172,7 @@ class Elementwise(Action):
         out = op.fields[0]
         places = {o[0] for o in self.operands if isinstance(o, tuple)}
         blocks = {i: read(i, op.reads(i, region)[0]) for i in places}
-        rows = next(iter(blocks.values())).rows
+        rows = rows_of(op.space, ((block, op.inputs[i].space) for i, block in sorted(blocks.items())))
         arguments: list[Any] = []
         valid: Array | None = None
         for operand in self.operands:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gridcompute import access
 from gridcompute.axes import Axis, Layout
-from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged
+from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged, rows_of
 from gridcompute.errors import KernelError
 from gridcompute.op import Action, Op, Read
 from gridcompute.spaces import Region
@@ -202,4 +202,5 @@ class Choose(Action):
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""
         blocks = [read(i, op.reads(i, region)[0]) for i in range(len(op.inputs))]
-        return Block(region, {new: blocks[i][old] for new, (i, old) in self.names}, blocks[0].rows)
+        return Block(region, {new: blocks[i][old] for new, (i, old) in self.names},
+                     rows_of(op.space, zip(blocks, (source.space for source in op.inputs), strict=True)))

@@ -7,7 +7,7 @@ chunk order, so the result doesn't depend on which chunk was done first.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -191,7 +191,8 @@ class Bucket(Action):
             rows = slice(*np.searchsorted(held.values, [lo, hi]).tolist())
             columns = {f.name: picked(block[f.name], f, dim, rows) for f in op.fields}
             pieces.append(Block(region, columns, rows.stop - rows.start))
-        block = joined_blocks(pieces, op.fields, dim, region)
+        none = replace(read(0, Region.of((0, 0))), region=region) if not pieces else None
+        block = none or joined_blocks(pieces, op.fields, dim, region)
         if not self.order:
             return block
         order = sort_order(block, self.keys, op.fields)

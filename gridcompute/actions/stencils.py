@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from gridcompute.access import Boundary, Halo
+from gridcompute.access import Boundary, Halo, wrapped
 from gridcompute.actions.maps import Map
 from gridcompute.columns import Array, Block, Column, Fixed, Ragged
 from gridcompute.compiled import run_cells
+from gridcompute.errors import KernelError
 from gridcompute.keys import digest, function_key
 from gridcompute.op import Action, Op, Read
 from gridcompute.spaces import Region
@@ -67,19 +67,17 @@ class Stencil(Action):
         """The region with its halo, put together from the boxes read and completed at the boundary."""
         fixed = [piece for piece in pieces if isinstance(piece, Fixed)]
         if self.halo.boundary == "periodic":
-            boxes = op.reads(0, region)
-            for axis in reversed(range(len(region.bounds))):
-                fixed, boxes = _merged(fixed, boxes, axis)
+            sides = {name: (before, after) for name, before, after, _ in self.halo.dims}
+            for axis, (name, (lo, hi)) in reversed(list(enumerate(zip(op.space.names, region.bounds, strict=True)))):
+                before, after = sides.get(name, (0, 0))
+                run = len(wrapped(lo - before, hi + after, op.whole.bounds[axis][1]))
+                fixed = [_merged(fixed[i:i + run], axis) for i in range(0, len(fixed), run)]
         return padded(fixed[0], self.halo, op.space.names, region, op.space.shape, self.fill)
 
 
-def _merged(pieces: list[Fixed], boxes: tuple[Region, ...], axis: int) -> tuple[list[Fixed], tuple[Region, ...]]:
-    """Join runs of boxes that differ only along one axis (boxes come in product order, last axis fastest)."""
-    groups = [list(group) for _, group in itertools.groupby(
-        range(len(boxes)), key=lambda i: boxes[i].bounds[:axis])]
-    merged = [Fixed(np.concatenate([pieces[i].values for i in group], axis), _masks([pieces[i] for i in group], axis))
-              for group in groups]
-    return merged, tuple(Region(boxes[group[0]].bounds[:axis]) for group in groups)
+def _merged(pieces: list[Fixed], axis: int) -> Fixed:
+    """Boxes that follow each other along one axis, as one."""
+    return Fixed(np.concatenate([piece.values for piece in pieces], axis), _masks(pieces, axis))
 
 
 def _masks(pieces: list[Fixed], axis: int) -> Array | None:
@@ -156,11 +154,22 @@ class Edges:
         return digest(("edges", function_key(self.fn), self.period, self.max_inputs,
                 None if self.active is None else function_key(self.active)))
 
-    def table(self, step: int, width: int) -> tuple[Array, Array]:
-        """Offsets and indices (CSR) of one step's row."""
+    def table(self, step: int, width: int, length: int) -> tuple[Array, Array]:
+        """Offsets and indices (CSR) of one step's row: `width` cells that read from `length`.
+
+        Raises:
+            KernelError: more than `max_inputs` indices, or one outside.
+        """
         out, offsets, found = np.empty(self.max_inputs, np.int64), np.zeros(width + 1, np.int64), []
         for cell in range(width):
             count = int(self.fn(step, cell, out))
+            if not 0 <= count <= self.max_inputs:
+                raise KernelError(f"edges: step {step} gives cell {cell} {count} inputs, not 0 to max_inputs="
+                                  f"{self.max_inputs}", cell=(cell,), hint="raise max_inputs=, or correct the rule")
+            wrong = (out[:count] < 0) | (out[:count] >= length)
+            if wrong.any():
+                raise KernelError(f"edges: step {step} gives cell {cell} the input {out[:count][wrong][0]}, outside 0 "
+                                  f"to {length - 1}", cell=(cell,), hint="correct the rule")
             found.append(out[:count].copy())
             offsets[cell + 1] = offsets[cell] + count
         return offsets, np.concatenate(found) if found else np.empty(0, np.int64)
@@ -208,7 +217,7 @@ class Iterate(Action):
         """See `Action`."""
         block = read(0, op.inputs[0].whole)
         state = [block[name] for _, name in self.cells.columns]
-        columns = [column for column in state if isinstance(column, Fixed)]
+        columns = [_without_nulls(column) for column in state if isinstance(column, Fixed)]
         tables: dict[int, tuple[Array, Array]] = {}
         for step in range(self.steps):
             if isinstance(self.neighbours, Halo):
@@ -239,7 +248,7 @@ class Iterate(Action):
         width = length if edges.active is None else min(length, int(edges.active(step)))
         phase = step % edges.period
         if edges.active is not None or phase not in tables:
-            tables[phase] = edges.table(step, width)
+            tables[phase] = edges.table(phase, width, length)
         offsets, index = tables[phase]
         inputs: list[Column] = [Ragged(offsets, column.values[index]) for column in columns]
         results = run_cells(self.cells.kernel, inputs, dict(self.cells.params), outputs=list(self.cells.dtypes),
@@ -250,6 +259,13 @@ class Iterate(Action):
             assert isinstance(result, Fixed)
             merged.append(Fixed(np.concatenate([result.values.astype(column.values.dtype), column.values[width:]])))
         return merged
+
+
+def _without_nulls(column: Fixed) -> Fixed:
+    """A float column's nulls as NaN, as kernels see them (others are refused before)."""
+    if column.valid is None:
+        return column
+    return Fixed(np.where(column.valid, column.values, column.values.dtype.type(np.nan)))
 
 
 def _as_before(result: Column, column: Fixed) -> Fixed:
