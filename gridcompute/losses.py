@@ -26,7 +26,7 @@ def overdue(task: Task, deadline: float) -> TaskFailed:
 
 
 def named(event: TaskFailed, task: Task, stage: Stage, mark: Mark | None, kept: tuple[Kept, ...]) -> TaskFailed:
-    """The event of a silent failure, with the op, the chunk and the cell that the task had published, and what it had kept.
+    """The event of a silent failure, with the op, chunk and cell that the task had published, and what it had kept.
 
     Args:
         event: as the executor, or the deadline, gave it.

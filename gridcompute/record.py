@@ -161,8 +161,9 @@ def load(run: str) -> RunRecord:
         RecordError: there is none, several fit, it is broken, or a newer version wrote it.
     """
     path = Path(run)
-    if (path / "run.json").is_file():
-        return _read(path / "run.json")
+    with contextlib.suppress(OSError, ValueError):  # no file can have such a name
+        if (path / "run.json").is_file():
+            return _read(path / "run.json")
     names = known()
     if run == "last" and names:
         return max((_read_indexed(name) for name in names), key=lambda record: record.created)

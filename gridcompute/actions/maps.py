@@ -21,8 +21,9 @@ Place = tuple[int, str]
 """An input's number and the name of one of its columns."""
 
 
-def spread(column: Column, field: Field, loop: tuple[str, ...], shape: tuple[int, ...], core: tuple[str, ...]) -> Column:
-    """A column as a kernel wants it: loop dimensions first (missing ones repeated), core dimensions last, contiguous."""
+def spread(column: Column, field: Field, loop: tuple[str, ...], shape: tuple[int, ...],
+           core: tuple[str, ...]) -> Column:
+    """A column as a kernel wants it: contiguous, loop dimensions first (missing ones repeated), core ones last."""
     if isinstance(column, Ragged):
         return column
     order = [field.dims.index(name) for name in loop if name in field.dims] + [field.dims.index(n) for n in core]
