@@ -85,37 +85,25 @@ class StoredSource:
         """See `Source`: what was computed, not where it lies."""
         return ("stored", self.recipe)
 
-    def _chunks(self, region: Region) -> list[int]:
-        """Entries that a region reads. A block without cells has no chunk of the counted layout."""
-        if not self.layout.blocked:
-            return list(self.layout.covering(region))
-        found, start = [], 0
-        lo, hi = region.bounds[0]
-        for number, entry in enumerate(self.entries):
-            if start < hi and start + entry.rows > lo and entry.rows:
-                found.append(number)
-            start += entry.rows
-        return found
+    @cached_property
+    def _full(self) -> tuple[Entry, ...]:
+        """One entry a chunk of the counted layout, in which a block without cells has none."""
+        return tuple(e for e in self.entries if e.rows) if self.layout.blocked else self.entries
 
     def objects(self, region: Region) -> tuple[str, ...]:
         """See `Source`: the shards read, with where the region begins in each."""
-        start, marks = 0, []
-        chunks = set(self._chunks(region))
-        for number, entry in enumerate(self.entries):
-            if number in chunks:
-                at = region.bounds[0][0] - start if self.layout.blocked else 0
-                marks.append(f"{entry.digest}@{at}")
-            start += entry.rows
-        return tuple(marks)
+        if not self.layout.blocked:
+            return tuple(f"{self.entries[chunk].digest}@0" for chunk in self.layout.covering(region))
+        (lo, hi), (_, axis) = region.bounds[0], self.counted.axes[0]
+        return tuple(f"{self._full[chunk].digest}@{lo - axis.bounds(chunk)[0]}" for chunk in axis.covering(lo, hi))
 
     def read(self, region: Region, names: Sequence[str]) -> Block:
         """See `Source`."""
         fields = tuple(chosen(self.fields, names, "the stored result"))
         store = _opened(self)
-        full = [number for number, entry in enumerate(self.entries) if entry.rows] if self.layout.blocked else None
 
         def fetch(chunk: int) -> Block:
-            entry = self.entries[chunk if full is None else full[chunk]]
+            entry = self._full[chunk]
             try:
                 return decode(store.get(entry.place), names=names, path=entry.place)[0]
             except FileNotFoundError:
