@@ -71,6 +71,11 @@ class Action:
         return False
 
     @property
+    def draws(self) -> bool:
+        """Values depend on a cell's number in the space, so the lengths of all dimensions but the first matter."""
+        return False
+
+    @property
     def aligned(self) -> bool:
         """Values depend on the chunk's extents, so it is only computed chunk by chunk."""
         return False
@@ -114,8 +119,10 @@ class Op:
         columns = [(f.name, f.dims, f.dtype, f.kind, f.nullable) for f in self.fields]
         # An access with a key of its own leaves out lengths that may grow.
         accesses = [getattr(access, "key", access) for access in self.accesses]
+        cells = getattr(self.action, "cells", self.action)
+        numbered = self.space.shape[1:] if cells.draws else ()
         return digest((FORMAT, type(self.action).__name__, self.action.key, accesses,
-                       [op.recipe for op in self.inputs], columns))
+                       [op.recipe for op in self.inputs], columns, numbered))
 
     @cached_property
     def origin(self) -> Op | None:

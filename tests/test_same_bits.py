@@ -96,3 +96,17 @@ def test_an_uncompiled_run_gives_the_same_shards(tmp_path: Path) -> None:
                        env={**os.environ, "NUMBA_DISABLE_JIT": disabled})
     assert digests("jit") == digests("plain")
     assert len(digests("jit")) > 20
+
+
+@grid.kernel("->()")
+def drawn(rng):
+    return grid.random.uniform(rng)
+
+
+def test_drawn_numbers_of_another_width_are_computed_anew() -> None:
+    wide = grid.run(grid.space(path=4, asset=512).map(drawn, seed=1), executor="inline")
+    wider = grid.run(grid.space(path=4, asset=1024).map(drawn, seed=1), executor="inline")
+    assert wider.status.reused == 0  # the same regions, but the cells have other numbers
+    more = grid.run(grid.space(path=8, asset=1024).map(drawn, seed=1), executor="inline")
+    assert wide["drawn"].to_numpy()[1, 0] != wider["drawn"].to_numpy()[1, 0]
+    np.testing.assert_array_equal(more["drawn"].to_numpy()[:4], wider["drawn"].to_numpy())

@@ -89,6 +89,11 @@ class Map(Action):
         return "rng" in self.kernel.specials or "cell" in self.kernel.specials
 
     @property
+    def draws(self) -> bool:
+        """See `Action`."""
+        return "rng" in self.kernel.specials
+
+    @property
     def aligned(self) -> bool:
         """See `Action`: what sees a chunk's columns at once may depend on where the chunk ends."""
         return self.kernel.mode != "cell"
