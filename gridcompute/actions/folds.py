@@ -172,11 +172,11 @@ class Fold(Action):
         return Folding(self, op, region)
 
     def origin(self, region: Region) -> int:
-        """Positions before the segment (along unknown dimensions: 0)."""
-        first = 0 if self.last else region.start[0] * self.segments.run
-        if any(axis.blocks for _, axis in self.segments.dims):
+        """Positions before the segment, where the reduction reports positions (along unknown dimensions: 0)."""
+        if self.last or not self.reduce.reduction.positional or any(axis.blocks for _, axis in self.segments.dims):
             return 0
-        return sum(self.segments.layout.region(chunk).cells for chunk in range(first)) if first else 0
+        layout = self.segments.layout
+        return sum(layout.region(chunk).cells for chunk in range(region.start[0] * self.segments.run))
 
 
 class Folding:
