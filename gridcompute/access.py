@@ -213,7 +213,7 @@ def wrapped(lo: int, hi: int, length: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Tree:
-    """Output position i along `dim` reads input positions `i * fan` to `(i + 1) * fan`; without the dimension, i is 0."""
+    """Output position i along `dim` reads input positions from `i * fan` on, `fan` of them; without it, i is 0."""
 
     dim: str
     fan: int

@@ -34,7 +34,7 @@ PART_FLOOR = 64 * 2**10
 """Input bytes below which such a piece isn't cut further."""
 
 DECODE_BYTES = 4 * 2**20
-"""A stored chunk larger than this isn't shared by several chunks: decoding it again costs more than the spread gains."""
+"""A stored chunk larger than this isn't shared by chunks: decoding it again costs more than the spread gains."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,9 @@ class Ragged:
     def nbytes(self) -> int:
         """Bytes held by the cells (not by the buffers they are sliced from)."""
         items = int(self.offsets[-1] - self.offsets[0]) if len(self.offsets) else 0
-        return int(self.offsets.nbytes) + items * self.values.itemsize + (0 if self.valid is None else self.valid.nbytes)
+        return (
+            int(self.offsets.nbytes) + items * self.values.itemsize + (0 if self.valid is None else self.valid.nbytes)
+        )
 
     def sliced(self, start: int, stop: int) -> Ragged:
         """Cells start to stop, without a copy."""

@@ -1,4 +1,4 @@
-"""From a graph to ops that can be run: reductions split, shuffles spelled out, and the ops that are kept cut into chunks.
+"""From a graph to ops that can be run: reductions split, shuffles spelled out, kept ops cut into chunks.
 
 Named rewrites, all decided from the graph alone: `cull` (only what outputs need is visited), `fuse` (an op that
 isn't kept is computed inside its consumer's task, over whatever region that reads), `split` (reductions into
@@ -88,7 +88,9 @@ class Lowering:
         for step in op.walk():
             if id(step) not in self._done:
                 inputs = [self._done[id(source)] for source in step.inputs]
-                self._done[id(step)] = None if any(i is None for i in inputs) else self._lower(step, tuple(i for i in inputs if i))
+                self._done[id(step)] = (
+                    None if any(i is None for i in inputs) else self._lower(step, tuple(i for i in inputs if i))
+                )
         return self._done[id(op)]
 
     def _lower(self, op: Op, inputs: tuple[Op, ...]) -> Op | None:
@@ -155,7 +157,7 @@ class Lowering:
         return again or len(consumers) > 1
 
     def _keep(self, op: Op, layout: Layout | None = None) -> None:
-        """Cut the op's axes (or take the given layout, or that of a kept input of the same shape) and keep its chunks."""
+        """Cut the op's axes (or take the given layout, or that of a kept input of its shape) and keep its chunks."""
         axes = dict(self.result.layouts[id(op)].axes)
         if layout is None:
             whole = op.action.whole | self._whole_of(op)
@@ -322,7 +324,14 @@ class Lowering:
         if shuffle.order:
             parted = replace(parted, accesses=(parted.accesses[0], Whole(((name, None),))))
         self._keep(self._add(parted, shape), shape)
-        gather = Op(Bucket(shuffle.keys, shuffle.order, buckets), (parted,), (Whole(((name, None),)),), op.space, op.fields, op.name)
+        gather = Op(
+            Bucket(shuffle.keys, shuffle.order, buckets),
+            (parted,),
+            (Whole(((name, None),)),),
+            op.space,
+            op.fields,
+            op.name,
+        )
         out = Layout.of(gather.action.axes(gather, (shape,)))
         gathered = gather.rebuilt((parted,), out)
         if (known := self._counted(gathered)) is not None:
@@ -350,8 +359,13 @@ class Lowering:
                 self._keep(source)
         if layout is None:
             uncut = {name: replace(axis, extent=0) for name, axis in axes.items()}
-            layout = cut(uncut, cell_bytes=max(self.weight(op.rebuilt((source,), Layout.of(uncut))), source.cell_bytes),
-                         parallel=1, chunk_bytes=SINK_BYTES, stored_bytes=self.stored_bytes(op.rebuilt((source,), Layout.of(uncut))))
+            layout = cut(
+                uncut,
+                cell_bytes=max(self.weight(op.rebuilt((source,), Layout.of(uncut))), source.cell_bytes),
+                parallel=1,
+                chunk_bytes=SINK_BYTES,
+                stored_bytes=self.stored_bytes(op.rebuilt((source,), Layout.of(uncut))),
+            )
         lowered = self._add(op.rebuilt((source,), layout), layout)
         self._keep(lowered, layout)
         return lowered

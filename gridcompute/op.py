@@ -91,6 +91,9 @@ class Action:
         return SPREAD
 
 
+NOWHERE = Region()
+
+
 @dataclass(frozen=True, eq=False)
 class Op:
     """One step of a graph.
@@ -111,7 +114,7 @@ class Op:
     space: Space
     fields: tuple[Field, ...]
     name: str = ""
-    whole: Region = Region()
+    whole: Region = NOWHERE
 
     @cached_property
     def recipe(self) -> str:

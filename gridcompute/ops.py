@@ -175,7 +175,7 @@ def _outputs(
             fields.append(Field(label, loop, dtype, "list"))
             continue
         for dim in dims:
-            length = kernel.sizes.get(dim, space[dim] if dim in space else None)
+            length = kernel.sizes.get(dim, dict(space.dims).get(dim))
             if dim in loop:
                 raise DimensionError(
                     f"kernel {kernel.name}: output dimension {dim!r} is also one that it runs over",

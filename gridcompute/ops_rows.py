@@ -70,10 +70,10 @@ def explode_rows(
         raise DimensionError(
             f"explode works on rows: one dimension, but there are {space}", hint="reduce or isel the others first"
         )
-    lengths = {dims for dims in kernel.signature.outputs}
+    lengths = set(kernel.signature.outputs)
     if len(lengths) != 1 or len(next(iter(lengths))) != 1:
         raise SignatureError(
-            f"kernel {kernel.name} {kernel.signature}: explode needs outputs of one shared dimension, as in (n)->(k),(k)"
+            f"kernel {kernel.name} {kernel.signature}: explode needs outputs of one shared dimension: (n)->(k),(k)"
         )
     bound = kernel.bind(params)
     dtypes = tuple(output_dtypes(kernel, [field_of(ref) for ref in refs], bound))

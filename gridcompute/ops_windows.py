@@ -179,7 +179,7 @@ def iterate(
         )
     if len(cells.dtypes) != len(op.fields):
         raise SignatureError(
-            f"kernel {kernel.name} gives {len(cells.dtypes)} values for {len(op.fields)} columns: iterate needs one each"
+            f"kernel {kernel.name} gives {len(cells.dtypes)} values for {len(op.fields)} columns, not one each"
         )
     fields = tuple(Field(f.name, f.dims, f.dtype, attrs=f.attrs) for f in op.fields)
     whole = Whole(tuple(op.space.dims))

@@ -103,7 +103,9 @@ def chosen(how: str | Reduction, options: Mapping[str, Any]) -> Reduction:
     return made
 
 
-def reduced(ref: Ref, name: str, reduction: Reduction, dims: Sequence[str], group: tuple[Coordinate, Array] | None = None) -> Op:
+def reduced(
+    ref: Ref, name: str, reduction: Reduction, dims: Sequence[str], group: tuple[Coordinate, Array] | None = None
+) -> Op:
     """One column reduced over dimensions.
 
     Args:
@@ -130,7 +132,10 @@ def reduced(ref: Ref, name: str, reduction: Reduction, dims: Sequence[str], grou
                              "first is plain along one dimension only",
                              hint=f"reduce over one dimension: reduce({reduction.name!r}, {over[0]!r})")
     if field.ragged:
-        raise ParameterError(f"column {field.name!r} holds a {field.kind} a cell: {reduction.name} can't take it", hint="map a kernel first")
+        raise ParameterError(
+            f"column {field.name!r} holds a {field.kind} a cell: {reduction.name} can't take it",
+            hint="map a kernel first",
+        )
     lead = ((group[0].dim, len(group[0])),) if group else ()
     kept = tuple((dim, op.space[dim]) for dim in field.dims if dim not in over)
     outs = reduction.output_fields(field.dtype)
@@ -147,7 +152,9 @@ def reduced(ref: Ref, name: str, reduction: Reduction, dims: Sequence[str], grou
     return Op(action, (op,), (access,), space, tuple(fields), reduction.name)
 
 
-def group_codes(by: str | Sequence[int] | Array, coords: Sequence[Coordinate], space: Space, dim: str | None) -> tuple[str, Coordinate, Array]:
+def group_codes(
+    by: str | Sequence[int] | Array, coords: Sequence[Coordinate], space: Space, dim: str | None
+) -> tuple[str, Coordinate, Array]:
     """The grouped dimension, the coordinate of the groups, and each position's group.
 
     Args:
@@ -193,7 +200,9 @@ def concat_ops(parts: Sequence[Op], dim: str) -> Op:
         if mine != [(f.name, f.dims, f.dtype, f.kind) for f in first.fields]:
             raise AlignmentError(f"part {i} of the concatenation has other columns than the first: {mine}")
         if op.space.without(dim) != first.space.without(dim):
-            raise AlignmentError(f"part {i} of the concatenation has the dimensions {op.space}, the first {first.space}")
+            raise AlignmentError(
+                f"part {i} of the concatenation has the dimensions {op.space}, the first {first.space}"
+            )
     accesses, offset = [], 0
     for op in parts:
         length = op.space[dim]
@@ -206,7 +215,9 @@ def concat_ops(parts: Sequence[Op], dim: str) -> Op:
     nullable = {f.name: any(op.field(f.name).nullable for op in parts) for f in first.fields}
     fields = tuple(Field(f.name, f.dims, f.dtype, f.kind, nullable[f.name], f.attrs) for f in first.fields)
     if any(dim not in f.dims for f in fields):
-        raise DimensionError(f"a column doesn't span {dim!r}, so it can't be concatenated along it", hint="select the columns that do")
+        raise DimensionError(
+            f"a column doesn't span {dim!r}, so it can't be concatenated along it", hint="select the columns that do"
+        )
     return Op(Concat(dim), tuple(parts), tuple(accesses), space, fields, "concat")
 
 

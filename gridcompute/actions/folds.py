@@ -47,8 +47,11 @@ class Segments:
     @property
     def key(self) -> tuple[object, ...]:
         """What enters the recipe: the scheme, with all lengths that the result depends on."""
-        return ("segments", tuple((name, axis.length, axis.extent, len(axis.parts), axis.blocks) for name, axis in self.dims),
-                self.run)
+        return (
+            "segments",
+            tuple((name, axis.length, axis.extent, len(axis.parts), axis.blocks) for name, axis in self.dims),
+            self.run,
+        )
 
     @property
     def layout(self) -> Layout:
@@ -266,7 +269,7 @@ class Merge(Action):
 
 def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: float, stored_bytes: int,
                   whole: frozenset[str] = frozenset()) -> list[tuple[Op, Layout]]:
-    """A reduction over the axes of its lowered input: the fold and its merges, each with its layout; the last gives the result.
+    """A reduction over the axes of its lowered input: the fold and its merges, the last of which gives the result.
 
     Args:
         op: the reduction as the user asked for it.
@@ -302,7 +305,9 @@ def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: floa
     steps = [made(Fold(reduce, segments, kept, count == 1), segments, source, count == 1, count)]
     while count > 1:
         count = -(-count // FAN)
-        steps.append(made(Merge(reduce, field.dtype, kept, count == 1), Tree(SEGMENT, FAN), steps[-1][0], count == 1, count))
+        steps.append(
+            made(Merge(reduce, field.dtype, kept, count == 1), Tree(SEGMENT, FAN), steps[-1][0], count == 1, count)
+        )
     return steps
 
 

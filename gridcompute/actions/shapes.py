@@ -139,8 +139,13 @@ class Concat(Action):
         blocks = [read(i, part) for i in range(len(op.inputs)) for part in op.reads(i, region)]
         if not blocks:
             first = op.inputs[0]
-            empty = replace(first.whole, bounds=tuple((lo, lo) if name == self.dim else at for name, at, (lo, _) in
-                                                      zip(op.space.names, region.bounds, first.whole.bounds, strict=True)))
+            empty = replace(
+                first.whole,
+                bounds=tuple(
+                    (lo, lo) if name == self.dim else at
+                    for name, at, (lo, _) in zip(op.space.names, region.bounds, first.whole.bounds, strict=True)
+                ),
+            )
             blocks = [read(0, empty)]
         return joined_blocks(blocks, op.fields, self.dim, region)
 
@@ -170,7 +175,7 @@ class TakeAt(Action):
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`: reads the box from the least to the greatest position."""
-        data, index_op = op.inputs
+        data = op.inputs[0]
         index = read(1, op.reads(1, region)[0])[self.index]
         assert isinstance(index, Fixed)
         place = data.space.names.index(self.dim)

@@ -28,7 +28,11 @@ SAMPLES = 256
 def comparable(column: Column, field: Field) -> pa.Array:
     """A key column as an Arrow array: nulls kept, strings as bytes (the order of UTF-8)."""
     if isinstance(column, Ragged):
-        items = column.values.tobytes() if column.values.flags.c_contiguous else np.ascontiguousarray(column.values).tobytes()
+        items = (
+            column.values.tobytes()
+            if column.values.flags.c_contiguous
+            else np.ascontiguousarray(column.values).tobytes()
+        )
         cells = [items[a:b] for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
         mask = None if column.valid is None else ~column.valid
         return pa.array(cells, pa.large_binary(), mask=mask)
@@ -53,7 +57,7 @@ def _ranks(values: pa.Array, descending: bool) -> Array:
 
 
 def hash_bucket(column: Column, n: int) -> Array:
-    """Bucket of each cell, 0 to n - 1, from the value alone: equal values (0.0 and -0.0, all NaN) meet, nulls in bucket 0."""
+    """Bucket of each cell, from its value alone: equal values (0.0 and -0.0, all NaN) meet; nulls lie in bucket 0."""
     if isinstance(column, Ragged):
         values = memoryview(np.ascontiguousarray(column.values).view(np.uint8).data)
         size = column.values.itemsize
@@ -111,14 +115,16 @@ class Sample(Action):
         """See `Action`."""
         block, source = read(0, op.reads(0, region)[0]), op.inputs[0]
         order = sort_order(block, ((self.by, self.descending),), source.fields)
-        picks = order[np.linspace(0, len(order) - 1, min(SAMPLES, len(order))).astype(np.int64)] if len(order) else order
+        picks = (
+            order[np.linspace(0, len(order) - 1, min(SAMPLES, len(order))).astype(np.int64)] if len(order) else order
+        )
         column = picked(block[self.by], source.field(self.by), source.space.names[0], picks)
         return Block(region, {self.by: column}, len(picks))
 
 
 @dataclass(frozen=True, eq=False)
 class Partition(Action):
-    """Each chunk's rows grouped by bucket (stable), with the bucket of each row; input 1 holds the samples of a sort."""
+    """Each chunk's rows grouped by bucket (stable), with each row's bucket; input 1 holds the samples of a sort."""
 
     keys: tuple[tuple[str, bool], ...]
     order: bool
@@ -134,7 +140,7 @@ class Partition(Action):
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""
         block, source = read(0, op.reads(0, region)[0]), op.inputs[0]
-        by, descending = self.keys[0]
+        by, _ = self.keys[0]
         if self.order:
             buckets = self._by_range(op, block, read)
         else:

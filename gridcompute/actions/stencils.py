@@ -129,7 +129,9 @@ def windows_run(cells: Map, columns: list[Fixed], halos: list[Halo], names: tupl
         part = Region(((first + lo, first + hi), *rest))
         parts.append(run_cells(cells.kernel, inputs, dict(cells.params), outputs=list(cells.dtypes), shape=part.shape,
                                origin=part.start, space_shape=lengths, seed=cells.seed, rng_name=cells.name, step=step))
-    return [Fixed(np.concatenate([p.values for p in column if isinstance(p, Fixed)])) for column in zip(*parts, strict=True)]
+    return [
+        Fixed(np.concatenate([p.values for p in column if isinstance(p, Fixed)])) for column in zip(*parts, strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
