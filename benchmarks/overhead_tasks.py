@@ -101,7 +101,7 @@ def _disk(n: int) -> float:
 
 def dispatch(session: Session, peers: Peers) -> Iterator[Row]:
     """Milliseconds a task, of many that do nothing."""
-    n, repeat = session.pick(300, 1000, 5000), session.pick(3, 5, 7)
+    n, repeat = session.pick(100, 500, 5000), session.pick(3, 5, 7)
     unit = "ms per task"
     dask = peers.of("dask")
     # Three of ours in one round, so that their differences mean something.
@@ -123,7 +123,7 @@ def dispatch(session: Session, peers: Peers) -> Iterator[Row]:
     yield Row("dispatch/inline-sized", "ms per chunk", {OURS: raw["sized"]},
               note="The same chunks in tasks of the size that the run chooses.")
     yield Row("dispatch/commit", "ms per shard", {OURS: raw["commit"], "disk": raw["disk"]},
-              note="Encoding and committing such a shard, alone: the part of the above that makes it durable. disk: only "
+              note="Encoding and committing such a shard, alone: the part that makes the above durable. disk: only "
               "the file, its two fsyncs and its link, which is the physical reference.")
     yield from _on_ray(session, peers, n, repeat)
 
