@@ -73,6 +73,7 @@ class Origin:
             pid=pid,
             pid_since=since,
             versions=fresh.versions,
+            summary={},  # until this attempt ends, figures come from the journal
             resumed=time.time(),
         )
 

@@ -215,7 +215,7 @@ class Run:
 
 @contextlib.contextmanager
 def _interruptible(cancel: threading.Event) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a cancel; only the main thread can."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP (a closed terminal) into a cancel; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -225,7 +225,10 @@ def _interruptible(cancel: threading.Event) -> Iterator[None]:
             raise KeyboardInterrupt
         cancel.set()
 
-    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asked for
+        heard.append(signal.SIGHUP)
+    before = {number: signal.signal(number, asked) for number in heard}
     try:
         yield
     finally:

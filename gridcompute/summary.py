@@ -65,7 +65,8 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
 def screen(told: Mapping[str, Any]) -> list[str]:
     """`facts` as lines for a terminal."""
     rows: list[tuple[str, str]] = [("", line) for line in told["lines"]]
-    rows += [("written", name) for name in (*told["outputs"], *told["files"])]
+    written = "written" if told["state"] == "done" else "output"  # of which nobody knows how much is there
+    rows += [(written, name) for name in (*told["outputs"], *told["files"])]
     chunks = f"{told['computed']:,} computed, {told['reused']:,} found committed"
     rows.append(("chunks", f"{chunks}; {told['tasks']:,} tasks, {size(told['bytes'])} stored"))
     if told["skipped"]:
