@@ -80,8 +80,9 @@ class Planned:
         """Per stage, a line on what is committed and why the rest isn't."""
         if self._store is None:
             return ("",) * len(self.plan.stages)
-        before = None if self._how is None else previous(self._how, self.plan.graph.canonical(), os.getcwd())
-        return tuple(reason(self.plan, stage, self._ops(stage), found, before)
+        store, graph = self._store, self.plan.graph.canonical()
+        before = None if self._how is None else previous(self._how, graph, os.getcwd(), store)
+        return tuple(reason(self.plan, stage, self._ops(stage), found, before, store)
                      for stage, found in zip(self.plan.stages, self.found, strict=True))
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from gridcompute.planning import Plan, Stage
 from gridcompute.record import RunRecord, records
 from gridcompute.shard import done
 from gridcompute.store import Store
+from gridcompute.stores.local import LocalStore
 from gridcompute.worker import PART_REGION
 
 Canonical = Sequence[Mapping[str, Any]]
@@ -75,9 +77,18 @@ def earlier(how: Mapping[str, Any], graph: Canonical, cwd: str) -> Iterator[RunR
     return (record for record in reversed(records()) if same(record))
 
 
-def previous(how: Mapping[str, Any], graph: Canonical, cwd: str) -> RunRecord | None:
-    """The latest of the earlier runs."""
-    return next(earlier(how, graph, cwd), None)
+def previous(how: Mapping[str, Any], graph: Canonical, cwd: str, store: Store) -> RunRecord | None:
+    """The latest of the earlier runs, of those with this work store if there are any."""
+    found = list(earlier(how, graph, cwd))
+    return next((record for record in found if in_store(record, store)), found[0] if found else None)
+
+
+def in_store(record: RunRecord, store: Store) -> bool:
+    """Whether a run's work store is this one."""
+    url = str(record.settings.get("store", ""))
+    if isinstance(store, LocalStore) and "://" not in url:
+        return os.path.realpath(url) == os.path.realpath(store.url)
+    return url == store.url
 
 
 def _last(graph: Canonical) -> str:
@@ -103,7 +114,8 @@ def _present(plan: Plan, stage: Stage, root: int, chunk: int, listing: Mapping[t
     return (str(region), plan.chunk_token(stage.number, root, chunk)) in listing
 
 
-def reason(plan: Plan, stage: Stage, ops: Sequence[Op], found: int | None, before: RunRecord | None) -> str:
+def reason(plan: Plan, stage: Stage, ops: Sequence[Op], found: int | None, before: RunRecord | None,
+           store: Store) -> str:
     """One line for a stage: what is committed, and why the rest isn't; empty where there is nothing to say.
 
     Args:
@@ -112,16 +124,19 @@ def reason(plan: Plan, stage: Stage, ops: Sequence[Op], found: int | None, befor
         ops: the stage's ops, those fused into it included.
         found: what `committed` gave.
         before: the last run of the same origin.
+        store: the work store that was asked.
     """
     if found is None or (not found and before is None):
         return ""
     counted = f"{found:,} of {stage.chunks:,} chunks committed"
     if found == stage.chunks or before is None:
         return counted
+    if not in_store(before, store):
+        return f"{counted}; {before.run} has another work store: {before.settings.get('store')}"
     changes = op_changes(before.graph, plan.graph.canonical())
     own = [f"{line} ({name})" for name in dict.fromkeys(str(op) for op in ops) for line in changes.get(name, [])]
     if own:
         return f"{counted}; recipe changed since {before.run}: {'; '.join(own)}"
-    if changes:
+    if changes.keys() & {str(op) for root in stage.roots for op in root.walk()}:
         return f"{counted}; what it reads has changed since {before.run}"
     return f"{counted}; the recipe is that of {before.run}, the rest wasn't done or its input has changed"

@@ -271,6 +271,24 @@ def test_plans_say_what_is_committed_and_why_the_rest_is_not(monkeypatch: pytest
         )
 
 
+def test_plans_do_not_blame_a_change_for_another_store_or_what_comes_after() -> None:
+    data = grid.from_arrays({"a": np.arange(300.0)}, dims="x").map(doubled)
+    run = grid.run(data.write("one.zarr"), executor="inline", how={})
+    with origins.within(origins.Origin()):
+        other = grid.plan(data.write("one.zarr"), store="elsewhere").explain()
+        assert f"{run.name} has another work store" in other
+        assert "changed" not in other
+        first = grid.plan(data.write("one.zarr", compressor="lz4")).to_dict()["stages"][0]
+        assert "what it reads has changed" not in first["reason"]
+
+
+def test_figures_of_an_attempt_that_was_killed_are_not_those_of_the_one_before() -> None:
+    run = grid.run(grid.from_arrays({"a": np.arange(4.0)}, dims="x").sum(), executor="inline", how={})
+    assert run.record.summary
+    graph, origin = run._graph, origins.Origin(expected=run.record)
+    assert not origin.record(graph, run._settings, "sum").summary
+
+
 def test_two_runs_of_one_record_are_refused_by_its_journal() -> None:
     run = grid.run(grid.from_arrays({"a": np.arange(4.0)}, dims="x").sum(), executor="inline", how={})
     from gridcompute.journal import Journal
