@@ -57,7 +57,7 @@ def leavings(url: str, *, names: Sequence[str] = (), everything: bool = False, d
         url: of the store.
         names: runs whose records go.
         everything: all runs of this store that have ended.
-        days: runs of this store that ended and were begun longer ago than this.
+        days: runs of this store that ended and were begun longer ago than this, also with `everything`.
 
     Raises:
         RecordError: a run that isn't there, isn't of this store, or still runs.
@@ -75,7 +75,7 @@ def leavings(url: str, *, names: Sequence[str] = (), everything: bool = False, d
             raise RecordError(f"the run {record.run} is still running", hint=f"gridcompute cancel {record.run}")
     old = time.time() - (days or 0) * 86400
     if everything or days is not None:
-        chosen |= {name: r for name, r in here.items() if not r.alive and (everything or r.created < old)}
+        chosen |= {name: r for name, r in here.items() if not r.alive and (days is None or r.created < old)}
     rest = [r for name, r in here.items() if name not in chosen]
     shards: list[tuple[str, int]] = []
     notes: list[str] = []

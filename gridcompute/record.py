@@ -165,8 +165,8 @@ def load(run: str) -> RunRecord:
         if (path / "run.json").is_file():
             return _read(path / "run.json")
     names = known()
-    if run == "last" and names:
-        return max((_read_indexed(name) for name in names), key=lambda record: record.created)
+    if run == "last" and (found := records()):  # those whose folder is still there
+        return found[-1]
     fits = [name for name in names if name == run] or [name for name in names if name.startswith(run)]
     if len(fits) == 1 and _NAME.fullmatch(fits[0]):
         return _read_indexed(fits[0])

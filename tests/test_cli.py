@@ -189,10 +189,10 @@ def test_options_stand_before_or_after_the_workload(call: Any) -> None:
     ("arguments", "said", "hint"),
     [
         (["run", "toy.dubble"], "no workload 'toy.dubble'", "did you mean toy.double?"),
-        (["run", "toy.double", "--rows", "many"], "--rows", "gridcompute --help"),
-        (["run", "toy.double", "--row", "3"], "--row", "gridcompute --help"),
+        (["run", "toy.double", "--rows", "many"], "--rows", "gridcompute run toy.double --help"),
+        (["run", "toy.double", "--row", "3"], "--row", "gridcompute run toy.double --help"),
         (["run", "toy.double", "--executor", "cloud"], "executor is 'cloud'", "one of ray, inline"),
-        (["run", "toy.double", "--workers", "0"], "--workers", "gridcompute --help"),
+        (["run", "toy.double", "--workers", "0"], "--workers", "gridcompute run toy.double --help"),
         (["run", "toy.double", "--memory", "lots"], "'lots' isn't a size in bytes", "4GB"),
         (["run", "toy.double", "--output", "o.doc"], "in which format", ".zarr"),
         (["run", "toy.wrong"], "parameter 'values' of wrong", "one of str"),
@@ -229,6 +229,7 @@ def test_errors_of_inputs_and_outputs(call: Any, monkeypatch: pytest.MonkeyPatch
     assert told.code == 1
     assert "exists already" in told.err
     assert "--overwrite" in told.err
+    assert "overwrite=True" not in told.err
     assert told.json()["state"] == "failed"
     assert call("run", "toy.double", "--rows", "3", "--overwrite").code == 0
     monkeypatch.setattr("gridcompute.stores.local.LocalStore.free_bytes", lambda self: 1)
@@ -240,7 +241,17 @@ def test_errors_of_inputs_and_outputs(call: Any, monkeypatch: pytest.MonkeyPatch
     assert "MiB" in told.err
 
 
+def test_a_command_that_lacks_its_job_shows_its_help(call: Any) -> None:
+    told = call("run")
+    assert told.code == 2
+    assert told.err.startswith("Usage: gridcompute run")
+    assert call("--json", "run").code == 2
+
+
 def test_usage_errors_as_json(call: Any) -> None:
+    told = call("run", "toy.double", "--json", "--jump").json()
+    assert (told["kind"], told["exit_code"]) == ("ParameterError", 2)
+    assert told["hint"] == "gridcompute run toy.double --help"
     values = call("report", "nothing", "--json").json()
     assert (values["kind"], values["exit_code"]) == ("RecordError", 2)
     assert "no run" in values["error"]
@@ -256,6 +267,8 @@ def test_a_failed_run_can_be_resumed(call: Any) -> None:
     told = call("run", "toy.double")
     assert told.code == 1
     assert "as asked" in told.err
+    assert "output" in told.out
+    assert "written" not in told.out
     name = record.load("last").run
     assert call("status").code == 1
     assert "as asked" in call("report", "last").out
@@ -385,14 +398,24 @@ def test_clean_keeps_what_remaining_runs_name_and_every_output(call: Any) -> Non
     left = sorted(str(path) for path in Path(".gridcompute/shards").rglob("*.json"))
     assert 0 < len(left) < len(shards)
     assert [run["run"] for run in call("list", "--json").json()["runs"]] == [second]
-    assert "removed 1 runs" in call("clean", "--all", "--yes").out
+    assert "removed 1 run, " in call("clean", "--all", "--yes").out
     assert not list(Path(".gridcompute").rglob("*.json"))
     assert grid.open_result("o.zarr")["value"].size == 8
     assert grid.open_result("p.zarr")["value"].size == 9
 
 
+def test_the_last_run_is_one_that_is_still_there(call: Any) -> None:
+    call("run", "toy.double", "--quiet")
+    call("run", "toy.double", "--quiet", "--rows", "3", "--output", "p.zarr")
+    first, second = record.records()
+    Path(second.folder, "run.json").unlink()
+    assert call("status").out.startswith(first.run)
+
+
 def test_clean_asks_and_is_careful(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     call("run", "toy.double", "--quiet")
+    assert call("clean", "--all", "--json").json()["removed"] is False  # and nothing was asked
+    assert call("clean", "--all", "--older-than", "1", "--yes").out.startswith("nothing to remove")
     monkeypatch.setattr("typer.confirm", lambda *args, **kwargs: False)
     assert "nothing was removed" in call("clean", "--all").out
     assert call("clean", "--older-than", "1", "--yes").out.startswith("nothing to remove")
@@ -407,7 +430,8 @@ def test_clean_asks_and_is_careful(call: Any, monkeypatch: pytest.MonkeyPatch) -
     assert call("clean", kept.run, "--yes").code == 2
     assert "is running" in call("clean", "--all", "--yes").err
     Path(kept.folder, "run.json").unlink()
-    assert call("clean", "--yes", "--json").json()["dangling"] == [kept.run]
+    assert call("clean", "--json").json()["dangling"] == [kept.run]
+    assert "1 lost run in the index" in call("clean", "--yes").out
     assert call("list", "--json").json()["runs"] == []
 
 

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from gridcompute.cli import jobs, machine, runs
 from gridcompute.cli.output import complain, say_error
-from gridcompute.errors import GridError
+from gridcompute.errors import GridError, ParameterError
 
 HELP = """Batch computing for scientific grids: a small kernel per cell, from a laptop to a Ray cluster, resumable.
 
@@ -94,12 +94,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_error(error, "--json" in given)
         return error.exit_code
     except typer.TyperException as error:
-        complain(f"error: {error.format_message()}")
-        complain("-> gridcompute --help, or gridcompute COMMAND --help")
-        return 2
+        return _misused(error, "--json" in given)
     except (typer.Abort, KeyboardInterrupt):
         complain("stopped")
         return 130
     except BrokenPipeError:  # the reader of a pipe went away; keep Python's own flush at the end from complaining
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _misused(error: Any, as_json: bool) -> int:
+    """A call that makes no sense: what is wrong, and the help of the very command; 2."""
+    text, place = error.format_message(), getattr(getattr(error, "ctx", None), "command_path", "gridcompute")
+    if text.startswith("Usage: ") and not as_json:  # a group that was called alone: this is its help
+        complain(text)
+    else:
+        text = f"{place}: nothing to do" if text.startswith("Usage: ") else text
+        say_error(ParameterError(text, hint=f"{place} --help"), as_json)
+    return 2

@@ -189,10 +189,20 @@ def run_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any]
             carried = run_workload(name, given, options, origin=origin)
     except GridError as error:
         if isinstance(error, OutputExistsError):
-            error.hint += ", or replace it with --overwrite if the workload has that"
+            error.hint = _without_python(name, error.hint)
         _end([run.record for run in origin.runs], quiet, as_json, error=error)
         raise
     return _end([run.record for run in carried.runs], quiet, as_json, files=carried.files, lines=carried.lines)
+
+
+def _without_python(name: str, hint: str) -> str:
+    """A hint for the command line: the option where the workload has it, else nothing, instead of the argument."""
+    from gridcompute.registry import find
+
+    told = hint.replace("replace it by write(..., overwrite=True)", "replace it with --overwrite")
+    if any(parameter.name == "overwrite" for parameter in find(name).parameters):
+        return told
+    return told.replace(", or replace it with --overwrite", "").replace(", write elsewhere", ", or write elsewhere")
 
 
 def run_script(path: str, arguments: list[str], options: Mapping[str, Any], quiet: bool, as_json: bool) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from gridcompute.cli.options import AsJson, RunName, Store
-from gridcompute.cli.output import complain, document, say, table
+from gridcompute.cli.output import complain, counted, document, say, table
 from gridcompute.errors import RecordError
 
 CANCEL_SECONDS = 30.0
@@ -119,7 +119,7 @@ def cancel(run: RunName, as_json: AsJson = False) -> int:
 
 
 def clean(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs whose records go.")] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Runs whose records go.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All runs of the store that have ended.")] = False,
     older_than: Annotated[
         float | None, typer.Option(min=0, help="Ended runs begun more than so many days ago.", show_default=False)
@@ -129,6 +129,8 @@ def clean(
     as_json: AsJson = False,
 ) -> int:
     """Remove records of runs, and intermediate results that no remaining run needs. Outputs are never touched.
+
+    With --json it doesn't ask: it says what would go, and removes it with --yes.
 
     \b
     Examples:
@@ -143,7 +145,14 @@ def clean(
     found = leavings(Settings.of(store=store).store, names=runs or (), everything=everything, days=older_than)
     for note in found.notes:
         complain(note)
-    text = f"{len(found.runs)} runs, {len(found.shards):,} shards, {size(found.bytes)} in {found.store}"
+    text = ", ".join(
+        [
+            counted(len(found.runs), "run"),
+            counted(len(found.shards), "shard"),
+            *([counted(len(found.dangling), "lost run") + " in the index"] if found.dangling else []),
+            f"{size(found.bytes)} in {found.store}",
+        ]
+    )
     told = {
         "store": found.store,
         "runs": [r.run for r in found.runs],
@@ -153,7 +162,7 @@ def clean(
         "notes": list(found.notes),
         "removed": False,
     }
-    if found and (yes or typer.confirm(f"remove {text}?", err=True)):
+    if found and (yes or (not as_json and typer.confirm(f"remove {text}?", err=True))):
         clean(found)
         told["removed"] = True
     if as_json:

@@ -25,6 +25,8 @@ from gridcompute.stores.local import LocalStore
 CLAIM = ".gridcompute-recipe"
 """Name within an output that isn't finished: holds its recipe. Names that begin with a dot are never data."""
 
+EXISTS_HINT = "remove it, write elsewhere, or replace it by write(..., overwrite=True)"
+
 
 @dataclass(frozen=True)
 class Written:
@@ -209,17 +211,17 @@ def claim(store: Store, recipe: str, finished: str | None, *, resume: bool) -> N
     """
     if finished is not None:
         if finished != recipe:
-            raise OutputExistsError(f"{store.url} exists already", hint="remove it, or write elsewhere")
+            raise OutputExistsError(f"{store.url} exists already", hint=EXISTS_HINT)
         return
     store.probe()
     if store.put_new(CLAIM, recipe.encode()):
         if not resume and data_names(store):
             store.delete(CLAIM)
-            raise OutputExistsError(f"{store.url} exists already", hint="remove it, or write elsewhere")
+            raise OutputExistsError(f"{store.url} exists already", hint=EXISTS_HINT)
     elif store.get(CLAIM) != recipe.encode():
         raise OutputExistsError(
             f"{store.url} holds another run's unfinished output",
-            hint="resume that run, remove the output, or write elsewhere",
+            hint="resume that run, remove the output, write elsewhere, or replace it by write(..., overwrite=True)",
         )
 
 
