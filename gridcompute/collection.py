@@ -72,6 +72,13 @@ class Collection(Arithmetic, Reducible):
         columns = ", ".join(f"{f.name}: {f.kind if f.ragged else f.dtype}" for f in self.fields)
         return f"<Collection {self.space} {columns or 'no columns'}>"
 
+    __iter__ = None  # else Python would try the columns 0, 1, ...
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """Refused: NumPy would make an array of one object of it."""
+        hint = "map a kernel over it, or grid.run(x)[0].to_numpy()"
+        raise ParameterError("a collection has no values before it is computed", hint=hint)
+
     def __getitem__(self, names: str | Sequence[str]) -> Collection:
         """One column, or several by a list of names.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections.abc import Iterable
@@ -38,16 +39,22 @@ class Destined:
         self.columns = tuple(f.name for f in op.fields)
         self.sink, self.overwrite = sink, overwrite
         self.used = _Used()
-        weakref.finalize(self, _warn_unused, self.used, sink.url).atexit = True
+        weakref.finalize(self, _warn_unused, self.used, sink.url, _caller()).atexit = True
 
     def __repr__(self) -> str:
         return f"<{', '.join(self.columns)} destined for {self.sink.url}>"
 
 
-def _warn_unused(used: _Used, url: str) -> None:
+def _caller() -> tuple[str, int]:
+    """File and line outside the package from where it was called: what a warning at the end points to."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "gridcompute":
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _warn_unused(used: _Used, url: str, place: tuple[str, int]) -> None:
     if not used.yes:
-        warnings.warn(
-            f"write({url!r}) was never run: nothing has been written; pass it to grid.run",
-            UnrunOutputWarning,
-            stacklevel=2,
+        warnings.warn_explicit(
+            f"write({url!r}) was never run: nothing has been written; pass it to grid.run", UnrunOutputWarning, *place
         )

@@ -67,7 +67,8 @@ class Result:
             return np.asarray(values[self.names[0]])
         if len(self.names) != 1:
             raise ParameterError(
-                f"to_numpy needs one column, but there are {', '.join(self.names)}", hint="run['name'].to_numpy()"
+                f"to_numpy needs one column, but there are {', '.join(self.names)}",
+                hint=f"run[{self.names[0]!r}].to_numpy()",
             )
         column = self.block()[self.names[0]]
         if isinstance(column, Ragged):
@@ -75,7 +76,7 @@ class Result:
         return _plain(column)
 
     def to_arrow(self) -> pa.Table:
-        """Columns over one dimension as an Arrow table."""
+        """Columns over one dimension as an Arrow table; columns without dimensions as its one row."""
         if self._source is None:
             from gridcompute.sinks.results import open_result
 
@@ -129,5 +130,5 @@ def _table(block: Block, fields: Sequence[Field], space: Space) -> pa.Table:
     from gridcompute.arrowcolumns import to_arrow
 
     rows = space.names[:1]
-    extents = dict(zip(space.names, (block.rows, *(n or 0 for n in space.shape[1:])), strict=True))
+    extents = dict.fromkeys(rows, block.rows)
     return pa.table({f.name: to_arrow(f, block[f.name], rows, extents) for f in fields})
