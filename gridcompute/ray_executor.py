@@ -99,7 +99,7 @@ class RayExecutor:
         self.start_seconds = 0.0
         self._ray: Any = None
         self._run: Any = None
-        self._payloads: dict[int, tuple[str, Any, bool]] = {}
+        self._payloads: dict[int, tuple[str, Any, bool, Any]] = {}
         self._pending: dict[Any, tuple[int, int]] = {}
         self._blocks: dict[int, Any] = {}
 
@@ -120,16 +120,16 @@ class RayExecutor:
             self._connect()
         self._payloads = {}
         for payload in payloads:
-            data = by_value(payload)
-            self._payloads[payload.stage.number] = (uuid.uuid4().hex, self._ray.put(data), payload.stage.held)
+            stage = payload.stage
+            # Once a stage: Ray makes a class of each set of options.
+            call = self._run.options(num_cpus=self.threads, max_retries=0, num_returns=2 if stage.held else 1,
+                                     name=f"stage {stage.number}")
+            self._payloads[stage.number] = (uuid.uuid4().hex, self._ray.put(by_value(payload)), stage.held, call)
 
     def submit(self, order: Order) -> None:
         """See `Executor`."""
-        key, ref, held = self._payloads[order.task.stage]
-        options = self._run.options(
-            num_cpus=self.threads, max_retries=0, num_returns=2 if held else 1, name=f"stage {order.task.stage}"
-        )
-        answer = options.remote(key, [ref], order)
+        key, ref, held, call = self._payloads[order.task.stage]
+        answer = call.remote(key, [ref], order)
         if held:
             answer, self._blocks[order.task.number] = answer
         self._pending[answer] = (order.task.number, order.task.stage)
