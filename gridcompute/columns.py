@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gridcompute.spaces import Region, Space
+from gridcompute.errors import ParameterError
+from gridcompute.spaces import Region, Space, writable
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["fixed", "string", "list"]
@@ -37,6 +38,13 @@ class Field:
     kind: Kind = "fixed"
     nullable: bool = False
     attrs: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.dims):
+            if not (isinstance(name, str) and writable(name)):
+                raise ParameterError(f"a column or its dimension can't have the name {name!r}", hint="names are text")
+        if self.dtype.char in "gG":  # long doubles differ between machines
+            raise ParameterError(f"column {self.name!r} can't have the type {self.dtype}", hint="convert it to float64")
 
     @property
     def ragged(self) -> bool:
@@ -108,12 +116,18 @@ class Ragged:
 
     @classmethod
     def of(cls, cells: Iterable[bytes | Array | None], dtype: Any = np.uint8) -> Ragged:
-        """Build from separate cells; None is a null."""
+        """Build from separate cells; None is a null.
+
+        Raises:
+            ParameterError: a cell that isn't one-dimensional.
+        """
         parts = [None if c is None else np.frombuffer(c, np.uint8) if isinstance(c, bytes) else np.asarray(c, dtype)
                  for c in cells]
         offsets = np.zeros(len(parts) + 1, np.int64)
-        np.cumsum([0 if p is None else len(p) for p in parts], out=offsets[1:])
+        np.cumsum([0 if p is None else p.size for p in parts], out=offsets[1:])
         full = [p for p in parts if p is not None]
+        if any(p.ndim != 1 for p in full):
+            raise ParameterError("a cell of variable length has one dimension", hint="flatten it, or give equal shapes")
         values = np.concatenate(full).astype(dtype, copy=False) if full else np.empty(0, dtype)
         valid = None if len(full) == len(parts) else np.array([p is not None for p in parts], bool)
         return cls(offsets, values, valid)

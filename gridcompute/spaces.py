@@ -16,6 +16,11 @@ from dataclasses import dataclass
 from gridcompute.errors import DimensionError
 
 
+def writable(name: str) -> bool:
+    """Whether a name can be written to a file: half a surrogate pair has no UTF-8."""
+    return name.isascii() or name.encode("utf-8", "replace").decode() == name
+
+
 @dataclass(frozen=True)
 class Space:
     """Named dimensions and their lengths, slowest first.
@@ -29,6 +34,8 @@ class Space:
     def __post_init__(self) -> None:
         names = [name for name, _ in self.dims]
         for name, length in self.dims:
+            if not (isinstance(name, str) and writable(name)):
+                raise DimensionError(f"a dimension can't have the name {name!r}", hint="names are text")
             if names.count(name) > 1:
                 raise DimensionError(f"dimension {name!r} stands twice in {self}", hint="rename one of them")
             if length is not None and length < 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,8 +114,11 @@ def from_arrays(data: Any, dims: Any = None, coords: Mapping[str, Any] | Sequenc
     if hasattr(data, "iloc"):
         import pyarrow as pa
 
+        require_different(map(str, data.columns), "the frame")
         return from_arrow(pa.Table.from_pandas(data, preserve_index=None), _row(dims))
-    given = {"values": data} if isinstance(data, np.ndarray) else dict(data)
+    given = {"values": data} if isinstance(data, np.ndarray) else data
+    if not isinstance(given, Mapping):
+        raise ParameterError(f"from_arrays takes a mapping of name to array, not {type(data).__name__}")
     if not given:
         raise ParameterError("from_arrays got no columns", hint="give a mapping of name to array")
     built = {name: _column(name, value, _dims_of(name, value, dims)) for name, value in given.items()}
@@ -134,6 +137,9 @@ def _row(dims: Any) -> str:
 
 def _dims_of(name: str, value: Any, dims: Any) -> tuple[str, ...]:
     given = dims.get(name) if isinstance(dims, Mapping) else dims
+    named = isinstance(given, Sequence) and all(isinstance(dim, str) for dim in given)
+    if given is not None and not named:
+        raise DimensionError(f"column {name!r}: dims are {given!r}", hint="names of dimensions: ('time', 'lat')")
     ndim = value.ndim if isinstance(value, np.ndarray) else 1
     if given is None and ndim == 1:
         return ("row",)
@@ -156,6 +162,8 @@ def _column(name: str, value: Any, dims: tuple[str, ...]) -> tuple[Field, Column
         field = field_of(name, array.type, dims[0], array.null_count > 0)
         return field, column_of(array, field)
     if not isinstance(value, np.ndarray) or value.dtype.kind in "OUT":
+        if not isinstance(value, Iterable):
+            raise ParameterError(f"column {name!r} is {value!r:.60}, a {type(value).__name__}", hint="give an array")
         return _cells(name, np.asarray(value, object).tolist() if isinstance(value, np.ndarray) else list(value), dims)
     mask = getattr(value, "mask", np.ma.nomask)
     valid: Any = None if mask is np.ma.nomask else ~mask
@@ -191,14 +199,19 @@ def _cells(name: str, cells: list[Any], dims: tuple[str, ...]) -> tuple[Field, C
     if len(dims) != 1:
         raise DimensionError(f"column {name!r} of text or lists has one dimension, not {dims}")
     if all(isinstance(cell, str | bytes) for cell in full):
-        raw = [cell.encode() if isinstance(cell, str) else cell for cell in cells]
+        try:
+            raw = [cell.encode() if isinstance(cell, str) else cell for cell in cells]
+        except UnicodeEncodeError as error:
+            raise ParameterError(f"column {name!r} has a text that isn't valid Unicode: {error.reason}") from None
         return Field(name, dims, np.dtype(np.uint8), "string", len(full) < len(cells)), Ragged.of(raw)
     try:
         arrays = [None if cell is None else np.asarray(cell) for cell in cells]
-        if all(array is not None and array.ndim == 0 for array in arrays):
-            scalars = np.asarray(cells)
+        if full and all(array is None or array.ndim == 0 for array in arrays):
+            scalars = np.asarray(full)
             if scalars.dtype.kind in "biufmM":
-                return _column(name, scalars, dims)
+                return _column(name, _with_gaps(cells, scalars), dims)
+            arrays = [np.empty(0, object)]
+        if any(array is not None and array.ndim != 1 for array in arrays):
             arrays = [np.empty(0, object)]
         dtype = np.result_type(*[array.dtype for array in arrays if array is not None and array.size])
     except (ValueError, TypeError):
@@ -206,6 +219,25 @@ def _cells(name: str, cells: list[Any], dims: tuple[str, ...]) -> tuple[Field, C
     if dtype.kind not in "biuf":
         raise ParameterError(f"column {name!r} has cells of mixed or unfit types", hint="give numbers, text or lists")
     return Field(name, dims, dtype, "list", len(full) < len(cells)), Ragged.of(arrays, dtype)
+
+
+def _with_gaps(cells: Sequence[Any], scalars: Any) -> Any:
+    """Scalars between the Nones among some cells."""
+    if len(scalars) == len(cells):
+        return scalars
+    mask = np.array([cell is None for cell in cells])
+    values = np.zeros(len(cells), scalars.dtype)
+    values[~mask] = scalars
+    return np.ma.MaskedArray(values, mask)
+
+
+def require_different(names: Iterable[str], where: str) -> None:
+    """Refuse a name that stands twice (ParameterError)."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ParameterError(f"{where} has two columns {name!r}", hint="rename one")
+        seen.add(name)
 
 
 def _arranged(
@@ -235,13 +267,20 @@ def _arranged(
 
 def _coordinates(space: Space, coords: Mapping[str, Any] | Sequence[Coordinate]) -> tuple[Coordinate, ...]:
     listed: list[Coordinate] = []
-    for name, labels in coords.items() if isinstance(coords, Mapping) else [(c.name, c) for c in coords]:
+    if not isinstance(coords, Mapping):
+        if not isinstance(coords, Sequence) or not all(isinstance(c, Coordinate) for c in coords):
+            raise ParameterError(f"coords are {coords!r:.60}", hint="give a mapping of dimension to labels")
+        coords = {c.name: c for c in coords}
+    for name, labels in coords.items():
         if isinstance(labels, Coordinate):
             listed.append(labels)
             continue
         import xarray as xr
 
-        made = Coordinate.from_xarray(name, xr.Variable((name,), labels))
+        try:
+            made = Coordinate.from_xarray(name, xr.Variable((name,), labels))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ParameterError(f"coordinate {name!r}: {error}", hint="give one label a position") from None
         if made is None:
             raise ParameterError(f"coordinate {name!r} has labels of a type that can't be used")
         listed.append(made)
@@ -258,6 +297,7 @@ def from_arrow(table: Any, dim: str = "row") -> ArraySource:
         ParameterError: a column of a type that has no place here.
     """
     fields, columns = [], {}
+    require_different([name for name, *_ in leaves(table.schema)], "the table")
     for name, path, kind, nullable in leaves(table.schema):
         field = field_of(name, kind, dim, nullable)
         array = leaf(table, path)

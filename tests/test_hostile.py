@@ -1,0 +1,67 @@
+"""Bad input and hostile situations: each is refused by one clear error, and nothing outside is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import gridcompute as grid
+from gridcompute.errors import ParameterError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
+    return tmp_path
+
+
+def run(*outputs: Any, **options: Any) -> Any:
+    return grid.run(*outputs, **{"executor": "inline", "quiet": True, **options})
+
+
+def numbers(count: int = 5) -> grid.Collection:
+    return grid.from_arrays({"a": np.arange(float(count))})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None, 3, "x", [1, 2], {"a": 3}, {"a": None}, {3: [1]}, {None: [1]}, {"\ud800": [1]}, {"a": ["\ud800"]},
+        {"a": np.zeros(3, np.longdouble)}, {"a": np.zeros(3, "c16")}, {"a": np.zeros(3, [("x", "f4")])},
+        {"a": [[[1, 2]], [[3, 4]]]}, {"a": [np.zeros((2, 2))]}, {"a": [1, "x"]}, {"a": [2**70]}, {"a": [None, "x", 1]},
+        pa.table([[1], [2]], names=["a", "a"]), {"a": np.array([1, "x", None], object)},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_values_without_a_place_in_a_column_are_refused(data: Any) -> None:
+    with pytest.raises(UsageError):
+        grid.from_arrays(data)
+
+
+def test_names_that_stand_twice_in_a_frame_are_refused() -> None:
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(ParameterError, match="two columns 'a'"):
+        grid.from_arrays(pandas.DataFrame([[1, 2]], columns=["a", "a"]))
+
+
+@pytest.mark.parametrize("dims", [3, (1, 2), [["x"], "y"], ("x", "x"), ("x", None), "x", {"b": ("x", "y")}], ids=repr)
+def test_dims_that_are_no_names_are_refused(dims: Any) -> None:
+    with pytest.raises(UsageError):
+        grid.from_arrays({"a": np.zeros((2, 3))}, dims)
+
+
+@pytest.mark.parametrize("coords", [3, None, [3], {"x": 3}, {"x": np.zeros((2, 2))}, {"x": [{}, {}]}, {"z": [1]}],
+                         ids=repr)
+def test_coords_that_are_no_labels_are_refused(coords: Any) -> None:
+    with pytest.raises(UsageError):
+        grid.from_arrays({"a": np.zeros((2, 3))}, ("x", "y"), coords=coords)
+
+
+def test_none_among_numbers_is_a_gap() -> None:
+    values = run(grid.from_arrays({"a": [1, None, 3]}))[0].to_numpy()
+    assert values.tolist() == [1, None, 3]
