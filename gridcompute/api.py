@@ -17,6 +17,7 @@ from gridcompute.explain import Planned
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.origins import Origin, current
+from gridcompute.places import require_apart
 from gridcompute.planning import Plan
 from gridcompute.progress import watcher
 from gridcompute.running import Run, graph_of, memory_of
@@ -155,6 +156,7 @@ def plan(*outputs: Collection | Destined, memory: int | str | None = None, worke
     """
     settings = Settings.of(memory=memory, workers=workers, store=store, store_options=store_options)
     graph = graph_of(outputs)
+    require_apart(graph, settings.store)
     count = settings.workers or available_cores()
     work = open_store(settings.store, **settings.store_options)
     return Planned(Plan(graph), workers=count, memory=memory_of(settings, count), store=work, how=current().upcoming)
@@ -216,6 +218,7 @@ def _made(
     named = executor if isinstance(executor, str) else None
     graph = graph_of(outputs)  # first: an output whose run is refused needs no warning that it was forgotten
     settings = Settings.of(executor=named, **options)
+    require_apart(graph, settings.store)
     if settings.verify_inputs:
         os.environ["GRIDCOMPUTE_VERIFY_INPUTS"] = "1"
     origin = current() if how is None else Origin(dict(how))

@@ -17,6 +17,7 @@ from gridcompute.errors import GridError, InterruptedRunError, ParameterError, R
 from gridcompute.executor import Executor, InlineExecutor
 from gridcompute.journal import Journal
 from gridcompute.op import Graph
+from gridcompute.places import require_replaceable
 from gridcompute.record import RunRecord
 from gridcompute.results import Result
 from gridcompute.status import Status, Watch
@@ -118,7 +119,9 @@ class Run:
                 owned = self._executor is None
                 executor = self._executor or executor_of(settings)
                 try:
-                    overwrite = frozenset(o.sink.url for o in self._outputs if isinstance(o, Destined) and o.overwrite)
+                    replaced = [o.sink for o in self._outputs if isinstance(o, Destined) and o.overwrite]
+                    require_replaceable(replaced)
+                    overwrite = frozenset(sink.url for sink in replaced)
                     self._driver = Driver(self._graph, store, executor, journal, run=self.name, overwrite=overwrite,
                                           memory=memory_of(settings, executor.workers), deadline=settings.deadline,
                                           watch=self._seen)

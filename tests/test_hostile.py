@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import gridcompute as grid
-from gridcompute.errors import ParameterError, UsageError
+from gridcompute.errors import OutputExistsError, ParameterError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +65,40 @@ def test_coords_that_are_no_labels_are_refused(coords: Any) -> None:
 def test_none_among_numbers_is_a_gap() -> None:
     values = run(grid.from_arrays({"a": [1, None, 3]}))[0].to_numpy()
     assert values.tolist() == [1, None, 3]
+
+
+def test_an_output_may_not_lie_where_an_input_is_read() -> None:
+    run(numbers().write("a.zarr"))
+    numbers_there = grid.open_zarr("a.zarr") + 1
+    Path("link.zarr").symlink_to("a.zarr")
+    for place in ("a.zarr", "./a.zarr/", "a.zarr/b.zarr", "link.zarr", ".", str(Path.cwd().parent)):
+        with pytest.raises(ParameterError, match=r"where the input|over the work store"):
+            run(numbers_there.write(place, format="zarr", overwrite=True))
+    assert run(grid.open_zarr("a.zarr"))[0].to_numpy().tolist() == [0, 1, 2, 3, 4]
+    run(numbers_there.write("b.zarr"))
+    run(numbers().write("t.parquet"))
+    with pytest.raises(ParameterError, match="where the input"):
+        run((grid.open_table("t.parquet/*.parquet")["a"] + 1).write("t.parquet", overwrite=True))
+
+
+def test_outputs_may_not_lie_in_each_other_or_in_the_work_store() -> None:
+    with pytest.raises(ParameterError, match="two outputs"):
+        run(numbers().write("a.zarr"), (numbers() + 1).write("./a.zarr/"))
+    with pytest.raises(ParameterError, match="lies in the output"):
+        run(numbers().write("a.zarr"), (numbers() + 1).write("a.zarr/b.zarr"))
+    for place in (".gridcompute/shards/a.zarr", ".gridcompute/runs", ".gridcompute"):
+        with pytest.raises(ParameterError, match="over the work store"):
+            run(numbers().write(place, format="zarr"))
+    assert not Path("a.zarr").exists()
+    run(numbers().write("a.zarr"), numbers().write("a.zarr"))  # the same twice is one
+
+
+def test_overwriting_takes_only_datasets() -> None:
+    Path("a.zarr").mkdir()
+    Path("a.zarr/precious.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match="precious"):
+        run(numbers().write("a.zarr", overwrite=True))
+    assert Path("a.zarr/precious.txt").read_text() == "mine"
+    run(numbers().write("b.zarr"))
+    run((numbers() + 1).write("b.zarr", overwrite=True))
+    assert run(grid.open_zarr("b.zarr"))[0].to_numpy()[0] == 1

@@ -130,6 +130,7 @@ LEVELS = {
     "gridcompute.ray_executor": 56,
     "gridcompute.explain": 58,
     "gridcompute.progress": 58,
+    "gridcompute.places": 57,
     "gridcompute.running": 60,
     "gridcompute.api": 70,
     "gridcompute.plots": 5,
