@@ -35,6 +35,9 @@ def assemble(fields: tuple[Field, ...], layout: Layout, region: Region, fetch: F
 
 def _rows(fields: tuple[Field, ...], layout: Layout, region: Region, chunks: list[int], fetch: Fetch) -> Block:
     """Along the first dimension only: ragged cells, or blocks whose cells aren't counted."""
+    if not layout.axes:
+        block = fetch(chunks[0])
+        return Block(region, {f.name: block[f.name] for f in fields}, block.rows)
     dim, axis = layout.axes[0]
     pieces = []
     for chunk in chunks:

@@ -64,7 +64,10 @@ class Cells:
 
     def linear(self) -> int:
         """Linear index in the space of the first cell."""
-        return int(np.ravel_multi_index(self.origin, self.space_shape)) if self.shape else 0
+        index = 0  # the first length doesn't count, and may be unknown (0)
+        for at, length in zip(self.origin, self.space_shape, strict=True):
+            index = index * length + at
+        return index
 
 
 def arrange(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gridcompute.access import Halo, Slice, Whole
+from gridcompute.access import Halo, Part, Slice, Whole
 from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Elementwise, Map
@@ -235,12 +235,17 @@ class Lowering:
                 cells[id(source)] = max(cells.get(id(source), 0.0), share * self._read_per_cell(step, i))
         return total
 
-    def _read_per_cell(self, op: Op, i: int) -> int:
-        """Cells of input i that one cell of the output reads."""
+    def _read_per_cell(self, op: Op, i: int) -> float:
+        """Cells of input i in memory for one cell of the output."""
         source, access = op.inputs[i], op.accesses[i]
+        axes = self.result.layouts[id(source)].axes
+        if isinstance(access, Part):  # a cell of a concatenation comes from one of its inputs
+            return access.length / max(op.space[access.dim] or 1, 1)
         read = {name for name, _ in access.dims} if isinstance(access, Whole) else set()
+        # What the output has whole too is read once for all of its cells.
+        read -= op.action.whole if not isinstance(op.action, Iterate) else set(op.space.names)
         dropped = access.dim if isinstance(access, Slice) and not access.keep else ""
-        return math.prod(axis.length for name, axis in self.result.layouts[id(source)].axes
+        return math.prod(axis.length for name, axis in axes
                          if not axis.blocks and name != dropped and (name in read or name not in op.space))
 
     def stored_bytes(self, op: Op) -> int:

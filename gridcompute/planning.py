@@ -237,7 +237,8 @@ class Plan:
         """Whether chunks of a stage read all chunks of a producer: they then wait for the stage, not chunk by chunk."""
         known: dict[tuple[int, int], bool] = self.__dict__.setdefault("_barriers", {})
         if (stage, producer) not in known:
-            total, ends = self.stages[producer].chunks, {0, self.stages[stage].chunks - 1}
+            total, last = self.stages[producer].chunks, self.stages[stage].chunks - 1
+            ends = {0, last} if last >= 0 else ()
             known[stage, producer] = total > 1 and all(
                 sum(1 for number, _ in self.inputs(stage, chunk) if number == producer) == total for chunk in ends)
         return known[stage, producer]

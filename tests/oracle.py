@@ -43,12 +43,17 @@ class Col:
             return self
         where = tuple(index if name == dim else slice(None) for name in self.dims)
         dims = tuple(d for d in self.dims if d != dim or not isinstance(index, int))
+        values = np.empty((), object) if self.kind != "fixed" and not dims else np.asarray(self.values[where])
+        if self.kind != "fixed" and not dims:
+            values[()] = self.values[index]
         return replace(
-            self, dims=dims, values=self.values[where], valid=None if self.valid is None else self.valid[where]
+            self, dims=dims, values=values, valid=None if self.valid is None else np.asarray(self.valid[where])
         )
 
     def over(self, dims: Sequence[str], sizes: dict[str, int]) -> Col:
         """The column repeated over all of `dims`, in their order."""
+        if tuple(dims) == self.dims:
+            return self
         order = [self.dims.index(d) for d in dims if d in self.dims]
         index = tuple(slice(None) if d in self.dims else None for d in dims)
         shape = tuple(sizes[d] for d in dims)
@@ -271,10 +276,11 @@ def reduced(
     sizes = dict(zip(col.dims, col.values.shape, strict=True))
     ordered = col.over([*kept, *over], sizes)
     shape = tuple(sizes[d] for d in kept)
-    flat, ok = ordered.values.reshape(*shape, -1), ordered.known.reshape(*shape, -1)
+    count = math.prod(sizes[d] for d in over)
+    flat, ok = ordered.values.reshape(*shape, count), ordered.known.reshape(*shape, count)
     if flat.dtype.kind == "f":
         ok = ok & ~np.isnan(flat)
-    codes = np.zeros(math.prod(sizes[d] for d in over), np.int64) if groups is None else groups[1]
+    codes = np.zeros(count, np.int64) if groups is None else groups[1]
     number = 1 if groups is None else int(codes.max()) + 1
     cells = [
         _reduced(flat[cell], ok[cell] & (codes == g), how, options) for g in range(number) for cell in np.ndindex(shape)
@@ -349,7 +355,8 @@ def columns_of(result: Any) -> Table:
         column = block[f.name]
         if isinstance(column, Ragged):
             cells = [column.values[a:b] for a, b in itertools.pairwise(column.offsets)]
-            found[f.name] = Col(f.dims, objects(cells), column.valid, f.kind)
+            valid = column.valid if f.dims or column.valid is None else column.valid.reshape(())
+            found[f.name] = Col(f.dims, objects(cells) if f.dims else objects(cells).reshape(()), valid, f.kind)
         else:
             assert isinstance(column, Fixed)
             found[f.name] = Col(f.dims, column.values, column.valid)
@@ -367,7 +374,7 @@ def same(found: Table, wanted: Table) -> None:
         assert got.values.shape == want.values.shape, f"{name}: {got.values.shape} is not {want.values.shape}"
         if want.kind != "fixed":
             assert got.known.tolist() == want.known.tolist(), name
-            for ok, a, b in zip(want.known, got.values, want.values, strict=True):
+            for ok, a, b in zip(want.known.flat, got.values.flat, want.values.flat, strict=True):
                 assert not ok or np.asarray(a).tolist() == np.asarray(b).tolist(), name
             continue
         # A float's null and its NaN are the same to a reader.

@@ -42,6 +42,16 @@ def running(series):
     return out
 
 
+@kernel("(row)->(row)")
+def running_row(series):
+    out = np.empty(len(series))
+    total = 0.0
+    for i in range(len(series)):
+        total += series[i]
+        out[i] = total
+    return out
+
+
 @kernel("(x)->(k),()", sizes={"k": 2}, names=("ends", "middle"))
 def ends(series):
     out = np.empty(2)

@@ -164,6 +164,28 @@ def test_map_of_nulls_and_cells_of_varying_length(table: Any) -> None:
     )
 
 
+def test_cells_of_a_space_without_dimensions(arrays: Any, table: Any) -> None:
+    total = reduced(B, "sum")
+    check(
+        (arrays["b"].sum().map(k.scaled), mapped(k.scaled, [total], ["scaled"])),
+        (arrays["b"].sum().map(k.plain) + 1, one("plain", elementwise("add", mapped(k.plain, [total], ["p"])["p"], 1))),
+        (table.isel(row=5), T.each(lambda c: c.at("row", 5))),
+        (table["v"].map(k.running_row), mapped(k.running_row, [T["v"]], ["running_row"])),
+    )
+
+
+def test_outputs_without_cells_beside_others(arrays: Any) -> None:
+    empty = B.at("y", slice(0, 0))
+    check(
+        (arrays["a"].map(k.scaled), mapped(k.scaled, [A], ["scaled"])),
+        (arrays["b"].isel(y=[]).sum("y"), one("b", reduced(empty, "sum", ["y"]))),
+        (
+            arrays["a"].map(k.plain).isel(y=[]).map(k.plain),
+            mapped(k.plain, [mapped(k.plain, [A.at("y", [])], ["p"])["p"]], ["plain"]),
+        ),
+    )
+
+
 def test_a_space_without_columns(arrays: Any) -> None:
     @grid.kernel("->()")
     def index(cell):

@@ -149,6 +149,7 @@ LEVELS = {
     "gridcompute.cli.runs": 82,
     "gridcompute.cli": 84,
     "gridcompute.testing": 80,
+    "gridcompute.testing.executors": 81,
     "gridcompute.testing.faults": 81,
     "gridcompute.testing.stores": 82,
     "gridcompute": 90,

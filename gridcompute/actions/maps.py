@@ -31,7 +31,7 @@ def spread(column: Column, field: Field, loop: tuple[str, ...], shape: tuple[int
 
     def arranged(array: Array) -> Array:
         lined = array.transpose(order)[index]
-        return np.ascontiguousarray(np.broadcast_to(lined, shape + lined.shape[len(loop):]))
+        return np.asarray(np.broadcast_to(lined, shape + lined.shape[len(loop):]), order="C")  # 0-d stays 0-d
 
     return Fixed(arranged(column.values), None if column.valid is None else arranged(column.valid))
 
@@ -197,7 +197,7 @@ class Elementwise(Action):
         with np.errstate(all="ignore"):
             values = np.asarray(getattr(np, self.ufunc)(*arguments)).astype(out.dtype, copy=False)
         shape = np.broadcast_shapes(values.shape, *([] if valid is None else [valid.shape]))
-        full = None if valid is None else np.ascontiguousarray(np.broadcast_to(valid, shape))
-        return Block(region, {out.name: Fixed(np.ascontiguousarray(np.broadcast_to(values, shape)), full)}, rows)
+        full = None if valid is None else np.asarray(np.broadcast_to(valid, shape), order="C")
+        return Block(region, {out.name: Fixed(np.asarray(np.broadcast_to(values, shape), order="C"), full)}, rows)
 
 

@@ -1,0 +1,118 @@
+"""`consumers` is the inverse of `inputs`: it may name too much, never too little. Release order stands on this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridcompute.access import Access, Halo, Part, Point, Slice, Take, Tree, Whole, wrapped
+from gridcompute.actions.folds import Segments
+from gridcompute.actions.rows import Blockwise
+from gridcompute.axes import Axis, Layout
+from gridcompute.spaces import Region, Space
+
+lengths = st.integers(1, 7)
+
+
+def intervals(length: int) -> st.SearchStrategy[tuple[int, int]]:
+    """Non-empty half-open intervals within a length."""
+    pairs = st.tuples(st.integers(0, length - 1), st.integers(1, length))
+    return pairs.filter(lambda pair: pair[0] < pair[1])
+
+
+def regions(shape: tuple[int, ...]) -> st.SearchStrategy[Region]:
+    """Non-empty regions of a space."""
+    return st.tuples(*map(intervals, shape)).map(lambda bounds: Region(tuple(bounds)))
+
+
+@st.composite
+def cases(draw: Any) -> tuple[Access, Space, Space]:
+    """An access with the spaces of its input and its output."""
+    n, m = draw(lengths), draw(lengths)
+    both = Space.of(y=m, x=n)
+    kind = draw(st.sampled_from(["point", "whole", "missing", "slice", "drop", "take", "part", "halo", "tree", "root"]))
+    if kind == "point":
+        return Point, both, both
+    if kind == "whole":
+        return Whole((("x", n),)), both, draw(st.sampled_from([both, Space.of(y=m), Space.of(y=m, k=3)]))
+    if kind == "missing":  # an input without all of the output's dimensions
+        return Point, Space.of(x=n), both
+    if kind == "slice":
+        found = range(n)[draw(st.slices(n))]
+        return Slice("x", found.start, found.step), both, Space.of(y=m, x=len(found))
+    if kind == "drop":
+        return Slice("x", draw(st.integers(0, n - 1)), keep=False), both, Space.of(y=m)
+    if kind == "take":
+        index = np.array(draw(st.lists(st.integers(0, n - 1), max_size=6)), np.int64)
+        return Take("x", index), both, Space.of(y=m, x=len(index))
+    if kind == "part":
+        before, after = draw(st.integers(0, 5)), draw(st.integers(0, 5))
+        return Part("x", before, n), both, Space.of(y=m, x=before + n + after)
+    if kind == "halo":
+        sides = st.integers(0, 9)
+        # While rows are being counted the access doesn't know the length: it says 0.
+        dims = (("y", draw(sides), draw(sides), draw(st.sampled_from([m, 0]))), ("x", draw(sides), draw(sides), n))
+        return Halo(dims, draw(st.sampled_from(["clip", "periodic", "fill"]))), both, both
+    fan = draw(st.integers(1, 4))
+    tree = Tree("y", fan)
+    return tree, both, Space.of(x=n) if kind == "root" and m <= fan else Space.of(y=-(-m // fan), x=n)
+
+
+@given(cases(), st.data())
+def test_consumers_are_the_inverse_of_inputs(case: tuple[Access, Space, Space], data: st.DataObject) -> None:
+    access, source, out = case
+    if 0 in out.shape:
+        return
+    region = data.draw(regions(tuple(n or 0 for n in out.shape)))
+    part = data.draw(regions(tuple(n or 0 for n in source.shape)))
+    reads = access.inputs(region, out, source.whole(), source.names)
+    for box in reads:
+        assert source.whole().contains(box)
+    fed = access.consumers(part, source.names, out, out.whole())
+    assert out.whole().contains(fed) or not fed.cells
+    if any(box.intersect(part).cells for box in reads):
+        assert fed.intersect(region).cells, f"{region} reads {part}, but its consumers are {fed}"
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(1, 4), st.data())
+def test_blocks_of_rows(parts: list[int], extent: int, data: st.DataObject) -> None:
+    axis = Axis(tuple(parts), extent)
+    if not axis.chunks:
+        return
+    access, out = Blockwise("row", axis), Space.of(item=axis.chunks)
+    seen = []
+    for block in range(axis.chunks):
+        (box,) = access.inputs(Region.of((block, block + 1)), out, Region.of((0, axis.length)), ("row",))
+        seen.append(box)
+        part = data.draw(intervals(axis.length))
+        fed = access.consumers(Region.of(part), ("row",), out, out.whole())
+        if box.intersect(Region.of(part)).cells:
+            assert fed.contains(Region.of((block, block + 1)))
+    assert sorted(i for box in seen for i in range(*box.bounds[0])) == list(range(axis.length))
+
+
+@given(lengths, lengths, st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.data())
+def test_segments_read_each_chunk_once_and_in_order(
+    m: int, n: int, a: int, b: int, run: int, data: st.DataObject
+) -> None:
+    layout = Layout.of({"y": Axis((m,), a), "x": Axis((n,), b)})
+    segments = Segments(layout.axes, run)
+    out, source = Space.of(segment=segments.count, group=1), Space.of(y=m, x=n)
+    boxes = []
+    for s in range(segments.count):
+        region = Region.of((s, s + 1), (0, 1))
+        reads = segments.inputs(region, out, source.whole(), source.names)
+        boxes += reads
+        part = data.draw(regions((m, n)))
+        if any(box.intersect(part).cells for box in reads):
+            assert segments.consumers(part, source.names, out, out.whole()).intersect(region).cells
+    assert boxes == [layout.region(chunk) for chunk in range(layout.chunks)]
+
+
+@given(st.integers(-30, 30), st.integers(0, 30), st.integers(1, 9))
+def test_wrapped_pieces_are_the_positions_in_order(lo: int, count: int, length: int) -> None:
+    pieces = wrapped(lo, lo + count, length)
+    assert [i for a, b in pieces for i in range(a, b)] == [i % length for i in range(lo, lo + count)]

@@ -1,0 +1,110 @@
+"""Chunks: every position in exactly one, none across two parts, and the same cuts whatever comes after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridcompute import axes
+from gridcompute.axes import Axis, Layout, cut
+from gridcompute.spaces import Region
+
+parts = st.lists(st.integers(0, 40), min_size=1, max_size=4).map(tuple)
+
+
+@st.composite
+def layouts(draw: Any) -> Layout:
+    """Layouts of one to three dimensions, cut anyhow."""
+    names = ("z", "y", "x")[: draw(st.integers(1, 3))]
+    return Layout.of({name: Axis(draw(parts), draw(st.integers(0, 9))) for name in names})
+
+
+@given(layouts())
+def test_every_position_lies_in_exactly_one_chunk(layout: Layout) -> None:
+    for name, axis in layout.axes:
+        bounds = [axis.bounds(chunk) for chunk in range(axis.chunks)]
+        assert [i for lo, hi in bounds for i in range(lo, hi)] == list(range(axis.length)), name
+        edges = [sum(axis.parts[:i]) for i in range(len(axis.parts) + 1)]
+        assert all(not lo < edge < hi for lo, hi in bounds for edge in edges), "a chunk straddles two parts"
+    assert sum(layout.region(chunk).cells for chunk in range(layout.chunks)) == layout.whole.cells
+
+
+@given(layouts(), st.data())
+def test_covering_names_the_chunks_that_meet_a_region(layout: Layout, data: st.DataObject) -> None:
+    bounds = []
+    for _, axis in layout.axes:
+        a, b = data.draw(st.integers(0, axis.length)), data.draw(st.integers(0, axis.length))
+        bounds.append((min(a, b), max(a, b)))
+    region = Region(tuple(bounds))
+    wanted = [c for c in range(layout.chunks) if layout.region(c).intersect(region).cells]
+    assert list(layout.covering(region)) == (wanted if region.cells else [])
+
+
+@given(layouts())
+def test_places_count_row_by_row(layout: Layout) -> None:
+    for chunk in range(min(layout.chunks, 200)):
+        number = 0
+        for place, count in zip(layout.place(chunk), layout.counts, strict=True):
+            assert 0 <= place < count
+            number = number * count + place
+        assert number == chunk
+        pairs = zip(layout.place(chunk), layout.axes, strict=True)
+        assert layout.region(chunk).bounds == tuple(axis.bounds(place) for place, (_, axis) in pairs)
+
+
+@given(parts, parts, st.integers(1, 12), st.floats(0.1, 1e4), st.integers(1, 300), st.integers(1, 10**6), st.booleans())
+def test_cut(
+    first: tuple[int, ...],
+    second: tuple[int, ...],
+    multiple: int,
+    cell_bytes: float,
+    parallel: int,
+    chunk_bytes: int,
+    hold: bool,
+) -> None:
+    given_axes = {"y": Axis(first), "x": Axis(second, multiple=multiple)}
+    whole = frozenset(["x"] if hold else [])
+    layout = cut(given_axes, cell_bytes=cell_bytes, whole=whole, parallel=parallel, chunk_bytes=chunk_bytes)
+    assert all(axis.extent >= 1 for _, axis in layout.axes)
+    if hold:
+        assert layout["x"].chunks == (1 if sum(second) else 0)
+    widest = max((layout.region(c).cells for c in range(min(layout.chunks, 300))), default=0)
+    smallest = sum(second) if hold else 1
+    assert widest * cell_bytes <= max(chunk_bytes, smallest * cell_bytes * 1.0000001)
+    again = cut(
+        {"y": Axis(first), "x": Axis(second, multiple=multiple)},
+        cell_bytes=cell_bytes,
+        whole=whole,
+        parallel=parallel,
+        chunk_bytes=chunk_bytes,
+    )
+    assert again == layout
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=2, max_size=5), st.data())
+def test_a_part_that_is_appended_leaves_the_cuts_before_as_they_are(lengths: list[int], data: st.DataObject) -> None:
+    """As long as it isn't the longest by far: extents follow from the longest part, not from the sum."""
+    before = cut({"row": Axis(tuple(lengths))}, cell_bytes=8)["row"]
+    more = data.draw(st.integers(1, max(lengths)))
+    after = cut({"row": Axis((*lengths, more))}, cell_bytes=8)["row"]
+    assert [after.bounds(c) for c in range(before.chunks)] == [before.bounds(c) for c in range(before.chunks)]
+
+
+def test_small_data_with_heavy_cells_still_spreads() -> None:
+    layout = cut({"lat": Axis((37,)), "lon": Axis((49,))}, cell_bytes=960)
+    assert 200 <= layout.chunks <= 400
+    assert cut({"lat": Axis((37,)), "lon": Axis((49,))}, cell_bytes=960, parallel=4).chunks <= 8
+
+
+def test_stored_chunks_are_kept_together_where_one_fits() -> None:
+    stored = cut({"time": Axis((1000,), multiple=100), "x": Axis((64,), multiple=64)}, cell_bytes=8, parallel=10)
+    assert stored["x"].extent == 64
+    assert stored["time"].extent % 100 == 0
+    large = cut(
+        {"time": Axis((1000,), multiple=100), "x": Axis((64,), multiple=64)},
+        cell_bytes=8,
+        stored_bytes=axes.DECODE_BYTES + 1,
+    )
+    assert large["time"].extent == 100

@@ -1,0 +1,48 @@
+"""Every executor carries out the same orders to the same bytes: `ExecutorConformance` for inline and for Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gridcompute.executor import Executor, InlineExecutor
+from gridcompute.testing.executors import ExecutorConformance
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A folder of this module's own, and one cache of compiled code for the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRIDCOMPUTE_STATE", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
+        patch.chdir(tmp_path_factory.mktemp("work"))
+        yield
+
+
+class TestInline(ExecutorConformance):
+    @pytest.fixture
+    def executor(self) -> Executor:
+        return InlineExecutor(workers=2)
+
+
+class TestInlineShuffled(ExecutorConformance):
+    @pytest.fixture
+    def executor(self) -> Executor:
+        return InlineExecutor(shuffle=3, workers=2)
+
+
+@pytest.fixture(name="on_ray", scope="module")
+def _on_ray() -> Iterator[Executor]:
+    from gridcompute.ray_executor import RayExecutor
+
+    made = RayExecutor(workers=2)
+    yield made
+    made.close()
+
+
+class TestRay(ExecutorConformance):
+    @pytest.fixture
+    def executor(self, on_ray: Executor) -> Executor:
+        return on_ray

@@ -1,0 +1,104 @@
+"""Rewrites: what is joined, fused, culled, held and counted, and that nothing else is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle_kernels as k
+import pytest
+
+import gridcompute as grid
+from gridcompute.actions.folds import Fold
+from gridcompute.executor import InlineExecutor
+from gridcompute.planning import Plan
+from gridcompute.running import graph_of
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(name="field")
+def _field() -> Any:
+    return grid.from_arrays({"a": np.arange(60.0).reshape(3, 4, 5)}, dims=("t", "y", "x"))["a"]
+
+
+def plan(*outputs: Any) -> Plan:
+    return Plan(graph_of(outputs))
+
+
+def test_reductions_over_the_same_chunks_are_one_stage(field: Any) -> None:
+    stages = plan(field.mean("t"), field.var("t"), field.max("t")).stages
+    folds = [stage for stage in stages if all(isinstance(op.action, Fold) for op in stage.roots)]
+    assert [len(stage.roots) for stage in folds] == [3]
+
+
+def test_a_chain_is_fused(field: Any) -> None:
+    (stage,) = plan((field.map(k.scaled) + 1).map(k.scaled) * 2).stages
+    assert stage.name == "multiply"
+
+
+def test_a_kernel_that_is_read_twice_is_kept_once(field: Any) -> None:
+    heavy = field.map(k.scaled)
+    stages = plan(heavy.map(k.weighted), heavy.map(k.placed)).stages
+    assert [stage.name for stage in stages].count("scaled") == 1
+    assert len(stages) == 3 or any(len(stage.roots) == 2 for stage in stages)
+
+
+def _counting(folder: Path) -> Any:
+    @grid.task("()->()", dtypes="f8")
+    def counted(values, folder=str(folder)):
+        import uuid
+
+        with open(f"{folder}/{uuid.uuid4()}", "w"):
+            pass
+        return values * 1.0
+
+    return counted
+
+
+def test_what_no_output_needs_is_not_computed(field: Any, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    both = field.map(_counting(calls)).assign(b=field * 2)
+    grid.run(both["b"], executor=InlineExecutor(), store="memory://culled", quiet=True)
+    assert not list(calls.iterdir())
+    few = field.map(_counting(calls)).isel(t=0)
+    grid.run(few, executor=InlineExecutor(), store="memory://few", quiet=True)
+    chunks = plan(field.map(_counting(calls))).stages[0].chunks
+    assert 0 < len(list(calls.iterdir())) < chunks
+
+
+@pytest.mark.parametrize("steps", [["scaled"], ["scaled", "weighted"], ["scaled", "plain"]])
+def test_a_run_goes_on_from_what_is_there(field: Any, tmp_path: Path, steps: list[str]) -> None:
+    """Of a deleted shard's chain only the missing part is computed."""
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    lazy = field.map(_counting(calls))
+    for step in steps:
+        lazy = lazy.map(getattr(k, step))
+    first = grid.run(lazy, executor=InlineExecutor(), store="store", quiet=True)
+    wanted, made = first[0].to_numpy(), len(list(calls.iterdir()))
+    assert made
+    again = grid.run(lazy, executor=InlineExecutor(), store="store", quiet=True)
+    assert again.summary()["computed"] == 0
+    assert len(list(calls.iterdir())) == made
+    shard = first[0]._stored().entries[0].place
+    (Path("store") / shard).unlink()
+    third = grid.run(lazy, executor=InlineExecutor(), store="store", quiet=True)
+    np.testing.assert_array_equal(third[0].to_numpy(), wanted)
+    assert third.summary()["computed"] >= 1
+    assert len(list(calls.iterdir())) <= made + 5
+
+
+def test_an_op_between_a_filter_and_one_that_counts_is_planned_once() -> None:
+    """A regression: the driver went through phases for ever."""
+    table = grid.from_arrays({"v": np.arange(20.0)}, dims="row")
+    kept = table.filter(table["v"] > 3)
+    first = plan((kept["v"] * 2).map(k.scaled).map(k.placed))
+    assert not first.final
+    assert [str(op) for op in first.lowered.pending] == ["filter"]
