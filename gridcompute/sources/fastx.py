@@ -69,7 +69,10 @@ class SequenceSource:
 
 
 def open_sequences(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, dim: str = "read", storage_options: Mapping[str, Any] | None = None
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    dim: str = "read",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> SequenceSource:
     """FASTA or FASTQ files, plain or gzip: columns name (the header line), sequence and, of FASTQ, quality.
 
