@@ -25,6 +25,16 @@ from gridcompute.op import Graph
 
 FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,100}")
+_NAME_CHARACTERS = 64  # of a run's name before its date: a hundred columns make no name for a folder
+_STATES = ("running", "done", "failed", "interrupted")
+_NUMBERS = (int, float)
+_TYPES: dict[str, Any] = {
+    "run": str, "key": str, "graph": list, "how": dict, "settings": dict, "outputs": list, "folder": str, "cwd": str,
+    "created": _NUMBERS, "state": str, "pid": int, "summary": dict, "versions": dict, "pid_since": _NUMBERS,
+    "resumed": _NUMBERS,
+}  # fmt: skip
+_FIGURES = ("seconds", "executor_seconds", "compile_seconds", "task_seconds", "workers", "computed", "reused", "tasks",
+            "rows", "nbytes", "retries", "skipped", "peak_bytes")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ class RunRecord:
 
         try:
             process = psutil.Process(self.pid)
-            same = not self.pid_since or abs(process.create_time() - self.pid_since) < 1
+            same = abs(process.create_time() - self.pid_since) < 1
             return bool(same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
@@ -127,6 +137,7 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
 def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: str = "") -> RunRecord:
     """A record for a run that begins now."""
     base = re.sub(r"[^a-z0-9]+", "-", (name or graph.outputs[0][0] or "run").lower()).strip("-") or "run"
+    base = base[:_NAME_CHARACTERS].rstrip("-")
     run = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     local = settings.store if "://" not in settings.store else WORK
     outputs = [str(op.action.sink.url) for _, op in graph.outputs if hasattr(op.action, "sink")]
@@ -207,22 +218,40 @@ def _read(path: Path) -> RunRecord:
         raise RecordError(f"the record {path} has format {made}, this version knows {FORMAT}",
                           hint="update gridcompute")
     try:
-        record = RunRecord(**values)
-        if not (_NAME.fullmatch(record.run) and isinstance(record.how, dict) and isinstance(record.graph, list)):
-            raise TypeError("a field has another type than it should")
+        _check(values)
+        # What a record says of its own place isn't believed: saving it would write wherever it names.
+        return replace(RunRecord(**values), folder=str(path.parent.absolute()))
     except TypeError as error:
         raise RecordError(f"the record {path} is broken: {error}",
                           hint="run it again; what was committed counts") from None
-    return record
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Refuse values of other types than a record's (TypeError), as what is shown and signalled relies on them."""
+    for name, value in values.items():
+        if name in _TYPES and (not isinstance(value, _TYPES[name]) or isinstance(value, bool)):
+            raise TypeError(f"{name} is a {type(value).__name__}")
+    times = [values.get(name, 0) for name in ("created", "pid_since", "resumed")]
+    figures = [values.get("summary", {}).get(name, 0) for name in _FIGURES]
+    if not all(isinstance(one, _NUMBERS) and abs(one) < 1e18 for one in (*times, *figures)):
+        raise TypeError("a figure isn't a number")
+    if not (_NAME.fullmatch(values.get("run", "")) and values.get("state", "running") in _STATES):
+        raise TypeError("its name or state isn't one")
+    if values.get("pid", 0) < 0 or not all(isinstance(one, str) for one in values.get("outputs", ())):
+        raise TypeError("a field has another type than it should")
+    if not all(isinstance(values.get("settings", {}).get(name, ""), str) for name in ("store", "executor", "address")):
+        raise TypeError("a setting has another type than it should")
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
+        if not path.is_file() and path.exists():
+            raise OSError("it isn't a file")
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise RecordError(f"no record {path}",
                           hint="its folder was removed or moved; gridcompute clean tidies the index") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"the record {path} can't be read: {error}",
                           hint="run it again; what was committed counts") from None
     if not isinstance(values, dict):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 import gridcompute as grid
-from gridcompute.errors import OutputExistsError, ParameterError, UsageError
+from gridcompute.errors import OutputExistsError, ParameterError, RecordError, UsageError
+from gridcompute.record import load, records
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +105,69 @@ def test_overwriting_takes_only_datasets() -> None:
     run(numbers().write("b.zarr"))
     run((numbers() + 1).write("b.zarr", overwrite=True))
     assert run(grid.open_zarr("b.zarr"))[0].to_numpy()[0] == 1
+
+
+def kept_record() -> Path:
+    made = run(numbers())
+    return Path(made.record.folder) / "run.json"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": "../../../x"}, {"run": 5}, {"created": "x"}, {"created": None}, {"created": float("inf")},
+        {"state": "zzz"}, {"state": []}, {"pid": "x"}, {"pid": -1}, {"pid_since": None}, {"folder": 5},
+        {"outputs": "x"}, {"outputs": [1]}, {"settings": 5}, {"settings": {"store": 5}}, {"how": []}, {"cwd": 3},
+        {"summary": 3}, {"summary": {"seconds": "x"}}, {"summary": {"seconds": float("nan")}}, {"graph": {}},
+        {"versions": 3}, {"resumed": "x"}, {"key": 5}, {"zzz": 1}, {"format": 99},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_records_that_were_tampered_with_are_refused_by_every_command(
+    change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gridcompute.cli import main
+
+    path = kept_record()
+    name = path.parent.name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    for command in ("status", "report", "resume", "cancel"):
+        assert main([command, name]) == 2
+    assert main(["list"]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"a":1}', "\0"], ids=lambda text: text[:8])
+def test_records_that_are_garbage_are_refused(text: str) -> None:
+    path = kept_record()
+    path.write_text(text)
+    with pytest.raises(RecordError, match=r"run\.json"):
+        load(path.parent.name)
+
+
+def test_a_record_does_not_say_where_it_is_saved(place: Path) -> None:
+    path = kept_record()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "folder": str(place / "elsewhere")}))
+    load(path.parent.name).ended("failed", {})
+    assert not (place / "elsewhere").exists()
+    assert json.loads(path.read_text())["state"] == "failed"
+
+
+def test_a_pipe_or_folder_in_the_index_is_passed_over(place: Path) -> None:
+    name = kept_record().parent.name
+    os.mkfifo(place / "state/runs/pipe.json")
+    (place / "state/runs/folder.json").mkdir()
+    (place / "state/runs/elsewhere.json").write_text('{"folder": "/etc"}')
+    assert [record.run for record in records()] == [name]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "", "*", "x" * 5000, "\0", ".", "/"])
+def test_names_of_runs_lead_nowhere_else(name: str) -> None:
+    with pytest.raises(RecordError):
+        load(name)
+
+
+def test_a_hundred_columns_have_a_run() -> None:
+    made = run(grid.from_arrays({f"column{i}": np.arange(3) for i in range(100)}))
+    assert load(made.name).state == "done"
+    assert len(made.name) < 101
