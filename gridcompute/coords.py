@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Array = np.ndarray[Any, Any]
-Component = Literal["year", "month", "day", "dayofyear", "season", "hour"]
+Component = Literal["year", "month", "day", "dayofyear", "season", "hour", "minute", "second"]
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 """Names of the codes 0 to 3 that `components(..., "season")` gives."""
 
@@ -228,19 +228,20 @@ def _fields(micros: Array, calendar: str) -> tuple[Array, ...]:
 def components(coordinate: Coordinate, what: Component) -> Array:
     """A part of each date of a time coordinate, int64, right in every CF calendar.
 
-    Month, day and dayofyear count from 1, hour from 0; seasons are 0 to 3 for DJF, MAM, JJA and SON.
+    Month, day and dayofyear count from 1, hour, minute and second from 0; seasons are 0 to 3 for DJF, MAM, JJA and SON.
 
     Raises:
         ParameterError: the coordinate isn't a time, or `what` isn't one of these parts.
     """
     calendar = coordinate.time_unit.calendar
-    year, month, day, hour, *_ = _fields(coordinate.micros, calendar)
+    year, month, day, hour, minute, second, _ = _fields(coordinate.micros, calendar)
     if what == "dayofyear":
         days = np.floor_divide(coordinate.micros, DAY)
         first = np.ones_like(days)
         new_year: Array = days_of(dates_of(days, calendar)[0], first, first, calendar)
         return days - new_year + 1
-    parts = {"year": year, "month": month, "day": day, "hour": hour, "season": month % 12 // 3}
+    parts = {"year": year, "month": month, "day": day, "hour": hour, "minute": minute, "second": second}
+    parts["season"] = month % 12 // 3
     if what not in parts:
         raise ParameterError(f"{what!r} is no part of a date", hint=f"choose from {', '.join(parts)}, dayofyear")
     return parts[what].astype(np.int64)

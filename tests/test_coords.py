@@ -24,6 +24,7 @@ def time(values, unit="days since 2000-01-01", calendar="standard"):
     return Coordinate("time", "time", np.asarray(values, np.int64), unit, calendar)
 
 
+@pytest.mark.filterwarnings("ignore::cftime.CFWarning")  # of years before the first
 @given(
     st.sampled_from(CALENDARS),
     st.sampled_from(UNITS),
@@ -46,6 +47,8 @@ def test_components_are_cftimes(calendar, unit, counts, reference):
         ("month", "month"),
         ("day", "day"),
         ("hour", "hour"),
+        ("minute", "minute"),
+        ("second", "second"),
         ("dayofyear", "dayofyr"),
     ]:
         assert components(c, part).tolist() == [getattr(date, own) for date in dates], part
