@@ -649,6 +649,27 @@ def test_a_cell_that_does_not_parse(tmp_path: Path):
         open_table(path, types={"a": "number"})
 
 
+def test_columns_without_nulls_are_known_before_reading(tmp_path: Path):
+    full = pa.table({"s": ["a", ""], "n": [1, 2], "l": [[1], [2]], "x": [1.0, 2.0], "st": [{"y": 1}, {"y": 2}]})
+    gaps = pa.table({"s": ["a", None], "n": [1, 2], "l": [[1], [2]], "x": [1.0, 2.0], "st": [{"y": 1}, {"y": 2}]})
+
+    def nullable(path: Path | str) -> set[str]:
+        return {f.name for f in open_table(path).fields if f.nullable}
+
+    pq.write_table(full, tmp_path / "0.parquet", row_group_size=1)
+    assert nullable(tmp_path / "0.parquet") == {"x", "st.y"}
+    pq.write_table(gaps, tmp_path / "1.parquet", row_group_size=1)
+    assert nullable(str(tmp_path / "*.parquet")) == {"s", "x", "st.y"}
+    pq.write_table(full, tmp_path / "untold.parquet", write_statistics=False)
+    assert nullable(tmp_path / "untold.parquet") == {"s", "n", "l", "x", "st.y"}
+    for name, table in (("full", full), ("gaps", gaps)):
+        with pa.ipc.new_file(tmp_path / f"{name}.arrow", table.schema) as file:
+            file.write_table(table, max_chunksize=1)
+        assert ("s" in nullable(tmp_path / f"{name}.arrow")) is (name == "gaps")
+    (tmp_path / "a.csv").write_text("s,n\na,1\n,2\n")
+    assert nullable(tmp_path / "a.csv") == {"n"}
+
+
 def test_broken_csv(tmp_path: Path):
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(CorruptInputError, match="neither a header"):

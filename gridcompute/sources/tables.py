@@ -142,11 +142,12 @@ class CsvSource:
 
     @cached_property
     def _every(self) -> tuple[Field, ...]:
-        return tuple(field_of(name, _type(kind), self.dim, True) for name, kind in self.types)
+        fields = (field_of(name, _type(kind), self.dim, True) for name, kind in self.types)
+        return tuple(replace(f, nullable=f.kind != "string") for f in fields)
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """See `IngestSource`: every column may have gaps (empty cells)."""
+        """See `IngestSource`: every column but text, where an empty cell is empty text, may have gaps."""
         return chosen(self._every, self.names, self.parts[0]) if self.names else self._every
 
     @property
@@ -288,14 +289,19 @@ def _open_file(path: str, form: str, dim: str, options: Mapping[str, Any]) -> Ta
         if form == "parquet":
             schema, meta = file.schema_arrow, file.metadata
             rows = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+            full = _full_in_parquet(meta, schema)
         else:
-            schema, rows = file.schema, [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
+            batches = [file.get_batch(i) for i in range(file.num_record_batches)]
+            schema, rows = file.schema, [batch.num_rows for batch in batches]
+            full = {f.name for i, f in enumerate(schema) if not any(b.column(i).null_count for b in batches)}
     except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(path, f"isn't a readable {form} file", error) from error
     fields, kept, left_out = [], [], []
     for name, where, kind, nullable in leaves(schema):
         try:
-            fields.append(field_of(name, kind, dim, nullable))
+            own = field_of(name, kind, dim, nullable)
+            gapless = len(where) == 1 and where[0] in full and own.dtype.kind != "f"  # a float's NaN needs no telling
+            fields.append(replace(own, nullable=False) if gapless else own)
             kept.append((name, where))
         except ParameterError:
             left_out.append((name, f"its type is {kind}"))
@@ -306,6 +312,22 @@ def _open_file(path: str, form: str, dim: str, options: Mapping[str, Any]) -> Ta
         )
     starts = tuple(int(n) for n in np.cumsum([0, *rows]))
     return TableSource(path, form, tuple(fields), tuple(kept), starts, dim, tuple(left_out), options)
+
+
+def _full_in_parquet(meta: Any, schema: pa.Schema) -> set[str]:
+    """Columns, structs aside, without nulls by the statistics of all row groups, which nearly all writers leave."""
+    names = {f.name: f.name for f in schema} | {
+        f"{f.name}.list.{f.type.value_field.name}": f.name for f in schema if pa.types.is_list(f.type)
+    }
+    full = set()
+    for i in range(meta.num_columns):
+        name = names.get(meta.schema.column(i).path)
+        if name is not None and all(
+            (told := meta.row_group(g).column(i).statistics) is not None and told.has_null_count and not told.null_count
+            for g in range(meta.num_row_groups)
+        ):
+            full.add(name)
+    return full
 
 
 def _open_csv(
