@@ -45,20 +45,22 @@ def watcher(*, quiet: bool = False) -> Iterator[Watch]:
         yield lambda status: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,} chunks"),
-               TextColumn("{task.fields[note]}"))
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
+               TextColumn("{task.completed:,}/{task.total:,} chunks"), TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield _Bars(bars).show
 
 
 class _Bars:
-    """One bar a stage; only chunks of this run count for its rate, not those found done."""
+    """One bar a stage; its rate begins with the first chunk that this run makes: what was found done doesn't count,
+    nor do Ray's start and compilation. No stage is left less time than those before it.
+    """
 
     def __init__(self, bars: object) -> None:
         self._bars = bars
-        self._rows: dict[tuple[int, str], tuple[int, int, float]] = {}
+        self._rows: dict[tuple[int, str], tuple[int, int, float | None]] = {}
         self._shown = 0.0
 
     def show(self, status: Status) -> None:
@@ -68,16 +70,22 @@ class _Bars:
         if now - self._shown < MIN_SECONDS and not over:
             return
         self._shown = now
+        begun, longest = False, 0.0
         for name, total in status.total.items():
             done = status.done[name]
             key = (status.phase, name)
             if key not in self._rows:
                 row = self._bars.add_task(name, total=total, completed=done, note="")  # type: ignore[attr-defined]
-                self._rows[key] = (row, done, now)
+                self._rows[key] = (row, done, None)
             row, first, since = self._rows[key]
-            if first == done and done < total:
-                self._rows[key] = (row, first, now)
-            left = remaining(done - first, total - first, now - since)
-            rate = (done - first) / (now - since) if now > since else 0.0
-            note = "done" if done == total else f"{rate:,.1f}/s, {clock(left)} left" if done > first else "waiting"
+            if since is None and done > first:
+                first, since = done, now
+                self._rows[key] = (row, first, since)
+            note = "waiting" if status.tasks or begun else "starting"  # Ray, then compilation
+            if since is not None:
+                left = remaining(done - first, total - first, now - since)
+                longest = max(longest, left or 0.0)
+                note = "running" if left is None else f"{(done - first) / (now - since):,.1f}/s, {clock(longest)} left"
+            begun = begun or done < total
+            note = "done" if done == total else note
             self._bars.update(row, completed=done, total=total, note=note)  # type: ignore[attr-defined]

@@ -1,0 +1,56 @@
+"""What the bars say: that it starts, how fast it goes, and what is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gridcompute import progress
+from gridcompute.status import Status
+
+
+class Bars:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: dict[str, str] = {}
+
+    def add_task(self, name: str, **values: Any) -> str:
+        return name
+
+    def update(self, name: str, *, note: str, **values: Any) -> None:
+        self.notes[name] = note
+
+
+def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    kept = Bars()
+    bars = progress._Bars(kept)
+    status = Status(phase=1, done={"1 a": 8, "2 b": 0, "3 c": 0}, total={"1 a": 8, "2 b": 10, "3 c": 1})
+    bars.show(status)
+    assert kept.notes == {"1 a": "done", "2 b": "starting", "3 c": "waiting"}
+    now, status.done["2 b"], status.tasks = 160.0, 2, 2  # the minute of starting says nothing about the rate
+    bars.show(status)
+    assert kept.notes == {"1 a": "done", "2 b": "running", "3 c": "waiting"}
+    now, status.done["2 b"], status.tasks = 170.0, 6, 6
+    bars.show(status)
+    assert kept.notes == {"1 a": "done", "2 b": "0.4/s, 0:10 left", "3 c": "waiting"}
+
+
+def test_no_stage_is_done_before_those_that_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    kept = Bars()
+    bars = progress._Bars(kept)
+    for moment, slow, quick in ((1.0, 0, 0), (2.0, 1, 1), (12.0, 2, 8)):
+        now = moment
+        bars.show(Status(phase=1, done={"1 a": slow, "2 b": quick}, total={"1 a": 10, "2 b": 10}, tasks=slow))
+    assert kept.notes == {"1 a": "0.1/s, 1:20 left", "2 b": "0.7/s, 1:20 left"}
+
+
+def test_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.watcher() as show:
+        show(Status(done={"1 a": 0}, total={"1 a": 1}))
+    assert capsys.readouterr().err == ""
