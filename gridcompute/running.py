@@ -101,7 +101,7 @@ class Run:
         if self._ended is not None:
             return "done"
         if self._error is not None:
-            return "interrupted" if isinstance(self._error, InterruptedRunError) else "failed"
+            return "interrupted" if isinstance(self._error, InterruptedRunError | KeyboardInterrupt) else "failed"
         return "running"
 
     def __repr__(self) -> str:
@@ -224,7 +224,7 @@ def _interruptible(cancel: threading.Event) -> Iterator[None]:
         return
 
     def asked(number: int, frame: Any) -> None:
-        if cancel.is_set():
+        if cancel.is_set() and number == signal.SIGINT:  # a terminal that closes may send its signal twice
             raise KeyboardInterrupt
         cancel.set()
 

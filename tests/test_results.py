@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import gridcompute as grid
 from gridcompute.destined import UnrunOutputWarning
 from gridcompute.errors import ParameterError, RunError
+from gridcompute.record import load
 from gridcompute.stored import StoredSource
 
 
@@ -114,3 +115,15 @@ def test_no_result_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     fresh = type(run)([], run._graph, run._settings, run.record)
     with pytest.raises(RunError, match="no results yet"):
         fresh["v"]
+
+
+def test_a_run_ended_by_a_second_ctrl_c_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
+
+    def end(status: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grid.run(grid.from_arrays({"v": np.ones(3)}, dims="x") + 1, executor="inline", watch=end)
+    assert load("last").state == "interrupted"
