@@ -34,6 +34,8 @@ def run_chunk(kernel: Kernel, cells: Cells, columns: Sequence[Column], *, seed: 
             found = np.asarray(part)
             if found.shape != wanted:
                 raise _wrong(kernel, cells, f"gave the shape {found.shape} for output {name!r}, not {wanted}")
+            if found.dtype.kind not in "biuf" + column.values.dtype.kind:
+                raise _wrong(kernel, cells, f"gave the type {found.dtype} for {name!r}, not {column.values.dtype}")
             column.values.reshape(wanted)[:] = found
 
 
@@ -95,7 +97,7 @@ def _call(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int) -> 
             returned = function(*arguments)
     except MemoryError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit in a task ends the task, not the run
         raise kernel_error(kernel, cells.index(0) if cells.count == 1 else None, error) from error
     return list(returned) if isinstance(returned, tuple) else [returned]
 

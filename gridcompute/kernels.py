@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gridcompute.declared import check_function, check_parameter, dtypes_of, mapping_of, texts_of
 from gridcompute.errors import ParameterError, SignatureError, UsageError
 from gridcompute.keys import digest, function_parts, machine_key
 from gridcompute.signature import Signature
@@ -143,7 +144,7 @@ class Kernel:
         bound = {name: params.get(name, self.defaults.get(name)) for name in self.parameters}
         if self.mode != "python":
             for name, value in bound.items():
-                _check_parameter(self, name, value)
+                check_parameter(self.name, name, value)
         return bound
 
     def __call__(self, *arrays: Any, seed: int = 0, step: int = 0, **params: Any) -> Any:
@@ -271,42 +272,24 @@ def _make(
                 hint="leave njit away and say flags={'contract', 'reassoc'}",
             )
         func = func.py_func
-    if not inspect.isfunction(func):
-        raise UsageError(
-            f"a kernel is made of a function, not of {type(func).__name__} {func!r}",
-            hint="define a function with def, or bind parameters by keyword when it is mapped",
-        )
+    check_function(func)
     parsed = Signature.parse(signature)
     count = len(parsed.outputs)
     name = func.__name__ if func.__name__.isidentifier() else "lambda"
     if names is None:
         names = (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
-    elif isinstance(names, str):
-        names = (names,)
     return Kernel(
         name,
         func,
         parsed,
-        dict(sizes or {}),
-        tuple(names),
-        None if dtypes is None else _dtypes(name, dtypes),
+        dict(mapping_of(name, "sizes", sizes)),
+        texts_of(name, "names", names),
+        None if dtypes is None else dtypes_of(name, dtypes),
         mode,
         parallel,
-        frozenset([flags] if isinstance(flags, str) else flags),
-        tuple(sorted((str(k), str(v)) for k, v in tools.items())),
+        frozenset(texts_of(name, "flags", flags)),
+        tuple(sorted((str(k), str(v)) for k, v in mapping_of(name, "tools", tools).items())),
     )
-
-
-def _dtypes(name: str, dtypes: Iterable[Any]) -> tuple[np.dtype[Any], ...]:
-    if isinstance(dtypes, (str, type, np.dtype)):
-        dtypes = (dtypes,)
-    try:
-        found = tuple(np.dtype(one) for one in dtypes)
-    except TypeError as error:
-        raise ParameterError(f"kernel {name}: {error}", hint="dtypes takes one NumPy dtype per output") from None
-    if any(dtype.hasobject for dtype in found):
-        raise ParameterError(f"kernel {name}: an output can't have the dtype object")
-    return found
 
 
 def _check(kernel: Kernel) -> None:
@@ -315,7 +298,8 @@ def _check(kernel: Kernel) -> None:
     new, count = kernel.signature.new_dims, len(kernel.signature.outputs)
     for dim in new:
         # An explode kernel's new dimension has no size: it differs from cell to cell.
-        if dim in kernel.sizes and (not isinstance(kernel.sizes[dim], (int, np.integer)) or kernel.sizes[dim] < 0):
+        size = kernel.sizes.get(dim, 0)
+        if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 0:
             raise ParameterError(f"{where}: sizes[{dim!r}] is {kernel.sizes[dim]!r}, not a length")
     for dim in kernel.sizes:
         if dim not in new:
@@ -378,22 +362,3 @@ def _check_arguments(kernel: Kernel, where: str) -> None:
         )
     if "seed" in names[inputs:]:
         raise SignatureError(f"{where}: a parameter can't be called 'seed'", hint="rename it")
-
-
-def _check_parameter(kernel: Kernel, name: str, value: Any) -> None:
-    if isinstance(value, tuple):
-        for i, part in enumerate(value):
-            _check_parameter(kernel, f"{name}[{i}]", part)
-        return
-    if isinstance(value, np.ndarray):
-        if value.dtype.hasobject or type(value) not in (np.ndarray, np.memmap):
-            raise ParameterError(
-                f"kernel {kernel.name}: parameter {name} is a {type(value).__name__} of dtype {value.dtype}",
-                hint="pass a plain array of numbers",
-            )
-        return
-    if not isinstance(value, (bool, int, float, complex, str, np.generic)):
-        raise ParameterError(
-            f"kernel {kernel.name}: parameter {name} is a {type(value).__name__}",
-            hint="pass a scalar, a NumPy array, or a named tuple of them",
-        )

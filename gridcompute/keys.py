@@ -10,6 +10,7 @@ import enum
 import functools
 import importlib
 import importlib.metadata
+import random
 import sys
 import sysconfig
 import types
@@ -173,6 +174,11 @@ class Walk:
         try:
             self.value(value, label, called)
         except UnkeyableError:
+            if isinstance(getattr(value, "__self__", None), (random.Random, np.random.RandomState)):
+                raise UnkeyableError(
+                    f"{called} draws by {label}, so no two runs would give the same",
+                    hint="take a last argument rng: its numbers follow from the seed and the cell",
+                ) from None
             if module is None or not _foreign(module.__name__, getattr(module, "__file__", None) or ""):
                 raise
             # A constant of an installed module, such as np.s_: its version says what it is.

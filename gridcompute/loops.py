@@ -22,7 +22,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core.errors import NumbaError
+from numba.core.errors import NumbaError, UnsupportedBytecodeError
 from numba.extending import intrinsic
 
 from gridcompute import random
@@ -255,7 +255,7 @@ def compile_types(kernel: Kernel, function: Any, signature: tuple[Any, ...]) -> 
         return
     try:
         function.compile(signature)
-    except (NumbaError, NotImplementedError) as error:
+    except (NumbaError, UnsupportedBytecodeError, NotImplementedError) as error:
         raise UsageError(
             f"kernel {kernel.name} can't be compiled: {_short(str(error))}",
             hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use @task",
@@ -284,7 +284,7 @@ def _short(text: str) -> str:
     return "\n    ".join(useful[:8])
 
 
-def kernel_error(kernel: Kernel, cell: tuple[int, ...] | None, error: Exception) -> KernelError:
+def kernel_error(kernel: Kernel, cell: tuple[int, ...] | None, error: BaseException) -> KernelError:
     """The error for a function that raised."""
     cause = f"{type(error).__name__}: {error}"
     where = "on a chunk" if cell is None else f"at cell {cell}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,14 @@ import pyarrow as pa
 import pytest
 
 import gridcompute as grid
-from gridcompute.errors import OutputExistsError, ParameterError, RecordError, UsageError
+from gridcompute.errors import (
+    KernelError,
+    OutputExistsError,
+    ParameterError,
+    RecordError,
+    UnkeyableError,
+    UsageError,
+)
 from gridcompute.record import load, records
 
 
@@ -171,3 +181,78 @@ def test_a_hundred_columns_have_a_run() -> None:
     made = run(grid.from_arrays({f"column{i}": np.arange(3) for i in range(100)}))
     assert load(made.name).state == "done"
     assert len(made.name) < 101
+
+
+def draws(x: float) -> float:
+    return x + np.random.random()  # noqa: NPY002
+
+
+def draws_in_python(x: Any) -> Any:
+    return x + random.random()
+
+
+def sets_a_global(x: float) -> float:
+    global LEFT_BEHIND
+    LEFT_BEHIND = x
+    return x
+
+
+async def waits(x: float) -> float:
+    return x
+
+
+def yields(x: float) -> Iterator[float]:
+    yield x
+
+
+def plain(x: float) -> float:
+    return x
+
+
+def scaled(x: float, by: float) -> float:
+    return x * by
+
+
+@pytest.mark.parametrize("func", [draws, sets_a_global, waits, yields, None, 3, "x", len, np.sin, float], ids=repr)
+def test_functions_that_make_no_kernel_are_refused(func: Any) -> None:
+    with pytest.raises(UsageError):
+        numbers().map(grid.kernel("()->()")(func))
+
+
+@pytest.mark.parametrize("func", [draws, draws_in_python], ids=repr)
+def test_tasks_draw_only_by_rng(func: Any) -> None:
+    with pytest.raises(UnkeyableError, match="rng"):
+        run(numbers().map(grid.task("()->()", dtypes=["f8"])(func)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sizes": 3}, {"sizes": "k"}, {"sizes": {"k": True}}, {"sizes": {"k": -1}}, {"names": 3}, {"names": (None,)},
+        {"names": ()}, {"flags": 3}, {"flags": "x"}, {"dtypes": "O"}, {"dtypes": 5}, {"dtypes": "U3"},
+        {"dtypes": np.longdouble}, {"parallel": 0}, {"parallel": "x"},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_options_of_kernels_are_checked_by_name(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        grid.kernel("()->(k)", **{"sizes": {"k": 2}, **options})(plain)
+
+
+@pytest.mark.parametrize("value", [2**70, -(2**63) - 1, None, b"x", [1], {"a": 1}, np.array([None]), len], ids=repr)
+def test_parameters_that_no_kernel_takes_are_refused(value: Any) -> None:
+    with pytest.raises(ParameterError, match="parameter by"):
+        numbers().map(grid.kernel("()->()")(scaled), by=value)
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        lambda x: x * 1j, lambda x: np.array([None] * len(x)), lambda x: np.array(["1"] * len(x)), lambda x: None,
+        lambda x: x[:-1], lambda x: (x, x), lambda x: sys.exit(3), lambda x: 1 / 0, lambda x: x.fill(7),
+        lambda x: np.array(["2020"] * len(x), "M8[s]"),
+    ],
+)  # fmt: skip
+def test_what_a_task_may_not_return_or_do_fails_by_its_name(func: Any) -> None:
+    with pytest.raises(KernelError, match="kernel lambda"):
+        run(numbers().map(grid.task("()->()", dtypes=["f8"])(func)))

@@ -48,6 +48,7 @@ LEVELS = {
     "gridcompute.stores.memory": 6,
     "gridcompute.stores.remote": 6,
     "gridcompute.codecache": 6,
+    "gridcompute.declared": 3,
     "gridcompute.kernels": 10,
     "gridcompute.spaces": 10,
     "gridcompute.store": 10,
