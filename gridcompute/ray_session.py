@@ -130,9 +130,7 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
     for name, value in ENVIRONMENT.items():
         if name.startswith("RAY_"):
             os.environ.setdefault(name, value)
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray = _imported()
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
         if address:
@@ -150,6 +148,21 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
             if address
             else "gridcompute doctor says what is missing; --executor inline works without Ray",
         ) from error
+    return ray
+
+
+def _imported() -> Any:
+    """The `ray` module, without what it says in a notebook and what it does to errors that end the process.
+
+    Its hook reports such an error to Ray first, and waits a minute at full load where Ray has ended.
+    """
+    hook = sys.excepthook
+    logging.getLogger("ray.widgets").setLevel(logging.ERROR)
+    import ray
+
+    if "ray" in getattr(sys.excepthook, "__module__", "").split("."):
+        sys.excepthook = ray._private.worker.normal_excepthook if hook is sys.excepthook else hook
+    logging.getLogger("ray").setLevel(logging.ERROR)
     return ray
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
 import time
@@ -538,3 +541,24 @@ def test_where_pictures_go() -> None:
     assert picture_path("", "s3://bucket/x/trend.zarr/") == Path("trend.png").absolute()
     assert picture_path("none", "a.zarr") is None
     assert per_decade(np.array([1.0]), "m")[1] == "m"
+
+
+def test_a_terminal_that_closes_interrupts_the_run(tmp_path: Path) -> None:
+    Path("slow.py").write_text(
+        "import time\nfrom pathlib import Path\nimport numpy as np\nimport gridcompute as grid\n"
+        "@grid.task('()->()', dtypes=('float64',), parallel=40)\n"
+        "def slow(values):\n    time.sleep(0.2)\n    Path('begun').touch()\n    return values\n"
+        "grid.run(grid.from_arrays({'a': np.arange(40.0)}, dims='x').map(slow))\n"
+    )
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "gridcompute", "run", "slow.py"]
+    started = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, start_new_session=True)
+    os.close(end)
+    ends = time.monotonic() + 60
+    while not Path("begun").exists() and time.monotonic() < ends:
+        time.sleep(0.05)
+    os.close(terminal)
+    started.send_signal(signal.SIGHUP)
+    started.send_signal(signal.SIGHUP)
+    assert started.wait(timeout=60) in (1, 130)
+    assert record.load("last").state == "interrupted"

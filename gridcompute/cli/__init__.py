@@ -5,6 +5,7 @@ Exit codes: 0 all done, 1 failed, 2 usage, 3 done with skipped cells, 130 interr
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -98,7 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         complain("stopped")
         return 130
-    except BrokenPipeError:  # the reader of a pipe went away; keep Python's own flush at the end from complaining
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        # The reader of a pipe, or the terminal, went away; keep Python's own flush at the end from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

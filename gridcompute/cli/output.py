@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,8 +19,9 @@ def say(lines: str | Iterable[str]) -> None:
 
 
 def complain(line: str) -> None:
-    """A line for people that is no result."""
-    typer.echo(line, err=True)
+    """A line for people that is no result; nothing where their terminal has gone."""
+    with contextlib.suppress(OSError):
+        typer.echo(line, err=True)
 
 
 def document(values: Any) -> None:
