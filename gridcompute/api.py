@@ -21,6 +21,7 @@ from gridcompute.places import require_apart
 from gridcompute.planning import Plan
 from gridcompute.progress import watcher
 from gridcompute.running import Run, graph_of, memory_of
+from gridcompute.sources.files import plain_path
 from gridcompute.spaces import Space
 from gridcompute.status import Watch
 from gridcompute.store import open_store
@@ -89,7 +90,11 @@ def open_dataset(paths: Any, *, dim: str | None = None, **options: Any) -> Colle
 
 
 def _texts(paths: Paths) -> str | list[str]:
-    return os.fspath(paths) if isinstance(paths, str | os.PathLike) else [os.fspath(path) for path in paths]
+    if isinstance(paths, str | os.PathLike):
+        return os.fspath(paths)
+    if not isinstance(paths, Iterable) or isinstance(paths, bytes | Mapping):
+        raise ParameterError(f"paths are {paths!r:.60}", hint="give a path or URL, or a list of them")
+    return [plain_path(path) for path in paths]
 
 
 def open_zarr(url: Any, **options: Any) -> Collection:

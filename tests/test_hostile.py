@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -16,7 +17,9 @@ import pytest
 
 import gridcompute as grid
 from gridcompute.errors import (
+    GridError,
     KernelError,
+    OutputError,
     OutputExistsError,
     ParameterError,
     RecordError,
@@ -256,3 +259,75 @@ def test_parameters_that_no_kernel_takes_are_refused(value: Any) -> None:
 def test_what_a_task_may_not_return_or_do_fails_by_its_name(func: Any) -> None:
     with pytest.raises(KernelError, match="kernel lambda"):
         run(numbers().map(grid.task("()->()", dtypes=["f8"])(func)))
+
+
+OPENERS = (grid.open_sequences, grid.open_table, grid.open_dataset, grid.open_zarr)
+
+
+@pytest.mark.parametrize("opener", OPENERS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "paths", [None, 3, b"x.csv", "", "x\0.csv", "file://elsewhere/x.csv", "s3://", "foo://x/y.csv", 1.5], ids=repr
+)
+def test_what_is_no_path_is_refused_by_every_reader(opener: Any, paths: Any) -> None:
+    with pytest.raises(GridError):
+        opener(paths)
+
+
+@pytest.mark.parametrize("opener", OPENERS, ids=lambda one: one.__name__)
+def test_pipes_are_refused_instead_of_waited_for(opener: Any) -> None:
+    os.mkfifo("pipe.parquet")
+    with pytest.raises(GridError, match=r"is a pipe|isn't a Zarr store"):
+        opener("pipe.parquet")
+
+
+def test_passwords_in_urls_are_not_shown() -> None:
+    with pytest.raises(GridError) as caught:
+        grid.open_sequences("https://user:secret@127.0.0.1:9/reads.fq")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [None, 3, b"x.zarr", "", "/", "s3://", "s3:///x.zarr", "foo://x/y.zarr", "x\0.zarr", "a\nb.zarr",
+     "x" * 300 + ".zarr", "file://elsewhere/x.zarr", "x.csv", "x"],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_place_for_an_output_is_refused_when_it_is_named(where: Any) -> None:
+    before = os.listdir()
+    with pytest.raises(GridError):
+        numbers().write(where)
+    with pytest.raises(GridError):
+        numbers().write("x.zarr", storage_options=3)
+    assert os.listdir() == before
+
+
+@pytest.mark.parametrize("where", ["file.zarr", "file.zarr/x.zarr", "dangling.zarr", "/dev/full/x.zarr", "/proc/x.zarr",
+                                   "/proc/self/x.parquet"])
+def test_places_that_cannot_be_written_are_refused(where: str) -> None:
+    Path("file.zarr").write_text("mine")
+    Path("dangling.zarr").symlink_to("/nonexistent/x")
+    with pytest.raises(OutputError):
+        run(numbers().write(where))
+    assert Path("file.zarr").read_text() == "mine"
+
+
+FASTQ = b"@a\nACGT\n+\nIIII\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("r.fq", b"@a\nACGT\n+\nIII\n"), ("r.fq", b"@a\nACGT\n+\n"), ("r.fq", b"hello\n"), ("r.fq", bytes(range(256))),
+        ("r.fq.gz", gzip.compress(FASTQ * 9999)[:-200]), ("r.fq.gz", gzip.compress(FASTQ)[:-8]),
+        ("r.fq.gz", gzip.compress(FASTQ) + b"garbage"), ("r.fa", b"ACGT\n"), ("t.csv", b"a,b\n1,2\n3\n"),
+        ("t.csv", b""), ("t.csv", b"a,a\n1,2\n"), ("t.csv", "a\n1\n".encode("utf-16")), ("t.csv", b"a\n\xe4\n"),
+        ("t.csv", b'a,b\n"x,2\n3,4\n'), ("t.parquet", b""), ("t.parquet", b"PAR1garbagePAR1"), ("t.arrow", b"ARROW1"),
+        ("d.nc", b""), ("d.nc", b"CDF\x01"), ("d.nc", b"\x89HDF\r\n\x1a\n"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)  # fmt: skip
+def test_broken_files_are_named(name: str, data: bytes) -> None:
+    Path(name).write_bytes(data)
+    opener = {".fq": grid.open_sequences, ".fa": grid.open_sequences, ".nc": grid.open_dataset}.get(name[1:4])
+    with pytest.raises(GridError, match=name):
+        run((opener or grid.open_table)(name))

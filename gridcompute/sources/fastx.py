@@ -102,7 +102,10 @@ def _opened(path: str, options: Mapping[str, Any]) -> Iterator[Any]:
     raw = open_file(path, options)
     buffered = io.BufferedReader(raw) if isinstance(raw, io.RawIOBase) else raw
     with buffered:
-        magic = buffered.read(2)
+        try:
+            magic = buffered.read(2)
+        except OSError as error:
+            raise broken(path, "can't be read", error) from error
         buffered.seek(0)
         yield gzip.GzipFile(fileobj=buffered, mode="rb") if magic == b"\x1f\x8b" else buffered
 

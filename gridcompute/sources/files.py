@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +18,7 @@ VERIFY = "GRIDCOMPUTE_VERIFY_INPUTS"
 """Environment variable: set to anything but 0, the identity of a file is a hash of its content."""
 
 T = TypeVar("T")
+_USER = re.compile(r"(://)[^/@]*@")
 
 
 def is_remote(url: str) -> bool:
@@ -24,11 +27,29 @@ def is_remote(url: str) -> bool:
 
 
 def plain_path(url: str | os.PathLike[str]) -> str:
-    """A local path made absolute (workers have other current folders); other URLs as they are."""
+    """A local path made absolute (workers have other current folders); other URLs as they are.
+
+    Raises:
+        ParameterError: not a path, or one that no file can have.
+    """
+    if not isinstance(url, str | os.PathLike) or not isinstance(os.fspath(url), str):
+        raise ParameterError(f"a path or URL is a text, not {type(url).__name__}")
     text = os.fspath(url)
+    if not text or "\0" in text:
+        raise ParameterError(f"{text!r} is no path or URL")
     if is_remote(text):
         return text
-    return os.path.abspath(os.path.expanduser(text.removeprefix("file://")))
+    if text.startswith("file://"):
+        host, slash, rest = text.removeprefix("file://").partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise ParameterError(f"{text!r} isn't a file URL of this machine", hint="write file:///absolute/path")
+        text = slash + rest
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def shown(url: str) -> str:
+    """A URL for people: without a user's name and password."""
+    return _USER.sub(r"\1", url)
 
 
 def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **options: Any) -> tuple[str, ...]:
@@ -37,6 +58,8 @@ def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **o
     Raises:
         MissingInputError: a pattern without a match, or an empty list.
     """
+    if not isinstance(paths, str | os.PathLike | Iterable) or isinstance(paths, bytes | Mapping):
+        raise ParameterError(f"paths are {paths!r:.60}", hint="give a path or URL, or a list of them")
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     found: list[str] = []
     for path in map(plain_path, given):
@@ -68,7 +91,9 @@ def filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(url, **{**extra, **options})  # type: ignore[no-any-return]
     except (ImportError, ValueError, TypeError) as error:
-        raise ParameterError(f"{url} can't be opened: {error}", hint="check the protocol and the options") from error
+        raise ParameterError(
+            f"{shown(url)} can't be opened: {error}", hint="check the protocol and the options"
+        ) from error
 
 
 def open_file(url: str, options: Mapping[str, Any]) -> Any:
@@ -79,13 +104,24 @@ def open_file(url: str, options: Mapping[str, Any]) -> Any:
     """
     try:
         if not is_remote(url):
+            _require_plain(url, os.stat(url).st_mode)
             return open(url, "rb")
         files, path = filesystem(url, options)
         return files.open(path, "rb")
     except FileNotFoundError:
-        raise MissingInputError(f"no file {url}", hint="check the path") from None
+        raise MissingInputError(f"no file {shown(url)}", hint="check the path") from None
     except OSError as error:
-        raise MissingInputError(f"{url} can't be read: {error}", hint="check the path and the permissions") from error
+        raise MissingInputError(
+            f"{shown(url)} can't be read: {error}", hint="check the path and the permissions"
+        ) from error
+    except ValueError as error:  # fsspec's, of a URL without a bucket or a name
+        raise ParameterError(f"{shown(url)} can't be opened: {error}", hint="check the URL") from error
+
+
+def _require_plain(path: str, mode: int) -> None:
+    """Refuse pipes and sockets: opening one waits for ever, and an input is read several times."""
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        raise MissingInputError(f"{path} is a pipe, not a file", hint="write it to a file first")
 
 
 def identity(url: str, options: Mapping[str, Any], verify: bool | None = None) -> str:
@@ -106,6 +142,7 @@ def identity(url: str, options: Mapping[str, Any], verify: bool | None = None) -
             status = os.stat(url)
         except OSError as error:
             raise MissingInputError(f"no file {url}: {error.strerror}", hint="check the path") from None
+        _require_plain(url, status.st_mode)
         stamp = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
         return f"{url}|{_content(url, stamp)}" if verify else f"{url}|{stamp}"
     files, path = filesystem(url, options)
@@ -113,9 +150,13 @@ def identity(url: str, options: Mapping[str, Any], verify: bool | None = None) -
         stamp = "" if verify else stamp_of(files.info(path))
         return f"{url}|{stamp or _content_of(url, options)}"
     except FileNotFoundError:
-        raise MissingInputError(f"no file {url}", hint="check the URL") from None
+        raise MissingInputError(f"no file {shown(url)}", hint="check the URL, and whether its server answers") from None
     except OSError as error:
-        raise MissingInputError(f"{url} can't be reached: {error}", hint="check the URL and the network") from error
+        raise MissingInputError(
+            f"{shown(url)} can't be reached: {error}", hint="check the URL and the network"
+        ) from error
+    except ValueError as error:
+        raise ParameterError(f"{shown(url)} can't be opened: {error}", hint="check the URL") from error
 
 
 def stamp_of(info: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -343,6 +344,7 @@ def _open_csv(
             if "Empty CSV file" in str(error):
                 continue
             raise broken(path, "isn't readable as CSV", error) from error
+        _require_utf8(path, schema)
         # A column that begins with a megabyte of gaps may hold anything later.
         found = [(f.name, "string" if pa.types.is_null(f.type) else str(f.type)) for f in schema]
         if not first:
@@ -354,6 +356,17 @@ def _open_csv(
     if not first:
         raise CorruptInputError(f"{files[0]} has neither a header nor rows", hint="a CSV file begins with its header")
     return CsvSource(files, tuple(first), dim, delimiter, options=options)
+
+
+def _require_utf8(path: str, schema: pa.Schema) -> None:
+    """Refuse text in another encoding: its bytes would be taken for UTF-8 (CorruptInputError)."""
+    odd = next((n for n, f in enumerate(schema, 1) if pa.types.is_binary(f.type)), 0)
+    with contextlib.suppress(UnicodeDecodeError):
+        schema.names  # noqa: B018 - decodes them
+        if not odd:
+            return
+    where = f"column {odd}" if odd else "the header"
+    raise CorruptInputError(f"{path}: {where} isn't UTF-8", hint="convert the file: iconv -t utf-8")
 
 
 def _require_columns(path: str, names: list[str], types: Mapping[str, str]) -> None:

@@ -144,6 +144,8 @@ class LocalStore:
             yield
         except OSError as error:
             reason, hint = _REASONS.get(error.errno or 0, ("", ""))
+            if error.errno == errno.ENOENT and doing == "writing":
+                reason, hint = "isn't possible, its folder can't be made or went away", "choose another folder"
             if not reason:
                 raise
             raise StoreError(f"{doing} {path!r} in the store {self.root} {reason}", hint=hint) from error
