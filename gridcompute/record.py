@@ -89,7 +89,8 @@ class RunRecord:
         folder, index = Path(self.folder), state_folder() / "runs"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            index.mkdir(mode=0o700, parents=True, exist_ok=True)
+            index.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` makes those with the default mode
+            index.mkdir(mode=0o700, exist_ok=True)
             _write(folder / "run.json", {"format": FORMAT, **asdict(self)})
             _write(index / f"{self.run}.json", {"format": FORMAT, "folder": self.folder})
         except OSError as error:
