@@ -14,6 +14,7 @@ from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.shapes import Concat
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Layout
+from gridcompute.errors import MemoryBoundError
 from gridcompute.keys import digest
 from gridcompute.lower import Lowered, Lowering
 from gridcompute.op import Graph, Op
@@ -22,6 +23,9 @@ from gridcompute.spaces import Region
 
 HELD_BYTES = 256 * 2**20
 """An intermediate of at most so many bytes may be held in memory instead of committed."""
+
+MOST_CHUNKS = 20_000_000
+"""A stage with more is refused: its chunks' names alone would fill a driver."""
 
 HELD_SHARE = 2
 """It is held only if what was read for it has at most so many times its bytes: making it again costs a read."""
@@ -66,6 +70,16 @@ class Stage:
     def recipe(self) -> str:
         """The first root's recipe: stages with the same one keep the same bytes."""
         return self.roots[0].recipe
+
+
+def _require_countable(op: Op, layout: Layout) -> None:
+    """Refuse more chunks than a run could name, before they are listed."""
+    chunks = max(layout.chunks, op.action.segments.layout.chunks if isinstance(op.action, Fold) else 0)
+    if chunks > MOST_CHUNKS:
+        raise MemoryBoundError(
+            f"stage {op} goes over {chunks:.2g} chunks, more than the {MOST_CHUNKS:,} that a run can keep count of",
+            hint="select a part; if an input's metadata says so, check whether the file is broken",
+        )
 
 
 class Plan:
@@ -150,6 +164,7 @@ class Plan:
         outputs = {id(op) for op in self.lowered.outputs.values()} | {id(op) for op in self.lowered.pending}
         task, read, kept = 0, 0, 0
         for op, layout in zip(roots, layouts, strict=True):
+            _require_countable(op, layout)
             one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
             if isinstance(op.action, Fold):
                 boxes = op.reads(0, one)

@@ -94,7 +94,7 @@ class RunRecord:
             _write(folder / "run.json", {"format": FORMAT, **asdict(self)})
             _write(index / f"{self.run}.json", {"format": FORMAT, "folder": self.folder})
         except OSError as error:
-            raise StoreError(f"the run's record can't be written to {folder}: {error.strerror}",
+            raise StoreError(f"the run's record can't be written to {_at(error, folder, index)}: {error.strerror}",
                              hint="choose another work store with --store, or set GRIDCOMPUTE_STATE") from error
 
     def ended(self, state: str, summary: Mapping[str, Any]) -> RunRecord:
@@ -123,6 +123,11 @@ class RunRecord:
     def standing(self) -> str:
         """The state, corrected for a driver that died without writing it."""
         return "interrupted" if self.state == "running" and not self.alive else self.state
+
+
+def _at(error: OSError, folder: Path, index: Path) -> Path:
+    """Which of a record's two places an error is about."""
+    return index if str(error.filename).startswith(str(index.parent)) else folder
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

@@ -38,8 +38,8 @@ class Space:
                 raise DimensionError(f"a dimension can't have the name {name!r}", hint="names are text")
             if names.count(name) > 1:
                 raise DimensionError(f"dimension {name!r} stands twice in {self}", hint="rename one of them")
-            if length is not None and length < 0:
-                raise DimensionError(f"dimension {name!r} has the negative length {length}")
+            if length is not None and not 0 <= length < 2**63:
+                raise DimensionError(f"dimension {name!r} has the length {length:.3g}", hint="0 to 2**63 - 1")
 
     @classmethod
     def of(cls, dims: Mapping[str, int | None] | None = None, **lengths: int | None) -> Space:

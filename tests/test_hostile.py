@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import gridcompute as grid
 from gridcompute.errors import (
     GridError,
     KernelError,
+    MemoryBoundError,
     OutputError,
     OutputExistsError,
     ParameterError,
@@ -331,3 +333,70 @@ def test_broken_files_are_named(name: str, data: bytes) -> None:
     opener = {".fq": grid.open_sequences, ".fa": grid.open_sequences, ".nc": grid.open_dataset}.get(name[1:4])
     with pytest.raises(GridError, match=name):
         run((opener or grid.open_table)(name))
+
+
+def index(cell: Any) -> float:
+    return cell[0] * 1.0
+
+
+def summed(window: Any) -> float:
+    return window.sum()
+
+
+def test_a_large_space_is_planned_at_once() -> None:
+    cells = grid.space(n=10**12).map(grid.kernel("->()")(index))
+    for asked in (cells.sum(), (cells * 2 + 1).isel(n=slice(0, 10**12, 7)).mean(), cells.write("a.zarr")):
+        assert len(grid.plan(asked).explain()) < 2000
+
+
+@pytest.mark.parametrize("lengths", [{"n": 10**12, "m": 10**12}, {"n": 10**18}], ids=repr)
+def test_a_space_beyond_counting_is_refused_before_it_is_listed(lengths: dict[str, int]) -> None:
+    cells = grid.space(**lengths).map(grid.kernel("->()")(index))
+    for asked in (cells, cells.sum(), cells.write("a.zarr")):
+        with pytest.raises(MemoryBoundError, match="keep count of"):
+            run(asked)
+
+
+def test_metadata_with_huge_shapes_is_refused() -> None:
+    run(numbers().write("a.zarr"))
+    path = Path("a.zarr/a/zarr.json")
+    made = json.loads(path.read_text())
+    Path("a.zarr/zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    for shape, chunk in ((10**18, 5), (10**30, 5), (-5, 5), (5, 0), ("x", 5)):
+        grid_of = {"name": "regular", "configuration": {"chunk_shape": [chunk]}}
+        path.write_text(json.dumps({**made, "shape": [shape], "chunk_grid": grid_of}))
+        with pytest.raises(GridError):
+            run(grid.open_zarr("a.zarr").sum())
+
+
+@pytest.mark.parametrize("depth", [6, 60])
+def test_diamonds_are_planned_without_going_every_way(depth: int) -> None:
+    made = numbers()
+    for _ in range(depth):
+        made = made + made
+    assert grid.plan(made).tasks
+
+
+def command(text: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    code = f"{sys.executable} -c 'import sys, gridcompute.cli as c; sys.exit(c.main())' {text}"
+    return subprocess.run(["bash", "-c", code], capture_output=True, timeout=60, check=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("list >&-", 0), ("list 2>&-", 0), ("status nope >&- 2>&-", 2), ("list >/dev/full", 1),
+        ("list --json >/dev/full", 1), ("status nope 2>/dev/full", 2),
+    ],
+)  # fmt: skip
+def test_streams_that_are_closed_or_full_give_no_traceback(text: str, code: int) -> None:
+    done = command(text)
+    assert b"Traceback" not in done.stderr + done.stdout
+    assert done.returncode == code
+
+
+def test_a_folder_that_was_removed_is_named(place: Path) -> None:
+    (place / "gone").mkdir()
+    done = command("list", cwd=place / "gone", preexec_fn=lambda: os.rmdir(place / "gone"))
+    assert done.returncode == 2
+    assert b"folder was removed" in done.stderr

@@ -5,6 +5,7 @@ Exit codes: 0 all done, 1 failed, 2 usage, 3 done with skipped cells, 130 interr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -85,13 +86,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - to the end
     try:
+        _require_folder()
         code = typer.main.get_command(app).main(args=given, prog_name="gridcompute", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GridError as error:
-        if os.environ.get("GRIDCOMPUTE_DEBUG", "0") not in ("", "0"):
-            traceback.print_exc()
+        _debug()
         say_error(error, "--json" in given)
         return error.exit_code
     except typer.TyperException as error:
@@ -101,10 +105,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        # The reader of a pipe, or the terminal, went away; keep Python's own flush at the end from complaining.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _unexpected(error)
+        _let_go()
         return 1
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _let_go() -> None:
+    """The reader of a pipe, or the terminal, went away: keep Python's own flush at the end from complaining."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _debug() -> bool:
+    """Show where an error came from, if that was asked for."""
+    asked = os.environ.get("GRIDCOMPUTE_DEBUG", "0") not in ("", "0")
+    if asked:
+        traceback.print_exc()
+    return asked
+
+
+def _require_folder() -> None:
+    """Refuse to work in a folder that was removed: nothing could be found or written."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ParameterError("the current folder was removed", hint="cd to another one") from None
+
+
+def _unexpected(error: Exception) -> int:
+    """What no one foresaw, in one line; 1."""
+    shown = _debug()
+    complain(f"error: {type(error).__name__}: {error}")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        complain("-> make room where the output goes")
+        _let_go()
+    elif not shown:
+        complain("-> GRIDCOMPUTE_DEBUG=1 shows where; please report it")
+    return 1
 
 
 def _misused(error: Any, as_json: bool) -> int:
