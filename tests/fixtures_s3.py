@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-
-_COUNTER = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,6 @@ def s3(s3_endpoint: str) -> S3:
     import s3fs
 
     options = {"key": "test", "secret": "test-secret", "endpoint_url": s3_endpoint}
-    bucket = f"bucket-{next(_COUNTER)}"
+    bucket = f"bucket-{uuid.uuid4().hex}"
     s3fs.S3FileSystem(**options).mkdir(bucket)
     return S3(s3_endpoint, f"s3://{bucket}/work", options)

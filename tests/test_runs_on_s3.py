@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from fixtures_s3 import S3, s3, s3_endpoint
 
 import gridcompute as grid
 from gridcompute.store import open_store
-from tests.fixtures_s3 import S3, s3, s3_endpoint
 
 __all__ = ["s3", "s3_endpoint"]
 
