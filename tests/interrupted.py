@@ -17,8 +17,6 @@ import numpy as np
 import gridcompute as grid
 from gridcompute import planning
 
-planning.HELD_BYTES = -1  # every stage commits, so that every chunk can be counted
-
 @grid.kernel("(time)->(),()", names=("mean", "high"))
 def summary(series):
     return series.mean(), series.max()
@@ -35,7 +33,11 @@ def outputs(folder):
     return cube.map(summary).write(f"{folder}/out.zarr"), rows.sort("k"), rows["v"].map(lifted).sum()
 
 def run(folder, **options):
-    return grid.run(*outputs(folder), store=f"{folder}/work", quiet=True, **options)
+    before, planning.HELD_BYTES = planning.HELD_BYTES, -1  # every stage commits, so that every chunk can be counted
+    try:
+        return grid.run(*outputs(folder), store=f"{folder}/work", quiet=True, **options)
+    finally:
+        planning.HELD_BYTES = before
 '''
 
 MAIN = '''
