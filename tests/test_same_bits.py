@@ -48,10 +48,10 @@ def reduced() -> list[grid.Collection]:
             field.groupby(groups, dim="time").mean(), field.reduce("topk", "time", k=3)]
 
 
-def test_threads_and_order_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = reduced()
-    grid.run(*outputs, executor=InlineExecutor(), store="memory://plain")
-    expected = digests("memory://plain")
+def test_threads_and_order_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    outputs, own = reduced(), f"memory://{tmp_path.name}"  # stores in memory outlive a test
+    grid.run(*outputs, executor=InlineExecutor(), store=f"{own}-plain")
+    expected = digests(f"{own}-plain")
     assert len(expected) > 40
     read = ArraySource.read
 
@@ -64,8 +64,8 @@ def test_threads_and_order_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         "threads": InlineExecutor(threads=4, shuffle=1),
         "order": InlineExecutor(shuffle=2, workers=3),
     }.items():
-        grid.run(*outputs, executor=executor, store=f"memory://{name}")
-        assert digests(f"memory://{name}") == expected
+        grid.run(*outputs, executor=executor, store=f"{own}-{name}")
+        assert digests(f"{own}-{name}") == expected
 
 
 def test_an_uncompiled_run_gives_the_same_shards(tmp_path: Path) -> None:
