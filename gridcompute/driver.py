@@ -21,7 +21,7 @@ from gridcompute.errors import (
     RunError,
     StoreError,
 )
-from gridcompute.events import CancelAsked, Command, Drop, Event, Finish, Kept, Kill, Submit, TaskDone, TaskFailed, Tick
+from gridcompute.events import CancelAsked, Command, Drop, Event, Finish, Kill, Submit, TaskDone, TaskFailed, Tick
 from gridcompute.executor import Executor
 from gridcompute.journal import Journal
 from gridcompute.keys import digest
@@ -217,16 +217,16 @@ class Driver:
             event = named(event, task, stage, self._board.read(task.number), kept)
         if not (isinstance(event, TaskFailed) and event.failure.kind == "hang"):
             self._board.free(task.number)
-        complete = _complete(event.kept, len(stage.roots))
-        event = replace(event, kept=tuple(complete))
-        ledger.add(complete)
-        for item in complete:
+        ledger.add(event.kept)
+        for item in event.kept:
             self.status.rows += max(0, item.rows)
             self.status.nbytes += item.nbytes
-        self.status.computed += len({(item.stage, item.chunk) for item in complete})
+        complete = {item.chunk for item in event.kept if not ledger.missing(item.stage, item.chunk)}
+        event = replace(event, kept=tuple(item for item in event.kept if item.chunk in complete))
+        self.status.computed += len(complete)
         self.status.tasks += 1
         self.status.task_seconds += event.seconds
-        self.journal.append("kept", task=event.task, stage=task.stage, chunks=sorted({k.chunk for k in complete}),
+        self.journal.append("kept", task=event.task, stage=task.stage, chunks=sorted(complete),
                             seconds=round(event.seconds, 6), worker=event.worker)
         if isinstance(event, TaskDone):
             self.status.compile_seconds += event.compile_seconds
@@ -361,14 +361,6 @@ class Driver:
                         ) from error
                     raise
                 self.sleep(decision.delay)
-
-
-def _complete(kept: tuple[Kept, ...], roots: int) -> list[Kept]:
-    """Kept items of chunks of which every root is there."""
-    count: dict[int, int] = {}
-    for item in kept:
-        count[item.chunk] = count.get(item.chunk, 0) + 1
-    return [item for item in kept if count[item.chunk] == roots]
 
 
 def sink_of(op: Op) -> Sink:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gridcompute.actions.loads import Ingest
@@ -19,6 +19,9 @@ from gridcompute.sinks.base import Output, Written
 from gridcompute.store import Store
 from gridcompute.stored import Entry, StoredSource
 from gridcompute.worker import PART_REGION, Order, blocks_recipe
+
+Listing = Mapping[tuple[str, str], Done]
+"""The committed shards of a recipe, by region and token."""
 
 
 class Ledger:
@@ -44,19 +47,21 @@ class Ledger:
             if stage.held:
                 continue
             listings = [done(self.store, op.recipe) for op in stage.roots]
-            if not all(listings):
+            if not any(listings):
                 continue
-            complete = []
             for chunk in range(stage.chunks):
-                entries = [self._entry(stage.number, i, chunk, listing) for i, listing in enumerate(listings)]
-                if all(entries):
-                    complete.append(chunk)
-                    self.add(entry for entry in entries if entry is not None)
-            found[stage.number] = complete
+                self.add(self._entries(stage.number, chunk, listings))
+            found[stage.number] = complete = [c for c in range(stage.chunks) if not self.missing(stage.number, c)]
             self.reused += len(complete)
         return found
 
-    def _entry(self, stage: int, root: int, chunk: int, listing: Mapping[tuple[str, str], Done]) -> Kept | None:
+    def _entries(self, stage: int, chunk: int, listings: Sequence[Listing]) -> Iterator[Kept]:
+        """What is there of a chunk."""
+        for root, listing in enumerate(listings):
+            if listing and (entry := self._entry(stage, root, chunk, listing)) is not None:
+                yield entry
+
+    def _entry(self, stage: int, root: int, chunk: int, listing: Listing) -> Kept | None:
         op, region = self.plan.stages[stage].roots[root], self.plan.stages[stage].layouts[root].region(chunk)
         token = self.token(stage, chunk)[root]
         at = PART_REGION if isinstance(op.action, Ingest) else region
@@ -102,9 +107,12 @@ class Ledger:
             return ()
         listings = [done(self.store, op.recipe) for op in stage.roots]
         self._blocks = {}
-        found = [[self._entry(stage.number, i, chunk, listing) for i, listing in enumerate(listings)]
-                 for chunk in task.chunks]
-        return tuple(entry for entries in found if all(entries) for entry in entries if entry is not None)
+        return tuple(entry for chunk in task.chunks for entry in self._entries(stage.number, chunk, listings))
+
+    def missing(self, stage: int, chunk: int) -> tuple[int, ...]:
+        """The roots of a chunk that aren't kept."""
+        roots = range(len(self.plan.stages[stage].roots))
+        return tuple(root for root in roots if (stage, root, chunk) not in self.kept)
 
     def token(self, stage: int, chunk: int) -> tuple[str, ...]:
         """The tokens of a chunk, one a root."""
@@ -131,7 +139,11 @@ class Ledger:
                 for root, op in enumerate(self.plan.stages[producer].roots):
                     kept = self.kept[producer, root, before]
                     places[op.recipe, before] = kept.place or kept.value
-        return Order(task, tuple(self.token(task.stage, chunk) for chunk in task.chunks), places)
+        tokens = tuple(self.token(task.stage, chunk) for chunk in task.chunks)
+        # A chunk of which nothing is missing is made again because a consumer found it broken.
+        everything = tuple(range(len(self.plan.stages[task.stage].roots)))
+        roots = tuple(self.missing(task.stage, chunk) or everything for chunk in task.chunks)
+        return Order(task, tokens, roots, places)
 
     def stored(self, op: Op) -> StoredSource:
         """The committed chunks of a kept op, as a source: its blocks counted, its result readable."""

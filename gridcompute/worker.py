@@ -92,12 +92,14 @@ class Order:
     Attributes:
         task: stage and chunks.
         tokens: per chunk, one token a root.
+        roots: per chunk, the roots that aren't kept yet.
         places: shard (or held block, or a reference to it) of each input chunk, by (recipe, chunk).
         word: where the task publishes its progress.
     """
 
     task: Task
     tokens: tuple[tuple[str, ...], ...]
+    roots: tuple[tuple[int, ...], ...]
     places: Mapping[tuple[str, int], Any]
     word: Word | None = None
 
@@ -130,10 +132,13 @@ class StageWorker:
         began, compiled = time.perf_counter(), compile_seconds()
         self._places, self._cache, self._cached = order.places, {}, 0
         kept: list[Kept] = []
-        for chunk, tokens in zip(order.task.chunks, order.tokens, strict=True):
+        for chunk, tokens, roots in zip(order.task.chunks, order.tokens, order.roots, strict=True):
             try:
                 chunk_begins(chunk)
-                kept.extend(list(self._chunk(chunk, tokens)))  # all of a chunk's roots, or none
+                made = self._chunk(chunk, tokens, roots)
+                # A root that was committed before another failed isn't done again; of held ones it's all or none.
+                for item in list(made) if self.payload.stage.held else made:
+                    kept.append(item)
             except Exception as error:
                 failure = self._failure(error, chunk)
                 return TaskFailed(order.task.number, failure, tuple(kept), time.perf_counter() - began, worker)
@@ -141,19 +146,20 @@ class StageWorker:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return TaskDone(order.task.number, tuple(kept), seconds, worker, compile_seconds() - compiled, peak)
 
-    def _chunk(self, chunk: int, tokens: Sequence[str]) -> Iterator[Kept]:
+    def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int]) -> Iterator[Kept]:
         stage = self.payload.stage
+        wanted = [(stage.roots[i], stage.layouts[i].region(chunk)) for i in roots]
         memo: dict[tuple[str, Region], Block] = {}
         blocks: Iterator[Block]
         if isinstance(stage.roots[0].action, Ingest):
             yield self._ingest(stage.roots[0], stage.roots[0].action, 0, chunk, tokens[0])
             return
         if all(isinstance(op.action, Fold) for op in stage.roots):
-            blocks = self._folds(chunk)
+            blocks = self._folds(wanted)
         else:
-            blocks = (self._root(op, layout.region(chunk), memo)
-                      for op, layout in zip(stage.roots, stage.layouts, strict=True))
-        for i, (op, token, block) in enumerate(zip(stage.roots, tokens, blocks, strict=True)):
+            blocks = (self._root(op, region, memo) for op, region in wanted)
+        for i, (op, _), block in zip(roots, wanted, blocks, strict=True):
+            token = tokens[i]
             if isinstance(op.action, Write):
                 yield self._written(op, i, chunk, token, block)
             elif stage.held:
@@ -188,19 +194,17 @@ class StageWorker:
             memo[key] = self._compute(source, region, memo)
         return memo[key]
 
-    def _folds(self, chunk: int) -> Iterator[Block]:
+    def _folds(self, wanted: Sequence[tuple[Op, Region]]) -> Iterator[Block]:
         """Joined reductions: each box of the segment is read once and folded by all, strictly in order."""
-        stage = self.payload.stage
-        regions = [layout.region(chunk) for layout in stage.layouts]
         passes = []
-        for op, region in zip(stage.roots, regions, strict=True):
+        for op, region in wanted:
             assert isinstance(op.action, Fold)
             passes.append(op.action.begin(op, region))
-        boxes = [op.reads(0, region) for op, region in zip(stage.roots, regions, strict=True)]
+        boxes = [op.reads(0, region) for op, region in wanted]
 
         def fetch(several: tuple[Region, ...]) -> list[Block]:
             memo: dict[tuple[str, Region], Block] = {}
-            return [self._read(op, 0, box, memo) for op, box in zip(stage.roots, several, strict=True)]
+            return [self._read(op, 0, box, memo) for (op, _), box in zip(wanted, several, strict=True)]
 
         runs = list(zip(*boxes, strict=True))
         for several, blocks in zip(runs, ahead(fetch, runs, self.payload.threads), strict=True):

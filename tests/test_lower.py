@@ -102,3 +102,15 @@ def test_an_op_between_a_filter_and_one_that_counts_is_planned_once() -> None:
     first = plan((kept["v"] * 2).map(k.scaled).map(k.placed))
     assert not first.final
     assert [str(op) for op in first.lowered.pending] == ["filter"]
+
+
+def test_of_joined_ops_only_the_missing_one_is_computed(field: Any, tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    first, second = (field.map(_counting(folder)) for folder in folders)
+    (stage,) = plan(first, second).stages
+    assert stage.chunks > 1
+    for wanted in ([first], [first, second]):
+        grid.run(*wanted, executor=InlineExecutor(), store=str(tmp_path / "store"), quiet=True)
+    assert [len(list(folder.iterdir())) for folder in folders] == [stage.chunks, stage.chunks]
