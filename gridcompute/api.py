@@ -202,7 +202,8 @@ def run(
         The finished run: `run["column"].to_xarray()` and the like.
 
     Raises:
-        GridError: why it failed; `InterruptedRunError` after Ctrl-C. What was committed stays: run it again to go on.
+        GridError: why it failed; `InterruptedRunError` where it was cancelled.
+        KeyboardInterrupt: after Ctrl-C. What was committed stays: run it again to go on.
     """
     made = _made(outputs, watch, executor, how, name, options)
     if watch is not None:
@@ -229,6 +230,6 @@ def _made(
     origin = current() if how is None else Origin(dict(how))
     record = origin.record(graph, settings, name or str(graph.outputs[0][1]))
     own = None if executor is None or isinstance(executor, str) else executor
-    made = Run(outputs, graph, settings, record, executor=own, watch=watch)
+    made = Run(outputs, graph, settings, record, executor=own, watch=watch, says_end=not origin.reports)
     origin.runs.append(made)
     return made

@@ -243,10 +243,7 @@ class Driver:
             return
         if finish.outcome == "cancelled":
             self.journal.append("cancelled")
-            raise InterruptedRunError(
-                "the run was interrupted; what was committed stays",
-                hint=f"gridcompute resume {self.run_name}" if self.run_name else "run it again to go on",
-            )
+            raise InterruptedRunError("the run was interrupted; what was committed stays", hint="run it again to go on")
         failure = finish.failure
         assert failure is not None
         error = failure.error if isinstance(failure.error, GridError) else RunError(failure.message)

@@ -31,6 +31,7 @@ class Origin:
         changed: whether another graph is welcome too.
         calls: runs made so far.
         runs: what `grid.run` and `grid.start` made, in order.
+        reports: whether who made it says how its runs ended, as the command line does; else an interrupted run does.
     """
 
     how: Mapping[str, Any] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Origin:
     changed: bool = False
     calls: int = 0
     runs: list[Any] = field(default_factory=list)
+    reports: bool = False
 
     @property
     def upcoming(self) -> dict[str, Any]:

@@ -120,8 +120,10 @@ def resume(run: str, *, changed: bool = False, **options: Any) -> Run:
     return resume_record(load(run), changed=changed, **options)[0]
 
 
-def resume_record(record: RunRecord, *, changed: bool = False, **options: Any) -> tuple[Run, Carried]:
-    """`resume` of a loaded record: the run, and all that its workload or script made."""
+def resume_record(
+    record: RunRecord, *, changed: bool = False, reports: bool = False, **options: Any
+) -> tuple[Run, Carried]:
+    """`resume` of a loaded record: the run, and all that its workload or script made; `reports` as in `Origin`."""
     if record.alive:
         raise RecordError(
             f"the run {record.run} is still running (process {record.pid})",
@@ -133,7 +135,7 @@ def resume_record(record: RunRecord, *, changed: bool = False, **options: Any) -
             f"the run {record.run} was made in a session, so it can't be made again from here",
             hint="run the cell again: what was committed counts",
         )
-    origin = Origin(how, expected=record, changed=changed)
+    origin = Origin(how, expected=record, changed=changed, reports=reports)
     # A script says itself what it doesn't leave to the environment.
     kept = SETTINGS if "workload" in how else tuple(name for name in SETTINGS if name in ENVIRONMENT)
     settings = {name: record.settings[name] for name in kept if record.settings.get(name)}

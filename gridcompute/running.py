@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from gridcompute.destined import Destined
 from gridcompute.driver import Driver
 from gridcompute.errors import GridError, InterruptedRunError, ParameterError, RunError
 from gridcompute.executor import Executor, InlineExecutor
+from gridcompute.interrupts import interrupted, interruptible
 from gridcompute.journal import Journal
 from gridcompute.op import Graph
 from gridcompute.places import require_replaceable
@@ -79,9 +80,9 @@ class Run:
     """
 
     def __init__(self, outputs: Sequence[Collection | Destined], graph: Graph, settings: Settings, record: RunRecord, *,
-                 executor: Executor | None = None, watch: Watch | None = None) -> None:
+                 executor: Executor | None = None, watch: Watch | None = None, says_end: bool = True) -> None:
         self.record, self._outputs, self._graph, self._settings = record, list(outputs), graph, settings
-        self._executor, self._watch = executor, watch
+        self._executor, self._watch, self._says_end = executor, watch, says_end
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -135,6 +136,8 @@ class Run:
                         executor.close()
         except BaseException as error:
             self._error = error
+            if isinstance(error, InterruptedRunError):
+                error.hint = self.going_on
             if not isinstance(error, GridError | KeyboardInterrupt):
                 self._error = RunError(f"the run failed within gridcompute: {type(error).__name__}: {error}",
                                        hint="please report this with the traceback")
@@ -154,10 +157,26 @@ class Run:
         return self
 
     def block(self) -> Run:
-        """Carry out here; the first Ctrl-C asks the run to stop, a second one ends it at once."""
-        with _interruptible(self._cancel):
+        """Carry out here; the first Ctrl-C asks the run to stop, a second one ends it at once.
+
+        Raises:
+            GridError: why it failed; InterruptedRunError where something else than Ctrl-C stopped it.
+            KeyboardInterrupt: after Ctrl-C, also where the run came to its end before it could stop: whoever pressed
+                it wants no more to happen.
+        """
+        with interruptible(self._cancel) as heard:
             self._go()
+        if signal.SIGINT in heard and self.state != "failed":
+            ended = f"interrupted; {self.going_on}" if self.state == "interrupted" else f"{self.name} was done by then"
+            raise interrupted(ended if self._says_end else "") from None
         return self._checked()
+
+    @property
+    def going_on(self) -> str:
+        """How an interrupted run is gone on with."""
+        if not self.record.how:
+            return "run it again to go on: what was committed counts"
+        return f"gridcompute resume {self.name} goes on with it"
 
     def wait(self, timeout: float | None = None) -> Run:
         """Wait for the end, or for so many seconds.
@@ -214,26 +233,3 @@ class Run:
     def error(self) -> BaseException | None:
         """Why it failed or was interrupted."""
         return self._error
-
-
-@contextlib.contextmanager
-def _interruptible(cancel: threading.Event) -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP (a closed terminal) into a cancel; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def asked(number: int, frame: Any) -> None:
-        if cancel.is_set() and number == signal.SIGINT:  # a terminal that closes may send its signal twice
-            raise KeyboardInterrupt
-        cancel.set()
-
-    heard = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asked for
-        heard.append(signal.SIGHUP)
-    before = {number: signal.signal(number, asked) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -190,7 +190,7 @@ def report_screen(told: Mapping[str, Any]) -> list[str]:
             f"  the journal has {told['damaged']} damaged lines"
             + (" and an unfinished last one" if told["torn"] else "")
         )
-    if told["error"]:
+    if told["error"] and told["state"] != "interrupted":
         lines.append(f"  error: {told['error']}")
     return lines
 

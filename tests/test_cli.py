@@ -22,6 +22,7 @@ import pytest
 import gridcompute as grid
 from gridcompute import cli, doctor, record, registry, summary
 from gridcompute.errors import ParameterError
+from gridcompute.origins import Origin
 from gridcompute.plots import Axis, draw_histograms, draw_trend, per_decade, picture_path
 
 TOY = '''
@@ -315,13 +316,78 @@ def test_skipped_cells_and_interruptions_have_their_exit_codes() -> None:
     assert summary.exit_code("interrupted", {}) == 130
 
 
-def test_ctrl_c_interrupts_and_says_how_to_go_on() -> None:
-    Path("slow.py").write_text(
-        "import time\nfrom pathlib import Path\nimport numpy as np\nimport gridcompute as grid\n"
-        "@grid.task('()->()', dtypes=('float64',), parallel=40)\n"
-        "def slow(values):\n    time.sleep(0.2)\n    Path('begun').touch()\n    return values\n"
-        "grid.run(grid.from_arrays({'a': np.arange(40.0)}, dims='x').map(slow))\n"
-    )
+SLOW = """
+import os, time
+from pathlib import Path
+import numpy as np
+import gridcompute as grid
+
+begun = Path("begun").absolute()
+
+@grid.task("()->()", dtypes=("float64",), parallel=40)
+def slow(values, begun=str(begun)):
+    time.sleep(0.2)
+    Path(begun).touch()
+    return values
+
+try:
+    grid.run(grid.from_arrays({"a": np.arange(40.0)}, dims="x").map(slow))
+finally:
+    print("cleaned up")
+"""
+
+
+@pytest.mark.parametrize(
+    ("executor", "way"),
+    [("inline", "script"), ("inline", "command"), ("inline", "quiet"), ("inline", "json"), ("inline", "twice"),
+     ("ray", "script"), ("ray", "twice")],
+)
+def test_ctrl_c_is_answered_at_once_with_one_hint(executor: str, way: str) -> None:
+    Path("slow.py").write_text(SLOW)
+    words = {"script": [], "command": ["run"], "twice": ["run"], "quiet": ["run", "-q"], "json": ["run", "--json"]}[way]
+    command = [sys.executable, *(["-m", "gridcompute", *words] if words else []), "slow.py"]
+    environment = {**os.environ, "GRIDCOMPUTE_EXECUTOR": executor, "GRIDCOMPUTE_WORKERS": "1"}
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                               start_new_session=True)
+    ends = time.monotonic() + 90
+    while not Path("begun").exists() and time.monotonic() < ends:
+        time.sleep(0.05)
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal does it
+    assert started.stderr is not None
+    assert started.stderr.readline() == "stopping: running tasks may still finish (Ctrl-C again to stop at once)\n"
+    if way == "twice":
+        os.killpg(started.pid, signal.SIGINT)
+    out, err = started.communicate(timeout=60)
+    assert started.returncode == (-signal.SIGINT if way == "script" else 130)
+    assert (out + err).count(f"gridcompute resume {record.load('last').run}") == 1 + 2 * (way == "json")
+    assert "error: " not in out + err
+    assert "Traceback" not in out + err
+    assert "cleaned up" in (err if way == "json" else out)
+    if way == "json":
+        assert json.loads(out)["state"] == "interrupted"
+    assert record.load("last").standing == "interrupted"
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_and_a_session_is_told_to_run_it_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(status: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    numbers = grid.from_arrays({"a": np.arange(4.0)}, dims="x")
+    for how, hint in (({}, "run it again to go on"), ({"script": "a.py"}, "gridcompute resume ")):
+        monkeypatch.setattr("gridcompute.api.current", lambda how=how: Origin(how))
+        with pytest.raises(KeyboardInterrupt) as raised:
+            grid.run(numbers.sum(), watch=interrupt)
+        told = capsys.readouterr().err
+        assert raised.type is KeyboardInterrupt
+        assert told.count(hint) == 1
+        assert "stopping: " in told
+        assert record.load("last").standing == "interrupted"
+
+
+def test_cancel_stops_a_run_that_goes_on() -> None:
+    Path("slow.py").write_text(SLOW)
     command = [sys.executable, "-m", "gridcompute", "run", "slow.py"]
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     ends = time.monotonic() + 60
@@ -337,7 +403,7 @@ def test_ctrl_c_interrupts_and_says_how_to_go_on() -> None:
     out, err = started.communicate(timeout=60)
     assert started.returncode == 130
     assert f"gridcompute resume {name}" in out
-    assert "interrupted" in err
+    assert err.startswith("stopping: ")
     assert "Traceback" not in err
     assert record.load(name).standing == "interrupted"
 
@@ -544,12 +610,7 @@ def test_where_pictures_go() -> None:
 
 
 def test_a_terminal_that_closes_interrupts_the_run(tmp_path: Path) -> None:
-    Path("slow.py").write_text(
-        "import time\nfrom pathlib import Path\nimport numpy as np\nimport gridcompute as grid\n"
-        "@grid.task('()->()', dtypes=('float64',), parallel=40)\n"
-        "def slow(values):\n    time.sleep(0.2)\n    Path('begun').touch()\n    return values\n"
-        "grid.run(grid.from_arrays({'a': np.arange(40.0)}, dims='x').map(slow))\n"
-    )
+    Path("slow.py").write_text(SLOW)
     terminal, end = pty.openpty()
     command = [sys.executable, "-m", "gridcompute", "run", "slow.py"]
     started = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, start_new_session=True)

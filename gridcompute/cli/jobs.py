@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from gridcompute.cli.options import COMMON, RunName, common_parameters, split
 from gridcompute.cli.output import complain, document, say
-from gridcompute.errors import GridError, OutputExistsError, ParameterError
+from gridcompute.errors import GridError, InterruptedRunError, OutputExistsError, ParameterError
 
 if TYPE_CHECKING:
     from gridcompute.record import RunRecord
@@ -178,15 +178,27 @@ def _end(
     return max((one["exit_code"] for one in told), default=0)
 
 
+def _stopped(records: list[RunRecord], quiet: bool, as_json: bool) -> int:
+    """What had been done until Ctrl-C or another signal, and once how to go on; 130."""
+    _end(records, quiet, as_json)
+    if not (records and records[-1].standing == "interrupted"):
+        complain("stopped")
+    elif quiet or as_json:
+        complain(f"interrupted; gridcompute resume {records[-1].run} goes on with it")
+    return 130
+
+
 def run_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any], quiet: bool, as_json: bool) -> int:
     """`gridcompute run WORKLOAD`."""
     from gridcompute.origins import Origin
     from gridcompute.resuming import plain, run_workload
 
-    origin = Origin({"workload": name, "parameters": plain(given)})
+    origin = Origin({"workload": name, "parameters": plain(given)}, reports=True)
     try:
         with _output_aside(as_json):
             carried = run_workload(name, given, options, origin=origin)
+    except (KeyboardInterrupt, InterruptedRunError):
+        return _stopped([run.record for run in origin.runs], quiet, as_json)
     except GridError as error:
         if isinstance(error, OutputExistsError):
             error.hint = _without_python(name, error.hint)
@@ -210,10 +222,12 @@ def run_script(path: str, arguments: list[str], options: Mapping[str, Any], quie
     from gridcompute.origins import Origin
     from gridcompute.resuming import run_script
 
-    origin = Origin({"script": str(Path(path).absolute()), "arguments": list(arguments)})
+    origin = Origin({"script": str(Path(path).absolute()), "arguments": list(arguments)}, reports=True)
     try:
         with _output_aside(as_json):
             carried = run_script(path, arguments, options, origin=origin)
+    except (KeyboardInterrupt, InterruptedRunError):
+        return _stopped([run.record for run in origin.runs], quiet, as_json)
     except GridError as error:
         _end([run.record for run in origin.runs], quiet, as_json, error=error)
         raise
@@ -279,7 +293,9 @@ def _resume() -> Callable[..., int]:
         record = load(run)
         try:
             with _output_aside(as_json):
-                made, carried = resume_record(record, changed=changed, **options)
+                made, carried = resume_record(record, changed=changed, reports=True, **options)
+        except (KeyboardInterrupt, InterruptedRunError):
+            return _stopped([load(record.run)], quiet, as_json)
         except GridError as error:
             now = load(record.run)
             _end([now] if now.resumed > record.resumed else [], quiet, as_json, error=error)
