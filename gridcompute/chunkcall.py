@@ -136,7 +136,7 @@ def _runs(kernel: Kernel, cells: Cells, name: str, part: Any, column: Ragged) ->
 def _wrong(kernel: Kernel, cells: Cells, what: str) -> KernelError:
     cell = cells.index(0) if cells.count == 1 else None
     return KernelError(
-        f"kernel {kernel.name} {kernel.signature} on a chunk of {cells.count} cells {what}",
+        f"kernel {kernel.name} {kernel.signature} on a chunk ({cells.count} cells) {what}",
         op=kernel.name,
         cell=cell,
         cause=what,

@@ -135,15 +135,18 @@ class KernelError(RunError):
 
     Attributes:
         op: name of the op.
-        cell: index of the cell per dimension, or None where it isn't known.
+        cell: index of the cell per dimension, or None where it isn't known; along a dimension whose cells aren't
+            counted yet, within its block.
+        dims: the dimensions of `cell`; empty where the kernel was called on arrays, outside a run.
         cause: the original error's type and text.
     """
 
     def __init__(self, message: str, *, op: str = "", cell: tuple[int, ...] | None = None,
-                 cause: str = "", hint: str = "") -> None:
+                 dims: tuple[str, ...] = (), cause: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.op = op
         self.cell = cell
+        self.dims = dims
         self.cause = cause
 
 

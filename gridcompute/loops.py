@@ -38,6 +38,9 @@ typeof: Any = numba.typeof
 
 _functions: dict[str, Any] = {}
 
+ALONE = "run the kernel on that cell's input to see why, under NUMBA_DISABLE_JIT=1 in a debugger"
+"""What to do about a cell that failed, where nothing more is known of it."""
+
 WRONG_LENGTH = 1
 TOO_LONG = 2
 UNEQUAL = 3
@@ -293,7 +296,7 @@ def kernel_error(kernel: Kernel, cell: tuple[int, ...] | None, error: BaseExcept
         op=kernel.name,
         cell=cell,
         cause=cause,
-        hint="run the kernel on that cell's input to see why, under NUMBA_DISABLE_JIT=1 in a debugger",
+        hint=ALONE,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from gridcompute.errors import DeadlineError, RunError, WorkerLostError
 from gridcompute.events import Failure, Kept, Task, TaskFailed
+from gridcompute.located import cell_of, chunk_of, loop_of, read_for
 from gridcompute.planning import Stage
 from gridcompute.progressword import Mark
 
@@ -41,11 +42,10 @@ def named(event: TaskFailed, task: Task, stage: Stage, mark: Mark | None, kept: 
     where = f"stage {stage.name}"
     if chunk >= 0:
         region = stage.layouts[0].region(chunk)
-        ranges = ", ".join(f"{name} {lo} to {hi}" for (name, _), (lo, hi)
-                           in zip(stage.roots[0].space.dims, region.bounds, strict=True))  # fmt: skip
+        ranges = chunk_of(stage.roots[0].space, region)
         where += f", chunk {chunk}" + (f" ({ranges})" if ranges else "")
         if mark is not None and mark.chunk == chunk and mark.op:
-            where += f", in {mark.op}" + ("" if mark.cell is None else f" at cell {mark.cell}")
+            where += f", in {mark.op}{_cell(stage, mark)}"
     else:
         where += f", one of the chunks {', '.join(map(str, left[:8]))}{' ...' if len(left) > 8 else ''}"
     cell = mark.cell if mark is not None and mark.chunk == chunk else None
@@ -55,3 +55,13 @@ def named(event: TaskFailed, task: Task, stage: Stage, mark: Mark | None, kept: 
     kinds: dict[str, type[RunError]] = {"hang": DeadlineError}
     error = kinds.get(failure.kind, WorkerLostError)(message, hint=_HINTS[failure.kind])
     return replace(event, kept=kept, failure=replace(failure, message=message, chunk=chunk, cell=cell, error=error))
+
+
+def _cell(stage: Stage, mark: Mark) -> str:
+    """The cell that a task had published, in words."""
+    if mark.cell is None:
+        return ""
+    for op in (step for root in stage.roots for step in root.walk()):
+        if str(op) == mark.op and len(loop_of(op)) == len(mark.cell):
+            return f" at {cell_of(op, mark.cell)}{read_for(op, mark.cell)}"
+    return f" at cell {mark.cell}"

@@ -9,7 +9,7 @@ import json
 import resource
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -25,6 +25,7 @@ from gridcompute.columns import Block, Field
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError
 from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
 from gridcompute.keys import digest
+from gridcompute.located import located
 from gridcompute.op import Op
 from gridcompute.planning import Plan, Stage
 from gridcompute.progressword import Word, chunk_begins, publishing
@@ -119,9 +120,18 @@ class StageWorker:
     def __init__(self, payload: Payload, store: Store | None = None) -> None:
         self.payload = payload
         self.store = store if store is not None else open_store(payload.store, **payload.options)
+        edges = Counter(recipe for root in payload.stage.roots for recipe in self._edges(root))
+        self._shared = {recipe for recipe, count in edges.items() if count > 1}
         self._places: Mapping[tuple[str, int], Any] = {}
         self._cache: dict[tuple[str, int], Block] = {}
         self._cached = 0
+        self._threads = payload.threads
+
+    def _edges(self, root: Op) -> Iterator[str]:
+        """What the ops that are computed for a root read: a recipe as often as it is an input."""
+        for op in root.walk(lambda op: op is not root and op.recipe in self.payload.kept):
+            if op is root or op.recipe not in self.payload.kept:
+                yield from (source.recipe for source in op.inputs)
 
     def run(self, order: Order, worker: str = "") -> TaskDone | TaskFailed:
         """Do a task; what was kept before a failure is reported with it."""
@@ -131,6 +141,8 @@ class StageWorker:
     def _run(self, order: Order, worker: str) -> TaskDone | TaskFailed:
         began, compiled = time.perf_counter(), compile_seconds()
         self._places, self._cache, self._cached = order.places, {}, 0
+        # Only a task's own thread publishes its cell, so what killed or held up a task runs on one the second time.
+        self._threads = self.payload.threads if order.task.attempt == 1 else 1
         kept: list[Kept] = []
         for chunk, tokens, roots in zip(order.task.chunks, order.tokens, order.roots, strict=True):
             try:
@@ -181,18 +193,23 @@ class StageWorker:
                 raise RunError(f"{op} reads {part} of its input {i}, which its access doesn't name")
             return self._read(op, i, part, memo)
 
-        return op.action.compute(op, region, read)
+        try:
+            return op.action.compute(op, region, read)
+        except KernelError as error:
+            located(error, op, region)
+            raise
 
     def _read(self, op: Op, i: int, region: Region, memo: dict[tuple[str, Region], Block]) -> Block:
-        """An input's region: from shards where it is kept, else computed here (once a chunk)."""
+        """An input's region: from shards where it is kept, else computed here, once a chunk where several read it."""
         source = op.inputs[i]
         kept = self.payload.kept.get(source.recipe)
         if kept is not None:
             return assemble(kept.fields, kept.layout, region, lambda chunk: self._shard(source.recipe, kept, chunk))
         key = (source.recipe, region)
-        if key not in memo:
-            memo[key] = self._compute(source, region, memo)
-        return memo[key]
+        block = memo.get(key) or self._compute(source, region, memo)
+        if source.recipe in self._shared:
+            memo[key] = block
+        return block
 
     def _folds(self, wanted: Sequence[tuple[Op, Region]]) -> Iterator[Block]:
         """Joined reductions: each box of the segment is read once and folded by all, strictly in order."""
@@ -207,7 +224,7 @@ class StageWorker:
             return [self._read(op, 0, box, memo) for (op, _), box in zip(wanted, several, strict=True)]
 
         runs = list(zip(*boxes, strict=True))
-        for several, blocks in zip(runs, ahead(fetch, runs, self.payload.threads), strict=True):
+        for several, blocks in zip(runs, ahead(fetch, runs, self._threads), strict=True):
             for folding, box, block in zip(passes, several, blocks, strict=True):
                 folding.take(box, block)
         return (folding.end() for folding in passes)

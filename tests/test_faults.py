@@ -24,6 +24,7 @@ import gridcompute as grid
 from gridcompute.errors import (
     DeadlineError,
     InterruptedRunError,
+    KernelError,
     MemoryBoundError,
     StoreError,
     WorkerLostError,
@@ -106,11 +107,27 @@ def test_a_hang_names_its_cell_and_stops_at_the_second_time(tmp_path: Path, opti
         return x
 
     began = time.monotonic()
-    with pytest.raises(DeadlineError, match=r"in spin at cell \(1, 2\).*deadline of 3 s"):
+    with pytest.raises(DeadlineError, match=r"in spin at lat=1, lon=2 of .*deadline of 3 s"):
         grid.run(cube().map(spin), deadline=3, **options)
     assert time.monotonic() - began < 60
     assert [e["cell"] for e in failures(tmp_path, "hang") if e["cell"]][-1] == [1, 2]
     assert not list(tmp_path.glob("work/runs/*/progress-*"))
+
+
+def test_a_failed_cell_is_named_as_the_inline_executor_names_it(options: dict[str, Any]) -> None:
+    @grid.kernel("(time)->()")
+    def series(values):  # type: ignore[no-untyped-def]
+        if values[0] == 6.0:
+            raise ValueError("not that one")
+        return values.sum()
+
+    told = []
+    for executor in ("ray", "inline"):
+        with pytest.raises(KernelError) as caught:
+            grid.run(cube().map(series), **{**options, "executor": executor})
+        told.append((str(caught.value), caught.value.cell, caught.value.dims))
+    assert told[0] == told[1]
+    assert "at lat=1, lon=2 of t in arrays in memory: ValueError: not that one" in told[0][0]
 
 
 def test_held_blocks_that_are_lost_are_made_again(tmp_path: Path, options: dict[str, Any]) -> None:

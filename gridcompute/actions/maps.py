@@ -124,7 +124,9 @@ class Map(Action):
                 shape[axis] = next(b.rows for b, source in zip(blocks, op.inputs, strict=True) if name in source.space)
         inputs = [spread(blocks[i][name], op.inputs[i].field(name), self.loop, tuple(shape), core)
                   for (i, name), core in zip(self.columns, self.core, strict=True)]
-        origin = field_region(op.space, region, self.loop).start
+        # Along a dimension whose cells aren't counted, the region's start is a block's number and no cell's.
+        origin = tuple(0 if op.space[name] is None else at for name, at in
+                       zip(self.loop, field_region(op.space, region, self.loop).start, strict=True))
         lengths = tuple(n if n is not None else 0 for n in op.space.only(*self.loop).shape)
         with kernel_runs(str(op), shape, origin, by_cell=self.kernel.mode == "cell") as word:
             results = run_cells(self.kernel, inputs, dict(self.params), outputs=list(self.dtypes), shape=tuple(shape),

@@ -111,7 +111,8 @@ class Explode(Action):
         wanted = [op.reads(i, region)[0] for i in range(len(op.inputs))]
         blocks = [read(i, part) for i, part in enumerate(wanted)]
         inputs: list[Column] = [blocks[i][name] for i, name in self.cells.columns]
-        origin, kernel = (wanted[0].start[0],), self.cells.kernel
+        counted = op.inputs[0].space.known
+        origin, kernel = (wanted[0].start[0] if counted else 0,), self.cells.kernel
         with kernel_runs(str(op), (blocks[0].rows,), origin, by_cell=kernel.mode == "cell") as word:
             counts, values = explode_cells(
                 kernel, inputs, dict(self.cells.params), outputs=list(self.cells.dtypes), shape=(blocks[0].rows,),

@@ -16,6 +16,7 @@ from gridcompute.compiled import run_cells
 from gridcompute.errors import KernelError
 from gridcompute.keys import digest, function_key
 from gridcompute.op import Action, Op, Read
+from gridcompute.progressword import kernel_runs
 from gridcompute.spaces import Region
 
 WINDOW_BYTES = 16 * 2**20
@@ -127,8 +128,10 @@ def windows_run(cells: Map, columns: list[Fixed], halos: list[Halo], names: tupl
             Fixed(np.ascontiguousarray(view[lo:hi]), None if mask is None else np.ascontiguousarray(mask[lo:hi]))
             for view, mask in views]
         part = Region(((first + lo, first + hi), *rest))
-        parts.append(run_cells(cells.kernel, inputs, dict(cells.params), outputs=list(cells.dtypes), shape=part.shape,
-                               origin=part.start, space_shape=lengths, seed=cells.seed, rng_name=cells.name, step=step))
+        with kernel_runs(cells.name, part.shape, part.start, by_cell=cells.kernel.mode == "cell") as word:
+            parts.append(run_cells(cells.kernel, inputs, dict(cells.params), outputs=list(cells.dtypes),
+                                   shape=part.shape, origin=part.start, space_shape=lengths, seed=cells.seed,
+                                   rng_name=cells.name, step=step, progress=word))
     return [
         Fixed(np.concatenate([p.values for p in column if isinstance(p, Fixed)])) for column in zip(*parts, strict=True)
     ]
@@ -253,9 +256,10 @@ class Iterate(Action):
             tables[phase] = edges.table(phase, width, length)
         offsets, index = tables[phase]
         inputs: list[Column] = [Ragged(offsets, column.values[index]) for column in columns]
-        results = run_cells(self.cells.kernel, inputs, dict(self.cells.params), outputs=list(self.cells.dtypes),
-                            shape=(width,), origin=(0,), space_shape=(length,), seed=self.cells.seed,
-                            rng_name=self.cells.name, step=step)
+        with kernel_runs(self.cells.name, (width,), (0,), by_cell=self.cells.kernel.mode == "cell") as word:
+            results = run_cells(self.cells.kernel, inputs, dict(self.cells.params), outputs=list(self.cells.dtypes),
+                                shape=(width,), origin=(0,), space_shape=(length,), seed=self.cells.seed,
+                                rng_name=self.cells.name, step=step, progress=word)
         merged = []
         for result, column in zip(results, columns, strict=True):
             assert isinstance(result, Fixed)

@@ -78,7 +78,8 @@ class Joined:
 
     uniform = False
 
-    def _inside(self, region: Region) -> Iterator[tuple[Any, int, Region]]:
+    def inside(self, region: Region) -> Iterator[tuple[Any, int, Region]]:
+        """The files that a region meets: source, its first position, and the region within it."""
         axis = self.space.names.index(self.dim)
         lo, hi = region.bounds[axis]
         for source, start, stop in zip(self.sources, self._starts, self._starts[1:], strict=False):
@@ -89,7 +90,7 @@ class Joined:
 
     def objects(self, region: Region) -> tuple[str, ...]:
         """See `Source`: with the position of each file, as the same rows elsewhere are other data."""
-        used = {f"{start}+{name}" for source, start, part in self._inside(region) for name in source.objects(part)}
+        used = {f"{start}+{name}" for source, start, part in self.inside(region) for name in source.objects(part)}
         if any(self.dim not in f.dims for f in self.fields):
             used |= {f"first+{name}" for name in self.sources[0].objects(self.sources[0].space.whole())}
         return tuple(sorted(used))
@@ -99,7 +100,7 @@ class Joined:
         require_within(self.space, region)
         fields = chosen(self.fields, names, str(self))
         along = [f for f in fields if self.dim in f.dims]
-        blocks = [source.read(part, [f.name for f in along]) for source, _, part in self._inside(region)]
+        blocks = [source.read(part, [f.name for f in along]) for source, _, part in self.inside(region)]
         if not blocks:
             raise DimensionError(f"region {region} of {self} is empty")
         columns: dict[str, Column] = {
