@@ -169,21 +169,27 @@ class Part:
 class Halo:
     """Each position reads its neighbours: `dims` gives (dimension, cells before, cells after, length).
 
-    With boundary "periodic" a region at the edge reads several boxes, in the order of their unwrapped positions.
+    `boundaries` says what lies beyond the ends of each of them. Where that is "periodic", a region at the edge reads
+    several boxes, in the order of their unwrapped positions.
     """
 
     dims: tuple[tuple[str, int, int, int], ...]
-    boundary: Boundary = "clip"
+    boundaries: tuple[Boundary, ...]
+
+    @property
+    def sides(self) -> dict[str, tuple[int, int, Boundary]]:
+        """Cells before and after, and the boundary, by dimension."""
+        return {name: (before, after, boundary)
+                for (name, before, after, _), boundary in zip(self.dims, self.boundaries, strict=True)}
 
     def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
         """See `Access`."""
         where = _by_name(region, out.names)
-        halo = {name: (before, after) for name, before, after, _ in self.dims}
-        choices = []
+        sides, choices = self.sides, []
         for name, (_, length) in zip(names, into.bounds, strict=True):
             lo, hi = where[name]
-            before, after = halo.get(name, (0, 0))
-            if self.boundary == "periodic":
+            before, after, boundary = sides.get(name, (0, 0, "clip"))
+            if boundary == "periodic":
                 choices.append(wrapped(lo - before, hi + after, length))
             else:
                 choices.append([(max(0, lo - before), min(length, hi + after))])
@@ -192,10 +198,10 @@ class Halo:
     def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
         """See `Access`: everything along a dimension at whose edge a periodic boundary wraps."""
         where, full = _by_name(region, names), _by_name(whole, out.names)
-        for name, before, after, _ in self.dims:  # the length said there isn't known while cells are being counted
-            length = full[name][1]
+        for name, (before, after, boundary) in self.sides.items():
+            length = full[name][1]  # that of `dims` isn't known while cells are being counted
             lo, hi = where[name][0] - after, where[name][1] + before
-            wraps = self.boundary == "periodic" and (lo < 0 or hi > length)
+            wraps = boundary == "periodic" and (lo < 0 or hi > length)
             where[name] = (0, length) if wraps else (max(0, lo), min(length, hi))
         return Region(tuple(where[name] for name in out.names))
 

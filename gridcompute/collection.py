@@ -277,7 +277,7 @@ class Collection(Arithmetic, Reducible):
         kernel: Kernel,
         halo: Mapping[str, int | tuple[int, int]],
         *,
-        boundary: str = "clip",
+        boundary: str | Mapping[str, str] = "clip",
         fill: float = 0.0,
         names: Sequence[str] | None = None,
         seed: int = 0,
@@ -289,8 +289,8 @@ class Collection(Arithmetic, Reducible):
         Args:
             kernel: its one input has the halo's dimensions, as in "(lat,lon)->()".
             halo: cells before and after along each dimension, `{"lat": 1, "lon": (2, 0)}`.
-            boundary: what lies beyond the ends: "clip" the last cell again, "periodic" the other end, "fill" `fill`.
-            fill: see `boundary`.
+            boundary: at the ends, of all or by dimension: "clip" repeats the last cell, "periodic" goes round, "fill" fills.
+            fill: what is read beyond the ends of a dimension whose boundary is "fill".
             names: as in `map`.
             seed: as in `map`.
             name: as in `map`.
@@ -310,7 +310,7 @@ class Collection(Arithmetic, Reducible):
         *,
         halo: Mapping[str, int | tuple[int, int]] | None = None,
         edges: Edges | None = None,
-        boundary: str = "clip",
+        boundary: str | Mapping[str, str] = "clip",
         fill: float = 0.0,
         seed: int = 0,
         name: str = "",

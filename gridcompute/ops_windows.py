@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from gridcompute.access import Halo, Whole
+from gridcompute.access import Boundary, Halo, Whole
 from gridcompute.actions.maps import Map
 from gridcompute.actions.stencils import Edges, Iterate, Stencil
 from gridcompute.columns import Field
@@ -20,15 +20,20 @@ from gridcompute.ops_rows import one_dimension
 from gridcompute.spaces import Space
 
 
-def halo_of(op: Op, halo: Mapping[str, int | tuple[int, int]], boundary: str) -> Halo:
-    """A checked halo.
+def halo_of(op: Op, halo: Mapping[str, int | tuple[int, int]], boundary: str | Mapping[str, str]) -> Halo:
+    """A checked halo; a boundary by dimension may leave some out, which are clipped.
 
     Raises:
         DimensionError: an unknown dimension.
-        ParameterError: a negative width, or an unknown boundary.
+        ParameterError: a negative width, an unknown boundary, or one of a dimension without a halo.
     """
-    if boundary not in ("clip", "periodic", "fill"):
-        raise ParameterError(f"boundary is {boundary!r}", hint="one of clip, periodic, fill")
+    by_name = boundary if isinstance(boundary, Mapping) else dict.fromkeys([*halo], boundary)
+    for name, kind in by_name.items():
+        if name not in halo:
+            raise ParameterError(f"boundary names the dimension {name!r}, which has no halo",
+                                 hint=f"the halo's dimensions are {', '.join(map(str, halo)) or 'none'}")
+        if kind not in get_args(Boundary):
+            raise ParameterError(f"the boundary of {name!r} is {kind!r}", hint="one of clip, periodic, fill")
     dims = []
     for name, width in halo.items():
         sides = tuple(width) if isinstance(width, tuple | list) else (width, width)
@@ -39,7 +44,7 @@ def halo_of(op: Op, halo: Mapping[str, int | tuple[int, int]], boundary: str) ->
             raise ParameterError(f"the halo of {name!r} is negative: {width}")
         length = op.space[name]
         dims.append((name, int(before), int(after), length or 0))
-    return Halo(tuple(dims), boundary)  # type: ignore[arg-type]
+    return Halo(tuple(dims), tuple(by_name.get(name, "clip") for name in halo))  # type: ignore[misc]
 
 
 def stencil(
@@ -55,7 +60,7 @@ def stencil(
 ) -> Op:
     """A kernel over the window around each cell; its core dimensions are the halo's, in the signature's order."""
     cells, _ = _window_cells(kernel, [ref], halo, params, seed, name)
-    require_fill(ref, halo.boundary, fill)
+    require_fill(ref, halo, fill)
     space = ref[0].space.only(*field_of(ref).dims)
     fields = tuple(
         Field(label, space.names, dtype) for label, dtype in zip(output_names(kernel, names), cells.dtypes, strict=True)
@@ -66,8 +71,9 @@ def stencil(
 
 
 def _ordered(kernel: Kernel, halo: Halo) -> Halo:
-    by_name = {dim[0]: dim for dim in halo.dims}
-    return Halo(tuple(by_name[name] for name in kernel.signature.inputs[0]), halo.boundary)
+    by_name = {dim[0]: (dim, boundary) for dim, boundary in zip(halo.dims, halo.boundaries, strict=True)}
+    ordered = [by_name[name] for name in kernel.signature.inputs[0]]
+    return Halo(tuple(dim for dim, _ in ordered), tuple(boundary for _, boundary in ordered))
 
 
 def _window_cells(
@@ -118,14 +124,14 @@ def require_windows(kernel: Kernel, ref: Ref, windows: set[str]) -> None:
                              hint=f"its dimensions are {', '.join(field.dims) or 'none'}")
 
 
-def require_fill(ref: Ref, boundary: str, fill: float) -> None:
+def require_fill(ref: Ref, halo: Halo, fill: float) -> None:
     """Refuse a value outside that the column's dtype doesn't hold.
 
     Raises:
         ParameterError: naming both.
     """
     dtype = field_of(ref).dtype
-    if boundary != "fill":
+    if "fill" not in halo.boundaries:
         return
     try:
         with np.errstate(all="ignore"):
@@ -159,7 +165,7 @@ def iterate(
             raise UsageError(f"iterate: column {field.name!r} ({field.dtype}) has nulls, which have no next step",
                              hint="fill them by a kernel that takes `valid` first")
         if isinstance(neighbours, Halo):
-            require_fill(ref, neighbours.boundary, fill)
+            require_fill(ref, neighbours, fill)
     if isinstance(neighbours, Halo):
         cells, _ = _window_cells(kernel, refs, neighbours, params, seed, name)
         neighbours = _ordered(kernel, neighbours)

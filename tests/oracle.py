@@ -200,18 +200,20 @@ def joined(tables: Sequence[Table], dim: str) -> Table:
 
 
 def window(
-    col: Col, cell: tuple[int, ...], halo: dict[str, tuple[int, int]], order: Sequence[str], boundary: str, fill: float
-) -> np.ndarray:
+    col: Col, cell: tuple[int, ...], halo: dict[str, tuple[int, int]], order: Sequence[str],
+    boundary: str | dict[str, str], fill: float,
+) -> np.ndarray:  # fmt: skip
     """The values around a cell, with the halo's dimensions in `order`."""
     picks, outside = [], []
+    ends = boundary if isinstance(boundary, dict) else dict.fromkeys(halo, boundary)
     for name, at, length in zip(col.dims, cell, col.values.shape, strict=True):
         before, after = halo.get(name, (0, 0))
         wanted = np.arange(at - before, at + after + 1)
         outside.append((wanted < 0) | (wanted >= length))
-        picks.append(wanted % length if boundary == "periodic" else np.clip(wanted, 0, length - 1))
+        picks.append(wanted % length if ends.get(name) == "periodic" else np.clip(wanted, 0, length - 1))
     values = _seen(col)[np.ix_(*picks)].copy()
-    if boundary == "fill":
-        for axis, beyond in enumerate(outside):
+    for axis, beyond in enumerate(outside):
+        if ends.get(col.dims[axis]) == "fill":
             values[tuple(beyond if a == axis else slice(None) for a in range(values.ndim))] = fill
     axes = [col.dims.index(d) for d in order]
     others = [a for a in range(values.ndim) if a not in axes]
@@ -222,7 +224,7 @@ def stencilled(
     kernel: Kernel,
     col: Col,
     halo: dict[str, tuple[int, int]],
-    boundary: str = "clip",
+    boundary: str | dict[str, str] = "clip",
     fill: float = 0.0,
     step: int = 0,
     **params: Any,

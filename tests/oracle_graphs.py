@@ -151,7 +151,8 @@ def _stencilled(draw: Draw, g: Grown, others: list[Grown]) -> Grown | None:
     sides = st.tuples(st.integers(0, 5), st.integers(0, 5))
     halo = {"x": draw(sides), **({"y": draw(sides)} if "y" in g.col.dims and draw(st.booleans()) else {})}
     kernel = k.window2 if "y" in halo else k.window
-    how = draw(st.sampled_from(["clip", "periodic", "fill"]))
+    ends = st.sampled_from(["clip", "periodic", "fill"])
+    how = draw(st.one_of(ends, st.fixed_dictionaries({"x": ends}, optional=dict.fromkeys(set(halo) - {"x"}, ends))))
     return alone(g.lazy.stencil(kernel, halo, boundary=how, fill=2.0), stencilled(kernel, g.col, halo, how, 2.0),
                  f"stencil({g.said}, {halo}, {how})")  # fmt: skip
 

@@ -55,7 +55,8 @@ def cases(draw: Any) -> tuple[Access, Space, Space]:
         sides = st.integers(0, 9)
         # While rows are being counted the access doesn't know the length: it says 0.
         dims = (("y", draw(sides), draw(sides), draw(st.sampled_from([m, 0]))), ("x", draw(sides), draw(sides), n))
-        return Halo(dims, draw(st.sampled_from(["clip", "periodic", "fill"]))), both, both
+        ends = st.sampled_from(["clip", "periodic", "fill"])
+        return Halo(dims, (draw(ends), draw(ends))), both, both
     fan = draw(st.integers(1, 4))
     tree = Tree("y", fan)
     return tree, both, Space.of(x=n) if kind == "root" and m <= fan else Space.of(y=-(-m // fan), x=n)

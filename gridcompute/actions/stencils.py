@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -28,7 +28,7 @@ class Stencil(Action):
     """A kernel over windows of one column.
 
     At the ends of a dimension the window reads the nearest cell ("clip", as NumPy's take), the other end
-    ("periodic"), or a constant ("fill").
+    ("periodic"), or a constant ("fill"); over a corner, where one of its dimensions is filled, the constant.
 
     Attributes:
         cells: the kernel; its core dimensions are the halo's.
@@ -66,11 +66,10 @@ class Stencil(Action):
 
     def _stitched(self, op: Op, region: Region, pieces: list[Column]) -> Fixed:
         """The region with its halo, put together from the boxes read and completed at the boundary."""
-        fixed = [piece for piece in pieces if isinstance(piece, Fixed)]
-        if self.halo.boundary == "periodic":
-            sides = {name: (before, after) for name, before, after, _ in self.halo.dims}
-            for axis, (name, (lo, hi)) in reversed(list(enumerate(zip(op.space.names, region.bounds, strict=True)))):
-                before, after = sides.get(name, (0, 0))
+        fixed, sides = [piece for piece in pieces if isinstance(piece, Fixed)], self.halo.sides
+        for axis, (name, (lo, hi)) in reversed(list(enumerate(zip(op.space.names, region.bounds, strict=True)))):
+            before, after, boundary = sides.get(name, (0, 0, "clip"))
+            if boundary == "periodic":
                 run = len(wrapped(lo - before, hi + after, op.whole.bounds[axis][1]))
                 fixed = [_merged(fixed[i:i + run], axis) for i in range(0, len(fixed), run)]
         return padded(fixed[0], self.halo, op.space.names, region, op.space.shape, self.fill)
@@ -89,19 +88,20 @@ def _masks(pieces: list[Fixed], axis: int) -> Array | None:
 
 def padded(column: Fixed, halo: Halo, names: tuple[str, ...], region: Region, shape: tuple[int | None, ...],
            fill: float) -> Fixed:
-    """Complete a clipped region's halo where it would reach over the edge of the space."""
-    if halo.boundary == "periodic":
-        return column
-    width = []
-    sides = {name: (before, after) for name, before, after, _ in halo.dims}
-    for name, (lo, hi), length in zip(names, region.bounds, shape, strict=True):
-        before, after = sides.get(name, (0, 0))
-        width.append((max(0, before - lo), max(0, hi + after - (length or 0))))
-    if halo.boundary == "clip":
-        valid = None if column.valid is None else np.pad(column.valid, width, mode="edge")
-        return Fixed(np.pad(column.values, width, mode="edge"), valid)
-    valid = None if column.valid is None else np.pad(column.valid, width, constant_values=True)
-    return Fixed(np.pad(column.values, width, constant_values=column.values.dtype.type(fill)), valid)
+    """Complete a region's halo where it would reach over a clipped or filled edge of the space."""
+    widths: dict[Boundary, list[tuple[int, int]]] = {kind: [(0, 0)] * len(names) for kind in get_args(Boundary)}
+    sides = halo.sides
+    for axis, (name, (lo, hi), length) in enumerate(zip(names, region.bounds, shape, strict=True)):
+        before, after, boundary = sides.get(name, (0, 0, "clip"))
+        widths[boundary][axis] = (max(0, before - lo), max(0, hi + after - (length or 0)))
+    values, valid = column.values, column.valid
+    if np.any(widths["clip"]):
+        values = np.pad(values, widths["clip"], mode="edge")
+        valid = None if valid is None else np.pad(valid, widths["clip"], mode="edge")
+    if np.any(widths["fill"]):
+        values = np.pad(values, widths["fill"], constant_values=values.dtype.type(fill))
+        valid = None if valid is None else np.pad(valid, widths["fill"], constant_values=True)
+    return Fixed(values, valid)
 
 
 def windows_run(cells: Map, columns: list[Fixed], halos: list[Halo], names: tuple[str, ...], region: Region,
@@ -234,14 +234,12 @@ class Iterate(Action):
     def _windows(self, op: Op, region: Region, columns: list[Fixed], step: int) -> list[Fixed]:
         halo = self.neighbours
         assert isinstance(halo, Halo)
-        around = []
+        around, sides = [], halo.sides
         for column in columns:
-            if halo.boundary == "periodic":
-                sides = {name: (before, after) for name, before, after, _ in halo.dims}
-                values = np.pad(column.values, [sides.get(name, (0, 0)) for name in op.space.names], mode="wrap")
-                around.append(Fixed(values))
-            else:
-                around.append(padded(column, halo, op.space.names, region, op.space.shape, self.fill))
+            ends = [sides[name][:2] if name in sides and sides[name][2] == "periodic" else (0, 0)
+                    for name in op.space.names]
+            wrapped_round = Fixed(np.pad(column.values, ends, mode="wrap"))
+            around.append(padded(wrapped_round, halo, op.space.names, region, op.space.shape, self.fill))
         results = windows_run(self.cells, around, [halo] * len(around), op.space.names, region, op.space.shape, step)
         return [_as_before(r, c) for r, c in zip(results, columns, strict=True)]
 
@@ -277,6 +275,3 @@ def _without_nulls(column: Fixed) -> Fixed:
 def _as_before(result: Column, column: Fixed) -> Fixed:
     assert isinstance(result, Fixed)
     return Fixed(result.values.astype(column.values.dtype, copy=False))
-
-
-BOUNDARIES: tuple[Boundary, ...] = ("clip", "periodic", "fill")
