@@ -8,15 +8,15 @@ from typing import Any
 
 from gridcompute import reducing
 from gridcompute.actions.loads import Ingest, Load
-from gridcompute.collection import Collection, merged_coords
+from gridcompute.collection import Collection
 from gridcompute.config import Settings, available_cores
 from gridcompute.destined import Destined
 from gridcompute.errors import EmptyGridError, ParameterError
 from gridcompute.executor import Executor
 from gridcompute.explain import Planned
 from gridcompute.kernels import Kernel
-from gridcompute.op import Op
-from gridcompute.origins import Origin, current
+from gridcompute.op import Graph, Op
+from gridcompute.origins import Origin, PlannedInstead, current
 from gridcompute.places import require_apart
 from gridcompute.planning import Plan
 from gridcompute.progress import watcher
@@ -148,7 +148,7 @@ def concat(collections: Sequence[Collection], dim: str) -> Collection:
         raise ParameterError("concat needs at least one collection")
     op = reducing.concat_ops([c.op for c in collections], dim)
     joined = reducing.concat_coords([c.coords for c in collections], dim)
-    others = merged_coords([Collection(c.columns, [x for x in c.coords if x.dim != dim]) for c in collections])
+    others = reducing.merged_coords([Collection(c.columns, [x for x in c.coords if x.dim != dim]) for c in collections])
     return Collection.of(op, [*joined, *others])
 
 
@@ -162,6 +162,10 @@ def plan(*outputs: Collection | Destined, memory: int | str | None = None, worke
     settings = Settings.of(memory=memory, workers=workers, store=store, store_options=store_options)
     graph = graph_of(outputs)
     require_apart(graph, settings.store)
+    return _planned(graph, settings)
+
+
+def _planned(graph: Graph, settings: Settings) -> Planned:
     count = settings.workers or available_cores()
     work = open_store(settings.store, **settings.store_options)
     return Planned(Plan(graph), workers=count, memory=memory_of(settings, count), store=work, how=current().upcoming)
@@ -228,7 +232,9 @@ def _made(
     if settings.verify_inputs:
         os.environ["GRIDCOMPUTE_VERIFY_INPUTS"] = "1"
     origin = current() if how is None else Origin(dict(how))
-    record = origin.record(graph, settings, name or str(graph.outputs[0][1]))
+    if current().plans:
+        raise PlannedInstead(_planned(graph, settings))
+    record = origin.record(graph, settings, name)
     own = None if executor is None or isinstance(executor, str) else executor
     made = Run(outputs, graph, settings, record, executor=own, watch=watch, says_end=not origin.reports)
     origin.runs.append(made)

@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from gridcompute.config import Settings
 from gridcompute.errors import RecordError
+from gridcompute.explain import Planned
 from gridcompute.op import Graph
 from gridcompute.reasons import graph_changes
 from gridcompute.record import RunRecord, driver_process, new_record
@@ -32,6 +34,7 @@ class Origin:
         calls: runs made so far.
         runs: what `grid.run` and `grid.start` made, in order.
         reports: whether who made it says how its runs ended, as the command line does; else an interrupted run does.
+        plans: whether `PlannedInstead` takes the place of a run.
     """
 
     how: Mapping[str, Any] = field(default_factory=dict)
@@ -40,6 +43,7 @@ class Origin:
     calls: int = 0
     runs: list[Any] = field(default_factory=list)
     reports: bool = False
+    plans: bool = False
 
     @property
     def upcoming(self) -> dict[str, Any]:
@@ -53,6 +57,7 @@ class Origin:
             RecordError: the graph isn't the one of the resumed run.
         """
         how = self.upcoming
+        name = name or Path(str(self.how.get("script", ""))).stem or str(graph.outputs[0][1])
         self.calls += 1
         old = self.expected
         if old is None or old.how.get("call", 0) != how.get("call", 0):
@@ -80,6 +85,18 @@ class Origin:
         )
 
 
+class PlannedInstead(BaseException):
+    """What a run was to do; ends a script that is only planned, past what it catches.
+
+    Attributes:
+        planned: the plan.
+    """
+
+    def __init__(self, planned: Planned) -> None:
+        super().__init__()
+        self.planned = planned
+
+
 _stack: list[Origin] = []
 
 
@@ -93,7 +110,7 @@ def current() -> Origin:
 @contextlib.contextmanager
 def within(origin: Origin) -> Iterator[Origin]:
     """Give runs this origin."""
-    current()
+    origin.plans = origin.plans or current().plans
     _stack.append(origin)
     try:
         yield origin

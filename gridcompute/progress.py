@@ -38,6 +38,15 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "run"), counted(1200, "shard")
+    ('1 run', '1,200 shards')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 @contextlib.contextmanager
 def watcher(*, quiet: bool = False) -> Iterator[Watch]:
     """Something to call with each status; draws on standard error if that is a terminal."""

@@ -142,7 +142,7 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
 
 def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: str = "") -> RunRecord:
     """A record for a run that begins now."""
-    base = re.sub(r"[^a-z0-9]+", "-", (name or graph.outputs[0][0] or "run").lower()).strip("-") or "run"
+    base = re.sub(r"[^a-z0-9]+", "-", (name or "run").lower()).strip("-") or "run"
     base = base[:_NAME_CHARACTERS].rstrip("-")
     run = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     local = settings.store if "://" not in settings.store else WORK

@@ -13,7 +13,7 @@ from typing import Any
 
 from gridcompute import api
 from gridcompute.config import ENVIRONMENT
-from gridcompute.errors import MissingInputError, ParameterError, RecordError
+from gridcompute.errors import ParameterError, RecordError
 from gridcompute.origins import Origin, within
 from gridcompute.record import RunRecord, load
 from gridcompute.registry import Job, find
@@ -61,7 +61,7 @@ def run_workload(
         carried = Carried(made.runs, lines=list(job.lines))
         for item in job.finish(run):
             if isinstance(item, Path):
-                carried.files.append(item)
+                carried.files.append(Path(os.path.abspath(item)))
             else:
                 carried.lines.append(str(item))
     return carried
@@ -83,12 +83,12 @@ def run_script(
         origin: of a resumed run.
 
     Raises:
-        MissingInputError: there is no such file.
+        ParameterError: there is no such file.
         GridError: whatever the script doesn't catch.
     """
     script = Path(path).absolute()
     if not script.is_file():
-        raise MissingInputError(f"no script {path}", hint="check the path; a workload's name has no slash and no .py")
+        raise ParameterError(f"no script {path}", hint="check the path; a workload's name has no slash and no .py")
     made = origin or Origin({"script": str(script), "arguments": list(arguments)})
     carried = Carried(made.runs)
     with within(made), _started_as(script, arguments), _defaults(options or {}):

@@ -9,7 +9,7 @@ from typing import Any
 
 from gridcompute import journal
 from gridcompute.explain import size
-from gridcompute.progress import clock
+from gridcompute.progress import clock, counted
 from gridcompute.record import RunRecord
 
 MOST_FAILURES = 10
@@ -68,9 +68,9 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     written = "written" if told["state"] == "done" else "output"  # of which nobody knows how much is there
     rows += [(written, name) for name in (*told["outputs"], *told["files"])]
     chunks = f"{told['computed']:,} computed, {told['reused']:,} found committed"
-    rows.append(("chunks", f"{chunks}; {told['tasks']:,} tasks, {size(told['bytes'])} stored"))
+    rows.append(("chunks", f"{chunks}; {counted(told['tasks'], 'task')}, {size(told['bytes'])} stored"))
     if told["skipped"]:
-        rows.append(("skipped", f"{told['skipped']:,} cells, see gridcompute report {told['run']}"))
+        rows.append(("skipped", f"{counted(told['skipped'], 'cell')}, see gridcompute report {told['run']}"))
     where = {"ray": "Ray", "inline": "this process"}.get(told["executor"], told["executor"])
     rows.append(
         ("time", f"{told['seconds']:.1f} s on {told['workers'] or '?'} core{'s' * (told['workers'] != 1)} ({where})")
@@ -80,7 +80,8 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     if told["task_seconds"]:
         rows.append(("", f"{told['compile_seconds']:.1f} s of compiling among {told['task_seconds']:.1f} s in tasks"))
     if told["retries"] or told["failures"]:
-        rows.append(("retries", f"{told['retries']:,} after {told['failures']:,} failures"))
+        again = f"{told['retries']:,}" if told["retries"] else "none"
+        rows.append(("failures", f"{told['failures']:,}, of which {again} tried again"))
     if told["peak_bytes"]:
         rows.append(("memory", f"at most {size(told['peak_bytes'])} in a worker"))
     if told["state"] in ("interrupted", "failed"):
@@ -176,20 +177,16 @@ def report_screen(told: Mapping[str, Any]) -> list[str]:
         lines.append(f"  begun {told['attempts']} times")
     for stage in told["stages"]:
         found = f" ({stage['reused']:,} found)" if stage["reused"] else ""
-        counted = f"{stage['computed']:,} of {stage['chunks']:,} chunks computed{found}"
-        lines.append(
-            f"  stage {stage['number']} {stage['name']}: {counted}, {stage['tasks']:,} tasks, {stage['seconds']:.2f} s"
-        )
+        chunks = f"{stage['computed']:,} of {counted(stage['chunks'], 'chunk')} computed{found}"
+        tasks = counted(stage["tasks"], "task")
+        lines.append(f"  stage {stage['number']} {stage['name']}: {chunks}, {tasks}, {stage['seconds']:.2f} s")
     for failure in told["failures"][:MOST_FAILURES]:
         cells = f" at cells {', '.join(str(tuple(c)) for c in failure['cells'][:3])}" if failure["cells"] else ""
-        lines.append(
-            f"  failed {failure['times']} times ({failure['kind']}){cells}: {failure['message'].splitlines()[0]}"
-        )
+        times, said = counted(failure["times"], "time"), failure["message"].splitlines()[0]
+        lines.append(f"  failed {times} ({failure['kind']}){cells}: {said}")
     if told["torn"] or told["damaged"]:
-        lines.append(
-            f"  the journal has {told['damaged']} damaged lines"
-            + (" and an unfinished last one" if told["torn"] else "")
-        )
+        damaged = counted(told["damaged"], "damaged line")
+        lines.append(f"  the journal has {damaged}" + (" and an unfinished last one" if told["torn"] else ""))
     if told["error"] and told["state"] != "interrupted":
         lines.append(f"  error: {told['error']}")
     return lines
@@ -220,5 +217,5 @@ def progress_lines(told: Mapping[str, Any]) -> list[str]:
             if told["state"] == "running" and 0 < done < stage["chunks"] and rate
             else ""
         )
-        lines.append(f"  {stage['number']} {stage['name']}: {done:,} of {stage['chunks']:,} chunks{left}")
+        lines.append(f"  {stage['number']} {stage['name']}: {done:,} of {counted(stage['chunks'], 'chunk')}{left}")
     return lines

@@ -120,6 +120,10 @@ def test_help_of_everything(call: Any) -> None:
         assert told.code == 0, told.err
         assert "Examples:" in told.out
         assert f"  gridcompute {name}" in told.out
+        assert "{" not in told.out
+        assert "..." not in told.out.split("Options:")[-1]
+    assert "..." not in top.out.split("Options:")[-1]
+    assert "what it committed stays, and it can be resumed." in " ".join(top.out.split())
     assert "toy.double" in call("run", "--help").out
     assert "gridcompute" in call("--version").out
 
@@ -175,7 +179,7 @@ def test_run_as_json_is_one_document(call: Any) -> None:
     values = told.json()
     assert (values["state"], values["exit_code"], values["executor"]) == ("done", 0, "inline")
     assert values["lines"] == ["before", "finished"]
-    assert values["files"] == ["picture.png"]
+    assert values["files"] == [str(Path("picture.png").absolute())]
     assert values["computed"] > 0
     assert values["outputs"][0].endswith("o.zarr")
     assert len(values["runs"]) == 1
@@ -202,7 +206,8 @@ def test_options_stand_before_or_after_the_workload(call: Any) -> None:
         (["run", "toy.wrong"], "parameter 'values' of wrong", "one of str"),
         (["run", "toy.nothing"], "gave a NoneType, not a Job", "grid.Job"),
         (["run", "toy.gone"], "can't be loaded", "reinstall"),
-        (["plan", "./job.py"], "not a script", "grid.plan"),
+        (["run", "./missing.py"], "no script ./missing.py", "check the path"),
+        (["plan", "./missing.py"], "no script ./missing.py", "check the path"),
         (["resume", "nothing"], "no run 'nothing'", "gridcompute list"),
         (["report", "nothing"], "no run 'nothing'", "gridcompute list"),
         (["jump"], "jump", "gridcompute --help"),
@@ -219,7 +224,6 @@ def test_usage_errors(call: Any, arguments: list[str], said: str, hint: str) -> 
 
 
 def test_errors_of_inputs_and_outputs(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert call("run", "./missing.py").code == 1
     Path("file").write_text("")
     told = call("run", "toy.double", "--output", "file/o.zarr")
     assert told.code == 1
@@ -307,6 +311,64 @@ def test_scripts_get_their_arguments_and_their_own_exit_code(call: Any) -> None:
     assert told.code == 1
     assert "ValueError: mine" in told.err
     assert "job.py" in told.err
+
+
+def test_runs_are_named_after_the_script_or_the_workload(call: Any) -> None:
+    Path("my_job.py").write_text(JOB.format(first="a.zarr", second="b.zarr"))
+    assert call("run", "my_job.py").code == 0
+    assert [one.run.rsplit("-", 3)[0] for one in record.records()] == ["my-job", "my-job"]
+    call("run", "toy.double")
+    assert record.load("last").run.startswith("toy-double-")
+
+
+JOB = """
+import sys
+import numpy as np
+import gridcompute as grid
+
+print("arguments", sys.argv[1:])
+numbers = grid.from_arrays({{"a": np.arange(4.0)}}, dims="x")
+first, second = (numbers * 2).write("{first}"), (numbers * 3).write("{second}")
+if "none" in sys.argv:
+    sys.exit(5)
+if "broken" in sys.argv:
+    raise ValueError("mine")
+if "nothing" not in sys.argv:
+    try:
+        grid.run(first, memory="3GB")
+    except Exception:
+        print("caught")
+    grid.run(second)
+"""
+
+
+def test_a_script_is_planned_up_to_its_first_run(call: Any, recwarn: pytest.WarningsRecorder) -> None:
+    Path("my_job.py").write_text(JOB.format(first="a.zarr", second="b.zarr"))
+    told = call("plan", "--workers", "3", "./my_job.py", "--any", "-q")
+    assert told.code == 0, told.err
+    assert told.out.startswith("arguments ['--any', '-q']\n1 stage")
+    assert "a.zarr" in told.out
+    assert "b.zarr" not in told.out
+    assert "caught" not in told.out
+    values = call("plan", "--json", "--workers", "3", "./my_job.py").json()
+    assert values["script"] == str(Path("my_job.py").absolute())
+    assert (values["workers"], values["memory_bound_per_worker"]) == (3, 3 * 2**30)
+    assert not list(Path().glob("*.zarr"))
+    assert not record.records()
+    assert call("plan", "my_job.py", "none").code == 5
+    told = call("plan", "my_job.py", "nothing")
+    assert (told.code, "ended without a run" in told.err) == (2, True)
+    told = call("plan", "my_job.py", "broken")
+    assert (told.code, "the script my_job.py failed: ValueError: mine" in told.err) == (1, True)
+    assert not list(recwarn)
+    assert call("run", "my_job.py").code == 0
+    assert "1 of 1 chunks committed" in call("plan", "my_job.py").out
+
+
+def test_failures_are_counted_in_words() -> None:
+    told = {**summary.facts(record.RunRecord("r", "", [], {}, {}, [], "", "", 0.0, state="failed")), "failures": 1}
+    assert "  failures  1, of which none tried again" in summary.screen(told)
+    assert "  failures  3, of which 2 tried again" in summary.screen({**told, "failures": 3, "retries": 2})
 
 
 def test_skipped_cells_and_interruptions_have_their_exit_codes() -> None:

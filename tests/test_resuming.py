@@ -15,7 +15,7 @@ import pytest
 
 import gridcompute as grid
 from gridcompute import origins, record
-from gridcompute.errors import KernelError, MissingInputError, RecordError
+from gridcompute.errors import KernelError, ParameterError, RecordError
 from gridcompute.keys import explain_difference
 from gridcompute.reasons import graph_changes, op_changes
 from gridcompute.resuming import resume_record, run_script, run_workload
@@ -147,7 +147,7 @@ def test_a_script_that_no_longer_makes_the_run() -> None:
     with pytest.raises(RecordError, match="doesn't make the run"):
         grid.resume(second().run)
     script.unlink()
-    with pytest.raises(MissingInputError, match="no script"):
+    with pytest.raises(ParameterError, match="no script"):
         grid.resume(second().run)
 
 

@@ -147,6 +147,7 @@ LEVELS = {
     "gridcompute.cleaning": 62,
     "gridcompute.registry": 65,
     "gridcompute.resuming": 75,
+    "gridcompute.cli.command": 80,
     "gridcompute.cli.output": 80,
     "gridcompute.cli.options": 80,
     "gridcompute.cli.jobs": 82,

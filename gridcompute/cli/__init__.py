@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from gridcompute.cli import jobs, machine, runs
+from gridcompute.cli.command import Group
 from gridcompute.cli.output import complain, say_error
 from gridcompute.errors import GridError, ParameterError
 
@@ -38,11 +38,11 @@ Exit codes:
 ORDER = ("run", "plan", "resume", "status", "list", "report", "cancel", "clean", "doctor", "workloads")
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The commands in the order in which one meets them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """See `TyperGroup`."""
+        """See `Group`."""
         return sorted(self.commands, key=ORDER.index)
 
 

@@ -7,18 +7,20 @@ import inspect
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from gridcompute.cli.command import Command, Group
 from gridcompute.cli.options import COMMON, RunName, common_parameters, split
 from gridcompute.cli.output import complain, document, say
 from gridcompute.errors import GridError, InterruptedRunError, OutputExistsError, ParameterError
 
 if TYPE_CHECKING:
+    from gridcompute.explain import Planned
     from gridcompute.record import RunRecord
 
 RUN_HELP = """Run a workload or a script, with progress, and go on from what was committed before.
@@ -37,6 +39,9 @@ PLAN_HELP = """Show what a run would do: stages, chunks, bytes, memory, what is 
 Examples:
   gridcompute plan climate.trend
   gridcompute plan climate.trend --input era5.nc --variable t2m --json
+  gridcompute plan ./my_job.py its own arguments
+
+A script is run up to its first grid.run or grid.start, whose plan is shown instead.
 """
 
 
@@ -45,7 +50,7 @@ def is_script(name: str) -> bool:
     return name.endswith(".py") or "/" in name or os.sep in name
 
 
-class Jobs(TyperGroup):
+class Jobs(Group):
     """A command with one command a workload below it, looked up by name."""
 
     verb = "run"
@@ -63,13 +68,8 @@ class Jobs(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a workload, or of a script."""
         if is_script(cmd_name):
-            if self.verb != "run":
-                raise ParameterError(
-                    f"{self.verb} takes a workload, not a script", hint="in the script, print(grid.plan(x))"
-                )
-            return _command(
-                _script(cmd_name), cmd_name, "Run a script.", {"ignore_unknown_options": True, "help_option_names": []}
-            )
+            settings = {"ignore_unknown_options": True, "help_option_names": []}
+            return _command(_script(self.verb, cmd_name), cmd_name, "A script.", settings)
         return workload_command(self.verb, cmd_name)
 
 
@@ -81,7 +81,9 @@ class Plans(Jobs):
 
 def _command(function: Callable[..., int], name: str, text: str, settings: Mapping[str, Any] | None = None) -> Any:
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
-    one.command(name, help=text, context_settings={"help_option_names": ["-h", "--help"], **(settings or {})})(function)
+    one.command(
+        name, cls=Command, help=text, context_settings={"help_option_names": ["-h", "--help"], **(settings or {})}
+    )(function)
     return typer.main.get_command(one)
 
 
@@ -132,9 +134,11 @@ def _said(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
-def _script(path: str) -> Callable[..., int]:
+def _script(verb: str, path: str) -> Callable[..., int]:
     def call(ctx: typer.Context, arguments: Annotated[list[str] | None, typer.Argument()] = None) -> int:
         options, quiet, as_json = split({}, ctx.obj)
+        if verb == "plan":
+            return plan_script(path, arguments or [], options, as_json)
         return run_script(path, arguments or [], options, quiet, as_json)
 
     call.__annotations__ = {
@@ -231,12 +235,53 @@ def run_script(path: str, arguments: list[str], options: Mapping[str, Any], quie
     except GridError as error:
         _end([run.record for run in origin.runs], quiet, as_json, error=error)
         raise
-    except Exception as error:  # the script's own: its author wants to see where
-        traceback.print_exception(error)
-        complain(f"error: the script {path} failed: {type(error).__name__}: {error}")
+    except Exception as error:
+        _broke(path, error)
         _end([run.record for run in origin.runs], quiet, as_json)
         return 1
     return _end([run.record for run in carried.runs], quiet, as_json) if not carried.code else carried.code
+
+
+def _broke(path: str, error: Exception) -> None:
+    """A script's own error: its author wants to see where."""
+    traceback.print_exception(error)
+    complain(f"error: the script {path} failed: {type(error).__name__}: {error}")
+
+
+def plan_script(path: str, arguments: list[str], options: Mapping[str, Any], as_json: bool) -> int:
+    """`gridcompute plan ./my_job.py`: the plan of its first run, at which the script ends.
+
+    Raises:
+        ParameterError: it ended without one.
+    """
+    from gridcompute.destined import UnrunOutputWarning
+    from gridcompute.origins import Origin, PlannedInstead
+    from gridcompute.resuming import run_script
+
+    how = {"script": str(Path(path).absolute()), "arguments": list(arguments)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnrunOutputWarning)  # of outputs that a later run would write
+        try:
+            with _output_aside(as_json):
+                code = run_script(path, arguments, options, origin=Origin(how, reports=True, plans=True)).code
+        except PlannedInstead as reached:
+            return _planned(how, reached.planned, as_json)
+        except GridError:
+            raise
+        except Exception as error:
+            _broke(path, error)
+            return 1
+    if not code:
+        raise ParameterError(f"{path} ended without a run", hint="what is planned is its first grid.run or grid.start")
+    return code
+
+
+def _planned(what: Mapping[str, Any], planned: Planned, as_json: bool, lines: Sequence[str] = ()) -> int:
+    if as_json:
+        document({**what, **planned.to_dict()})
+    else:
+        say([*lines, planned.explain()])
+    return 0
 
 
 def plan_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any], as_json: bool) -> int:
@@ -250,12 +295,7 @@ def plan_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any
     with within(Origin({"workload": name, "parameters": plain(given)})), _output_aside(as_json):
         job = find(name)(**given)
         planned = api.plan(*job.outputs, **wanted)
-        values, text = planned.to_dict(), planned.explain()
-    if as_json:
-        document({"workload": name, "parameters": plain(given), **values})
-    else:
-        say([*job.lines, text])
-    return 0
+    return _planned({"workload": name, "parameters": plain(given)}, planned, as_json, job.lines)
 
 
 def add(app: typer.Typer) -> None:
@@ -265,11 +305,11 @@ def add(app: typer.Typer) -> None:
             cls=cls,
             no_args_is_help=True,
             rich_markup_mode=None,
-            subcommand_metavar="WORKLOAD [PARAMETERS]..." if name == "plan" else "WORKLOAD|SCRIPT [PARAMETERS]...",
+            subcommand_metavar="WORKLOAD|SCRIPT [PARAMETERS]...",
         )
         group.callback(help=text)(_remembered())
         app.add_typer(group, name=name)
-    app.command("resume")(_resume())
+    app.command("resume", cls=Command)(_resume())
 
 
 def _remembered() -> Callable[..., None]:

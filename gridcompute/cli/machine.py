@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gridcompute.cli.command import Command
 from gridcompute.cli.options import AsJson, Store
 from gridcompute.cli.output import document, say, table
 from gridcompute.errors import GridError
@@ -51,6 +52,7 @@ def workloads(as_json: AsJson = False) -> int:
     \b
     Examples:
       gridcompute workloads
+      gridcompute workloads --json
     """
     from gridcompute.registry import registered
 
@@ -93,5 +95,5 @@ def _told(workload: Any) -> dict[str, Any]:
 
 def add(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("doctor")(doctor)
-    app.command("workloads")(workloads)
+    app.command("doctor", cls=Command)(doctor)
+    app.command("workloads", cls=Command)(workloads)

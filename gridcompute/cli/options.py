@@ -8,19 +8,27 @@ from typing import Annotated, Any
 import typer
 
 Store = Annotated[
-    str | None, typer.Option(help="Work store: a folder or a URL such as s3://bucket/folder.", show_default=False)
+    str | None,
+    typer.Option(metavar="URL", help="Work store: a folder or a URL such as s3://bucket/folder.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help='A run: its name, the beginning of it, or "last".')]
 
 COMMON: dict[str, Any] = {
-    "workers": Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.", show_default=False)],
-    "address": Annotated[
-        str | None, typer.Option(help="Ray cluster to run on; by default a local Ray.", show_default=False)
+    "workers": Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Cores to use; by default all.", show_default=False)
     ],
-    "executor": Annotated[str | None, typer.Option(help="ray, or inline: in this process.", show_default=False)],
+    "address": Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Ray cluster to run on; by default a local Ray.", show_default=False),
+    ],
+    "executor": Annotated[
+        str | None, typer.Option(metavar="NAME", help="ray, or inline: in this process.", show_default=False)
+    ],
     "store": Store,
-    "memory": Annotated[str | None, typer.Option(help="Memory a worker may take, such as 4GB.", show_default=False)],
+    "memory": Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory a worker may take, such as 4GB.", show_default=False)
+    ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors.")],
     "json": AsJson,
 }

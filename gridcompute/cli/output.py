@@ -40,15 +40,6 @@ def say_error(error: GridError, as_json: bool) -> None:
         )
 
 
-def counted(number: int, what: str) -> str:
-    """A number of things.
-
-    >>> counted(1, "run"), counted(1200, "shard")
-    ('1 run', '1,200 shards')
-    """
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Rows under heads, in columns as wide as they need."""
     every = [list(heads), *(list(row) for row in rows)]

@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
+from gridcompute.cli.command import Command
 from gridcompute.cli.options import AsJson, RunName, Store
-from gridcompute.cli.output import complain, counted, document, say, table
+from gridcompute.cli.output import complain, document, say, table
 from gridcompute.errors import RecordError
 
 CANCEL_SECONDS = 30.0
@@ -119,10 +120,11 @@ def cancel(run: RunName, as_json: AsJson = False) -> int:
 
 
 def clean(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Runs whose records go.")] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Runs whose records go.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All runs of the store that have ended.")] = False,
     older_than: Annotated[
-        float | None, typer.Option(min=0, help="Ended runs begun more than so many days ago.", show_default=False)
+        float | None,
+        typer.Option(min=0, metavar="DAYS", help="Ended runs begun more than so many days ago.", show_default=False),
     ] = None,
     store: Store = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
@@ -141,6 +143,7 @@ def clean(
     from gridcompute.cleaning import clean, leavings
     from gridcompute.config import Settings
     from gridcompute.explain import size
+    from gridcompute.progress import counted
 
     found = leavings(Settings.of(store=store).store, names=runs or (), everything=everything, days=older_than)
     for note in found.notes:
@@ -183,4 +186,4 @@ def add(app: typer.Typer) -> None:
         ("cancel", cancel),
         ("clean", clean),
     ):
-        app.command(name)(function)
+        app.command(name, cls=Command)(function)
