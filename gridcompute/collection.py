@@ -16,7 +16,7 @@ from gridcompute.arithmetic import Arithmetic, Number
 from gridcompute.columns import Array, Field
 from gridcompute.coords import Coordinate
 from gridcompute.destined import Destined
-from gridcompute.errors import AlignmentError, DimensionError, MissingInputError, ParameterError
+from gridcompute.errors import DimensionError, MissingInputError, ParameterError
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.ops import Ref
@@ -24,6 +24,7 @@ from gridcompute.reducer import Reduction
 from gridcompute.reducing import Reducible
 from gridcompute.sinks.opening import open_sink
 from gridcompute.spaces import Space
+from gridcompute.times import Moment
 
 NOWHERE = Space()
 
@@ -103,7 +104,7 @@ class Collection(Arithmetic, Reducible):
         columns = dict(self.columns)
         for name, other in others.items():
             columns[name] = other._one()
-        return Collection(columns, merged_coords([self, *others.values()]))
+        return Collection(columns, reducing.merged_coords([self, *others.values()]))
 
     def coord(self, dim: str) -> Coordinate:
         """The coordinate of a dimension.
@@ -150,7 +151,7 @@ class Collection(Arithmetic, Reducible):
                 f"map takes a kernel, not {type(kernel).__name__}", hint='decorate the function: @grid.kernel("()->()")'
             )
         every = [self, *others]
-        coords = merged_coords(every)
+        coords = reducing.merged_coords(every)
         refs = [ref for one in every for ref in one.columns.values()]
         if not kernel.signature.inputs:
             refs = []
@@ -161,15 +162,15 @@ class Collection(Arithmetic, Reducible):
         every = [*operands, self] if reverse else [self, *operands]
         known = [c for c in every if isinstance(c, Collection)]
         label = next(iter(self.columns), "value")
-        arguments: list[Ref | Number] = []
+        arguments: list[Ref | Number | np.generic | Moment] = []
         for one in every:
             if isinstance(one, Collection):
                 arguments.append(one._one())
-            elif isinstance(one, bool | int | float | np.generic):
-                arguments.append(one.item() if isinstance(one, np.generic) else one)
+            elif isinstance(one, bool | int | float | np.generic | Moment):
+                arguments.append(one)
             else:
                 raise ParameterError(f"no arithmetic with a {type(one).__name__}", hint="use a number or a collection")
-        return Collection.of(ops.arithmetic(ufunc, arguments, label), merged_coords(known))
+        return Collection.of(ops.arithmetic(ufunc, arguments, label), reducing.merged_coords(known))
 
     def isel(self, **where: int | slice | Sequence[int]) -> Collection:
         """Positions along dimensions: an int (drops the dimension), a slice, or a list.
@@ -289,7 +290,7 @@ class Collection(Arithmetic, Reducible):
         Args:
             kernel: its one input has the halo's dimensions, as in "(lat,lon)->()".
             halo: cells before and after along each dimension, `{"lat": 1, "lon": (2, 0)}`.
-            boundary: at the ends, of all or by dimension: "clip" repeats the last cell, "periodic" goes round, "fill" fills.
+            boundary: at the ends, of all or each: "clip" repeats the last cell, "periodic" goes round, "fill" reads `fill`.
             fill: what is read beyond the ends of a dimension whose boundary is "fill".
             names: as in `map`.
             seed: as in `map`.
@@ -379,22 +380,6 @@ class Collection(Arithmetic, Reducible):
         """
         sink = open_sink(url, format=format, **options)
         op = self.op
-        written = Op(Write(sink), (op,), (Point,), op.space, op.fields, f"write {str(sink.url).rsplit('/', 1)[-1]}")
+        name = f"write {str(sink.url).rsplit('/', 1)[-1]}"
+        written = Op(Write.of(sink, op.fields), (op,), (Point,), op.space, op.fields, name)
         return Destined(written, self.coords, sink, overwrite)
-
-
-def merged_coords(collections: Sequence[Collection]) -> tuple[Coordinate, ...]:
-    """The coordinates of several collections together.
-
-    Raises:
-        AlignmentError: two have other labels for a dimension.
-    """
-    known: dict[tuple[str, str], Coordinate] = {}  # a dimension may have several coordinates, of different names
-    for one in collections:
-        for c in one.coords:
-            if (c.dim, c.name) in known and (why := coordinates.difference(known[c.dim, c.name], c)):
-                raise AlignmentError(
-                    f"the coordinates of dimension {c.dim!r} differ: {why}", hint="select the same labels of both first"
-                )
-            known.setdefault((c.dim, c.name), c)
-    return tuple(known.values())

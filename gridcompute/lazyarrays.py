@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,18 @@ from xarray.core import indexing
 from gridcompute.columns import Field, Fixed
 from gridcompute.spaces import Region
 from gridcompute.stored import StoredSource
+from gridcompute.times import TimeType, time_attrs
 
 
 class _Stored(BackendArray):
-    """One column. Whole numbers that may be null come as float64, as xarray has it."""
+    """One column. Times come decoded, other whole numbers that may be null as float64: as xarray has it."""
 
     def __init__(self, source: StoredSource, field: Field) -> None:
-        self._source, self._field = source, field
+        self._source, self._field, self._times = source, field, TimeType.of(field)
         lengths = dict(source.space.dims)
         self.shape = tuple(int(lengths[dim] or 0) for dim in field.dims)
-        self.dtype = np.dtype(np.float64) if field.nullable and field.dtype.kind in "iub" else field.dtype
+        whole = field.nullable and field.dtype.kind in "iub"
+        self.dtype = self._times.dtype if self._times else np.dtype(np.float64) if whole else field.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
@@ -44,11 +47,17 @@ class _Stored(BackendArray):
         column = self._source.read(region, [self._field.name])[self._field.name]
         assert isinstance(column, Fixed)
         values = column.values
-        if column.valid is not None:
-            empty = np.datetime64("NaT") if values.dtype.kind == "M" else np.nan
-            values = np.where(column.valid, values, empty) if values.dtype.kind in "fcM" else np.where(
-                column.valid, values.astype(np.float64), np.nan)
+        if self._times is not None:
+            values = self._times.to_numpy(values, column.valid, self._field.name)
+        elif column.valid is not None:
+            values = np.where(column.valid, values if values.dtype.kind in "fc" else values.astype(np.float64), np.nan)
         return values.astype(self.dtype, copy=False)[tuple(after)]
+
+
+def attributes(field: Field) -> dict[str, Any]:
+    """A column's attributes as xarray has them beside its values: those of decoded times are in the type."""
+    gone = dict(time_attrs(field)).keys() - {"timezone"} if TimeType.of(field) else set()
+    return {name: json.loads(text) for name, text in field.attrs if name not in gone}
 
 
 def lazy(source: StoredSource, field: Field) -> Any:

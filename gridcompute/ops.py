@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from gridcompute.errors import AlignmentError, DimensionError, ParameterError, S
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.spaces import Space
+from gridcompute.times import Moment, counted, result_attrs, time_attrs
 
 Ref = tuple[Op, str]
 """One column: its op and its name there."""
@@ -203,11 +205,11 @@ def output_names(kernel: Kernel, names: Sequence[str] | None) -> tuple[str, ...]
     return chosen
 
 
-def arithmetic(ufunc: str, operands: Sequence[Ref | float | int | bool], label: str) -> Op:
-    """A NumPy ufunc over columns and plain numbers.
+def arithmetic(ufunc: str, operands: Sequence[Ref | float | int | bool | np.generic | Moment], label: str) -> Op:
+    """A NumPy ufunc over columns, plain numbers, and dates or durations, which become numbers of a column's unit.
 
     Raises:
-        ParameterError: a column of strings or lists.
+        ParameterError: a column of strings or lists; times that don't go together, see `times.result_attrs`.
     """
     refs = [operand for operand in operands if isinstance(operand, tuple)]
     for ref in refs:
@@ -218,9 +220,22 @@ def arithmetic(ufunc: str, operands: Sequence[Ref | float | int | bool], label: 
             )
     space = joint_space(refs)
     ops, columns = gathered(refs)
-    places = iter(columns)
-    arguments = tuple(next(places) if isinstance(operand, tuple) else operand for operand in operands)
-    samples = [np.ones(1, field_of(o).dtype) if isinstance(o, tuple) else o for o in operands]
+    places, units = iter(columns), [time_attrs(field_of(o)) if isinstance(o, tuple) else () for o in operands]
+    plain: list[tuple[int, str] | float | int | bool] = []
+    for i, operand in enumerate(operands):
+        if isinstance(operand, tuple):
+            plain.append(next(places))
+        elif isinstance(operand, Moment):
+            value, units[i] = counted(operand, field_of(refs[0]))
+            if isinstance(value, float) and ufunc in ("add", "subtract"):
+                raise ParameterError(f"column {refs[0][1]!r} counts whole {json.loads(dict(units[i])['units'])}, which "
+                                     f"doesn't go with {operand!r}", hint="convert the column by a kernel first")
+            plain.append(value)
+        else:
+            number: Any = operand.item() if isinstance(operand, np.generic) else operand
+            plain.append(number)
+    samples = [np.ones(1, field_of(o).dtype) if isinstance(o, tuple) else p
+               for o, p in zip(operands, plain, strict=True)]
     try:
         with np.errstate(all="ignore"):
             dtype = np.asarray(getattr(np, ufunc)(*samples)).dtype
@@ -229,8 +244,9 @@ def arithmetic(ufunc: str, operands: Sequence[Ref | float | int | bool], label: 
             f"{ufunc} doesn't go with {', '.join(str(getattr(s, 'dtype', s)) for s in samples)}: {error}"
         ) from None
     nullable = any(field_of(ref).nullable for ref in refs)
-    field = Field(label, space.names, dtype, nullable=nullable)
-    return Op(Elementwise(ufunc, arguments), ops, (Point,) * len(ops), space, (field,), ufunc)
+    attrs = result_attrs(ufunc, units, dtype.kind in "iu") if any(units) else ()
+    field = Field(label, space.names, dtype, nullable=nullable, attrs=attrs)
+    return Op(Elementwise(ufunc, tuple(plain)), ops, (Point,) * len(ops), space, (field,), ufunc)
 
 
 def choose(columns: Mapping[str, Ref]) -> Op:

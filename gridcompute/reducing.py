@@ -13,12 +13,13 @@ from gridcompute.access import Part, Whole
 from gridcompute.actions.folds import Reduce
 from gridcompute.actions.shapes import Concat
 from gridcompute.columns import Array, Field
-from gridcompute.coords import Coordinate, components, concatenated
+from gridcompute.coords import Coordinate, components, concatenated, difference
 from gridcompute.errors import AlignmentError, DimensionError, ParameterError
 from gridcompute.op import Op
 from gridcompute.ops import Ref, field_of
 from gridcompute.reducer import Reduction
 from gridcompute.spaces import Space
+from gridcompute.times import time_attrs
 
 C_co = TypeVar("C_co", covariant=True)
 
@@ -117,7 +118,7 @@ def reduced(
 
     Raises:
         DimensionError: a dimension that the column doesn't have.
-        ParameterError: strings and lists can only be counted; a dtype that the reduction doesn't take.
+        ParameterError: strings and lists can only be counted; a dtype that the reduction doesn't take; a sum of dates.
     """
     op, field = ref[0], field_of(ref)
     over = tuple(dim for dim in field.dims if dim in dims) if dims else field.dims
@@ -145,11 +146,22 @@ def reduced(
         space = space.join(Space(out.dims))
         label = name if len(outs) == 1 else f"{name}_{out.name}"
         dims_out = (*(n for n, _ in lead), *(n for n, _ in kept), *(n for n, _ in out.dims))
-        fields.append(Field(label, dims_out, out.dtype, nullable=out.nullable))
+        fields.append(Field(label, dims_out, out.dtype, nullable=out.nullable, attrs=_still_times(reduction, field)))
     codes = None if group is None else group[1]
     action = Reduce(reduction, field.name, over, tuple(f.name for f in fields), lead[0] if lead else None, codes)
     access = Whole(tuple((dim, op.space[dim]) for dim in over))
     return Op(action, (op,), (access,), space, tuple(fields), reduction.name)
+
+
+def _still_times(reduction: Reduction, field: Field) -> tuple[tuple[str, str], ...]:
+    """The attributes that make results times: where they are values of the column, or something between them."""
+    attrs = time_attrs(field)
+    if reduction.name == "sum" and attrs:
+        if "dtype" not in dict(attrs):
+            raise ParameterError(f"column {field.name!r} holds dates, which can't be added up",
+                                 hint="take its min, max, mean or count, or select the other columns first")
+        return attrs
+    return attrs if reduction.name in ("min", "max", "first", "last", "topk", "mean", "quantile") else ()
 
 
 def group_codes(
@@ -199,6 +211,11 @@ def concat_ops(parts: Sequence[Op], dim: str) -> Op:
         mine = [(f.name, f.dims, f.dtype, f.kind) for f in op.fields]
         if mine != [(f.name, f.dims, f.dtype, f.kind) for f in first.fields]:
             raise AlignmentError(f"part {i} of the concatenation has other columns than the first: {mine}")
+        for f, own in zip(first.fields, op.fields, strict=True):
+            if time_attrs(f) != time_attrs(own):
+                raise AlignmentError(f"column {f.name!r} of part {i} of the concatenation doesn't count times as the "
+                                     f"first does: {dict(time_attrs(own))}, {dict(time_attrs(f))}",
+                                     hint="convert one by a kernel, or read all files as one type")
         if op.space.without(dim) != first.space.without(dim):
             raise AlignmentError(
                 f"part {i} of the concatenation has the dimensions {op.space}, the first {first.space}"
@@ -219,6 +236,29 @@ def concat_ops(parts: Sequence[Op], dim: str) -> Op:
             f"a column doesn't span {dim!r}, so it can't be concatenated along it", hint="select the columns that do"
         )
     return Op(Concat(dim), tuple(parts), tuple(accesses), space, fields, "concat")
+
+
+class Labelled(Protocol):
+    """What has coordinates."""
+
+    coords: tuple[Coordinate, ...]
+
+
+def merged_coords(parts: Sequence[Labelled]) -> tuple[Coordinate, ...]:
+    """The coordinates of several collections together.
+
+    Raises:
+        AlignmentError: two have other labels for a dimension.
+    """
+    known: dict[tuple[str, str], Coordinate] = {}  # a dimension may have several coordinates, of different names
+    for one in parts:
+        for c in one.coords:
+            if (c.dim, c.name) in known and (why := difference(known[c.dim, c.name], c)):
+                raise AlignmentError(
+                    f"the coordinates of dimension {c.dim!r} differ: {why}", hint="select the same labels of both first"
+                )
+            known.setdefault((c.dim, c.name), c)
+    return tuple(known.values())
 
 
 def concat_coords(parts: Sequence[Sequence[Coordinate]], dim: str) -> list[Coordinate]:

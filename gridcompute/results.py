@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from gridcompute.coords import Coordinate
 from gridcompute.errors import ParameterError
 from gridcompute.spaces import Space
 from gridcompute.stored import StoredSource
+from gridcompute.times import TimeType
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,9 @@ class Result:
         return source.read(source.space.whole(), [f.name for f in self.fields])
 
     def to_numpy(self) -> Any:
-        """The one column as an array over its dimensions; nulls of floats as NaN, other nulls as a masked array.
+        """The one column as an array over its dimensions, times as datetime64 or timedelta64.
+
+        Nulls of floats are NaN, of times NaT, other nulls come as a masked array.
 
         Raises:
             ParameterError: several columns, or strings or lists.
@@ -73,10 +75,13 @@ class Result:
         column = self.block()[self.names[0]]
         if isinstance(column, Ragged):
             raise ParameterError(f"column {self.names[0]!r} has cells of variable length", hint="use to_arrow")
-        return _plain(column)
+        return _plain(column, self.fields[0])
 
     def to_arrow(self) -> pa.Table:
-        """Columns over one dimension as an Arrow table; columns without dimensions as its one row."""
+        """Columns over one dimension as an Arrow table; columns without dimensions as its one row.
+
+        Times are Arrow's own, see `gridcompute.times`.
+        """
         if self._source is None:
             from gridcompute.sinks.results import open_result
 
@@ -91,7 +96,7 @@ class Result:
         return self.to_arrow().to_pandas()
 
     def to_xarray(self) -> xr.Dataset:
-        """The columns with their coordinates, read from the store when they are indexed; nulls as NaN.
+        """The columns with their coordinates, read from the store when they are indexed; nulls as NaN or NaT.
 
         Raises:
             ParameterError: strings or lists.
@@ -104,19 +109,20 @@ class Result:
 
             dataset = open_result(self.url)[self.names]
             return dataset
-        from gridcompute.lazyarrays import lazy
+        from gridcompute.lazyarrays import attributes, lazy
 
         variables = {}
         for f in self.fields:
             if f.ragged:
                 raise ParameterError(f"column {f.name!r} has cells of variable length", hint="use to_arrow")
-            attributes = {k: json.loads(v) for k, v in f.attrs}
-            variables[f.name] = xr.Variable(f.dims, lazy(self._source, f), attributes)
+            variables[f.name] = xr.Variable(f.dims, lazy(self._source, f), attributes(f))
         dims = {d for f in self.fields for d in f.dims}
         return xr.Dataset(variables, {c.name: c.to_xarray() for c in self.coords if c.dim in dims})
 
 
-def _plain(column: Fixed) -> Any:
+def _plain(column: Fixed, field: Field) -> Any:
+    if (times := TimeType.of(field)) is not None:
+        return times.to_numpy(column.values, column.valid, field.name)
     if column.valid is None:
         return column.values
     if column.values.dtype.kind == "f":
@@ -128,7 +134,11 @@ def _table(block: Block, fields: Sequence[Field], space: Space) -> pa.Table:
     import pyarrow as pa
 
     from gridcompute.arrowcolumns import to_arrow
+    from gridcompute.tabular import array_of
 
     rows = space.names[:1]
     extents = dict.fromkeys(rows, block.rows)
-    return pa.table({f.name: to_arrow(f, block[f.name], rows, extents) for f in fields})
+    return pa.table({
+        f.name: to_arrow(f, block[f.name], rows, extents) if TimeType.of(f) is None else array_of(block[f.name], f)
+        for f in fields
+    })

@@ -1,12 +1,11 @@
 """Columns and Arrow arrays: which types have a place in a column, and the way there and back without copies.
 
-Times, dates and durations become integers with CF attributes ("microseconds since 1970-01-01"); structs
+Times, dates and durations become integers with CF attributes, and Arrow's own types again (see `times`); structs
 become a column per member ("MET.pt"), lists of structs a list column per member; dictionaries their values.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ import pyarrow.compute as pc
 
 from gridcompute.columns import Column, Field, Fixed, Ragged
 from gridcompute.errors import CorruptInputError, ParameterError
-
-_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+from gridcompute.times import TimeType, date_attrs, length_attrs
 
 
 def leaves(schema: pa.Schema) -> list[tuple[str, tuple[str, ...], pa.DataType, bool]]:
@@ -62,18 +60,19 @@ def field_of(name: str, kind: pa.DataType, dim: str, nullable: bool) -> Field:
 
 
 def _plain(kind: pa.DataType) -> tuple[np.dtype[Any] | None, tuple[tuple[str, str], ...]]:
-    epoch = (("calendar", '"proleptic_gregorian"'),)
     if pa.types.is_null(kind):
         return np.dtype(np.float64), ()
     if pa.types.is_timestamp(kind):
-        zone = (("timezone", json.dumps(kind.tz)),) if kind.tz else ()
-        return np.dtype(np.int64), (*epoch, *zone, ("units", f'"{_UNITS[kind.unit]} since 1970-01-01"'))
+        return np.dtype(np.int64), date_attrs(kind.unit, kind.tz)
     if pa.types.is_date32(kind):
-        return np.dtype(np.int32), (*epoch, ("units", '"days since 1970-01-01"'))
+        return np.dtype(np.int32), date_attrs("D")
     if pa.types.is_date64(kind):
-        return np.dtype(np.int64), (*epoch, ("units", '"milliseconds since 1970-01-01"'))
-    if pa.types.is_time(kind) or pa.types.is_duration(kind):
-        return np.dtype(np.int32 if pa.types.is_time32(kind) else np.int64), (("units", f'"{_UNITS[kind.unit]}"'),)
+        return np.dtype(np.int64), date_attrs("ms")
+    if pa.types.is_time(kind):
+        of_day = "time32" if pa.types.is_time32(kind) else "time64"
+        return np.dtype(np.int32 if of_day == "time32" else np.int64), length_attrs(kind.unit, of_day)
+    if pa.types.is_duration(kind):
+        return np.dtype(np.int64), length_attrs(kind.unit)
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return np.dtype(kind.to_pandas_dtype()), ()
     return None, ()
@@ -160,21 +159,20 @@ def _values(array: pa.Array, field: Field, valid: Any) -> Any:
 
 
 def array_of(column: Column, field: Field) -> pa.Array:
-    """A column (one-dimensional) as an Arrow array: primitive, large_string or large_list.
+    """A column (one-dimensional) as an Arrow array: primitive, large_string or large_list; times as Arrow's own.
 
     Raises:
-        ParameterError: bytes of a string column that aren't UTF-8.
+        ParameterError: bytes of a string column that aren't UTF-8; times beyond what Arrow's type holds.
     """
-    mask = None if column.valid is None else ~column.valid
     if isinstance(column, Fixed):
-        return pa.array(np.ascontiguousarray(column.values), arrow_type(field), mask=mask)
+        return _items(column.values, field, column.valid)
     start, stop = int(column.offsets[0]), int(column.offsets[-1])
     values = np.ascontiguousarray(column.values[start:stop])
     offsets = pa.py_buffer(np.ascontiguousarray(column.offsets - start))
     cells = column.cells
     bits = None if column.valid is None else pa.py_buffer(np.packbits(column.valid, bitorder="little"))
     if field.kind == "list":
-        items = pa.array(values, pa.from_numpy_dtype(field.dtype))
+        items = _items(values, field)
         return pa.Array.from_buffers(arrow_type(field), cells, [bits, offsets], children=[items])
     array = pa.Array.from_buffers(pa.large_string(), cells, [bits, offsets, pa.py_buffer(values)])
     try:
@@ -186,9 +184,24 @@ def array_of(column: Column, field: Field) -> pa.Array:
     return array
 
 
+def _items(values: Any, field: Field, valid: Any = None) -> pa.Array:
+    """Elements as an Arrow array of their own type."""
+    mask, times = None if valid is None else ~valid, TimeType.of(field)
+    if times is None:
+        return pa.array(np.ascontiguousarray(values), pa.from_numpy_dtype(field.dtype), mask=mask)
+    return pa.array(np.ascontiguousarray(times.counts(values, valid, field.name)), mask=mask).view(_time_type(times))
+
+
+def _time_type(times: TimeType) -> pa.DataType:
+    if times.kind == "timestamp":
+        return pa.timestamp(times.unit, times.timezone or None)
+    return pa.date32() if times.kind == "date32" else getattr(pa, times.kind)(times.unit)
+
+
 def arrow_type(field: Field) -> pa.DataType:
     """The Arrow type that `array_of` gives."""
     if field.kind == "string":
         return pa.large_string()
-    kind = pa.from_numpy_dtype(field.dtype)
+    times = TimeType.of(field)
+    kind = pa.from_numpy_dtype(field.dtype) if times is None else _time_type(times)
     return pa.large_list(pa.field("item", kind)) if field.kind == "list" else kind

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from gridcompute.columns import Field
 from gridcompute.op import Action
 from gridcompute.sinks.base import Sink
 from gridcompute.sinks.zarrs import ZarrSink
+from gridcompute.times import Attrs, time_attrs
 
 
 @dataclass(frozen=True, eq=False)
 class Write(Action):
-    """Chunks written by a sink; each is done when the record of what was written is committed."""
+    """Chunks written by a sink; each is done when the record of what was written is committed.
+
+    Attributes:
+        sink: format and place.
+        times: of each column, the attributes that make its numbers times (see `times`); empty where there are none.
+    """
 
     sink: Sink
+    times: tuple[Attrs, ...] = ()
     durable: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, sink: Sink, fields: Sequence[Field]) -> Write:
+        """A sink that takes these columns."""
+        times = tuple(time_attrs(f) for f in fields)
+        return cls(sink, times if any(times) else ())
 
     @property
     def label(self) -> str:
@@ -25,7 +40,7 @@ class Write(Action):
     @property
     def key(self) -> object:
         """See `Action`: with the place, since what was written elsewhere isn't done here."""
-        return (self.sink.key, self.sink.url)
+        return (self.sink.key, self.sink.url, *self.times)
 
     @property
     def needs_lengths(self) -> bool:

@@ -38,6 +38,7 @@ from gridcompute.sources.files import plain_path
 from gridcompute.spaces import Region, Space
 from gridcompute.store import LocalStore, Store, open_store
 from gridcompute.tabular import array_of, arrow_type
+from gridcompute.times import TimeType, time_attrs
 
 MANIFEST = "_manifest.json"
 FORMAT = 1
@@ -164,7 +165,7 @@ class TableOutput:
                 pa.field(c.name, labels.type, False, metadata={**dict(c.attrs), **(times if c.is_time else {})})
             )
         columns += [
-            pa.field(f.name, arrow_type(f), f.nullable, metadata=dict(f.attrs) or None) for f in self.target.fields
+            pa.field(f.name, arrow_type(f), f.nullable, metadata=_metadata(f)) for f in self.target.fields
         ]
         return pa.schema(columns)
 
@@ -267,6 +268,12 @@ def _rename(partial: str, final: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _metadata(f: Field) -> dict[str, str] | None:
+    """Attributes of a column, but those that its type says."""
+    said = dict(time_attrs(f)) if TimeType.of(f) else {}
+    return {name: text for name, text in f.attrs if name not in said} or None
 
 
 def _label_type(c: Coordinate) -> pa.DataType:

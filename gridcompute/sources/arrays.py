@@ -16,6 +16,7 @@ from gridcompute.sources.base import chosen, narrowed, require_within
 from gridcompute.sources.decoding import ENCODING
 from gridcompute.spaces import Region, Space
 from gridcompute.tabular import column_of, field_of, leaf, leaves
+from gridcompute.times import UNITS, date_attrs, length_attrs
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,23 +171,13 @@ def _column(name: str, value: Any, dims: tuple[str, ...]) -> tuple[Field, Column
     values = np.asarray(value)
     attrs: tuple[tuple[str, str], ...] = ()
     if values.dtype.kind in "mM":
-        unit = {
-            "s": "seconds",
-            "ms": "milliseconds",
-            "us": "microseconds",
-            "ns": "nanoseconds",
-            "D": "days",
-            "h": "hours",
-            "m": "minutes",
-        }.get(np.datetime_data(values.dtype)[0])
-        gaps = np.isnat(values)
-        if unit is None:
+        unit, gaps = np.datetime_data(values.dtype)[0], np.isnat(values)
+        if unit not in UNITS:
             raise ParameterError(f"column {name!r} has the type {values.dtype}", hint="give times in seconds or days")
         if gaps.any():
             valid = ~gaps if valid is None else valid & ~gaps
-        times = {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}
-        attrs = packed(times if values.dtype.kind == "M" else {"units": unit})
-        values = values.astype(np.int64)
+        attrs = date_attrs(unit) if values.dtype.kind == "M" else length_attrs(unit)
+        values = values.astype(f"{values.dtype.kind}8[{unit}]").astype(np.int64)  # a type may count, say, by 25 s
     if values.dtype.kind not in "biuf":
         raise ParameterError(f"column {name!r} has the type {values.dtype}", hint="give numbers, booleans or text")
     values = values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))

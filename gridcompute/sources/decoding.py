@@ -79,7 +79,8 @@ class Decoding:
     def field(self, name: str, space: Space, attrs: Mapping[str, Any]) -> Field:
         """The field that the variable becomes."""
         dims = tuple(dim for dim in space.names if dim in self.dims)
-        kept = packed({key: value for key, value in attrs.items() if key not in ENCODING})
+        lasting = str(attrs.get("dtype")).startswith("time")  # of durations; see `times`
+        kept = packed({k: value for k, value in attrs.items() if k not in ENCODING or (k == "dtype" and lasting)})
         if self.kind == "text":
             return Field(name, dims, np.dtype(np.uint8), "string", False, kept)
         dtype = self._numbers(np.zeros(0, self.dtype))[0].dtype

@@ -14,6 +14,7 @@ from gridcompute.coords import Coordinate, concatenated, difference
 from gridcompute.errors import AlignmentError, DimensionError
 from gridcompute.sources.base import chosen, require_within
 from gridcompute.spaces import Region, Space
+from gridcompute.times import time_attrs
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +169,7 @@ def join(sources: Sequence[Any], dim: str | None = None) -> Joined:
                 raise AlignmentError(
                     f"dimension {name!r} has length {other.space[name]} in {other} and {first.space[name]} in {first}"
                 )
-        _require_fields(first, other)
+        _require_fields(first, other, dim)
         theirs = {c.name: c for c in other.coords}
         for c in first.coords:
             if c.dim != dim and c.name in theirs and (why := difference(c, theirs[c.name])):
@@ -194,7 +195,7 @@ def _concat_dim(sources: Sequence[Any]) -> str:
     return str(first.names[0])
 
 
-def _require_fields(first: Any, other: Any) -> None:
+def _require_fields(first: Any, other: Any, dim: str) -> None:
     theirs = {f.name: f for f in other.fields}
     for f in first.fields:
         if f.name not in theirs:
@@ -203,6 +204,12 @@ def _require_fields(first: Any, other: Any) -> None:
         if (found.dims, found.dtype, found.kind) != (f.dims, f.dtype, f.kind):
             raise AlignmentError(
                 f"variable {f.name!r} is {f.dtype} over {f.dims} in {first}, {found.dtype} over {found.dims} in {other}"
+            )
+        if dim in f.dims and time_attrs(found) != time_attrs(f):
+            raise AlignmentError(
+                f"variable {f.name!r} counts times by {dict(time_attrs(f))} in {first}, {dict(time_attrs(found))} in "
+                f"{other}",
+                hint="open the files one by one, and convert one by a kernel",
             )
     if extra := sorted(set(theirs) - {f.name for f in first.fields}):
         raise AlignmentError(f"variable {extra[0]!r} of {other} isn't in {first}")
