@@ -162,13 +162,15 @@ def plan(*outputs: Collection | Destined, memory: int | str | None = None, worke
     settings = Settings.of(memory=memory, workers=workers, store=store, store_options=store_options)
     graph = graph_of(outputs)
     require_apart(graph, settings.store)
-    return _planned(graph, settings)
+    return _planned(outputs, graph, settings)
 
 
-def _planned(graph: Graph, settings: Settings) -> Planned:
+def _planned(outputs: Sequence[Collection | Destined], graph: Graph, settings: Settings) -> Planned:
     count = settings.workers or available_cores()
     work = open_store(settings.store, **settings.store_options)
-    return Planned(Plan(graph), workers=count, memory=memory_of(settings, count), store=work, how=current().upcoming)
+    overwrite = [one.sink.url for one in outputs if isinstance(one, Destined) and one.overwrite]
+    return Planned(Plan(graph), workers=count, memory=memory_of(settings, count), store=work, how=current().upcoming,
+                   overwrite=overwrite)
 
 
 def start(
@@ -233,7 +235,7 @@ def _made(
         os.environ["GRIDCOMPUTE_VERIFY_INPUTS"] = "1"
     origin = current() if how is None else Origin(dict(how))
     if current().plans:
-        raise PlannedInstead(_planned(graph, settings))
+        raise PlannedInstead(_planned(outputs, graph, settings))
     record = origin.record(graph, settings, name)
     own = None if executor is None or isinstance(executor, str) else executor
     made = Run(outputs, graph, settings, record, executor=own, watch=watch, says_end=not origin.reports)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
-from gridcompute.actions.folds import Fold, Merge
+from gridcompute.actions.folds import GROUP, Fold, Merge
+from gridcompute.actions.maps import Elementwise
+from gridcompute.actions.shapes import Choose
 from gridcompute.actions.writes import Write
 from gridcompute.driver import WORKER_BYTES
 from gridcompute.errors import GridError, MemoryBoundError
 from gridcompute.op import Op
+from gridcompute.places import destinations, occupied
 from gridcompute.planning import Plan, Stage
 from gridcompute.reasons import committed, earlier, previous, reason
+from gridcompute.sinks.base import EXISTS_HINT
+from gridcompute.spaces import Space
+from gridcompute.status import counted
 from gridcompute.store import Store
 from gridcompute.timing import rates, remaining_seconds
 
@@ -40,14 +47,15 @@ class Planned:
         memory: bytes that a worker may take, 0 for no bound.
         store: the work store, to say what is committed already.
         how: the origin, to say what changed since its last run (see `gridcompute.origins`).
+        overwrite: URLs of outputs that replace what lies there.
 
     Raises:
         MemoryBoundError: it can't fit.
     """
 
     def __init__(self, plan: Plan, *, workers: int, memory: int, store: Store | None = None,
-                 how: Mapping[str, Any] | None = None) -> None:
-        self.plan, self.workers, self.memory = plan, workers, memory
+                 how: Mapping[str, Any] | None = None, overwrite: Collection[str] = ()) -> None:
+        self.plan, self.workers, self.memory, self.overwrite = plan, workers, memory, frozenset(overwrite)
         self._store, self._how = store, how
         if memory and self.peak_bytes > memory:
             raise MemoryBoundError(
@@ -86,6 +94,16 @@ class Planned:
                      for stage, found in zip(self.plan.stages, self.found, strict=True))
 
     @cached_property
+    def conflicts(self) -> tuple[tuple[str, str], ...]:
+        """Outputs that a run would refuse to write, and what is in their way (of a final phase)."""
+        found = []
+        for sink, recipe in destinations(self.plan):
+            with contextlib.suppress(GridError, OSError):  # the run will say what is wrong with the place
+                if sink.url not in self.overwrite and (why := occupied(sink, recipe)):
+                    found.append((sink.url, why))
+        return tuple(found)
+
+    @cached_property
     def seconds(self) -> float | None:
         """Seconds that the chunks left will take, going by earlier runs; None where there were none."""
         if self._store is None or self._how is None or not self.plan.final:
@@ -103,6 +121,7 @@ class Planned:
             "memory_bound_per_worker": self.memory, "seconds": self.seconds, "final": self.plan.final,
             "counted_first": [str(op) for op in self.plan.lowered.pending],
             "stages": [self._stage(stage) for stage in self.plan.stages],
+            "conflicts": [{"output": url, "reason": why} for url, why in self.conflicts],
         }
 
     def _stage(self, stage: Stage) -> dict[str, Any]:
@@ -126,33 +145,62 @@ class Planned:
                     stack.append(source)
         return [step for step in op.walk() if id(step) in found]
 
+    def _work(self, stage: Stage) -> str:
+        """What a stage reads, and what is computed on the way, as people would say it."""
+        fused = [op for root in stage.roots for op in self._fused(root)]
+        reads = [f"stage {n + 1}" for n in sorted(self.plan.producers[stage.number])]
+        reads += [f.name for op in (*fused, *stage.roots) if not op.inputs for f in op.fields]
+        steps = [_words(op) for op in fused if op.inputs and not isinstance(op.action, Choose)]
+        way = f", computes {', '.join(dict.fromkeys(steps))} on the way" if steps else ""
+        return (f"reads {size(stage.read_bytes)} of {', '.join(dict.fromkeys(reads))}" if reads else
+                "reads nothing") + way
+
     def explain(self) -> str:
         """The plan as text that fits on a screen."""
         time = ""
         if self.seconds is not None:
-            time = f", about {self.seconds:,.1f} s on {self.workers} cores going by earlier runs"
-        lines = [f"{len(self.plan.stages)} stage{'s' * (len(self.plan.stages) != 1)}, {self.tasks:,} chunks, "
+            time = f", about {self.seconds:,.1f} s on {counted(self.workers, 'core')} going by earlier runs"
+        lines = [f"{counted(len(self.plan.stages), 'stage')}, {counted(self.tasks, 'chunk')}, "
                  f"at most {size(self.peak_bytes)} per worker{time}"]
         for stage in self.plan.stages:
             facts = self._stage(stage)
-            extents = ", ".join(f"{name} {extent}" for name, extent in facts["extents"].items())
-            chunks = f"{stage.chunks:,} chunks of ({extents})"
-            lines.append(f"  {facts['number']}. {facts['name']}: {facts['space']} in {chunks}")
-            fused = [name for name in facts["fused"] if name not in facts["name"].split("+")]
-            reads = [f"stage {n}" for n in facts["reads_stages"]] + fused
-            lines.append(f"     reads {size(stage.read_bytes)} from {', '.join(reads) or 'nothing'}; {facts['kept']}, "
-                         f"{size(stage.write_bytes)}")
+            space = Space(tuple((name, n) for name, n in stage.roots[0].space.dims if not _internal(name, n)))
+            chunks = counted(stage.chunks, "chunk")
+            if stage.chunks != 1:
+                chunks += " of (" + ", ".join(f"{name} {facts['extents'][name]}" for name in space.names) + ")"
+            lines.append(f"  {facts['number']}. {facts['name']} -> {space} in {chunks}")
+            lines.append(f"     {self._work(stage)}; {facts['kept']}, {size(stage.write_bytes)}")
             if facts["reason"]:
                 lines.append(f"     {facts['reason']}")
         if not self.plan.final:
             names = ", ".join(str(op) for op in self.plan.lowered.pending)
             lines.append(f"  then the rest, planned when the cells of {names} have been counted")
+        lines += [f"  a run would be refused: {url} {why}; {EXISTS_HINT}" for url, why in self.conflicts]
         return "\n".join(lines)
 
     def __str__(self) -> str:
         return self.explain()
 
     __repr__ = __str__
+
+
+SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "true_divide": "/", "floor_divide": "//", "remainder": "%",
+         "power": "**", "equal": "==", "not_equal": "!=", "less": "<", "less_equal": "<=", "greater": ">",
+         "greater_equal": ">=", "logical_and": "&", "logical_or": "|"}
+
+
+def _words(op: Op) -> str:
+    """An op as the user wrote it: "t2m - 273.15", or its name."""
+    if not isinstance(op.action, Elementwise):
+        return str(op)
+    operands = [one[1] if isinstance(one, tuple) else f"{one:g}" for one in op.action.operands]
+    sign = SIGNS.get(op.action.ufunc)
+    return f" {sign} ".join(operands) if sign else f"{op.action.ufunc}({', '.join(operands)})"
+
+
+def _internal(name: str, length: int | None) -> bool:
+    """Whether a dimension is one of segment states, which aren't the user's."""
+    return name.startswith("state_") or (name == GROUP and length == 1)
 
 
 def kept_as(stage: Stage) -> str:

@@ -59,6 +59,11 @@ class Action:
         return {self.label: digest(self.key)}
 
     heavy: ClassVar[bool] = False
+    @property
+    def step(self) -> str:
+        """Which part of what was asked for this is, where one op becomes several stages; empty for its result."""
+        return ""
+
     """Worth keeping rather than computing again for a second consumer."""
     durable: ClassVar[bool] = False
     """Always committed, never held."""

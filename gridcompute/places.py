@@ -6,15 +6,21 @@ place would each miss files.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from gridcompute.actions.writes import Write
 from gridcompute.errors import OutputExistsError, ParameterError
+from gridcompute.keys import digest
+from gridcompute.lease import Lease
 from gridcompute.op import Graph
-from gridcompute.sinks.base import CLAIM, Sink
-from gridcompute.sinks.tables import MANIFEST
-from gridcompute.store import open_store
+from gridcompute.planning import Plan
+from gridcompute.sinks.base import CLAIM, EXISTS_HINT, Sink, data_names
+from gridcompute.sinks.tables import MANIFEST, finished_recipe
+from gridcompute.sinks.zarrs import RECIPE
+from gridcompute.store import Store, open_store, transient
 
 _MARKS = frozenset({"zarr.json", ".zgroup", ".zarray", ".zmetadata", MANIFEST, CLAIM})
 _ENDINGS = (".parquet", ".pq", ".arrow", ".feather")
@@ -63,14 +69,72 @@ def require_replaceable(sinks: Iterable[Sink]) -> None:
         OutputExistsError: naming a file that is there.
     """
     for sink in sinks:
-        options: dict[str, Any] = {} if "://" in sink.url else {"private": False}
-        names = list(open_store(sink.url, **{**options, **getattr(sink, "storage_options", {})}).list())
+        names = list(_store(sink).list())
         strange = [name for name in names if not name.endswith(_ENDINGS)]
         if strange and not _MARKS.intersection(names):
             raise OutputExistsError(
                 f"{sink.url} isn't a dataset that could be overwritten: it holds {strange[0]!r}",
                 hint="remove it yourself, or write elsewhere",
             )
+
+
+def require_free(sinks: Iterable[Sink]) -> None:
+    """Refuse places that hold what no run of ours can have written; what one has is compared once it is planned.
+
+    Raises:
+        OutputExistsError: naming the place.
+    """
+    for sink in sinks:
+        try:
+            why = occupied(sink)
+        except Exception as error:
+            if transient(error):  # the driver asks again, and again
+                continue
+            raise
+        if why:
+            raise OutputExistsError(f"{sink.url} {why}", hint=EXISTS_HINT)
+
+
+def destinations(plan: Plan) -> Iterator[tuple[Sink, str]]:
+    """The outputs of a plan's final phase, with the recipes that they are known by.
+
+    These have the versions of the inputs in them, as the same graph over changed data gives another dataset.
+    """
+    for _, op in plan.sinks:
+        assert isinstance(op.action, Write)
+        yield op.action.sink, digest((op.recipe, plan.token(op, op.whole)))
+
+
+def occupied(sink: Sink, recipe: str | None = None) -> str:
+    """What is in the way of an output, in words; empty where nothing is. Only reads.
+
+    Args:
+        sink: the output's place.
+        recipe: of what is to be written there; None counts only what isn't of any recipe.
+    """
+    store, options = _store(sink), getattr(sink, "storage_options", {})
+    held = Lease.held(sink.url, options=options)
+    if held is not None and recipe is not None and held.recipe != recipe:
+        return "is being written by another recipe" + (f" (run {held.run})" if held.run else "")
+    finished = finished_recipe(store) or _zarr_recipe(store)
+    if not finished and store.exists(CLAIM):
+        owner = store.get(CLAIM).decode(errors="replace")
+        return "holds another run's unfinished output" if recipe not in (None, owner) else ""
+    if not finished and not data_names(store):
+        return ""
+    return "" if finished and recipe in (None, finished) else "exists already"
+
+
+def _zarr_recipe(store: Store) -> str:
+    try:
+        return str(json.loads(store.get("zarr.json"))["attributes"].get(RECIPE, ""))
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):
+        return ""
+
+
+def _store(sink: Sink) -> Store:
+    options: dict[str, Any] = {} if "://" in sink.url else {"private": False}
+    return open_store(sink.url, **{**options, **getattr(sink, "storage_options", {})})
 
 
 def _inputs(graph: Graph) -> Iterator[str]:

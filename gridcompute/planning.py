@@ -63,8 +63,9 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """Names of the kept ops."""
-        return "+".join(dict.fromkeys(str(op) for op in self.roots))
+        """Names of the kept ops, with the step of those that take several stages."""
+        names = (f"{op}: {op.action.step}" if op.action.step else str(op) for op in self.roots)
+        return " + ".join(dict.fromkeys(names))
 
     @property
     def recipe(self) -> str:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from gridcompute.status import Status
+from gridcompute.status import Status, counted
 
 Watch = Callable[[Status], None]
 
@@ -38,15 +38,6 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
-def counted(number: int, what: str) -> str:
-    """A number of things.
-
-    >>> counted(1, "run"), counted(1200, "shard")
-    ('1 run', '1,200 shards')
-    """
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
 @contextlib.contextmanager
 def watcher(*, quiet: bool = False) -> Iterator[Watch]:
     """Something to call with each status; draws on standard error if that is a terminal."""
@@ -57,7 +48,7 @@ def watcher(*, quiet: bool = False) -> Iterator[Watch]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
-               TextColumn("{task.completed:,}/{task.total:,} chunks"), TextColumn("{task.fields[note]}"))
+               TextColumn("{task.completed:,}/{task.fields[counted]}"), TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield _Bars(bars).show
 
@@ -84,7 +75,8 @@ class _Bars:
             done = status.done[name]
             key = (status.phase, name)
             if key not in self._rows:
-                row = self._bars.add_task(name, total=total, completed=done, note="")  # type: ignore[attr-defined]
+                row = self._bars.add_task(  # type: ignore[attr-defined]
+                    name, total=total, completed=done, note="", counted=counted(total, "chunk"))
                 self._rows[key] = (row, done, None)
             row, first, since = self._rows[key]
             if since is None and done > first:

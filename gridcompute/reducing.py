@@ -150,7 +150,8 @@ def reduced(
     codes = None if group is None else group[1]
     action = Reduce(reduction, field.name, over, tuple(f.name for f in fields), lead[0] if lead else None, codes)
     access = Whole(tuple((dim, op.space[dim]) for dim in over))
-    return Op(action, (op,), (access,), space, tuple(fields), reduction.name)
+    by = f" by {group[0].name}" if group else ""
+    return Op(action, (op,), (access,), space, tuple(fields), f"{reduction.name}({', '.join(over)}{by})")
 
 
 def _still_times(reduction: Reduction, field: Field) -> tuple[tuple[str, str], ...]:

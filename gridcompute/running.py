@@ -18,10 +18,10 @@ from gridcompute.executor import Executor, InlineExecutor
 from gridcompute.interrupts import interrupted, interruptible
 from gridcompute.journal import Journal
 from gridcompute.op import Graph
-from gridcompute.places import require_replaceable
+from gridcompute.places import require_free, require_replaceable
 from gridcompute.record import RunRecord
 from gridcompute.results import Result
-from gridcompute.status import Status, Watch
+from gridcompute.status import Status, Watch, counted
 from gridcompute.store import open_store
 from gridcompute.stored import StoredSource
 
@@ -107,7 +107,7 @@ class Run:
 
     def __repr__(self) -> str:
         done, total = sum(self.status.done.values()), sum(self.status.total.values())
-        return f"<Run {self.name} {self.state}, {done} of {total} chunks>"
+        return f"<Run {self.name} {self.state}, {done} of {counted(total, 'chunk')}>"
 
     def _go(self) -> None:
         settings = self._settings
@@ -122,6 +122,7 @@ class Run:
                 try:
                     replaced = [o.sink for o in self._outputs if isinstance(o, Destined) and o.overwrite]
                     require_replaceable(replaced)
+                    require_free([o.sink for o in self._outputs if isinstance(o, Destined) and not o.overwrite])
                     overwrite = frozenset(sink.url for sink in replaced)
                     self._driver = Driver(self._graph, store, executor, journal, run=self.name, overwrite=overwrite,
                                           memory=memory_of(settings, executor.workers), deadline=settings.deadline,

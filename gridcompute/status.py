@@ -6,6 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "run"), counted(1200, "shard")
+    ('1 run', '1,200 shards')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 @dataclass
 class Status:
     """Where a run stands; what a progress bar and a summary show.

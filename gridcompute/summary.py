@@ -9,8 +9,9 @@ from typing import Any
 
 from gridcompute import journal
 from gridcompute.explain import size
-from gridcompute.progress import clock, counted
+from gridcompute.progress import clock
 from gridcompute.record import RunRecord
+from gridcompute.status import counted
 
 MOST_FAILURES = 10
 """Different messages of failures that a report shows."""

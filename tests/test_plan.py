@@ -12,7 +12,9 @@ import oracle_kernels as k
 import pytest
 
 import gridcompute as grid
-from gridcompute.errors import MemoryBoundError
+from gridcompute.errors import MemoryBoundError, OutputExistsError
+from gridcompute.executor import InlineExecutor
+from gridcompute.sinks.base import CLAIM
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -89,3 +91,54 @@ def test_what_cannot_fit_is_refused_with_the_numbers() -> None:
     large = grid.from_arrays({"a": np.broadcast_to(np.float32(0), (2, 30_000, 20_000))}, dims=("t", "y", "x"))["a"]
     with pytest.raises(MemoryBoundError, match=r"needs [0-9.]+ GiB per worker, but a worker may take 600.0 MiB"):
         grid.plan(large.iterate(k.heat, 2, halo={"x": 1}), memory="600MB")
+
+
+def written(**options: Any) -> Any:
+    return field().map(k.scaled).write("out.zarr", **options)
+
+
+def test_a_plan_says_that_its_output_is_there_with_another_recipe(tmp_path: Path) -> None:
+    assert grid.plan(written()).to_dict()["conflicts"] == []
+    grid.run(written(), executor="inline")
+    assert grid.plan(written()).to_dict()["conflicts"] == []  # its own: a run finds all done
+    other = (field() + 1.0).map(k.scaled).write("out.zarr")
+    planned = grid.plan(other)
+    assert planned.to_dict()["conflicts"] == [{"output": str(tmp_path / "out.zarr"), "reason": "exists already"}]
+    assert f"a run would be refused: {tmp_path / 'out.zarr'} exists already; remove it" in planned.explain()
+    assert grid.plan((field() + 1.0).map(k.scaled).write("out.zarr", overwrite=True)).to_dict()["conflicts"] == []
+    with pytest.raises(OutputExistsError, match="exists already"):
+        grid.run(other, executor="inline")
+
+
+@pytest.mark.parametrize("name", ["out.zarr", "out.parquet"])
+def test_a_plan_says_that_something_else_lies_at_its_output(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "notes.txt").write_text("mine")
+    (found,) = grid.plan(field().map(k.scaled).write(name)).to_dict()["conflicts"]
+    assert found["reason"] == "exists already"
+
+
+def test_a_plan_says_that_another_run_is_not_finished_there(tmp_path: Path) -> None:
+    (tmp_path / "out.zarr").mkdir()
+    (tmp_path / "out.zarr" / CLAIM).write_text("another recipe")
+    (found,) = grid.plan(written()).to_dict()["conflicts"]
+    assert found["reason"] == "holds another run's unfinished output"
+
+
+class Idle(InlineExecutor):
+    """Fails the test where work begins."""
+
+    def begin(self, payloads: Any) -> None:
+        raise AssertionError("work began")
+
+
+def test_an_output_that_exists_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    grid.run(written(), executor="inline")
+    with pytest.raises(OutputExistsError):
+        grid.run((field() + 1.0).map(k.scaled).write("out.zarr"), executor=Idle())
+    (tmp_path / "kept.parquet").mkdir()
+    (tmp_path / "kept.parquet" / "notes.txt").write_text("mine")
+    table = rows()
+    counted = table.filter(table["k"] < 3)["v"].map(k.drawn).write("kept.parquet")  # counts rows in a first phase
+    with pytest.raises(OutputExistsError, match=r"kept\.parquet exists already"):
+        grid.run(counted, executor=Idle())

@@ -159,6 +159,11 @@ class Fold(Action):
         return self.reduce.label
 
     @property
+    def step(self) -> str:
+        """See `Action`."""
+        return "" if self.last else "fold"
+
+    @property
     def parts(self) -> Mapping[str, str]:
         """See `Action`."""
         return self.reduce.parts
@@ -242,6 +247,11 @@ class Merge(Action):
     def key(self) -> object:
         """See `Action`."""
         return (self.reduce.key, self.dtype, self.last, FAN)
+
+    @property
+    def step(self) -> str:
+        """See `Action`."""
+        return "" if self.last else "merge"
 
     @property
     def parts(self) -> Mapping[str, str]:

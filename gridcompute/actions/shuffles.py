@@ -111,6 +111,11 @@ class Sample(Action):
         """See `Action`."""
         return (self.by, self.descending, SAMPLES)
 
+    @property
+    def step(self) -> str:
+        """See `Action`."""
+        return "sample"
+
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""
         block, source = read(0, op.reads(0, region)[0]), op.inputs[0]
@@ -136,6 +141,11 @@ class Partition(Action):
     def key(self) -> object:
         """See `Action`."""
         return (self.keys, self.order, self.buckets)
+
+    @property
+    def step(self) -> str:
+        """See `Action`."""
+        return "partition"
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""

@@ -143,7 +143,7 @@ def clean(
     from gridcompute.cleaning import clean, leavings
     from gridcompute.config import Settings
     from gridcompute.explain import size
-    from gridcompute.progress import counted
+    from gridcompute.status import counted
 
     found = leavings(Settings.of(store=store).store, names=runs or (), everything=everything, days=older_than)
     for note in found.notes:
