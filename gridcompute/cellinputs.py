@@ -194,7 +194,7 @@ def _emptied(column: Ragged, valid: Array) -> Ragged:
 def _needs_valid(kernel: Kernel, position: int, what: str) -> UsageError:
     return UsageError(
         f"kernel {kernel.name}: input {position} ({what}) has nulls; a kernel without `valid` can't see them",
-        hint=f"add the argument valid at the end of {kernel.name}, or filter the nulls out first",
+        hint=f"add the argument valid at the end of {kernel.name}, or drop the nulls first",
     )
 
 

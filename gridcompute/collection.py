@@ -20,6 +20,7 @@ from gridcompute.errors import DimensionError, MissingInputError, ParameterError
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.ops import Ref
+from gridcompute.ops_gaps import Gaps
 from gridcompute.reducer import Reduction
 from gridcompute.reducing import Reducible
 from gridcompute.sinks.opening import open_sink
@@ -29,7 +30,7 @@ from gridcompute.times import Moment
 NOWHERE = Space()
 
 
-class Collection(Arithmetic, Reducible):
+class Collection(Arithmetic, Gaps, Reducible):
     """Named columns over a space, not yet computed.
 
     Attributes:

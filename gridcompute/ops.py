@@ -148,10 +148,12 @@ def check_inputs(kernel: Kernel, refs: Sequence[Ref]) -> tuple[tuple[str, ...], 
                 )
             core.append(dims)
         if field.nullable and (field.ragged or field.dtype.kind != "f") and "valid" not in kernel.specials:
+            held = field.kind if field.kind == "string" else f"list of {field.dtype}" if field.ragged else field.dtype
             raise UsageError(
-                f"kernel {kernel.name}: column {field.name!r} ({field.dtype}) has nulls, which only a float "
+                f"kernel {kernel.name}: column {field.name!r} ({held}) may have nulls, which only a float "
                 "kernel sees as NaN",
-                hint="take a last argument `valid`, or filter the nulls out",
+                hint=f"drop them first: dropna({field.name!r}); or take a last argument `valid`"
+                + ("" if field.ragged else f"; or fill them: [{field.name!r}].fillna(0)"),
             )
     return tuple(core)
 

@@ -97,7 +97,8 @@ def _window_cells(
     for ref in refs:
         require_windows(kernel, ref, windows)
         if field_of(ref).nullable and field_of(ref).dtype.kind != "f" and "valid" not in kernel.specials:
-            raise UsageError(f"kernel {kernel.name}: column {ref[1]!r} has nulls", hint="take a last argument `valid`")
+            raise UsageError(f"kernel {kernel.name}: column {ref[1]!r} may have nulls",
+                             hint=f"take a last argument `valid`, or fill them first: [{ref[1]!r}].fillna(0)")
     dtypes = tuple(output_dtypes(kernel, [field_of(ref) for ref in refs], bound))
     columns = tuple((0, ref[1]) for ref in refs)
     space = joint_space(refs)
@@ -162,8 +163,8 @@ def iterate(
         field = field_of(ref)
         require_windows(kernel, ref, set(op.space.names))  # all columns go from step to step together
         if field.nullable and field.dtype.kind != "f":
-            raise UsageError(f"iterate: column {field.name!r} ({field.dtype}) has nulls, which have no next step",
-                             hint="fill them by a kernel that takes `valid` first")
+            raise UsageError(f"iterate: column {field.name!r} ({field.dtype}) may have nulls, which have no next step",
+                             hint=f"fill them first: [{field.name!r}].fillna(0)")
         if isinstance(neighbours, Halo):
             require_fill(ref, neighbours, fill)
     if isinstance(neighbours, Halo):

@@ -6,7 +6,7 @@ chunks) until something needs the cells themselves counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -66,8 +66,9 @@ class Filter(Action):
         keep = mask.values if mask.valid is None else mask.values & mask.valid
         index = np.flatnonzero(keep)
         dim = source.space.names[0]
-        return Block(region, {f.name: picked(data[f.name], source.field(f.name), dim, index) for f in op.fields},
-                     len(index))
+        kept = {f.name: picked(data[f.name], source.field(f.name), dim, index) for f in op.fields}
+        full = {f.name: replace(kept[f.name], valid=None) for f in op.fields if not f.nullable}
+        return Block(region, {**kept, **full}, len(index))
 
 
 @dataclass(frozen=True, eq=False)
