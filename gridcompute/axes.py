@@ -33,6 +33,9 @@ appending a part leaves the cuts of the others as they are."""
 PART_FLOOR = 64 * 2**10
 """Input bytes below which such a piece isn't cut further."""
 
+LIGHT_FLOOR = 2**20
+"""Input bytes below which nothing is cut further where no kernel runs: its cells cost next to nothing."""
+
 DECODE_BYTES = 4 * 2**20
 """A stored chunk larger than this isn't shared by chunks: decoding it again costs more than the spread gains."""
 
@@ -164,7 +167,7 @@ class Layout:
 
 
 def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = frozenset(),
-        parallel: int = 0, chunk_bytes: int = 0, stored_bytes: int = 0) -> Layout:
+        parallel: int = 0, chunk_bytes: int = 0, stored_bytes: int = 0, light: bool = False) -> Layout:
     """Choose the extents: the least of a byte target, a multiple of the stored chunk, and ceil(cells / parallel).
 
     Args:
@@ -174,6 +177,7 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
         parallel: chunks that even small data is cut into; 0 for `SPREAD`.
         chunk_bytes: the byte target; 0 for `CHUNK_BYTES`.
         stored_bytes: decoded bytes of one stored chunk; above `DECODE_BYTES` it isn't cut into several.
+        light: whether no kernel runs over the cells, so that spreading small data gains nothing.
 
     Raises:
         DimensionError: a dimension without cells.
@@ -191,7 +195,8 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
         spread = max(-(-longest // PART_PIECES), int(PART_FLOOR / per_position), 1)
     else:
         spread = -(-cells // (parallel or SPREAD))
-    left = max(1, min(budget, spread))
+    floor = int(LIGHT_FLOOR / per_position) if light else 1
+    left = max(1, min(budget, max(spread, floor)))
     extents: dict[str, int] = {}
     for name, axis in reversed(list(axes.items())):
         if axis.blocks:

@@ -8,25 +8,24 @@ kernel before it). `gridcompute.planning` adds `join`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from gridcompute.access import Halo, Part, Slice, Whole
+from gridcompute.access import Halo, Whole
 from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Elementwise, Map
 from gridcompute.actions.rows import Explode, Filter, over_blocks
 from gridcompute.actions.shapes import Choose
-from gridcompute.actions.shuffles import BUCKET, Bucket, Partition, Sample, Shuffle
+from gridcompute.actions.shuffles import BUCKET, Partition, Sample, Shuffle
 from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
 from gridcompute.axes import CHUNK_BYTES, Axis, Layout, cut
 from gridcompute.columns import Field
+from gridcompute.cost import Cost
 from gridcompute.op import Graph, Op
 from gridcompute.sources.base import Source
 
@@ -38,6 +37,9 @@ SINK_BYTES = 16 * 2**20
 
 MAX_BUCKETS = 4096
 
+DEEPEST = 64
+"""An op after so many fused ones is kept: each of them is a call within the other in a worker."""
+
 
 @dataclass
 class Lowered:
@@ -46,7 +48,7 @@ class Lowered:
     Attributes:
         outputs: runnable op of each output; empty while something must be counted first.
         layouts: layout by `id(op)`: cut where the op is kept, else only its axes.
-        kept: ids of the ops that are kept (committed or held), in the order in which they can be done.
+        kept: ids of the ops that are kept (committed or held).
         pending: kept ops whose cells must be counted before the rest can be planned.
         ops: all runnable ops by id.
     """
@@ -66,7 +68,8 @@ class Lowering:
         self.counted = counted
         self.result = Lowered()
         self._done: dict[int, Op | None] = {}
-        self._memo: dict[tuple[str, int], Any] = {}
+        self.cost = Cost(self.result.layouts, self.result.kept)
+        self._depth: dict[int, int] = {}
         self._consumers: dict[int, list[Op]] = {}
         for op in graph.ops:
             for source in op.inputs:
@@ -112,7 +115,7 @@ class Lowering:
             return self._write(op, inputs[0])
         layout = Layout.of(op.action.axes(op, layouts))
         lowered = self._add(op.rebuilt(inputs, layout), layout)
-        if self._is_kept(op):
+        if self._is_kept(op, lowered):
             self._keep(lowered)
         return lowered
 
@@ -140,12 +143,13 @@ class Lowering:
     def _add(self, op: Op, layout: Layout) -> Op:
         self.result.layouts[id(op)] = layout
         self.result.ops[id(op)] = op
+        self._depth[id(op)] = 1 + max((self._depth[id(source)] for source in self.cost.fused(op)), default=0)
         return op
 
-    def _is_kept(self, op: Op) -> bool:
+    def _is_kept(self, op: Op, lowered: Op) -> bool:
         """Outputs are kept anyway; so is what can't be computed over any region, or would be computed twice."""
         action, consumers = op.action, self._consumers.get(id(op), [])
-        if action.durable or action.aligned:
+        if action.durable or action.aligned or self._depth[id(lowered)] >= DEEPEST:
             return True
         if not action.heavy or not consumers:
             return False
@@ -166,12 +170,12 @@ class Lowering:
             if not _fits(axes, whole):
                 layout = self._inherited(op, axes)
                 if layout is None or not _fits(dict(layout.axes), whole):
-                    layout = cut(axes, cell_bytes=self.weight(op), whole=whole, parallel=self._parallel(op),
-                                 stored_bytes=self.stored_bytes(op))
+                    layout = cut(axes, cell_bytes=self.cost.weight(op), whole=whole, parallel=self.cost.parallel(op),
+                                 stored_bytes=self.cost.stored_bytes(op), light=not self.cost.heavy(op))
         if layout is not None:
             self.result.layouts[id(op)] = layout
         self.result.kept.append(id(op))
-        self._memo.clear()
+        self.cost.forget()
 
     def _whole_of(self, op: Op) -> frozenset[str]:
         """Dimensions of the output that a fused op gives only whole, or that not every column has."""
@@ -180,22 +184,12 @@ class Lowering:
 
         def found() -> frozenset[str]:
             dims = frozenset(name for name in op.space.names if any(name not in f.dims for f in op.fields))
-            for source in self._fused(op):
+            for source in self.cost.fused(op):
                 dims |= (source.action.whole | self._whole_of(source)) & frozenset(op.space.names)
             return dims
 
-        whole: frozenset[str] = self._once("whole", op, found)
+        whole: frozenset[str] = self.cost.once("whole", op, found)
         return whole
-
-    def _fused(self, op: Op) -> list[Op]:
-        return [source for source in op.inputs if id(source) not in self.result.kept]
-
-    def _once(self, what: str, op: Op, find: Callable[[], Any]) -> Any:
-        """A property of an op and all that is fused into it, found once: ops may share inputs many times over."""
-        key = (what, id(op))
-        if key not in self._memo:
-            self._memo[key] = find()
-        return self._memo[key]
 
     def _inherited(self, op: Op, axes: Mapping[str, Axis]) -> Layout | None:
         """The cuts of a kept input over the same dimensions: then chunk reads chunk."""
@@ -208,57 +202,10 @@ class Lowering:
                         and tuple(layout.space.names) == tuple(axes):
                     return layout
             else:
-                found: Layout | None = self._once("inherited", source, partial(self._inherited, source, axes))
+                found: Layout | None = self.cost.once("inherited", source, partial(self._inherited, source, axes))
                 if found is not None:
                     return found
         return None
-
-    def _parallel(self, op: Op) -> int:
-        most: int = self._once("parallel", op, lambda: max([op.action.parallel, *map(self._parallel, self._fused(op))]))
-        return most
-
-    def weight(self, op: Op) -> float:
-        """Bytes in memory for one cell of the op's output, with all that is fused into it."""
-        known: float = self._once("weight", op, lambda: self._weight(op))
-        return known
-
-    def _weight(self, op: Op) -> float:
-        """Each fused op is in memory once, however many read it: its cells per output cell times their bytes."""
-        cells = {id(op): 1.0}
-        total = 0.0
-        for step in reversed(list(op.walk())):
-            share = cells.get(id(step), 0.0)
-            total += share * step.cell_bytes
-            if step is not op and id(step) in self.result.kept:
-                continue
-            for i, source in enumerate(step.inputs) if share else ():
-                cells[id(source)] = max(cells.get(id(source), 0.0), share * self._read_per_cell(step, i))
-        return total
-
-    def _read_per_cell(self, op: Op, i: int) -> float:
-        """Cells of input i in memory for one cell of the output."""
-        source, access = op.inputs[i], op.accesses[i]
-        axes = self.result.layouts[id(source)].axes
-        if isinstance(access, Part):  # a cell of a concatenation comes from one of its inputs
-            return access.length / max(op.space[access.dim] or 1, 1)
-        read = {name for name, _ in access.dims} if isinstance(access, Whole) else set()
-        # What the output has whole too is read once for all of its cells.
-        read -= op.action.whole if not isinstance(op.action, Iterate) else set(op.space.names)
-        dropped = access.dim if isinstance(access, Slice) and not access.keep else ""
-        return math.prod(axis.length for name, axis in axes
-                         if not axis.blocks and name != dropped and (name in read or name not in op.space))
-
-    def stored_bytes(self, op: Op) -> int:
-        """Decoded bytes of the largest stored chunk that the op reads from outside."""
-        if isinstance(op.action, Load):
-            return int(op.action.source.stored_bytes)
-        most: int = self._once("stored", op, lambda: max(map(self.stored_bytes, self._fused(op)), default=0))
-        return most
-
-    def heavy(self, op: Op) -> bool:
-        """Whether the op, or one fused into it, runs a kernel."""
-        found: bool = self._once("heavy", op, lambda: op.action.heavy or any(map(self.heavy, self._fused(op))))
-        return found
 
     def _counted(self, op: Op) -> Op | None:
         """The op as a source of known length, once its blocks are committed."""
@@ -285,20 +232,22 @@ class Lowering:
         if all(axis.extent for axis in axes.values()):
             layout = Layout.of(axes)
         else:
-            layout = cut(axes, cell_bytes=sum(self.weight(source) for source in inputs), parallel=self._parallel(op),
-                         stored_bytes=max(self.stored_bytes(source) for source in inputs))
+            cost = self.cost
+            layout = cut(axes, cell_bytes=sum(map(cost.input_weight, inputs)), parallel=cost.parallel(op),
+                         stored_bytes=max(map(cost.stored_bytes, inputs)),
+                         light=not any(map(cost.heavy, (op, *inputs))))
         lowered, out = over_blocks(op, inputs, layout)
         if (known := self._counted(lowered)) is not None:
             return known
         self._add(lowered, out)
-        if self._is_kept(op):
+        if self._is_kept(op, lowered):
             self._keep(lowered)
         return lowered
 
     def _reduce(self, op: Op, source: Op) -> Op:
         whole = frozenset() if id(source) in self.result.kept else source.action.whole | self._whole_of(source)
-        steps = over_segments(op, source, dict(self.result.layouts[id(source)].axes), self.weight(source),
-                              self.stored_bytes(source), whole)
+        steps = over_segments(op, source, dict(self.result.layouts[id(source)].axes), self.cost.input_weight(source),
+                              self.cost.stored_bytes(source), whole, light=not self.cost.heavy(source))
         for step, layout in steps:
             self._add(step, layout)
             if step.action.durable:
@@ -309,28 +258,31 @@ class Lowering:
         shuffle = op.action
         assert isinstance(shuffle, Shuffle)
         axes = dict(self.result.layouts[id(source)].axes)
+        cost = self.cost
         layout = Layout.of(axes) if all(a.extent for a in axes.values()) else cut(
-            axes, cell_bytes=self.weight(source), stored_bytes=self.stored_bytes(source))
+            axes, cell_bytes=cost.input_weight(source), stored_bytes=cost.stored_bytes(source),
+            light=not cost.heavy(source))
         name, axis = layout.axes[0]
-        total = axis.length * self.weight(source)
+        total = axis.length * source.cell_bytes
         buckets = axis.chunks if axis.blocks else max(1, -(-int(total) // CHUNK_BYTES))
         buckets = min(max(buckets, 1), MAX_BUCKETS)
         unknown = replace(op, inputs=(source,))
         inputs: tuple[Op, ...] = (source,)
         if shuffle.order:
             by, descending = shuffle.keys[0]
-            sample = replace(unknown, action=Sample(by, descending), fields=(op.field(by),))
+            sample = replace(unknown, action=Sample(by, descending), fields=(op.inputs[0].field(by),))
             sampled, shape = over_blocks(sample, (source,), layout)
             self._keep(self._add(sampled, shape), shape)
             inputs = (source, sampled)
         bucket = Field(BUCKET, (name,), np.dtype(np.int32))
-        split = replace(unknown, action=Partition(shuffle.keys, shuffle.order, buckets), fields=(*op.fields, bucket))
+        rows = (*op.inputs[0].fields, bucket)
+        split = replace(unknown, action=Partition(shuffle.keys, shuffle.order, buckets), fields=rows)
         parted, shape = over_blocks(split, inputs, layout)
         if shuffle.order:
             parted = replace(parted, accesses=(parted.accesses[0], Whole(((name, None),))))
         self._keep(self._add(parted, shape), shape)
         gather = Op(
-            Bucket(shuffle.keys, shuffle.order, buckets),
+            shuffle.gather(buckets),
             (parted,),
             (Whole(((name, None),)),),
             op.space,
@@ -354,10 +306,10 @@ class Lowering:
         if any(axis.blocks for axis in axes.values()):
             layout = Layout.of({name: replace(axis, extent=1 if axis.blocks else axis.extent or max(axis.length, 1))
                                 for name, axis in axes.items()})
-        elif id(source) not in self.result.kept and self.heavy(source):
+        elif id(source) not in self.result.kept and self.cost.heavy(source):
             whole = source.action.whole | self._whole_of(source)
-            fine = cut(axes, cell_bytes=self.weight(source), whole=whole, parallel=self._parallel(source),
-                       stored_bytes=self.stored_bytes(source))
+            fine = cut(axes, cell_bytes=self.cost.weight(source), whole=whole, parallel=self.cost.parallel(source),
+                       stored_bytes=self.cost.stored_bytes(source))
             if fine.chunks <= 1 or fine.region(0).cells * source.cell_bytes >= COALESCE:
                 layout = fine
             else:
@@ -366,10 +318,10 @@ class Lowering:
             uncut = {name: replace(axis, extent=0) for name, axis in axes.items()}
             layout = cut(
                 uncut,
-                cell_bytes=max(self.weight(op.rebuilt((source,), Layout.of(uncut))), source.cell_bytes),
+                cell_bytes=max(self.cost.weight(op.rebuilt((source,), Layout.of(uncut))), source.cell_bytes),
                 parallel=1,
                 chunk_bytes=SINK_BYTES,
-                stored_bytes=self.stored_bytes(op.rebuilt((source,), Layout.of(uncut))),
+                stored_bytes=self.cost.stored_bytes(op.rebuilt((source,), Layout.of(uncut))),
             )
         lowered = self._add(op.rebuilt((source,), layout), layout)
         self._keep(lowered, layout)

@@ -8,7 +8,7 @@ so that an archive may grow without changing what was computed from its older pa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -19,6 +19,7 @@ from gridcompute.columns import Block, Field
 from gridcompute.coords import Coordinate
 from gridcompute.keys import digest
 from gridcompute.spaces import Region, Space
+from gridcompute.walks import inputs_first
 
 FORMAT = 1
 """Version of recipes and of the bytes they name; raised when the same graph would give other bytes."""
@@ -58,12 +59,12 @@ class Action:
         """Named digests of what enters the key, to say why a recipe changed."""
         return {self.label: digest(self.key)}
 
-    heavy: ClassVar[bool] = False
     @property
     def step(self) -> str:
         """Which part of what was asked for this is, where one op becomes several stages; empty for its result."""
         return ""
 
+    heavy: ClassVar[bool] = False
     """Worth keeping rather than computing again for a second consumer."""
     durable: ClassVar[bool] = False
     """Always committed, never held."""
@@ -124,6 +125,11 @@ class Op:
     @cached_property
     def recipe(self) -> str:
         """Digest of all that determines the op's values, but for the versions of data from outside."""
+        for op in inputs_first(self, lambda op: op.inputs, lambda op: "recipe" in vars(op)):
+            vars(op)["recipe"] = op._digest()
+        return self.recipe
+
+    def _digest(self) -> str:
         columns = [(f.name, f.dims, f.dtype, f.kind, f.nullable) for f in self.fields]
         # An access with a key of its own leaves out lengths that may grow.
         accesses = [getattr(access, "key", access) for access in self.accesses]
@@ -137,9 +143,12 @@ class Op:
         """The op that decided how many cells lie along a dimension of unknown length."""
         if self.space.known:
             return None
-        if self.action.makes_rows or not self.inputs:
-            return self
-        return next((op.origin for op in self.inputs if not op.space.known), self)
+        op: Op | None = self
+        while op is not None:
+            decided, op = op, next((source for source in op.inputs if not source.space.known), None)
+            if decided.action.makes_rows:
+                break
+        return decided
 
     def field(self, name: str) -> Field:
         """The output column of that name."""
@@ -170,21 +179,27 @@ class Op:
         """The region of the output that may read a region of input i."""
         return self.accesses[i].consumers(region, self.inputs[i].space.names, self.space, self.whole)
 
-    def walk(self) -> Iterator[Op]:
-        """This op and all before it, each once, inputs first."""
-        seen: set[int] = set()
-        stack: list[tuple[Op, bool]] = [(self, False)]
-        while stack:
-            op, expanded = stack.pop()
-            if expanded:
-                yield op
-            elif id(op) not in seen:
-                seen.add(id(op))
-                stack.append((op, True))
-                stack.extend((source, False) for source in reversed(op.inputs))
+    def walk(self, leaf: Callable[[Op], bool] = lambda op: False) -> Iterator[Op]:
+        """This op and all before it, not beyond leaves, each once, inputs first."""
+        seen: set[Op] = set()
+        for op in inputs_first(self, lambda op: () if leaf(op) else op.inputs, seen.__contains__):
+            seen.add(op)
+            yield op
 
     def __str__(self) -> str:
         return self.name or self.action.label
+
+
+def detached(roots: Iterable[Op], leaf: Callable[[Op], bool]) -> tuple[Op, ...]:
+    """Copies of ops that end at leaves, of which only shape and recipe are left: what a worker is sent."""
+    made: dict[Op, Op] = {}
+    for root in roots:
+        for op in root.walk(leaf):
+            if op not in made:
+                bare = {"action": Action(), "inputs": (), "accesses": ()}
+                made[op] = replace(op, **bare if leaf(op) else {"inputs": tuple(made[source] for source in op.inputs)})
+                vars(made[op])["recipe"] = op.recipe
+    return tuple(made[root] for root in roots)
 
 
 ESTIMATED_ITEMS = 128

@@ -5,7 +5,7 @@ Siblings that read the same chunks are joined into one stage, so that the data p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,7 @@ from gridcompute.lower import Lowered, Lowering
 from gridcompute.op import Graph, Op
 from gridcompute.sources.base import Source
 from gridcompute.spaces import Region
+from gridcompute.walks import inputs_first
 
 HELD_BYTES = 256 * 2**20
 """An intermediate of at most so many bytes may be held in memory instead of committed."""
@@ -32,6 +33,9 @@ HELD_SHARE = 2
 
 ChunkId = tuple[int, int]
 """A stage's number and a chunk's number in it."""
+
+OpRegion = tuple[Op, Region]
+"""A region of an op."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +99,7 @@ class Plan:
         self.graph = graph
         lowering = Lowering(graph, counted or {})
         self.lowered: Lowered = lowering.run()
-        self._lowering = lowering
+        self._cost = lowering.cost
         self._kept = dict.fromkeys(self._needed())  # in their order: stages must be numbered alike in every process
         self.stages: tuple[Stage, ...] = tuple(self._staged())
         self.home: dict[int, tuple[int, int]] = {
@@ -105,7 +109,7 @@ class Plan:
             for i, source in enumerate(op.inputs):
                 self._above.setdefault(id(source), []).append((op, i))
         self._constant: dict[int, str | None] = {}
-        self._tokens: dict[tuple[int, Region], str] = {}
+        self._tokens: dict[OpRegion, str] = {}
 
     @property
     def final(self) -> bool:
@@ -128,12 +132,13 @@ class Plan:
         """Group kept ops that read the same leaves over the same chunks (join)."""
         groups: list[list[Op]] = []
         signatures: list[tuple[object, frozenset[int]]] = []
-        order = sorted((self.lowered.ops[key] for key in self._kept), key=self._depth)
+        order = sorted((self.lowered.ops[key] for key in self._kept), key=lambda op: self._depths[id(op)])
         for op in order:
+            depth = self._depths[id(op)]
             signature = (self._cuts(op), frozenset(id(leaf) for leaf in self.leaves(op)))
             for group, known in zip(groups, signatures, strict=True):
                 joins = (
-                    known[0] == signature[0] and known[1] & signature[1] and self._depth(group[0]) == self._depth(op)
+                    known[0] == signature[0] and known[1] & signature[1] and self._depths[id(group[0])] == depth
                 )
                 if joins and not isinstance(op.action, Ingest):
                     group.append(op)
@@ -144,15 +149,18 @@ class Plan:
         for number, group in enumerate(groups):
             yield self._stage(number, tuple(group))
 
-    def _depth(self, op: Op) -> int:
-        """Length of the longest chain of kept ops before this one."""
-        known = self.__dict__.setdefault("_depths", {})
-        if id(op) not in known:
-            known[id(op)] = max(
-                (1 + self._depth(leaf) for leaf in self.leaves(op) if id(leaf) in self._kept), default=0
-            )
-        depth: int = known[id(op)]
-        return depth
+    @cached_property
+    def _depths(self) -> dict[int, int]:
+        """Length of the longest chain of kept ops before each."""
+        known: dict[int, int] = {}
+
+        def before(op: Op) -> list[Op]:
+            return [leaf for leaf in self.leaves(op) if id(leaf) in self._kept]
+
+        for key in self._kept:
+            for op in inputs_first(self.lowered.ops[key], before, lambda op: id(op) in known):
+                known[id(op)] = max((1 + known[id(leaf)] for leaf in before(op)), default=0)
+        return known
 
     def _cuts(self, op: Op) -> object:
         if isinstance(op.action, Fold):
@@ -163,19 +171,19 @@ class Plan:
     def _stage(self, number: int, roots: tuple[Op, ...]) -> Stage:
         layouts = tuple(self.lowered.layouts[id(op)] for op in roots)
         outputs = {id(op) for op in self.lowered.outputs.values()} | {id(op) for op in self.lowered.pending}
-        task, read, kept = 0, 0, 0
+        cost, task, read, kept = self._cost, 0, 0, 0
         for op, layout in zip(roots, layouts, strict=True):
             _require_countable(op, layout)
             one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
             if isinstance(op.action, Fold):
                 boxes = op.reads(0, one)
-                source = boxes[0].cells * self._lowering.weight(op.inputs[0]) if boxes else 0
-                task = max(task, int(source)) + int(one.cells * op.cell_bytes)
-                read = max(read, int(source) * len(boxes) * chunks)
+                cells, source = boxes[0].cells if boxes else 0, op.inputs[0]
+                task = max(task, int(cells * cost.input_weight(source))) + int(one.cells * op.cell_bytes)
+                read = max(read, int(cells * cost.input_read(source)) * len(boxes) * chunks)
             else:
-                need = int(one.cells * self._lowering.weight(op)) if op.inputs else 0
-                task += need + self._lowering.stored_bytes(op) + 2 * int(one.cells * op.cell_bytes)
-                read += max(0, need - int(one.cells * op.cell_bytes)) * chunks
+                need = int(one.cells * cost.weight(op)) if op.inputs else 0
+                task += need + cost.stored_bytes(op) + 2 * int(one.cells * op.cell_bytes)
+                read += int(one.cells * cost.read(op)) * chunks
             kept += int(op.cell_bytes * op.whole.cells)
         durable = any(op.action.durable or id(op) in outputs for op in roots)
         blocked = any(layout.blocked for layout in layouts)
@@ -259,17 +267,19 @@ class Plan:
                 sum(1 for number, _ in self.inputs(stage, chunk) if number == producer) == total for chunk in ends)
         return known[stage, producer]
 
-    def token(self, op: Op, region: Region, fused: dict[tuple[int, Region], str] | None = None) -> str:
+    def token(self, op: Op, region: Region) -> str:
         """Digest of the outside objects that a region of an op reads, with their places where they may move (law 2)."""
-        constant = self._uniform(op)
-        if constant is not None:
-            return constant
         # Merges and consumers ask for the tokens of the same kept chunks again; fused ops may share inputs many times.
-        fused = {} if fused is None else fused
-        known = self._tokens if id(op) in self.home else fused
-        if (id(op), region) not in known:
-            known[id(op), region] = digest(tuple(self._objects(op, region, fused)))
-        return known[id(op), region]
+        fused: dict[OpRegion, str] = {}
+
+        def known(part: OpRegion) -> str | None:
+            return self._uniform(part[0]) or (self._tokens if id(part[0]) in self.home else fused).get(part)
+
+        for part in inputs_first((op, region), self._before, lambda part: known(part) is not None):
+            (self._tokens if id(part[0]) in self.home else fused)[part] = digest(self._objects(*part, known))
+        found = known((op, region))
+        assert found is not None
+        return found
 
     def chunk_token(self, stage: int, root: int, chunk: int) -> str:
         """The token in the name of a chunk's shard."""
@@ -278,29 +288,31 @@ class Plan:
 
     def _uniform(self, op: Op) -> str | None:
         """The token of every region of an op, or None where regions read different objects."""
-        if id(op) not in self._constant:
-            if isinstance(op.action, Load):
-                source = op.action.source
-                value = digest(tuple(source.objects(op.whole))) if source.uniform else None
-            elif isinstance(op.action, Ingest) or (isinstance(op.action, Concat) and len(op.inputs) > 1):
+        for step in inputs_first(op, lambda step: step.inputs, lambda step: id(step) in self._constant):
+            if isinstance(step.action, Load):
+                source = step.action.source
+                value = digest(tuple(source.objects(step.whole))) if source.uniform else None
+            elif isinstance(step.action, Ingest) or (isinstance(step.action, Concat) and len(step.inputs) > 1):
                 value = None
             else:
-                parts = [self._uniform(source) for source in op.inputs]
+                parts = [self._constant[id(source)] for source in step.inputs]
                 value = None if None in parts else parts[0] if len(set(parts)) == 1 else digest(parts)
-            self._constant[id(op)] = value
+            self._constant[id(step)] = value
         return self._constant[id(op)]
 
-    def _objects(self, op: Op, region: Region, fused: dict[tuple[int, Region], str]) -> Iterable[object]:
-        if (constant := self._uniform(op)) is not None:
-            return (constant,)
+    def _before(self, part: OpRegion) -> Iterator[OpRegion]:
+        """What a region's token is made of."""
+        op, region = part
+        return ((source, read) for i, source in enumerate(op.inputs) for read in op.reads(i, region))
+
+    def _objects(self, op: Op, region: Region, known: Callable[[OpRegion], str | None]) -> tuple[object, ...]:
         if isinstance(op.action, Load):
             return (op.action.source.objects(region),)
         if isinstance(op.action, Ingest):
             names = op.action.source.parts[slice(*region.bounds[0])]
             return tuple(op.action.source.objects(name) for name in names)
         moving = isinstance(op.action, Concat)
-        return tuple((self.token(source, part, fused), part.bounds if moving else ())
-                     for i, source in enumerate(op.inputs) for part in op.reads(i, region))
+        return tuple((known(part), part[1].bounds if moving else ()) for part in self._before((op, region)))
 
     def root_of(self, output: str) -> Op:
         """The runnable op of a named output (a final phase)."""

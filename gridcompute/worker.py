@@ -26,7 +26,7 @@ from gridcompute.errors import CorruptShardError, DivergenceError, GridError, Ke
 from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
 from gridcompute.keys import digest
 from gridcompute.located import located
-from gridcompute.op import Op
+from gridcompute.op import Op, detached
 from gridcompute.planning import Plan, Stage
 from gridcompute.progressword import Word, chunk_begins, publishing
 from gridcompute.shard import TOMBSTONE, Record, commit, commit_record, shard_path, tombstone
@@ -83,7 +83,8 @@ class Payload:
                 home = plan.home.get(id(leaf))
                 if home is not None:
                     kept[leaf.recipe] = KeptOp(home[0], plan.stages[home[0]].layouts[home[1]], leaf.fields)
-        return cls(stage, kept, store.url, getattr(store, "options", {}), outputs, threads)
+        roots = detached(stage.roots, lambda op: op not in stage.roots and op.recipe in kept)
+        return cls(replace(stage, roots=roots), kept, store.url, getattr(store, "options", {}), outputs, threads)
 
 
 @dataclass(frozen=True, eq=False)

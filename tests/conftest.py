@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from gridcompute import axes
 
 # A property test compiles kernels and touches disks, so the time of one example says nothing.
 _SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
@@ -14,6 +17,14 @@ settings.register_profile("dev", max_examples=50, **_SHARED)
 settings.register_profile("ci", max_examples=100, derandomize=True, print_blob=True, **_SHARED)
 settings.register_profile("thorough", max_examples=2000, **_SHARED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_data_is_cut() -> Iterator[None]:
+    """Tests' data is small; its chunks are to be many all the same (a test of the floor sets it back)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(axes, "LIGHT_FLOOR", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,11 @@ from types import ModuleType
 from typing import Any
 
 JOB = '''
+from unittest import mock
+
 import numpy as np
 import gridcompute as grid
-from gridcompute import planning
+from gridcompute import axes, planning
 
 @grid.kernel("(time)->(),()", names=("mean", "high"))
 def summary(series):
@@ -33,11 +35,9 @@ def outputs(folder):
     return cube.map(summary).write(f"{folder}/out.zarr"), rows.sort("k"), rows["v"].map(lifted).sum()
 
 def run(folder, **options):
-    before, planning.HELD_BYTES = planning.HELD_BYTES, -1  # every stage commits, so that every chunk can be counted
-    try:
+    # Every stage commits and small data is cut, so that chunks can be counted.
+    with mock.patch.object(planning, "HELD_BYTES", -1), mock.patch.object(axes, "LIGHT_FLOOR", 1):
         return grid.run(*outputs(folder), store=f"{folder}/work", quiet=True, **options)
-    finally:
-        planning.HELD_BYTES = before
 '''
 
 MAIN = '''

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,3 +109,11 @@ def test_stored_chunks_are_kept_together_where_one_fits() -> None:
         stored_bytes=axes.DECODE_BYTES + 1,
     )
     assert large["time"].extent == 100
+
+
+def test_light_cells_are_not_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(axes, "LIGHT_FLOOR", 2**20)
+    small, large = {"x": Axis((1000,))}, {"x": Axis((2**24,))}
+    assert cut(small, cell_bytes=8).chunks == 250
+    assert cut(small, cell_bytes=8, light=True).chunks == 1
+    assert cut(large, cell_bytes=8, light=True) == cut({"x": Axis((2**24,))}, cell_bytes=8, parallel=128)

@@ -10,10 +10,14 @@ import oracle_kernels as k
 import pytest
 
 import gridcompute as grid
+from gridcompute import axes
 from gridcompute.actions.folds import Fold
 from gridcompute.executor import InlineExecutor
 from gridcompute.planning import Plan
 from gridcompute.running import graph_of
+from gridcompute.shipping import by_value
+from gridcompute.store import open_store
+from gridcompute.worker import Payload
 
 
 @pytest.fixture(autouse=True)
@@ -114,3 +118,29 @@ def test_of_joined_ops_only_the_missing_one_is_computed(field: Any, tmp_path: Pa
     for wanted in ([first], [first, second]):
         grid.run(*wanted, executor=InlineExecutor(), store=str(tmp_path / "store"), quiet=True)
     assert [len(list(folder.iterdir())) for folder in folders] == [stage.chunks, stage.chunks]
+
+
+def test_graphs_deeper_than_the_stack(field: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(axes, "LIGHT_FLOOR", 2**20)
+    chain, halves, rows = field, field, grid.from_arrays({"k": np.arange(500)}, dims="row")
+    for _ in range(2000):
+        chain = chain + 1
+    for _ in range(300):  # 2**300 paths
+        halves = halves * 0.5 + halves * 0.5
+    for k in range(50):
+        rows = rows.filter(rows["k"] != k)
+    run = grid.run(chain, halves, rows, executor=InlineExecutor(), store=str(tmp_path / "store"), quiet=True)
+    values = grid.run(field, executor=InlineExecutor(), store=str(tmp_path / "store"), quiet=True)[0].to_numpy()
+    np.testing.assert_array_equal(run[0].to_numpy(), values + 2000)
+    np.testing.assert_array_equal(run[1].to_numpy(), values)
+    assert run[2].to_arrow()["k"].to_pylist() == list(range(50, 500))
+
+
+def test_a_worker_is_sent_its_own_stage_only(field: Any, tmp_path: Path) -> None:
+    chain = field
+    for _ in range(1000):
+        chain = chain + 1
+    planned = plan(chain)
+    store = open_store(str(tmp_path / "store"))
+    sizes = [len(by_value(Payload.of(planned, stage, store, {}))) for stage in planned.stages]
+    assert max(sizes) < 2 * min(sizes)

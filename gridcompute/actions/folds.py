@@ -278,7 +278,7 @@ class Merge(Action):
 
 
 def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: float, stored_bytes: int,
-                  whole: frozenset[str] = frozenset()) -> list[tuple[Op, Layout]]:
+                  whole: frozenset[str] = frozenset(), light: bool = False) -> list[tuple[Op, Layout]]:
     """A reduction over the axes of its lowered input: the fold and its merges, the last of which gives the result.
 
     Args:
@@ -288,11 +288,12 @@ def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: floa
         cell_bytes: bytes read for one of its cells.
         stored_bytes: decoded bytes of a stored chunk.
         whole: dimensions that a kernel fused into the fold gives only whole.
+        light: whether no kernel is fused into it.
     """
     reduce = op.action
     assert isinstance(reduce, Reduce)
     field = source.field(reduce.column)
-    layout = cut(axes, cell_bytes=cell_bytes, stored_bytes=stored_bytes, whole=whole)
+    layout = cut(axes, cell_bytes=cell_bytes, stored_bytes=stored_bytes, whole=whole, light=light)
     kept = tuple(name for name in field.dims if name not in reduce.dims)
     segments = _segments(reduce, field, layout, kept, cell_bytes)
     groups = reduce.group or (GROUP, 1)

@@ -1,0 +1,119 @@
+"""What an op costs with all that is fused into it: bytes live and read for one of its cells, and how it spreads."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from gridcompute.access import Part, Slice, Whole
+from gridcompute.actions.loads import Load
+from gridcompute.actions.stencils import Iterate
+from gridcompute.axes import Layout
+from gridcompute.op import Op
+
+
+class Cost:
+    """Properties of lowered ops, each found once until another op is kept: ops may share inputs many times over.
+
+    Args:
+        layouts: of the lowered ops, by id; grows.
+        kept: ids of those that are kept; grows.
+    """
+
+    def __init__(self, layouts: Mapping[int, Layout], kept: Collection[int]) -> None:
+        self._layouts, self._kept = layouts, kept
+        self._memo: dict[tuple[str, Op], Any] = {}
+
+    def forget(self) -> None:
+        """Another op is kept: what was found may not hold any more."""
+        self._memo.clear()
+
+    def once(self, what: str, op: Op, find: Callable[[], Any]) -> Any:
+        """A property of an op and all that is fused into it."""
+        key = (what, op)
+        if key not in self._memo:
+            self._memo[key] = find()
+        return self._memo[key]
+
+    def fused(self, op: Op) -> list[Op]:
+        """The inputs that are computed with the op."""
+        return [source for source in op.inputs if id(source) not in self._kept]
+
+    def parallel(self, op: Op) -> int:
+        """Chunks that even small data is cut into."""
+        most: int = self.once("parallel", op, lambda: max([op.action.parallel, *map(self.parallel, self.fused(op))]))
+        return most
+
+    def heavy(self, op: Op) -> bool:
+        """Whether the op, or one fused into it, runs a kernel."""
+        found: bool = self.once("heavy", op, lambda: op.action.heavy or any(map(self.heavy, self.fused(op))))
+        return found
+
+    def stored_bytes(self, op: Op) -> int:
+        """Decoded bytes of the largest stored chunk that the op reads from outside."""
+        if isinstance(op.action, Load):
+            return int(op.action.source.stored_bytes)
+        most: int = self.once("stored", op, lambda: max(map(self.stored_bytes, self.fused(op)), default=0))
+        return most
+
+    def weight(self, op: Op) -> float:
+        """Most bytes that are live at once for a cell of the output, while one input is computed after the other.
+
+        What is read through several edges stays to the end (see `gridcompute.worker`), the rest until it was used.
+        """
+        known: float = self.once("weight", op, lambda: self._weight(op))
+        return known
+
+    def read(self, op: Op) -> float:
+        """Bytes read from outside and from kept ops for a cell of the output."""
+        leaves = (size for step, size in self._sizes(op).items() if step is not op and not self._inner(op, step))
+        known: float = self.once("read", op, lambda: sum(leaves))
+        return known
+
+    def input_weight(self, source: Op) -> float:
+        """Most bytes that are live at once for a cell of an op that is read."""
+        return source.cell_bytes if id(source) in self._kept else self.weight(source)
+
+    def input_read(self, source: Op) -> float:
+        """Bytes read from outside and from kept ops for a cell of an op that is read."""
+        return source.cell_bytes if id(source) in self._kept or not source.inputs else self.read(source)
+
+    def _inner(self, op: Op, step: Op) -> tuple[Op, ...]:
+        """What is computed for a step of an op, within its task."""
+        return step.inputs if step is op or id(step) not in self._kept else ()
+
+    def _weight(self, op: Op) -> float:
+        size = self._sizes(op)
+        edges = Counter(source for step in size for source in self._inner(op, step))
+        peak: dict[Op, float] = {}
+        for step in reversed(size):
+            live = most = 0.0
+            for source in self._inner(op, step):
+                most = max(most, live + peak[source])
+                live += size[source]
+            peak[step] = max(most, live + size[step])
+        return peak[op] + sum(size[step] for step, count in edges.items() if count > 1)
+
+    def _sizes(self, op: Op) -> dict[Op, float]:
+        """Bytes of each op in a task that a cell of the output takes, consumers first."""
+        steps = list(op.walk(lambda step: not self._inner(op, step)))[::-1]
+        cells = {op: 1.0}
+        for step in steps:
+            for i, source in enumerate(self._inner(op, step)):
+                cells[source] = max(cells.get(source, 0.0), cells[step] * self._per_cell(step, i))
+        return {step: cells[step] * step.cell_bytes for step in steps}
+
+    def _per_cell(self, op: Op, i: int) -> float:
+        """Cells of input i in memory for one cell of the output."""
+        source, access = op.inputs[i], op.accesses[i]
+        axes = self._layouts[id(source)].axes
+        if isinstance(access, Part):  # a cell of a concatenation comes from one of its inputs
+            return access.length / max(op.space[access.dim] or 1, 1)
+        read = {name for name, _ in access.dims} if isinstance(access, Whole) else set()
+        # What the output has whole too is read once for all of its cells.
+        read -= op.action.whole if not isinstance(op.action, Iterate) else set(op.space.names)
+        dropped = access.dim if isinstance(access, Slice) and not access.keep else ""
+        return math.prod(axis.length for name, axis in axes
+                         if not axis.blocks and name != dropped and (name in read or name not in op.space))
