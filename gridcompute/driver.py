@@ -6,6 +6,7 @@ the last one gives the outputs.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,11 +25,11 @@ from gridcompute.errors import (
 from gridcompute.events import CancelAsked, Command, Drop, Event, Finish, Kill, Submit, TaskDone, TaskFailed, Tick
 from gridcompute.executor import Executor
 from gridcompute.journal import Journal
-from gridcompute.keys import digest
 from gridcompute.lease import Lease
 from gridcompute.ledger import Ledger
 from gridcompute.losses import SILENT, named, overdue
-from gridcompute.op import Graph, Op
+from gridcompute.op import Graph
+from gridcompute.outputs import outputs_of, sink_of
 from gridcompute.planning import Plan
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
@@ -92,7 +93,7 @@ class Driver:
         self.sleep = time.sleep
         self._board = Board(journal.path.parent)
         self._outputs: dict[str, Output] = {}
-        self._leases: list[Lease] = []
+        self._leases: dict[str, Lease] = {}
 
     def run(self) -> Mapping[str, StoredSource]:
         """All phases, to the end.
@@ -139,6 +140,17 @@ class Driver:
 
     def _phase(self, plan: Plan, *, first: bool) -> Ledger:
         self._fits(plan)
+        try:
+            ledger, state = self._readied(plan, first=first)
+        except BaseException:
+            self._leave()
+            raise
+        self._loop(state, ledger, plan)
+        self.journal.append("phase-done", number=self.status.phase)
+        return ledger
+
+    def _readied(self, plan: Plan, *, first: bool) -> tuple[Ledger, RunState]:
+        """All that comes before the first task, the executor's start included."""
         self._prepare(plan)
         ledger = Ledger(plan, self.store, self._outputs)
         found = self._again(ledger.find)
@@ -159,9 +171,9 @@ class Driver:
             self.executor.begin([Payload.of(plan, s, self.store, self._outputs, threads) for s in plan.stages])
             state.limits = Limits(self.executor.workers, self.executor.queue, deadline=self.deadline,
                                   live_bytes=self.memory * self.executor.workers if self.memory else 2**62)
-        self._loop(state, ledger, plan)
-        self.journal.append("phase-done", number=self.status.phase)
-        return ledger
+            if self.cancelled.is_set():
+                raise self._interrupted()
+        return ledger, state
 
     def _loop(self, state: RunState, ledger: Ledger, plan: Plan) -> None:
         commands = state.start(self.clock())
@@ -242,13 +254,16 @@ class Driver:
         if finish.outcome == "done":
             return
         if finish.outcome == "cancelled":
-            self.journal.append("cancelled")
-            raise InterruptedRunError("the run was interrupted; what was committed stays", hint="run it again to go on")
+            raise self._interrupted()
         failure = finish.failure
         assert failure is not None
         error = failure.error if isinstance(failure.error, GridError) else RunError(failure.message)
         self.journal.append("stopped", failure=failure.kind, message=failure.message[:2000])
         raise error
+
+    def _interrupted(self) -> InterruptedRunError:
+        self.journal.append("cancelled")
+        return InterruptedRunError("the run was interrupted; what was committed stays", hint="run it again to go on")
 
     def _counts(self, plan: Plan, state: RunState) -> None:
         names = [f"{stage.number + 1} {stage.name}" for stage in plan.stages]
@@ -281,8 +296,6 @@ class Driver:
             if sized:
                 need += stage.write_bytes * (stage.chunks - len(found.get(stage.number, ()))) // stage.chunks
         if free is not None and free < need / 4:
-            for lease in self._leases:
-                lease.release()
             raise StoreError(
                 f"the work store {self.store.url} has room for {free / 2**20:,.0f} MiB, but the plan keeps "
                 f"{need / 2**20:,.0f} MiB (uncompressed) there",
@@ -291,26 +304,29 @@ class Driver:
 
     def _prepare(self, plan: Plan) -> None:
         """Take the outputs before any work starts; nothing is written yet."""
-        for name, op in plan.sinks if plan.final else ():
-            sink = sink_of(op)
-            number, root = plan.home[id(op)]
-            extents = [axis.extent for _, axis in plan.stages[number].layouts[root].axes]
-            # With the versions of the inputs: the same recipe over changed data is another dataset.
-            recipe = digest((op.recipe, plan.token(op, op.whole)))
+        sinks = {op.recipe: sink_of(op) for _, op in plan.sinks}
+        for key, output in outputs_of(plan).items():
+            sink, target = sinks[key], output.target
             options = getattr(sink, "storage_options", {})
             if sink.url in self.overwrite:
-                self._clear(sink, recipe)
-            lease = self._again(partial(Lease.acquire, sink.url, recipe, run=self.run_name, now=time.time(),
+                self._clear(sink, target.recipe)
+            lease = self._again(partial(Lease.acquire, sink.url, target.recipe, run=self.run_name, now=time.time(),
                                         options=options))
             try:
-                coords = dict(self.graph.coords).get(name, ())
-                self._outputs[op.recipe] = self._again(
-                    partial(sink.prepare, op.space, op.fields, coords, extents, recipe)
+                self._outputs[key] = self._again(
+                    partial(sink.prepare, target.space, target.fields, target.coords, target.extents, target.recipe)
                 )
             except BaseException:
                 lease.release()
                 raise
-            self._leases.append(lease)
+            self._leases[key] = lease
+
+    def _leave(self) -> None:
+        """Nothing was begun: give back the outputs that this run has taken and that hold nothing yet."""
+        for key, lease in self._leases.items():
+            with contextlib.suppress(GridError, OSError):  # why it couldn't begin is what matters
+                if lease.run == self.run_name and self._outputs[key].give_up():
+                    lease.release()
 
     def _clear(self, sink: Sink, recipe: str) -> None:
         """Remove what another recipe left at an output that may be overwritten."""
@@ -321,7 +337,9 @@ class Driver:
         if held is not None:
             held.release()
         present = open_store(sink.url, **({} if "://" in sink.url else {"private": False}), **options)
-        for name in list(present.list()):
+        if names := list(present.list()):
+            self.executor.begin([])  # where Ray can't be reached, what can't be replaced stays
+        for name in names:
             present.delete(name)
 
     def _deliver(self, plan: Plan, ledger: Ledger) -> None:
@@ -330,6 +348,8 @@ class Driver:
             if op.recipe not in self._outputs:
                 self.results[name] = self._again(partial(ledger.stored, op))
                 continue
+            if op.recipe in ledger.finished:
+                continue
             number, root = plan.home[id(op)]
             chunks = range(plan.stages[number].chunks)
             written = [Written(path, size, digested, rows) for chunk in chunks
@@ -337,7 +357,7 @@ class Driver:
             output = self._outputs[op.recipe]
             self._again(partial(output.finalize, written))
             self.journal.append("finalized", output=output.url)
-        for lease in self._leases:
+        for lease in self._leases.values():
             lease.release()
         self.journal.append("done", computed=self.status.computed, reused=self.status.reused)
 
@@ -358,9 +378,3 @@ class Driver:
                         ) from error
                     raise
                 self.sleep(decision.delay)
-
-
-def sink_of(op: Op) -> Sink:
-    """The sink of an op that writes."""
-    sink: Sink = op.action.sink  # type: ignore[attr-defined]
-    return sink

@@ -12,6 +12,7 @@ from gridcompute.axes import Axis, Layout
 from gridcompute.errors import CorruptShardError
 from gridcompute.events import Kept, Task
 from gridcompute.op import Op
+from gridcompute.outputs import finished
 from gridcompute.planning import Plan
 from gridcompute.shard import Done, done, read_record, tombstone
 from gridcompute.shardfile import read_header
@@ -38,17 +39,24 @@ class Ledger:
         self.kept: dict[tuple[int, int, int], Kept] = {}
         self.tokens: dict[tuple[int, int], tuple[str, ...]] = {}
         self.reused = 0
+        self.finished: set[str] = set()
         self._blocks: dict[str, set[str]] = {}
 
     def find(self) -> dict[int, list[int]]:
-        """Chunks of each stage that are committed already (law 2: a shard that exists is done)."""
+        """Chunks of each stage that are committed already (law 2: a shard that exists is done).
+
+        An output that is finished, but that this work store has no records of, counts as a whole.
+        """
         found: dict[int, list[int]] = {}
         for stage in self.plan.stages:
             if stage.held:
                 continue
             listings = [done(self.store, op.recipe) for op in stage.roots]
-            if not any(listings):
+            whole = {op.recipe for op, listing in zip(stage.roots, listings, strict=True)
+                     if not listing and finished(op, self.outputs.get(op.recipe))}
+            if not (any(listings) or whole):
                 continue
+            self.finished |= whole
             for chunk in range(stage.chunks):
                 self.add(self._entries(stage.number, chunk, listings))
             found[stage.number] = complete = [c for c in range(stage.chunks) if not self.missing(stage.number, c)]
@@ -58,7 +66,9 @@ class Ledger:
     def _entries(self, stage: int, chunk: int, listings: Sequence[Listing]) -> Iterator[Kept]:
         """What is there of a chunk."""
         for root, listing in enumerate(listings):
-            if listing and (entry := self._entry(stage, root, chunk, listing)) is not None:
+            if self.plan.stages[stage].roots[root].recipe in self.finished:
+                yield Kept(stage, root, chunk, "", "", -1, 0, won=False)
+            elif listing and (entry := self._entry(stage, root, chunk, listing)) is not None:
                 yield entry
 
     def _entry(self, stage: int, root: int, chunk: int, listing: Listing) -> Kept | None:

@@ -9,6 +9,7 @@ from typing import Any
 from gridcompute.actions.loads import Ingest
 from gridcompute.keys import explain_difference
 from gridcompute.op import Op
+from gridcompute.outputs import finished, outputs_of
 from gridcompute.planning import Plan, Stage
 from gridcompute.record import RunRecord, records
 from gridcompute.shard import done
@@ -99,11 +100,13 @@ def committed(plan: Plan, stage: Stage, store: Store) -> int | None:
     """How many chunks of a stage are committed (one listing a kept op); None where results are held in memory."""
     if stage.held:
         return None
+    outputs = outputs_of(plan)
     listings = [done(store, op.recipe) for op in stage.roots]
-    if not all(listings):
+    whole = {root for root, op in enumerate(stage.roots) if not listings[root] and finished(op, outputs.get(op.recipe))}
+    if not all(listing or root in whole for root, listing in enumerate(listings)):
         return 0
     return sum(
-        all(_present(plan, stage, root, chunk, listing) for root, listing in enumerate(listings))
+        all(root in whole or _present(plan, stage, root, chunk, listing) for root, listing in enumerate(listings))
         for chunk in range(stage.chunks)
     )
 

@@ -249,6 +249,13 @@ def test_errors_of_inputs_and_outputs(call: Any, monkeypatch: pytest.MonkeyPatch
     assert "MiB" in told.err
 
 
+def test_a_cluster_that_does_not_answer_leaves_nothing_behind(call: Any) -> None:
+    told = call("run", "toy.double", "--executor", "ray", "--address", "127.0.0.1:1")
+    assert told.code == 1
+    assert "127.0.0.1:1 can't be reached" in told.err
+    assert os.listdir() == [".gridcompute"]
+
+
 def test_a_command_that_lacks_its_job_shows_its_help(call: Any) -> None:
     told = call("run")
     assert told.code == 2

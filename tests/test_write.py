@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from oracle_graphs import source_arrays, source_table
 
 import gridcompute as grid
 from gridcompute import lower
+from gridcompute.errors import ClusterError, DivergenceError, ParameterError, StoreError
 from gridcompute.executor import InlineExecutor
 
 ARRAY, PLANE = source_arrays(1)
@@ -84,3 +86,78 @@ def test_tables(ending: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None
         assert found.column_names == list(model.columns)
         for name, col in model.columns.items():
             assert repr(found[name].to_pylist()) == as_list(col), name
+
+
+class Unreachable(InlineExecutor):
+    """A cluster that nobody answers for."""
+
+    def begin(self, payloads: Any) -> None:
+        raise ClusterError("nobody listens there")
+
+
+def doubled(url: str, factor: int = 2, **options: Any) -> Any:
+    return (grid.from_arrays({"a": np.arange(64.0)}, dims="x") * factor).write(url, **options)
+
+
+@pytest.mark.parametrize("url", ["o.zarr", "o.parquet", "o.arrow"])
+def test_a_finished_output_is_not_computed_again_for_another_work_store(url: str) -> None:
+    first = grid.run(doubled(url), executor=InlineExecutor(), store="one", quiet=True)
+    chunks = first.summary()["computed"]
+    assert chunks > 0
+    assert f"{chunks} of {chunks} chunk" in grid.plan(doubled(url), store="two").explain()
+    again = grid.run(doubled(url), executor=Unreachable(), store="two", quiet=True)
+    assert (again.summary()["computed"], again.summary()["reused"]) == (0, chunks)
+    assert again["a"].to_numpy()[-1] == 126
+    part = next(path for path in sorted(Path(url).rglob("*")) if path.match("a/c/0") or path.match("part-*"))
+    part.unlink() if url == "o.zarr" else part.write_bytes(b"other")  # a size is kept only of tables
+    if url == "o.zarr":
+        repaired = grid.run(doubled(url), executor=InlineExecutor(), store="three", quiet=True)
+        assert repaired.summary()["computed"] == chunks
+        assert part.exists()
+    else:
+        with pytest.raises(DivergenceError):
+            grid.run(doubled(url), executor=InlineExecutor(), store="three", quiet=True)
+
+
+@pytest.mark.parametrize("url", ["deep/o.zarr", "deep/o.parquet"])
+def test_a_run_that_cannot_begin_leaves_nothing_at_its_outputs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        with pytest.raises(ClusterError):
+            grid.run(doubled(url), doubled("p.zarr"), executor=Unreachable(), store="store", quiet=True)
+        assert [str(path) for path in Path().rglob("*") if "o." in path.name or "p." in path.name] == []
+    monkeypatch.setattr("gridcompute.stores.local.LocalStore.free_bytes", lambda self: 1)
+    with pytest.raises(StoreError, match="room"):
+        grid.run(doubled(url), doubled("q.arrow"), executor=InlineExecutor(), store="store", quiet=True)
+    assert [str(path) for path in Path().rglob("*") if "o." in path.name or "q." in path.name] == []
+
+
+@pytest.mark.parametrize("url", ["o.zarr", "o.parquet"])
+def test_what_cannot_be_replaced_stays(url: str) -> None:
+    grid.run(doubled(url), executor=InlineExecutor(), store="store", quiet=True)
+    before = {path: path.read_bytes() for path in Path(url).rglob("*") if path.is_file()}
+    with pytest.raises(ClusterError):
+        grid.run(doubled(url, 3, overwrite=True), executor=Unreachable(), store="store", quiet=True)
+    text = grid.from_arrays({"a": ["x", "y"]}, dims="x").write("o.zarr", overwrite=True)
+    with pytest.raises(ParameterError, match="which Zarr can't"):
+        grid.run(text, executor=InlineExecutor(), store="store", quiet=True)
+    assert before == {path: path.read_bytes() for path in Path(url).rglob("*") if path.is_file()}
+    grid.run(doubled(url, 3, overwrite=True), executor=InlineExecutor(), store="store", quiet=True)
+    assert before != {path: path.read_bytes() for path in Path(url).rglob("*") if path.is_file()}
+
+
+def test_a_run_that_cannot_go_on_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(status: Any) -> None:
+        if sum(status.done.values()):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(lower, "SINK_BYTES", 100)
+    with pytest.raises(KeyboardInterrupt):
+        grid.run(doubled("o.zarr"), executor=InlineExecutor(), store="store", watch=stop)
+    before = sorted(Path().glob(".o.zarr*")) + sorted(Path("o.zarr").rglob("*"))
+    assert len(before) > 2
+    with pytest.raises(ClusterError):
+        grid.run(doubled("o.zarr"), executor=Unreachable(), store="store", quiet=True)
+    assert before == sorted(Path().glob(".o.zarr*")) + sorted(Path("o.zarr").rglob("*"))
+    done = grid.run(doubled("o.zarr"), executor=InlineExecutor(), store="store", quiet=True)
+    assert done.summary()["reused"] > 0
+    assert not list(Path().glob(".o.zarr*"))

@@ -126,6 +126,19 @@ class Output(Protocol):
         """Whether the stored file has the size and digest that were recorded."""
         ...
 
+    @property
+    def complete(self) -> bool:
+        """Whether this recipe's finished dataset is there, with all its files."""
+        ...
+
+    def give_up(self) -> bool:
+        """Take the claim back where nothing else was written yet, so that the place is free for others.
+
+        Returns:
+            Whether no unfinished output is left there.
+        """
+        ...
+
     def discard(self) -> None:
         """Remove all that was written; names that begin with a dot (a lease) and the folder may stay."""
         ...
@@ -145,17 +158,29 @@ class Sink(Protocol):
     @property
     def key(self) -> object: ...  # noqa: D102
 
+    def output(
+        self, space: Space, fields: Sequence[Field], coords: Sequence[Coordinate], extents: Sequence[int],
+        recipe: str, attrs: tuple[tuple[str, str], ...] = (),
+    ) -> Output:  # fmt: skip
+        """What would be written, without looking at the place.
+
+        Raises:
+            ParameterError: a column that the format can't hold.
+            DimensionError: an unknown length that it can't.
+        """
+        ...
+
     def prepare(
         self, space: Space, fields: Sequence[Field], coords: Sequence[Coordinate], extents: Sequence[int],
         recipe: str, *, resume: bool = False, attrs: tuple[tuple[str, str], ...] = (),
     ) -> Output:  # fmt: skip
-        """Check that the output can be written, before any work starts.
+        """`output`, with the place checked and claimed, before any work starts.
 
         Raises:
             OutputExistsError: something else is there; not raised for the same recipe's output, finished or not,
                 nor with `resume` for one that isn't finished.
             StoreError: the place isn't writable, or has too little room.
-            ParameterError: a column that the format can't hold.
+            ParameterError, DimensionError: as `output`.
         """
         ...
 
@@ -223,6 +248,14 @@ def claim(store: Store, recipe: str, finished: str | None, *, resume: bool) -> N
             f"{store.url} holds another run's unfinished output",
             hint="resume that run, remove the output, write elsewhere, or replace it by write(..., overwrite=True)",
         )
+
+
+def give_up(store: Store) -> bool:
+    """See `Output.give_up`."""
+    if store.exists(CLAIM) and not data_names(store):
+        store.delete(CLAIM)
+        remove_empty_folders(store)
+    return not store.exists(CLAIM)
 
 
 def require_room(store: Store, target: Target) -> None:

@@ -30,6 +30,7 @@ from gridcompute.sinks.base import (
     claim,
     commit,
     data_names,
+    give_up,
     holds,
     remove_empty_folders,
     require_room,
@@ -72,9 +73,9 @@ class _TableSink:
         url = self.url.rstrip("/") + suffix
         return open_store(url, **{**({"private": False} if local else {}), **self.storage_options})
 
-    def prepare(
+    def output(
         self, space: Space, fields: Sequence[Field], coords: Sequence[Coordinate], extents: Sequence[int],
-        recipe: str, *, resume: bool = False, attrs: tuple[tuple[str, str], ...] = (),
+        recipe: str, attrs: tuple[tuple[str, str], ...] = (),
     ) -> TableOutput:  # fmt: skip
         """See `Sink`.
 
@@ -90,11 +91,19 @@ class _TableSink:
         for name in names:
             if names.count(name) > 1:
                 raise ParameterError(f"{self.url}: two columns would be called {name!r}", hint="rename one of them")
+        return output
+
+    def prepare(
+        self, space: Space, fields: Sequence[Field], coords: Sequence[Coordinate], extents: Sequence[int],
+        recipe: str, *, resume: bool = False, attrs: tuple[tuple[str, str], ...] = (),
+    ) -> TableOutput:  # fmt: skip
+        """See `Sink`."""
+        output = self.output(space, fields, coords, extents, recipe, attrs)
         final = self.store()
         finished = finished_recipe(final)
         if finished is None and isinstance(final, LocalStore) and not data_names(final):
             if not resume:
-                require_room(final, target)
+                require_room(final, output.target)
             claim(output.store, recipe, None, resume=True)  # the folder's name has the recipe in it
         else:
             claim(final, recipe, finished, resume=resume and not isinstance(final, LocalStore))
@@ -242,6 +251,22 @@ class TableOutput:
         if isinstance(store, LocalStore) and isinstance(final, LocalStore) and store.root != final.root:
             claim(final, recipe, finished_recipe(final), resume=False)
             _rename(store.root, final.root)
+
+    @property
+    def complete(self) -> bool:
+        """See `Output`: the parts have the sizes that the manifest says."""
+        final = self.sink.store()
+        if finished_recipe(final) != self.target.recipe:
+            return False
+        try:
+            parts = {(part["path"], part["size"]) for part in json.loads(final.get(MANIFEST))["parts"]}
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
+        return parts <= set(final.list_sizes())
+
+    def give_up(self) -> bool:
+        """See `Output`."""
+        return give_up(self.store)
 
     def verify(self, written: Written) -> bool:
         """See `Output`."""

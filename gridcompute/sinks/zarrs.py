@@ -23,6 +23,7 @@ from gridcompute.sinks.base import (
     claim,
     commit,
     data_names,
+    give_up,
     holds,
     remove_empty_folders,
     require_room,
@@ -70,9 +71,9 @@ class ZarrSink:
         """See `Sink`."""
         return ("zarr", 3, "blosc", self.compressor, self.level)
 
-    def prepare(
+    def output(
         self, space: Space, fields: Sequence[Field], coords: Sequence[Coordinate], extents: Sequence[int],
-        recipe: str, *, resume: bool = False, attrs: tuple[tuple[str, str], ...] = (),
+        recipe: str, attrs: tuple[tuple[str, str], ...] = (),
     ) -> ZarrOutput:  # fmt: skip
         """See `Sink`.
 
@@ -99,10 +100,18 @@ class ZarrSink:
                     hint="keep fewer dimensions whole",
                 )
         target = Target(space, tuple(fields), tuple(coords), tuple(max(1, e) for e in extents), recipe, attrs)
-        output = ZarrOutput(self, target)
-        claim(output.store, recipe, output.finished, resume=resume)
-        if not resume:
-            require_room(output.store, target)
+        return ZarrOutput(self, target)
+
+    def prepare(
+        self, space: Space, fields: Sequence[Field], coords: Sequence[Coordinate], extents: Sequence[int],
+        recipe: str, *, resume: bool = False, attrs: tuple[tuple[str, str], ...] = (),
+    ) -> ZarrOutput:  # fmt: skip
+        """See `Sink`."""
+        output = self.output(space, fields, coords, extents, recipe, attrs)
+        finished = output.finished
+        if finished is None and not resume:
+            require_room(output.store, output.target)
+        claim(output.store, recipe, finished, resume=resume)
         return output
 
 
@@ -237,6 +246,18 @@ class ZarrOutput:
         """Files that all `write_chunk` together give."""
         counts = dict(zip(self.target.space.names, self.target.counts, strict=True))
         return sum(math.prod(counts[dim] or 0 for dim in f.dims) for f in self.target.fields)
+
+    @property
+    def complete(self) -> bool:
+        """See `Output`: the metadata is written last, so it is enough that no chunk's file has gone since."""
+        if self.finished != self.target.recipe:
+            return False
+        store, names = self.store, [f.name for f in self.target.fields]
+        return self.chunk_files == sum(found.startswith(f"{name}/c") for name in names for found in store.list(name))
+
+    def give_up(self) -> bool:
+        """See `Output`."""
+        return give_up(self.store)
 
     def verify(self, written: Written) -> bool:
         """See `Output`."""
