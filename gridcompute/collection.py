@@ -291,7 +291,7 @@ class Collection(Arithmetic, Gaps, Reducible):
         Args:
             kernel: its one input has the halo's dimensions, as in "(lat,lon)->()".
             halo: cells before and after along each dimension, `{"lat": 1, "lon": (2, 0)}`.
-            boundary: at the ends, of all or each: "clip" repeats the last cell, "periodic" goes round, "fill" reads `fill`.
+            boundary: at the ends, of all or each: "clip" repeats the last cell, "periodic" goes round, "fill" fills.
             fill: what is read beyond the ends of a dimension whose boundary is "fill".
             names: as in `map`.
             seed: as in `map`.
@@ -360,15 +360,26 @@ class Collection(Arithmetic, Gaps, Reducible):
         return Collection({f.name: (op, f.name) for op in made for f in op.fields}, coords)
 
     def groupby(
-        self, by: str | Sequence[int] | np.ndarray[Any, Any], dim: str | None = None
+        self, by: str | Collection | Sequence[str] | Sequence[int] | np.ndarray[Any, Any], dim: str | None = None
     ) -> reducing.GroupBy[Collection]:
-        """Positions of a dimension in groups: `groupby("time.month").mean()`.
+        """Positions of a dimension in groups, `groupby("time.month").mean()`; or rows, `groupby("station").max()`.
 
         Args:
-            by: part of a time coordinate, a coordinate's name, or one label a position.
+            by: part of a time coordinate, a coordinate's name, or one label a position. For rows the name of a column
+                or several, or a computed column of the same rows, whose groups are then called "group": the result has
+                a row for each distinct key, in their order. Rows whose key is null or NaN are left out.
             dim: the dimension, where `by` holds labels.
         """
-        return reducing.GroupBy(self, *reducing.group_codes(by, self.coords, self.space, dim))
+        if isinstance(by, Collection):
+            own = next((name for name, ref in self.columns.items() if ref == by._one()), "")
+            if not own and "group" in self.columns:
+                raise ParameterError("groupby would give two columns 'group'", hint="rename the column first")
+            return self.assign(**{own or "group": by}).groupby([own or "group"])
+        keys = reducing.group_keys(by, self.columns, self.coords, dim)
+        if keys:
+            return reducing.GroupBy(lambda how: Collection.of(ops_rows.group_rows(self.op, keys, how)))
+        over, groups, codes = reducing.group_codes(by, self.coords, self.space, dim)
+        return reducing.GroupBy(lambda how: self.reduced(how, [over], (groups, codes)))
 
     def write(self, url: str, *, format: str | None = None, overwrite: bool = False, **options: Any) -> Destined:
         """Keep the columns in their own format: Zarr (`.zarr`), Parquet (`.parquet`) or Arrow (`.arrow`).

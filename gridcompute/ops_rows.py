@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gridcompute.access import Point
+from gridcompute.actions.groups import Group
 from gridcompute.actions.maps import Map
 from gridcompute.actions.rows import Explode, Filter
 from gridcompute.actions.shuffles import Shuffle
@@ -17,6 +19,8 @@ from gridcompute.errors import DimensionError, ParameterError, SignatureError
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.ops import Ref, check_inputs, field_of, gathered, joint_space, output_names
+from gridcompute.reducer import Reduction
+from gridcompute.reducing import still_times
 from gridcompute.spaces import Space
 
 
@@ -90,6 +94,43 @@ def explode_rows(
     kept = tuple(Field(f.name, (dim,), f.dtype, f.kind, f.nullable, f.attrs) for f in keep.fields) if keep else ()
     action = Explode(cells, tuple(f.name for f in kept), most)
     return Op(action, ops, (Point,) * len(ops), Space(((dim, None),)), (*kept, *made), name or kernel.name)
+
+
+def group_rows(op: Op, keys: Sequence[str], reduction: Reduction) -> Op:
+    """One row for each distinct key: the keys, then the other columns reduced.
+
+    Raises:
+        DimensionError: several dimensions, or a column without cells along the one.
+        ParameterError: a key of lists; a reduction that gives several values or positions; text that isn't counted.
+    """
+    dim = one_dimension(op, "groupby a column")
+    ordered = shuffle(op, [(key, False) for key in keys], order=True)
+    if reduction.positional or any(out.dims for out in reduction.outputs):
+        raise ParameterError(f"groupby a column: {reduction.name} doesn't give one value a group",
+                             hint="group by labels that are given with dim=, or sort and map a @grid.task")
+    fields = [replace(op.field(key), nullable=False) for key in keys]
+    columns = []
+    for f in op.fields:
+        if f.name in keys:
+            continue
+        if f.dims != (dim,):
+            raise DimensionError(f"column {f.name!r} has no cell for each position along {dim!r}",
+                                 hint="select the columns that have")
+        if f.ragged and reduction.name != "count":
+            raise ParameterError(f"column {f.name!r} holds a {f.kind} a cell: {reduction.name} can't take it",
+                                 hint="select the other columns first, count it, or map a kernel over it")
+        outs = reduction.output_fields(np.dtype(np.int8) if f.ragged else f.dtype)
+        names = tuple(f.name if len(outs) == 1 else f"{f.name}_{out.name}" for out in outs)
+        columns.append((f.name, names))
+        attrs = still_times(reduction, f)
+        fields += [Field(name, (dim,), out.dtype, nullable=out.nullable, attrs=attrs)
+                   for name, out in zip(names, outs, strict=True)]
+    if not columns:
+        raise ParameterError("groupby has no column but its keys", hint="assign one to reduce or count")
+    if twice := sorted({f.name for f in fields if [g.name for g in fields].count(f.name) > 1}):
+        raise ParameterError(f"groupby would give two columns {twice[0]!r}", hint="rename one first")
+    group = Group(tuple((key, False) for key in keys), True, reduction, tuple(columns))
+    return replace(ordered, action=group, fields=tuple(fields), name=group.label)
 
 
 def shuffle(op: Op, keys: Sequence[tuple[str, bool]], order: bool) -> Op:

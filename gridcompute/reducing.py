@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -14,7 +14,7 @@ from gridcompute.actions.folds import Reduce
 from gridcompute.actions.shapes import Concat
 from gridcompute.columns import Array, Field
 from gridcompute.coords import Coordinate, components, concatenated, difference
-from gridcompute.errors import AlignmentError, DimensionError, ParameterError
+from gridcompute.errors import AlignmentError, DimensionError, MissingInputError, ParameterError
 from gridcompute.op import Op
 from gridcompute.ops import Ref, field_of
 from gridcompute.reducer import Reduction
@@ -62,23 +62,19 @@ class Reducible:
         return self.reduce("count", dims, **options)
 
 
-class Grouped(Protocol[C_co]):
-    """What a grouping needs of a collection."""
-
-    def reduced(self, how: Reduction, dims: Sequence[str], group: tuple[Coordinate, Array] | None = None) -> C_co:
-        """All columns reduced into groups."""
-        ...
-
-
 class GroupBy(Generic[C_co]):
-    """A collection with the groups of one dimension; the reductions give a value a group, groups first."""
+    """A collection in groups: by labels of a dimension, along which the groups then lie first, or by columns of rows.
 
-    def __init__(self, of: Grouped[C_co], dim: str, groups: Coordinate, codes: Array) -> None:
-        self._of, self.dim, self.groups, self.codes = of, dim, groups, codes
+    Args:
+        reduced: gives all columns reduced into the groups.
+    """
+
+    def __init__(self, reduced: Callable[[Reduction], C_co]) -> None:
+        self._reduced = reduced
 
     def reduce(self, how: str | Reduction, **options: Any) -> C_co:
         """See `Collection.reduce`."""
-        return self._of.reduced(chosen(how, options), [self.dim], (self.groups, self.codes))
+        return self._reduced(chosen(how, options))
 
     def __getattr__(self, name: str) -> Callable[..., C_co]:
         if name not in BUILTINS:
@@ -146,7 +142,7 @@ def reduced(
         space = space.join(Space(out.dims))
         label = name if len(outs) == 1 else f"{name}_{out.name}"
         dims_out = (*(n for n, _ in lead), *(n for n, _ in kept), *(n for n, _ in out.dims))
-        fields.append(Field(label, dims_out, out.dtype, nullable=out.nullable, attrs=_still_times(reduction, field)))
+        fields.append(Field(label, dims_out, out.dtype, nullable=out.nullable, attrs=still_times(reduction, field)))
     codes = None if group is None else group[1]
     action = Reduce(reduction, field.name, over, tuple(f.name for f in fields), lead[0] if lead else None, codes)
     access = Whole(tuple((dim, op.space[dim]) for dim in over))
@@ -154,7 +150,7 @@ def reduced(
     return Op(action, (op,), (access,), space, tuple(fields), f"{reduction.name}({', '.join(over)}{by})")
 
 
-def _still_times(reduction: Reduction, field: Field) -> tuple[tuple[str, str], ...]:
+def still_times(reduction: Reduction, field: Field) -> tuple[tuple[str, str], ...]:
     """The attributes that make results times: where they are values of the column, or something between them."""
     attrs = time_attrs(field)
     if reduction.name == "sum" and attrs:
@@ -165,8 +161,20 @@ def _still_times(reduction: Reduction, field: Field) -> tuple[tuple[str, str], .
     return attrs if reduction.name in ("min", "max", "first", "last", "topk", "mean", "quantile") else ()
 
 
+def group_keys(by: Any, columns: Iterable[str], coords: Sequence[Coordinate], dim: str | None) -> list[str]:
+    """The columns that `by` names; none where it names a coordinate, or gives labels."""
+    known = set(columns)
+    if isinstance(by, str):
+        base = by.partition(".")[0]
+        return [by] if by in known and not any(base in (c.name, c.dim) for c in coords) else []
+    named = dim is None and isinstance(by, list | tuple) and by and all(isinstance(one, str) for one in by)
+    if named and (missing := [name for name in by if name not in known]):
+        raise MissingInputError(f"no column {missing[0]!r} to group by", hint=f"the columns are {', '.join(known)}")
+    return list(by) if named else []
+
+
 def group_codes(
-    by: str | Sequence[int] | Array, coords: Sequence[Coordinate], space: Space, dim: str | None
+    by: Any, coords: Sequence[Coordinate], space: Space, dim: str | None
 ) -> tuple[str, Coordinate, Array]:
     """The grouped dimension, the coordinate of the groups, and each position's group.
 
@@ -184,7 +192,8 @@ def group_codes(
         found = next((c for c in coords if c.name == base or c.dim == base), None)
         if found is None:
             raise DimensionError(f"can't group by {by!r}: {base!r} has no coordinate",
-                                 hint=f"coordinates: {', '.join(c.name for c in coords) or 'none'}")
+                                 hint=f"coordinates: {', '.join(c.name for c in coords) or 'none'}; or name a column "
+                                      "of rows, or give a label for each position and dim=")
         labels = components(found, part) if part else found.labels()  # type: ignore[arg-type]
         return _coded(found.dim, part or f"{base}_group", labels)
     labels = np.asarray(by)

@@ -44,9 +44,14 @@ def sort_order(block: Block, keys: tuple[tuple[str, bool], ...], fields: tuple[F
     by_name = {f.name: f for f in fields}
     order = np.arange(block.rows)
     for name, descending in reversed(keys):
-        ranks = _ranks(comparable(block[name], by_name[name]), descending)
+        ranks = dense_ranks(block[name], by_name[name], descending)
         order = order[np.argsort(ranks[order], kind="stable")]
     return order
+
+
+def dense_ranks(column: Column, field: Field, descending: bool = False) -> Array:
+    """Dense rank of each cell of a key column: equal cells share one, NaN ranks after values, null after NaN."""
+    return _ranks(comparable(column, field), descending)
 
 
 def _ranks(values: pa.Array, descending: bool) -> Array:
@@ -95,6 +100,10 @@ class Shuffle(Action):
     def key(self) -> object:
         """See `Action`."""
         return (self.keys, self.order)
+
+    def gather(self, buckets: int) -> Bucket:
+        """What makes the result of partitioned rows."""
+        return Bucket(self.keys, self.order, buckets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +207,7 @@ class Bucket(Action):
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""
         source = op.inputs[0]
+        fields = tuple(f for f in source.fields if f.name != BUCKET)
         (lo, hi), dim = region.bounds[0], source.space.names[0]
         pieces = []
         for chunk in range(source.whole.shape[0]):
@@ -205,11 +215,11 @@ class Bucket(Action):
             held = block[BUCKET]
             assert isinstance(held, Fixed)
             rows = slice(*np.searchsorted(held.values, [lo, hi]).tolist())
-            columns = {f.name: picked(block[f.name], f, dim, rows) for f in op.fields}
+            columns = {f.name: picked(block[f.name], f, dim, rows) for f in fields}
             pieces.append(Block(region, columns, rows.stop - rows.start))
         none = replace(read(0, Region.of((0, 0))), region=region) if not pieces else None
-        block = none or joined_blocks(pieces, op.fields, dim, region)
+        block = none or joined_blocks(pieces, fields, dim, region)
         if not self.order:
             return block
-        order = sort_order(block, self.keys, op.fields)
-        return Block(region, {f.name: picked(block[f.name], f, dim, order) for f in op.fields}, block.rows)
+        order = sort_order(block, self.keys, fields)
+        return Block(region, {f.name: picked(block[f.name], f, dim, order) for f in fields}, block.rows)
