@@ -9,6 +9,7 @@ from typing import Any
 
 from gridcompute.access import Part, Slice, Whole
 from gridcompute.actions.loads import Load
+from gridcompute.actions.shapes import TAKE_BYTES, TAKE_SPREAD, TakeAt
 from gridcompute.actions.stencils import Iterate
 from gridcompute.axes import Layout
 from gridcompute.op import Op
@@ -42,7 +43,9 @@ class Cost:
         return [source for source in op.inputs if id(source) not in self._kept]
 
     def parallel(self, op: Op) -> int:
-        """Chunks that even small data is cut into."""
+        """Chunks that even small data is cut into; few after a take, since each may read all of its input."""
+        if isinstance(op.action, TakeAt):
+            return TAKE_SPREAD
         most: int = self.once("parallel", op, lambda: max([op.action.parallel, *map(self.parallel, self.fused(op))]))
         return most
 
@@ -52,10 +55,11 @@ class Cost:
         return found
 
     def stored_bytes(self, op: Op) -> int:
-        """Decoded bytes of the largest stored chunk that the op reads from outside."""
+        """Decoded bytes of the largest stored chunk that the op reads from outside, or of a take's piece."""
         if isinstance(op.action, Load):
             return int(op.action.source.stored_bytes)
-        most: int = self.once("stored", op, lambda: max(map(self.stored_bytes, self.fused(op)), default=0))
+        own = TAKE_BYTES if isinstance(op.action, TakeAt) else 0
+        most: int = self.once("stored", op, lambda: max([own, *map(self.stored_bytes, self.fused(op))]))
         return most
 
     def weight(self, op: Op) -> float:
@@ -115,5 +119,7 @@ class Cost:
         # What the output has whole too is read once for all of its cells.
         read -= op.action.whole if not isinstance(op.action, Iterate) else set(op.space.names)
         dropped = access.dim if isinstance(access, Slice) and not access.keep else ""
+        if isinstance(op.action, TakeAt) and i == 0:  # goes over it piece by piece
+            dropped = op.action.dim
         return math.prod(axis.length for name, axis in axes
                          if not axis.blocks and name != dropped and (name in read or name not in op.space))

@@ -19,7 +19,7 @@ from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Elementwise, Map
 from gridcompute.actions.rows import Explode, Filter, over_blocks
-from gridcompute.actions.shapes import Choose
+from gridcompute.actions.shapes import Choose, TakeAt
 from gridcompute.actions.shuffles import BUCKET, Partition, Sample, Shuffle
 from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
@@ -156,7 +156,7 @@ class Lowering:
         plain = all(isinstance(c.action, Map | Elementwise | Choose | Write) for c in consumers)
         if action.whole & set(op.space.names) and not plain:
             return True
-        again = any(isinstance(access, Halo) or isinstance(c.action, Iterate)
+        again = any(isinstance(access, Halo) or isinstance(c.action, Iterate | TakeAt)
                     for c in consumers for source, access in zip(c.inputs, c.accesses, strict=True) if source is op)
         return again or len(consumers) > 1
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import oracle_kernels as k
+import pyarrow as pa
 import pytest
 from oracle import (
     Col,
@@ -29,6 +30,7 @@ from oracle import (
 
 import gridcompute as grid
 from gridcompute import lower
+from gridcompute.actions import shapes
 from gridcompute.errors import (
     AlignmentError,
     DimensionError,
@@ -643,6 +645,28 @@ def _crowded(step: int, cell: int, out: Any) -> int:
 def test_edges_that_leave_the_space(table: Any, rule: Any, word: str) -> None:
     with pytest.raises(KernelError, match=word):
         run(table["v"].iterate(k.mixed, 1, edges=grid.Edges(rule, max_inputs=2)))
+
+
+def test_take_goes_over_its_input_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "TAKE_BYTES", 64)
+    rng = np.random.default_rng(3)
+    values, where = rng.random((1000, 3)), rng.integers(0, 1000, 500)
+    words = pa.array([None if i % 7 == 0 else "w" * (i % 5) for i in range(1000)])
+    field = grid.from_arrays({"v": values}, dims=("x", "y"))["v"]
+    names = grid.from_arrays({"s": words}, dims="x")["s"]
+    index = grid.from_arrays({"i": where}, dims="row")["i"]
+    taken = run(field.take(index, "x"), names.take(index, "x"))
+    np.testing.assert_array_equal(taken[0].to_numpy(), values[where])
+    assert taken[1].to_arrow()["s"].to_pylist() == words.take(pa.array(where)).to_pylist()
+
+
+def test_take_needs_memory_for_its_output_only() -> None:
+    @grid.kernel("->()")
+    def number(cell):
+        return cell[0]
+
+    data, index = grid.space(x=10**8).map(number), grid.from_arrays({"i": np.arange(10**4)}, dims="row")["i"]
+    assert grid.plan(data.take(index, "x"), workers=1).peak_bytes < 2**30
 
 
 def test_take_at_positions_outside(arrays: Any, table: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from gridcompute import access
-from gridcompute.axes import Axis, Layout
+from gridcompute.axes import DECODE_BYTES, Axis, Layout
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged, rows_of
 from gridcompute.errors import KernelError
 from gridcompute.op import Action, Op, Read
@@ -150,6 +151,13 @@ class Concat(Action):
         return joined_blocks(blocks, op.fields, self.dim, region)
 
 
+TAKE_BYTES = DECODE_BYTES
+"""Input that a take has in memory at once."""
+
+TAKE_SPREAD = 16
+"""Chunks that a take's output is cut into where memory doesn't ask for more."""
+
+
 @dataclass(frozen=True, eq=False)
 class TakeAt(Action):
     """Cells of input 0 along `dim`, at the positions that input 1's column holds."""
@@ -174,7 +182,7 @@ class TakeAt(Action):
         return {new if name == self.dim else name: axis if name == self.dim else old for name, old in inputs[0].axes}
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:
-        """See `Action`: reads the box from the least to the greatest position."""
+        """See `Action`: goes over the positions in their order, so that a piece of the input is in memory at a time."""
         data = op.inputs[0]
         index = read(1, op.reads(1, region)[0])[self.index]
         assert isinstance(index, Fixed)
@@ -185,12 +193,22 @@ class TakeAt(Action):
             at = int(np.flatnonzero(wrong)[0])
             raise KernelError(f"take: position {index.values[at]} at row {at} lies outside dimension {self.dim!r} "
                               f"of length {length}", op=str(op), cell=(at,), hint="check the index column")
-        lo, hi = (int(index.values.min()), int(index.values.max()) + 1) if len(index.values) else (0, 0)
-        box = list(op.reads(0, region)[0].bounds)
-        box[place] = (lo, hi)
-        block = read(0, Region(tuple(box)))
-        columns = {f.name: picked(block[f.name], data.field(f.name), self.dim, index.values - lo) for f in op.fields}
-        return Block(region, columns, region.shape[0])
+        order = np.argsort(index.values, kind="stable")
+        wanted, box = index.values[order].astype(np.int64), list(op.reads(0, region)[0].bounds)
+        others = math.prod(hi - lo for i, (lo, hi) in enumerate(box) if i != place)
+        step = max(1, int(TAKE_BYTES / max(data.cell_bytes * others, 1e-9)))
+        pieces: list[Block] = []
+        for first in np.unique(wanted // step) * step if len(wanted) else (0,):
+            here = wanted[slice(*np.searchsorted(wanted, (first, first + step)))]
+            lo, hi = (int(here[0]), int(here[-1]) + 1) if len(here) else (0, 0)
+            box[place] = (lo, hi)
+            block = read(0, Region(tuple(box)))
+            columns = {f.name: picked(block[f.name], data.field(f.name), self.dim, here - lo) for f in op.fields}
+            pieces.append(Block(region, columns, len(here)))
+        sorted_cells = joined_blocks(pieces, data.fields, self.dim, region)
+        back = np.argsort(order)
+        return Block(region, {f.name: picked(sorted_cells[f.name], data.field(f.name), self.dim, back)
+                              for f in op.fields}, region.shape[0])
 
 
 @dataclass(frozen=True, eq=False)
