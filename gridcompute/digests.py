@@ -7,7 +7,7 @@ import enum
 import hashlib
 import struct
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -126,3 +126,36 @@ def digest_at(value: object, path: str) -> str:
     state = _Hash()
     state.add(value, path)
     return state.blake.hexdigest()
+
+
+IN_WORDS = "= "
+"""What a part begins with that is kept as it is read, not as a digest."""
+
+
+def in_words(value: object) -> str:
+    """A part of a key as an explanation shows it: a plain number as it is, of anything else the digest.
+
+    >>> in_words(3)
+    '= 3'
+    """
+    plain = value.item() if isinstance(value, np.generic) else value
+    return f"{IN_WORDS}{plain!r}" if isinstance(plain, bool | int | float) else digest(value)
+
+
+def explain_difference(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """What changed between two functions' parts, one line each, sorted; empty if nothing did.
+
+    >>> explain_difference({"parameter limit": "= 3"}, {"parameter limit": "= 4"})
+    ['parameter limit changed from 3 to 4']
+    """
+    both = [name for name in old if name in new and old[name] != new[name]]
+    lines = [f"{name} changed{_from_to(old[name], new[name])}" for name in both]
+    lines += [f"{name} is no longer used" for name in old if name not in new]
+    lines += [f"{name} is new" for name in new if name not in old]
+    return sorted(lines)
+
+
+def _from_to(old: str, new: str) -> str:
+    if not (old.startswith(IN_WORDS) and new.startswith(IN_WORDS)):
+        return ""
+    return f" from {old.removeprefix(IN_WORDS)} to {new.removeprefix(IN_WORDS)}"

@@ -15,7 +15,8 @@ from gridcompute.actions.writes import Write
 from gridcompute.driver import WORKER_BYTES
 from gridcompute.errors import GridError, MemoryBoundError
 from gridcompute.op import Op
-from gridcompute.places import destinations, occupied
+from gridcompute.outputs import outputs_of, sink_of
+from gridcompute.places import occupied
 from gridcompute.planning import Plan, Stage
 from gridcompute.reasons import committed, earlier, previous, reason
 from gridcompute.sinks.base import EXISTS_HINT
@@ -97,9 +98,11 @@ class Planned:
     def conflicts(self) -> tuple[tuple[str, str], ...]:
         """Outputs that a run would refuse to write, and what is in their way (of a final phase)."""
         found = []
-        for sink, recipe in destinations(self.plan):
-            with contextlib.suppress(GridError, OSError):  # the run will say what is wrong with the place
-                if sink.url not in self.overwrite and (why := occupied(sink, recipe)):
+        with contextlib.suppress(GridError, OSError):  # the run will say what is wrong with the place
+            outputs = outputs_of(self.plan)
+            for op in {op.recipe: op for _, op in self.plan.sinks}.values():
+                sink = sink_of(op)
+                if sink.url not in self.overwrite and (why := occupied(sink, outputs[op.recipe].target.recipe)):
                     found.append((sink.url, why))
         return tuple(found)
 
@@ -184,18 +187,9 @@ class Planned:
     __repr__ = __str__
 
 
-SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "true_divide": "/", "floor_divide": "//", "remainder": "%",
-         "power": "**", "equal": "==", "not_equal": "!=", "less": "<", "less_equal": "<=", "greater": ">",
-         "greater_equal": ">=", "logical_and": "&", "logical_or": "|"}
-
-
 def _words(op: Op) -> str:
     """An op as the user wrote it: "t2m - 273.15", or its name."""
-    if not isinstance(op.action, Elementwise):
-        return str(op)
-    operands = [one[1] if isinstance(one, tuple) else f"{one:g}" for one in op.action.operands]
-    sign = SIGNS.get(op.action.ufunc)
-    return f" {sign} ".join(operands) if sign else f"{op.action.ufunc}({', '.join(operands)})"
+    return str(op.action if isinstance(op.action, Elementwise) else op)
 
 
 def _internal(name: str, length: int | None) -> bool:

@@ -14,7 +14,7 @@ import random
 import sys
 import sysconfig
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from gridcompute import syntax
-from gridcompute.digests import digest, digest_at
+from gridcompute.digests import digest, digest_at, explain_difference
 from gridcompute.errors import UnkeyableError
 
 __all__ = [
@@ -71,14 +71,6 @@ def machine_key(func: Any) -> str:
     walk = Walk(lambda one: syntax.instructions(one.__code__))
     walk.function(unwrap(func), root=True)
     return digest(walk.parts)
-
-
-def explain_difference(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """What changed between two functions' parts, one line each, sorted; empty if nothing did."""
-    lines = [f"{name} changed" for name in old if name in new and old[name] != new[name]]
-    lines += [f"{name} is no longer used" for name in old if name not in new]
-    lines += [f"{name} is new" for name in new if name not in old]
-    return sorted(lines)
 
 
 def unwrap(func: Any) -> Any:

@@ -57,7 +57,7 @@ class Action:
     @property
     def parts(self) -> Mapping[str, str]:
         """Named digests of what enters the key, to say why a recipe changed."""
-        return {self.label: digest(self.key)}
+        return {"settings": digest(self.key)}
 
     @property
     def step(self) -> str:

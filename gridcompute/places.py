@@ -11,12 +11,9 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gridcompute.actions.writes import Write
 from gridcompute.errors import OutputExistsError, ParameterError
-from gridcompute.keys import digest
 from gridcompute.lease import Lease
 from gridcompute.op import Graph
-from gridcompute.planning import Plan
 from gridcompute.sinks.base import CLAIM, EXISTS_HINT, Sink, data_names
 from gridcompute.sinks.tables import MANIFEST, finished_recipe
 from gridcompute.sinks.zarrs import RECIPE
@@ -93,16 +90,6 @@ def require_free(sinks: Iterable[Sink]) -> None:
             raise
         if why:
             raise OutputExistsError(f"{sink.url} {why}", hint=EXISTS_HINT)
-
-
-def destinations(plan: Plan) -> Iterator[tuple[Sink, str]]:
-    """The outputs of a plan's final phase, with the recipes that they are known by.
-
-    These have the versions of the inputs in them, as the same graph over changed data gives another dataset.
-    """
-    for _, op in plan.sinks:
-        assert isinstance(op.action, Write)
-        yield op.action.sink, digest((op.recipe, plan.token(op, op.whole)))
 
 
 def occupied(sink: Sink, recipe: str | None = None) -> str:

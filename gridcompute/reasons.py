@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gridcompute import journal
 from gridcompute.actions.loads import Ingest
 from gridcompute.keys import explain_difference
 from gridcompute.op import Op
 from gridcompute.outputs import finished, outputs_of
 from gridcompute.planning import Plan, Stage
-from gridcompute.record import RunRecord, records
+from gridcompute.record import RunRecord, installed_versions, records
 from gridcompute.shard import done
+from gridcompute.status import counted
 from gridcompute.store import Store
 from gridcompute.stores.local import LocalStore
 from gridcompute.worker import PART_REGION
@@ -20,12 +22,13 @@ from gridcompute.worker import PART_REGION
 Canonical = Sequence[Mapping[str, Any]]
 
 
-def op_changes(before: Canonical, after: Canonical) -> dict[str, list[str]]:
+def op_changes(before: Canonical, after: Canonical, versions: Mapping[str, str] | None = None) -> dict[str, list[str]]:
     """What changed, by op: lines such as "global SCALE changed". Ops that merely read changed ones aren't named.
 
     Args:
         before: a graph's canonical form, as a record keeps it.
         after: the form of the graph now.
+        versions: of the distributions that were installed before.
     """
     old, new = _numbered(before), _numbered(after)
     changes: dict[str, list[str]] = {}
@@ -36,11 +39,21 @@ def op_changes(before: Canonical, after: Canonical) -> dict[str, list[str]]:
         elif op["recipe"] != old[place]["recipe"]:
             lines = explain_difference(dict(old[place]["parts"]), dict(op["parts"]))
             if lines or not _below(op, after, old):
+                lines = [_updated(line, versions or {}) for line in lines]
                 changes.setdefault(name, []).extend(lines or ["reads other cells or columns"])
     for place, op in old.items():
         if place not in new:
             changes.setdefault(str(op["op"]), []).append("is gone")
     return changes
+
+
+def _updated(line: str, before: Mapping[str, str]) -> str:
+    """A line of a changed version with both versions, where they are known."""
+    name = line.removeprefix("version of ").removesuffix(" changed")
+    if line != f"version of {name} changed":
+        return line
+    old, now = before.get(name), installed_versions([name]).get(name)
+    return f"{name} was updated" + (f" from {old} to {now}" if old and now and old != now else "")
 
 
 def _numbered(graph: Canonical) -> dict[tuple[str, str, int], Mapping[str, Any]]:
@@ -60,14 +73,17 @@ def _below(op: Mapping[str, Any], graph: Canonical, old: Mapping[Any, Mapping[st
     return any(graph[i]["recipe"] not in recipes for i in op["inputs"])
 
 
-def graph_changes(before: Canonical, after: Canonical) -> list[str]:
+def graph_changes(before: Canonical, after: Canonical, versions: Mapping[str, str] | None = None) -> list[str]:
     """`op_changes` as lines, "op f: code of f changed, global SCALE changed"."""
-    changes = op_changes(before, after)
+    changes = op_changes(before, after, versions)
     return [f"op {name}: {', '.join(lines)}" for name, lines in changes.items()] or ["the order of the outputs"]
 
 
 def earlier(how: Mapping[str, Any], graph: Canonical, cwd: str) -> Iterator[RunRecord]:
-    """Runs of the same workload or script, latest first; of a session, of the same outputs in the same folder."""
+    """Runs of the same workload or script, latest first; of a session, of the same outputs in the same folder.
+
+    Those that ended before any work aren't among them: they hide an earlier one and can't say anything.
+    """
 
     def same(record: RunRecord) -> bool:
         if how:
@@ -75,13 +91,21 @@ def earlier(how: Mapping[str, Any], graph: Canonical, cwd: str) -> Iterator[RunR
             return bool(record.how) and all(record.how.get(key) == how.get(key) for key in keys)
         return not record.how and record.cwd == cwd and _last(record.graph) == _last(graph)
 
-    return (record for record in reversed(records()) if same(record))
+    return (record for record in reversed(records()) if same(record) and _worked(record))
+
+
+def _worked(record: RunRecord) -> bool:
+    return record.state == "done" or any(event.get("kind") == "phase" for event in journal.read(record.journal))
 
 
 def previous(how: Mapping[str, Any], graph: Canonical, cwd: str, store: Store) -> RunRecord | None:
     """The latest of the earlier runs, of those with this work store if there are any."""
-    found = list(earlier(how, graph, cwd))
-    return next((record for record in found if in_store(record, store)), found[0] if found else None)
+    latest = None
+    for record in earlier(how, graph, cwd):
+        if in_store(record, store):
+            return record
+        latest = latest or record
+    return latest
 
 
 def in_store(record: RunRecord, store: Store) -> bool:
@@ -131,15 +155,15 @@ def reason(plan: Plan, stage: Stage, ops: Sequence[Op], found: int | None, befor
     """
     if found is None or (not found and before is None):
         return ""
-    counted = f"{found:,} of {stage.chunks:,} chunks committed"
+    told = f"{found:,} of {counted(stage.chunks, 'chunk')} committed"
     if found == stage.chunks or before is None:
-        return counted
+        return told
     if not in_store(before, store):
-        return f"{counted}; {before.run} has another work store: {before.settings.get('store')}"
-    changes = op_changes(before.graph, plan.graph.canonical())
+        return f"{told}; {before.run} has another work store: {before.settings.get('store')}"
+    changes = op_changes(before.graph, plan.graph.canonical(), before.versions)
     own = [f"{line} ({name})" for name in dict.fromkeys(str(op) for op in ops) for line in changes.get(name, [])]
     if own:
-        return f"{counted}; recipe changed since {before.run}: {'; '.join(own)}"
+        return f"{told}; recipe changed since {before.run}: {'; '.join(own)}"
     if changes.keys() & {str(op) for root in stage.roots for op in root.walk()}:
-        return f"{counted}; what it reads has changed since {before.run}"
-    return f"{counted}; the recipe is that of {before.run}, the rest wasn't done or its input has changed"
+        return f"{told}; what it reads has changed since {before.run}"
+    return f"{told}; the recipe is that of {before.run}, the rest wasn't done or its input has changed"

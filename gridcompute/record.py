@@ -13,7 +13,7 @@ import platform
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -152,7 +152,7 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     pid, since = driver_process()
     folder = str(Path(local).absolute() / "runs" / run)
     return RunRecord(run, graph.key, graph.canonical(), dict(how), kept, outputs, folder, os.getcwd(),
-                     time.time(), pid=pid, pid_since=since, versions=versions())
+                     time.time(), pid=pid, pid_since=since, versions=versions(graph))
 
 
 def driver_process() -> tuple[int, float]:
@@ -162,10 +162,18 @@ def driver_process() -> tuple[int, float]:
     return os.getpid(), psutil.Process().create_time()
 
 
-def versions() -> dict[str, str]:
-    """Versions of what results depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("gridcompute", "numba", "numpy", "pyarrow", "ray"):
+def versions(graph: Graph) -> dict[str, str]:
+    """Versions of what results depend on: of Python, ours and our libraries', and of those that kernels call."""
+    called = {part.removeprefix("version of ") for op in graph.canonical() for part in op["parts"]
+              if part.startswith("version of ")}
+    names = sorted({"gridcompute", "numba", "numpy", "pyarrow", "ray", *called})
+    return {"python": platform.python_version(), **installed_versions(names)}
+
+
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of distributions, of those that are installed."""
+    found = {}
+    for name in names:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

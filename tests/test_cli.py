@@ -369,7 +369,7 @@ def test_a_script_is_planned_up_to_its_first_run(call: Any, recwarn: pytest.Warn
     assert (told.code, "the script my_job.py failed: ValueError: mine" in told.err) == (1, True)
     assert not list(recwarn)
     assert call("run", "my_job.py").code == 0
-    assert "1 of 1 chunks committed" in call("plan", "my_job.py").out
+    assert "1 of 1 chunk committed" in call("plan", "my_job.py").out
 
 
 def test_failures_are_counted_in_words() -> None:

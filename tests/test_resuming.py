@@ -15,7 +15,7 @@ import pytest
 
 import gridcompute as grid
 from gridcompute import origins, record
-from gridcompute.errors import KernelError, ParameterError, RecordError
+from gridcompute.errors import KernelError, MemoryBoundError, ParameterError, RecordError
 from gridcompute.keys import explain_difference
 from gridcompute.reasons import graph_changes, op_changes
 from gridcompute.resuming import resume_record, run_script, run_workload
@@ -297,3 +297,61 @@ def test_two_runs_of_one_record_are_refused_by_its_journal() -> None:
 
     with Journal.open(run.record.journal), pytest.raises(RecordError, match="another process"):
         Journal.open(run.record.journal)
+
+
+def test_what_changed_is_said_in_the_users_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    @grid.kernel("()->()")
+    def above(x, limit):
+        return x > limit
+
+    def outputs(limit: float, offset: float, **options: Any) -> tuple[Any, ...]:
+        rows = grid.from_arrays({"a": np.arange(300.0)}, dims="x")["a"]
+        return rows.map(above, limit=limit).write("one.zarr", **options), (rows - offset).map(doubled)
+
+    grid.run(*outputs(3.0, 1.0), executor="inline", how={})
+    with origins.within(origins.Origin()):
+        told = grid.plan(*outputs(4.0, 2.0, overwrite=True, level=5)).explain()
+    assert "parameter limit changed from 3.0 to 4.0 (above)" in told
+    assert "expression changed from a - 1.0 to a - 2.0 (subtract)" in told
+    assert "output's format changed (write one.zarr)" in told
+
+
+def test_an_updated_library_is_named_with_both_versions() -> None:
+    import scipy
+
+    before = canonical(f=("r1", [], {"version of scipy": "1", "version of nothing": "1"}))
+    after = canonical(f=("r2", [], {"version of scipy": "2", "version of nothing": "2"}))
+    assert op_changes(before, after, {"scipy": "0.1"}) == {
+        "f": ["nothing was updated", f"scipy was updated from 0.1 to {scipy.__version__}"]
+    }
+
+
+def test_a_run_names_the_versions_of_what_its_kernels_call() -> None:
+    import scipy
+    from scipy.special import expit  # a function of an installed distribution
+
+    @grid.task("()->()", dtypes=["f8"])
+    def squashed(x: Any) -> Any:
+        return expit(x)
+
+    run = grid.run(grid.from_arrays({"a": np.arange(4.0)}, dims="x")["a"].map(squashed), executor="inline")
+    assert run.record.versions["scipy"] == scipy.__version__
+
+
+def test_a_run_that_died_at_once_does_not_hide_the_one_before() -> None:
+    data = grid.from_arrays({"a": np.arange(300.0)}, dims="x").map(doubled)
+    run = grid.run(data, executor="inline", how={})
+    with pytest.raises(MemoryBoundError):
+        grid.run(data, executor="inline", how={}, memory="1MB")
+    with origins.within(origins.Origin()):
+        before = grid.plan(grid.from_arrays({"a": np.arange(301.0)}, dims="x").map(doubled)).explain()
+    assert f"the recipe is that of {run.name}" in before
+
+
+def test_one_chunk_is_no_plural() -> None:
+    total = grid.from_arrays({"a": np.arange(4.0)}, dims="x").sum()
+    with origins.within(origins.Origin()):
+        grid.run(total, executor="inline", how={})
+        told = grid.plan(total).explain()
+    assert "1 of 1 chunk committed" in told
+    assert "1 chunks" not in told

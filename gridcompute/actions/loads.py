@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Block
+from gridcompute.digests import digest
 from gridcompute.op import Action, Op, Read
 from gridcompute.sources.base import IngestSource, Source
 from gridcompute.spaces import Region
@@ -28,6 +29,11 @@ class Load(Action):
     def key(self) -> object:
         """See `Action`."""
         return self.source.key
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `Action`: files' names and versions aren't among them."""
+        return {"decoding of the input": digest(self.source.key)}
 
     def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
         """See `Action`: with the extents of the stored chunks."""
@@ -66,6 +72,11 @@ class Ingest(Action):
     def key(self) -> object:
         """See `Action`."""
         return self.source.key
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `Action`: files' names and versions aren't among them."""
+        return {"decoding of the input": digest(self.source.key)}
 
     def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
         """See `Action`: one chunk a file, under the name of the dimension that is being counted."""

@@ -11,8 +11,8 @@ import numpy as np
 from gridcompute.axes import SPREAD, Axis, Layout
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged, field_region, rows_of
 from gridcompute.compiled import run_cells
+from gridcompute.digests import IN_WORDS, digest, in_words
 from gridcompute.kernels import Kernel
-from gridcompute.keys import digest
 from gridcompute.op import Action, Op, Read
 from gridcompute.progressword import kernel_runs
 from gridcompute.spaces import Region, Space
@@ -78,9 +78,9 @@ class Map(Action):
     @property
     def parts(self) -> Mapping[str, str]:
         """See `Action`."""
-        extra = {f"parameter {name}": digest(value) for name, value in self.params}
+        extra = {f"parameter {name}": in_words(value) for name, value in self.params}
         if "rng" in self.kernel.specials:
-            extra |= {"seed": digest(self.seed), "inner lengths": digest(self.inner)}
+            extra |= {"seed": in_words(self.seed), "inner lengths": digest(self.inner)}
         return {**self.kernel.parts, **extra, "columns": digest((self.columns, self.core, list(self.dtypes)))}
 
     @property
@@ -152,6 +152,10 @@ UFUNCS = ("add", "subtract", "multiply", "true_divide", "floor_divide", "remaind
           "logical_not", "isnan")
 """NumPy functions that elementwise arithmetic may name; each gives the same bits wherever a cell lies in a chunk."""
 
+SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "true_divide": "/", "floor_divide": "//", "remainder": "%",
+         "power": "**", "equal": "==", "not_equal": "!=", "less": "<", "less_equal": "<=", "greater": ">",
+         "greater_equal": ">=", "logical_and": "&", "logical_or": "|"}
+
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Action):
@@ -174,6 +178,17 @@ class Elementwise(Action):
     def key(self) -> object:
         """See `Action`."""
         return (self.ufunc, self.operands)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `Action`."""
+        return {"expression": f"{IN_WORDS}{self}"}
+
+    def __str__(self) -> str:
+        """As the user wrote it: "t2m - 273.15"."""
+        operands = [one[1] if isinstance(one, tuple) else repr(one) for one in self.operands]
+        sign = SIGNS.get(self.ufunc)
+        return f" {sign} ".join(operands) if sign else f"{self.ufunc}({', '.join(operands)})"
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""

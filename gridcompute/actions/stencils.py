@@ -13,6 +13,7 @@ from gridcompute.access import Boundary, Halo, wrapped
 from gridcompute.actions.maps import Map
 from gridcompute.columns import Array, Block, Column, Fixed, Ragged
 from gridcompute.compiled import run_cells
+from gridcompute.digests import in_words
 from gridcompute.errors import KernelError
 from gridcompute.keys import digest, function_key
 from gridcompute.op import Action, Op, Read
@@ -206,7 +207,7 @@ class Iterate(Action):
     @property
     def parts(self) -> Mapping[str, str]:
         """See `Action`."""
-        return {**self.cells.parts, "steps": digest(self.steps), "neighbours": digest(self.neighbours)}
+        return {**self.cells.parts, "steps": in_words(self.steps), "neighbours": digest(self.neighbours)}
 
     @property
     def positional(self) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gridcompute.columns import Field
+from gridcompute.digests import IN_WORDS, digest
 from gridcompute.op import Action
 from gridcompute.sinks.base import Sink
 from gridcompute.sinks.zarrs import ZarrSink
+from gridcompute.sources.files import shown
 from gridcompute.times import Attrs, time_attrs
 
 
@@ -41,6 +43,12 @@ class Write(Action):
     def key(self) -> object:
         """See `Action`: with the place, since what was written elsewhere isn't done here."""
         return (self.sink.key, self.sink.url, *self.times)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """See `Action`."""
+        return {"output's folder": f"{IN_WORDS}{shown(self.sink.url)}", "output's format": digest(self.sink.key),
+                "units of times": digest(self.times)}
 
     @property
     def needs_lengths(self) -> bool:
