@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-_MAGIC = b"ARROW1"
+MAGIC = b"ARROW1"
 # zstd turns a block of at most 128 KiB into no less than 4 bytes (a run of one byte); LZ4 does 255 to 1 at
 # best.
 _BEST_RATIO = 32768
@@ -59,7 +59,7 @@ def check_sizes(data: bytes, limit: int) -> int:
         ValueError: no such file, or more claimed than `limit` or than its bytes can hold.
     """
     view = memoryview(data)
-    if len(data) < 24 or view[:6] != _MAGIC or view[-6:] != _MAGIC:
+    if len(data) < 24 or view[:6] != MAGIC or view[-6:] != MAGIC:
         raise ValueError("not an Arrow IPC file, or cut off")
     raw = _Bytes(view)
     size = raw.number("<i", len(data) - 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gridcompute.actions.loads import Ingest
@@ -15,7 +16,7 @@ from gridcompute.op import Op
 from gridcompute.outputs import finished
 from gridcompute.planning import Plan
 from gridcompute.shard import Done, done, read_record, tombstone
-from gridcompute.shardfile import read_header
+from gridcompute.shardfile import read_ends
 from gridcompute.sinks.base import Output, Written
 from gridcompute.store import Store
 from gridcompute.stored import Entry, StoredSource
@@ -171,7 +172,7 @@ class Ledger:
         if kept.rows >= 0 and kept.digest:
             return Entry(kept.place, kept.digest, kept.rows)
         try:
-            header = read_header(self.store.get(kept.place), path=kept.place)
+            header = read_ends(partial(self.store.get_range, kept.place), kept.nbytes, path=kept.place)
         except FileNotFoundError:
             raise CorruptShardError(f"the shard {kept.place} is gone", path=kept.place, hint="run again") from None
         except CorruptShardError as error:

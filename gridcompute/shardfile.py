@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,15 @@ from gridcompute.arrowcolumns import from_arrow, to_arrow
 from gridcompute.columns import Block, Column, Field, Fixed, Ragged
 from gridcompute.content import block_digest, canonical, checked_dtype, column_digest
 from gridcompute.errors import CorruptShardError, GridError, ParameterError, RecordError, UsageError
-from gridcompute.ipcsizes import check_sizes
+from gridcompute.ipcsizes import MAGIC, check_sizes
 from gridcompute.numerics import numerics_class
 from gridcompute.spaces import Region, Space
 
 FORMAT = 1
 MAX_BYTES = 8 * 2**30  # decompressed; a shard of more than 5 GiB can't be committed to S3 anyway
+HEAD_BYTES = 2**16  # holds the schema of nearly every shard, and the whole of a small one
 _KEY, _CHECK = b"gridcompute", b"gridcompute.check"
+_SCHEMA = 8  # position of the schema's message: marker, length, flatbuffer
 # Everything that Arrow, JSON and NumPy raise over bytes that aren't what they should be.
 _BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
            OSError, RecursionError, MemoryError, NotImplementedError, struct.error, UsageError)
@@ -164,19 +166,52 @@ def read_header(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Heade
     try:
         check_sizes(data, limit)
         with ipc.open_file(pa.py_buffer(data)) as reader:
-            metadata = reader.schema.metadata or {}
-        text = metadata[_KEY]
-        if metadata[_CHECK] != _check(text):
-            raise ValueError("its description doesn't match its digest")
-        values = json.loads(text)
-        if int(values["format"]) > FORMAT:
-            raise RecordError(f"the shard {path} has format {values['format']}, this version knows {FORMAT}",
-                              hint="update gridcompute, or use another work folder")
-        return _header(values)
+            return _described(reader.schema, path)
     except RecordError:
         raise
     except _BROKEN as error:
         raise _corrupt(path, error) from error
+
+
+def read_ends(read: Callable[[int, int], bytes], size: int, *, path: str = "") -> Header:
+    """`read_header` of a stored shard, whose two ends are all that is read of it.
+
+    Args:
+        read: its bytes from one position to another.
+        size: its length.
+        path: its name, for messages.
+
+    Raises:
+        CorruptShardError: it is cut off, or doesn't begin as a shard does; its values aren't looked at.
+        RecordError: a newer version wrote it.
+    """
+    try:
+        head = read(0, min(size, HEAD_BYTES))
+        tail = head if size <= HEAD_BYTES else read(size - len(MAGIC), size)
+        if not head.startswith(MAGIC) or not tail.endswith(MAGIC):
+            raise ValueError("not an Arrow IPC file, or cut off")
+        mark, length = struct.unpack_from("<Ii", head, _SCHEMA)
+        stop = _SCHEMA + 8 + length
+        if mark != 0xFFFFFFFF or not 0 < stop <= size:
+            raise ValueError("its schema's length is wrong")
+        schema = head[_SCHEMA:] if stop <= len(head) else read(_SCHEMA, stop)
+        return _described(ipc.read_schema(pa.py_buffer(schema)), path)
+    except (RecordError, FileNotFoundError):
+        raise
+    except _BROKEN as error:
+        raise _corrupt(path, error) from error
+
+
+def _described(schema: pa.Schema, path: str) -> Header:
+    metadata = schema.metadata or {}
+    text = metadata[_KEY]
+    if metadata[_CHECK] != _check(text):
+        raise ValueError("its description doesn't match its digest")
+    values = json.loads(text)
+    if int(values["format"]) > FORMAT:
+        raise RecordError(f"the shard {path} has format {values['format']}, this version knows {FORMAT}",
+                          hint="update gridcompute, or use another work folder")
+    return _header(values)
 
 
 def _corrupt(path: str, error: BaseException) -> CorruptShardError:

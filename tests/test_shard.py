@@ -31,7 +31,7 @@ from gridcompute.shard import (
     shard_path,
     tombstone,
 )
-from gridcompute.shardfile import decode, encode, read_header
+from gridcompute.shardfile import decode, encode, read_ends, read_header
 from gridcompute.spaces import Region, Space
 from gridcompute.store import open_store
 from gridcompute.testing.faults import Fault, FaultyStore
@@ -111,6 +111,7 @@ def test_round_trip(made, compression):
     assert meta["recipe"] == "r"
     assert meta["digest"] == digest == content_digest(back, fields)
     header = read_header(data)
+    assert read_ends(lambda start, stop: data[start:stop], len(data)) == header
     assert (header.fields, header.space, header.region, header.digest) == (fields, space, block.region, digest)
     for field in fields:
         some, _ = decode(data, names=[field.name])
@@ -285,8 +286,49 @@ def test_cut_off(compression, data):
 @given(st.binary(max_size=300))
 def test_any_bytes(raw):
     for data in (raw, b"ARROW1\0\0" + raw + struct.pack("<i", len(raw)) + b"ARROW1"):
-        with pytest.raises(CorruptShardError):
-            decode(data)
+        for read in (decode, ends):
+            with pytest.raises(CorruptShardError):
+                read(data)
+
+
+def ends(data):
+    return read_ends(lambda start, stop: data[start:stop], len(data), path="p")
+
+
+@given(st.sampled_from(COMPRESSIONS), st.data())
+def test_damaged_ends(compression, data):
+    """What a shard says is right or refused, whatever else is broken in it."""
+    raw = bytearray(EXAMPLES[compression])
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        header = ends(bytes(raw))
+    except CorruptShardError:
+        return
+    assert header == read_header(EXAMPLES[compression])
+
+
+@given(st.sampled_from(COMPRESSIONS), st.data())
+def test_ends_of_what_is_cut_off(compression, data):
+    raw = EXAMPLES[compression]
+    with pytest.raises(CorruptShardError):
+        ends(raw[: data.draw(st.integers(0, len(raw) - 1))])
+
+
+def test_of_a_large_shard_only_the_ends_are_read():
+    fields = tuple(Field(f"column {i}", ("n",), np.dtype("f8")) for i in range(1000))  # a schema of its own length
+    values = np.random.default_rng(0).random(1000)
+    block = Block(Region.of((0, 1000)), {f.name: Fixed(values) for f in fields}, 1000)
+    data, _ = encode(block, fields, Space.of(n=1000))
+    read = []
+
+    def part(start, stop):
+        read.append(stop - start)
+        return data[start:stop]
+
+    assert read_ends(part, len(data)) == read_header(data)
+    assert len(read) == 3
+    assert sum(read) < len(data) / 4
 
 
 def test_claims_are_checked_before_anything_is_allocated(monkeypatch):
