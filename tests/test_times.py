@@ -252,6 +252,9 @@ def test_parts_that_count_times_differently_are_refused(folder):
 
 
 def test_the_unit_is_part_of_what_an_output_is(folder):
+    for unit in ("s", "ms"):
+        run = ran(grid.from_arrays({"t": np.array([1, 2], f"datetime64[{unit}]")}).take([1], "row"))
+        assert run["t"].to_numpy().dtype == f"datetime64[{unit}]", "shards of the same numbers"
     for unit, wanted in (("s", dt.datetime(1970, 1, 1, 0, 0, 1)), ("ms", dt.datetime(1970, 1, 1, 0, 0, 0, 1000))):
         rows = grid.from_arrays({"t": np.array([1, 2], f"datetime64[{unit}]")})
         ran(rows.write("out.parquet", overwrite=True))
