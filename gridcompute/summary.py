@@ -182,9 +182,8 @@ def report_screen(told: Mapping[str, Any]) -> list[str]:
         tasks = counted(stage["tasks"], "task")
         lines.append(f"  stage {stage['number']} {stage['name']}: {chunks}, {tasks}, {stage['seconds']:.2f} s")
     for failure in told["failures"][:MOST_FAILURES]:
-        cells = f" at cells {', '.join(str(tuple(c)) for c in failure['cells'][:3])}" if failure["cells"] else ""
         times, said = counted(failure["times"], "time"), failure["message"].splitlines()[0]
-        lines.append(f"  failed {times} ({failure['kind']}){cells}: {said}")
+        lines.append(f"  failed {times} ({failure['kind']}): {said}")
     if told["torn"] or told["damaged"]:
         damaged = counted(told["damaged"], "damaged line")
         lines.append(f"  the journal has {damaged}" + (" and an unfinished last one" if told["torn"] else ""))

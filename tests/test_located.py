@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import gridcompute as grid
-from gridcompute import worker
+from gridcompute import driver, worker
 from gridcompute.errors import KernelError, WorkerLostError
 from gridcompute.events import Failure, Task, TaskFailed
 from gridcompute.executor import InlineExecutor
 from gridcompute.losses import named
 from gridcompute.planning import Plan
-from gridcompute.progressword import Mark
+from gridcompute.progressword import Board, Mark
 from gridcompute.running import graph_of
 from gridcompute.worker import Order
 
@@ -155,6 +155,22 @@ def test_a_worker_that_died_names_the_cell_in_the_same_words() -> None:
     told = named(event, Task(1, 0, (0,)), plan.stages[0], Mark(0, "series", (0, 0)), ()).failure
     assert isinstance(told.error, WorkerLostError)
     assert "in series at lat=0 (50.0), lon=0 (-120.0) of t in arrays in memory: " in told.message
+
+
+@pytest.mark.parametrize("step", [False, True])
+def test_a_window_publishes_the_cell_that_it_is_at(step: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks: list[Mark | None] = []
+
+    class Watched(Board):
+        def free(self, task: int, *, reuse: bool = True) -> None:
+            marks.append(self.read(task))
+            super().free(task, reuse=reuse)
+
+    monkeypatch.setattr(driver, "Board", Watched)
+    field = cube().isel(time=0)
+    halo = {"lat": 1, "lon": 1}
+    failure(field.iterate(window, 2, halo=halo) if step else field.stencil(window, halo))
+    assert [(mark.op, mark.cell) for mark in marks if mark is not None and mark.op] == [("window", (2, 3))]
 
 
 @pytest.mark.parametrize(("attempt", "threads"), [(1, 4), (2, 1)])
