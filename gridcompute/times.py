@@ -19,9 +19,11 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ UNITS = {"D": "days", "h": "hours", "m": "minutes", "s": "seconds", "ms": "milli
 
 _NANOS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _OWN = ("calendar", "dtype", "timezone", "units")
+_SHIFT = re.compile(r"[+-]\d\d:\d\d")
 _LENGTH = re.compile(r"(timedelta64|time32|time64)(?:\[\w+\])?")
 
 
@@ -56,7 +59,8 @@ def time_attrs(field: Field) -> Attrs:
     """Those attributes that make a column's numbers times; none where they are plain numbers."""
     if field.kind == "string" or field.dtype.kind not in "iuf" or _unit(field.attrs) is None:
         return ()
-    return tuple(pair for pair in field.attrs if pair[0] in _OWN)
+    return tuple((name, text) for name, text in field.attrs
+                 if name in _OWN and (name != "dtype" or _LENGTH.fullmatch(str(json.loads(text)))))
 
 
 def _unit(attrs: Attrs) -> TimeUnit | None:
@@ -68,6 +72,15 @@ def _unit(attrs: Attrs) -> TimeUnit | None:
     if _LENGTH.fullmatch(str(said.get("dtype"))):
         return TimeUnit.parse(f"{units} since 1970-01-01", "proleptic_gregorian")
     return TimeUnit.parse(units, str(said.get("calendar", "standard")))
+
+
+@cache
+def _is_zone(name: str) -> bool:
+    """Whether Arrow and pandas know a zone: a file may have any text in an attribute of that name."""
+    try:
+        return bool(_SHIFT.fullmatch(name) or (name and zoneinfo.ZoneInfo(name)))
+    except (ValueError, OSError, KeyError):
+        return False
 
 
 def _are_dates(attrs: Attrs) -> bool:
@@ -99,7 +112,7 @@ class TimeType:
         counted = _unit(field.attrs) if attrs else None
         if counted is None or field.dtype.kind not in "iu" or field.dtype == np.uint64:
             return None
-        mark = _LENGTH.fullmatch(json.loads(attrs.get("dtype", '""')))
+        mark = _LENGTH.fullmatch(str(json.loads(attrs.get("dtype", '""'))))
         if mark is None and counted.calendar != "proleptic_gregorian":
             return None
         if mark is None and field.dtype == np.int32 and counted.name == "days" and not counted.origin:
@@ -109,8 +122,8 @@ class TimeType:
         kind = "timestamp" if mark is None else "duration" if mark[1] == "timedelta64" else mark[1]
         if kind.startswith("time") and mark is not None and (kind == "time32") != (field.dtype == np.int32):
             return None
-        zone = json.loads(attrs.get("timezone", '""'))
-        return cls(kind, unit, zone, int(size) // _NANOS[unit], origin // _NANOS[unit])
+        zone = str(json.loads(attrs.get("timezone", '""')))
+        return cls(kind, unit, zone if _is_zone(zone) else "", int(size) // _NANOS[unit], origin // _NANOS[unit])
 
     @property
     def storage(self) -> np.dtype[Any]:

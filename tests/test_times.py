@@ -164,6 +164,9 @@ def test_what_has_no_such_type_stays_numbers():
     assert kind(()) is None
     assert kind((("units", '"seconds"'),)) is None, "a unit alone doesn't make a duration"
     assert kind(length_attrs("s")).dtype == "timedelta64[s]"
+    assert kind(date_attrs("s", "local")).timezone == ""
+    assert kind(date_attrs("s", "+05:30")).timezone == "+05:30"
+    assert kind((*date_attrs("s"), ("dtype", "3"))).kind == "timestamp"
     with pytest.raises(ParameterError, match="beyond"):
         kind(date_attrs("D")).counts(np.array([2**60]))
 
