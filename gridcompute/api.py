@@ -159,8 +159,8 @@ def plan(*outputs: Collection | Destined, memory: int | str | None = None, worke
     Raises:
         MemoryBoundError: it can't fit, with the numbers.
     """
+    graph = graph_of(outputs)  # first, as in `_made`
     settings = Settings.of(memory=memory, workers=workers, store=store, store_options=store_options)
-    graph = graph_of(outputs)
     require_apart(graph, settings.store)
     return _planned(outputs, graph, settings)
 

@@ -81,6 +81,9 @@ ENVIRONMENT = ("store", "executor", "workers", "address", "memory", "quiet")
 """Settings that `GRIDCOMPUTE_STORE` and so on give where the caller doesn't."""
 
 
+MOST_WORKERS = 2**20
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a run may use; none of it changes a result.
@@ -114,7 +117,9 @@ class Settings:
     def __post_init__(self) -> None:
         if self.executor not in ("ray", "inline"):
             raise ParameterError(f"executor is {self.executor!r}", hint="one of ray, inline")
-        if self.workers < 0:
+        if not self.store or "\0" in self.store:
+            raise ParameterError(f"store is {self.store!r:.100}", hint="a folder, or a URL like s3://bucket/folder")
+        if not 0 <= self.workers <= MOST_WORKERS:
             raise ParameterError(f"workers is {self.workers}", hint="a number of cores, or 0 for all")
         if self.threads < 1:
             raise ParameterError(f"threads is {self.threads}", hint="a number of threads per worker, 1 or more")

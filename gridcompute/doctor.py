@@ -122,7 +122,7 @@ def _temporary() -> Check:
 def _state() -> Check:
     folder = state_folder()
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    if not os.access(nearest, os.W_OK):
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         return Check("state", "failed", f"{folder} can't be written", "set GRIDCOMPUTE_STATE to a folder of yours")
     return Check("state", "ok", f"runs are indexed in {folder}")
 

@@ -98,10 +98,8 @@ class RunRecord:
                              hint="choose another work store with --store, or set GRIDCOMPUTE_STATE") from error
 
     def ended(self, state: str, summary: Mapping[str, Any]) -> RunRecord:
-        """The record of the run's end, saved."""
-        record = replace(self, state=state, summary=dict(summary))
-        record.save()
-        return record
+        """The record of the run's end."""
+        return replace(self, state=state, summary=dict(summary))
 
     @property
     def alive(self) -> bool:
@@ -185,10 +183,11 @@ def load(run: str) -> RunRecord:
     Raises:
         RecordError: there is none, several fit, it is broken, or a newer version wrote it.
     """
-    path = Path(run)
-    with contextlib.suppress(OSError, ValueError):  # no file can have such a name
-        if (path / "run.json").is_file():
-            return _read(path / "run.json")
+    if not run:  # such as a shell's variable that isn't set: every name begins with it
+        raise RecordError("no run is named", hint="gridcompute list shows the runs")
+    path = os.path.join(run, "run.json")
+    if os.path.isfile(path):  # unlike Path's, also of names that no file can have
+        return _read(Path(path))
     names = known()
     if run == "last" and (found := records()):  # those whose folder is still there
         return found[-1]
@@ -197,7 +196,7 @@ def load(run: str) -> RunRecord:
         return _read_indexed(fits[0])
     if len(fits) > 1:
         raise RecordError(f"several runs begin with {run!r}: {', '.join(fits[:5])}", hint="give more of the name")
-    raise RecordError(f"no run {run!r}", hint="gridcompute list shows the runs")
+    raise RecordError(f"no run {run!r:.100}", hint="gridcompute list shows the runs")
 
 
 def known() -> list[str]:

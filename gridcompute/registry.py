@@ -35,7 +35,7 @@ from typing import Any
 
 from gridcompute.collection import Collection
 from gridcompute.destined import Destined
-from gridcompute.errors import ParameterError
+from gridcompute.errors import GridError, ParameterError, RunError
 from gridcompute.running import Run
 
 GROUP = "gridcompute.workloads"
@@ -166,6 +166,7 @@ class Workload:
 
         Raises:
             ParameterError: a parameter that it doesn't have, of another type, or missing.
+            RunError: its function fails.
         """
         known = {p.name: p for p in self.parameters}
         for name in given:
@@ -174,7 +175,16 @@ class Workload:
         missing = [p for p in self.parameters if p.required and p.name not in given]
         if missing:
             raise ParameterError(f"{self.name} needs {missing[0].option}", hint=missing[0].help or "give it")
-        job = self.function(**{name: known[name].cast(value) for name, value in given.items()})
+        values = {name: known[name].cast(value) for name, value in given.items()}
+        try:
+            job = self.function(**values)
+        except GridError:
+            raise
+        except Exception as error:  # whatever a third party's function raises
+            raise RunError(
+                f"the workload {self.name} can't build its job: {type(error).__name__}: {error}",
+                hint="check its parameters; GRIDCOMPUTE_DEBUG=1 shows where",
+            ) from error
         if not isinstance(job, Job):
             raise ParameterError(
                 f"the workload {self.name} gave a {type(job).__name__}, not a Job",

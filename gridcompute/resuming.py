@@ -87,8 +87,10 @@ def run_script(
         GridError: whatever the script doesn't catch.
     """
     script = Path(path).absolute()
-    if not script.is_file():
-        raise ParameterError(f"no script {path}", hint="check the path; a workload's name has no slash and no .py")
+    if not os.path.isfile(script):  # unlike Path's, also of names that no file can have
+        raise ParameterError(
+            f"no script {os.fspath(path)!r:.200}", hint="check the path; a workload's name has no slash and no .py"
+        )
     made = origin or Origin({"script": str(script), "arguments": list(arguments)})
     carried = Carried(made.runs)
     with within(made), _started_as(script, arguments), _defaults(options or {}):

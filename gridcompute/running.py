@@ -144,8 +144,9 @@ class Run:
                                        hint="please report this with the traceback")
                 self._error.__cause__ = error
         finally:
+            self.record = self.record.ended(self.state, self.summary())
             with contextlib.suppress(GridError):
-                self.record = self.record.ended(self.state, self.summary())
+                self.record.save()
 
     def _seen(self, status: Status) -> None:
         if self._watch is not None:

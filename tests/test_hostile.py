@@ -163,7 +163,7 @@ def test_records_that_are_garbage_are_refused(text: str) -> None:
 def test_a_record_does_not_say_where_it_is_saved(place: Path) -> None:
     path = kept_record()
     path.write_text(json.dumps({**json.loads(path.read_text()), "folder": str(place / "elsewhere")}))
-    load(path.parent.name).ended("failed", {})
+    load(path.parent.name).ended("failed", {}).save()
     assert not (place / "elsewhere").exists()
     assert json.loads(path.read_text())["state"] == "failed"
 
@@ -177,9 +177,121 @@ def test_a_pipe_or_folder_in_the_index_is_passed_over(place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "", "*", "x" * 5000, "\0", ".", "/"])
-def test_names_of_runs_lead_nowhere_else(name: str) -> None:
+def test_names_of_runs_lead_nowhere_else(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from gridcompute.cli import main
+
+    kept = kept_record()  # whose name begins with ""
     with pytest.raises(RecordError):
         load(name)
+    for words in (["status"], ["report", "--json"], ["resume"], ["cancel"], ["clean", "--yes"]):
+        assert main([*words, name]) == 2
+        said = capsys.readouterr()
+        assert len(said.err) < 300
+        assert json.loads(said.out)["exit_code"] == 2 if "--json" in words else not said.out
+    assert kept.exists()
+
+
+def test_a_broken_record_is_named_by_its_folder_too(capsys: pytest.CaptureFixture[str]) -> None:
+    from gridcompute.cli import main
+
+    path = kept_record()
+    path.write_text("{")
+    for command in ("status", "report", "resume", "cancel"):
+        assert main([command, str(path.parent)]) == 2
+        assert "run.json can't be read" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_in_the_index_says_why_it_cannot_go_on(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gridcompute.cli import main
+
+    path = kept_record()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "how": {"workload": "no.such"}}))
+    (place / "state/runs" / f"{path.parent.name}.json").unlink()
+    assert main(["resume", str(path.parent)]) == 2
+    assert "no workload 'no.such'" in capsys.readouterr().err
+
+
+def test_a_state_folder_that_cannot_be_written_fails_the_run(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gridcompute.cli import main
+
+    (place / "file").write_text("mine")
+    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(place / "file"))
+    monkeypatch.setenv("GRIDCOMPUTE_EXECUTOR", "inline")
+    Path("job.py").write_text("import gridcompute as grid\ngrid.run(grid.from_arrays({'a': [1.0]}, dims='x').sum())\n")
+    assert main(["run", "--json", "job.py"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["state"] == "failed"
+    assert said.err.count("error: ") == 1
+    assert "GRIDCOMPUTE_STATE" in said.err
+    assert main(["doctor", "--no-ray"]) == 1
+    assert "can't be written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", [b"\0" * 999, b"garbage\n" * 9, b'{"kind":"phase"}\n', b"{}", b"\xff\xfe"], ids=repr)
+def test_garbage_in_a_journal_is_left_out_and_counted(text: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    from gridcompute.cli import main
+
+    folder = kept_record().parent
+    with (folder / "journal.jsonl").open("ab") as file:
+        file.write(text)
+    for command in ("status", "report"):
+        assert main([command, folder.name]) == 0
+    said = capsys.readouterr()
+    assert "the journal has" in said.out
+    assert not said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["run", "a" * 5000 + ".py"], 2, "no script"), (["plan", "\0.py"], 2, "no script '\\x00.py'"),
+        (["plan", "./"], 2, "no script './'"), (["doctor", "--no-ray", "--store", "\0"], 2, "store is '\\x00'"),
+        (["clean", "--store", ""], 2, "store is ''"), (["run", "--workers", "9" * 20, "job.py"], 2, "workers is 9999"),
+        (["run", "--executor", "", "job.py"], 2, "executor is ''"), (["plan", "broken.py"], 1, "SyntaxError"),
+        (["run", "broken.py"], 1, "SyntaxError"), (["list", "x"], 2, "unexpected extra"),
+        (["plan", "climate.trend", "--executor", "Ray"], 2, "executor is 'Ray'"),
+        (["plan", "climate.trend", "--memory", "0"], 2, "a size of '0'"),
+        (["clean", "--older-than", "nan"], 2, "--older-than"), (["status", "a", "b"], 2, "unexpected extra"),
+        ([""], 2, "No such command"), (["run", ""], 2, "no workload ''"), (["run", "--"], 2, "Missing command"),
+    ],
+    ids=lambda one: " ".join(one)[:30].replace("\0", "NUL") if isinstance(one, list) else "",
+)  # fmt: skip
+def test_calls_that_make_no_sense_end_with_one_error_and_one_document(
+    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gridcompute.cli import main
+
+    Path("job.py").write_text("import gridcompute as grid\ngrid.run(grid.from_arrays({'a': [1.0]}, dims='x').sum())\n")
+    Path("broken.py").write_text("def\n")
+    for extra in ([], ["--json"]):
+        given = [*words[:1], *extra, *words[1:]] if words[0] else words
+        assert main(given) == code
+        told = capsys.readouterr()
+        assert told.err.count("error: ") == 1
+        assert said in told.err
+        assert "report it" not in told.err
+        assert "Unrun" not in told.err
+        if "--json" in given:
+            assert isinstance(json.loads(told.out), dict)
+
+
+def test_what_no_one_foresaw_is_one_line_and_one_document(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gridcompute.cli import main
+
+    def fail() -> None:
+        raise ZeroDivisionError("really")
+
+    monkeypatch.setattr("gridcompute.record.records", fail)
+    assert main(["list", "--json"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ZeroDivisionError: really\n-> GRIDCOMPUTE_DEBUG=1")
+    assert json.loads(said.out)["exit_code"] == 1
 
 
 def test_a_hundred_columns_have_a_run() -> None:
@@ -377,6 +489,13 @@ def test_diamonds_are_planned_without_going_every_way(depth: int) -> None:
     assert grid.plan(made).tasks
 
 
+@pytest.mark.parametrize(("name", "value"), [("TERM", ""), ("TERM", "garbage"), ("COLUMNS", "20"), ("COLUMNS", "abc")])
+def test_terminals_may_be_anything(name: str, value: str, place: Path) -> None:
+    for text in ("--help", "run --help", "list"):
+        done = command(text, env={**os.environ, name: value})
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
 def command(text: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     code = f"{sys.executable} -c 'import sys, gridcompute.cli as c; sys.exit(c.main())' {text}"
     return subprocess.run(["bash", "-c", code], capture_output=True, timeout=60, check=False, **options)
@@ -386,7 +505,8 @@ def command(text: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     ("text", "code"),
     [
         ("list >&-", 0), ("list 2>&-", 0), ("status nope >&- 2>&-", 2), ("list >/dev/full", 1),
-        ("list --json >/dev/full", 1), ("status nope 2>/dev/full", 2),
+        ("list --json >/dev/full", 1), ("status nope 2>/dev/full", 2), ("workloads | true; exit $PIPESTATUS", 1),
+        ("--help | true; exit $PIPESTATUS", 1),
     ],
 )  # fmt: skip
 def test_streams_that_are_closed_or_full_give_no_traceback(text: str, code: int) -> None:

@@ -62,6 +62,7 @@ def test_standing(home: Path) -> None:
     object.__setattr__(gone, "pid", 2**22 + 1)
     assert (gone.alive, gone.standing) == (False, "interrupted")
     ended = record.ended("done", {"computed": 3})
+    ended.save()
     assert (ended.standing, load(record.run).summary) == ("done", {"computed": 3})
 
 

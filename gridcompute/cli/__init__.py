@@ -105,11 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
-            return _unexpected(error)
+            return _unexpected(error, "--json" in given)
         _let_go()
         return 1
     except Exception as error:
-        return _unexpected(error)
+        return _unexpected(error, "--json" in given)
 
 
 def _let_go() -> None:
@@ -134,15 +134,14 @@ def _require_folder() -> None:
         raise ParameterError("the current folder was removed", hint="cd to another one") from None
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: Exception, as_json: bool) -> int:
     """What no one foresaw, in one line; 1."""
-    shown = _debug()
-    complain(f"error: {type(error).__name__}: {error}")
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        complain("-> make room where the output goes")
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    hint = "" if _debug() else "GRIDCOMPUTE_DEBUG=1 shows where; please report it"
+    told = GridError(f"{type(error).__name__}: {error}", hint="make room where the output goes" if full else hint)
+    say_error(told, as_json and not full)
+    if full:
         _let_go()
-    elif not shown:
-        complain("-> GRIDCOMPUTE_DEBUG=1 shows where; please report it")
     return 1
 
 

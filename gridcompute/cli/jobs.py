@@ -270,6 +270,8 @@ def plan_script(path: str, arguments: list[str], options: Mapping[str, Any], as_
             raise
         except Exception as error:
             _broke(path, error)
+            if as_json:
+                document({"error": str(error), "hint": "", "kind": type(error).__name__, "exit_code": 1})
             return 1
     if not code:
         raise ParameterError(f"{path} ended without a run", hint="what is planned is its first grid.run or grid.start")
@@ -335,9 +337,9 @@ def _resume() -> Callable[..., int]:
             with _output_aside(as_json):
                 made, carried = resume_record(record, changed=changed, reports=True, **options)
         except (KeyboardInterrupt, InterruptedRunError):
-            return _stopped([load(record.run)], quiet, as_json)
+            return _stopped([load(record.folder)], quiet, as_json)
         except GridError as error:
-            now = load(record.run)
+            now = load(record.folder)
             _end([now] if now.resumed > record.resumed else [], quiet, as_json, error=error)
             raise
         return _end([made.record], quiet, as_json, files=carried.files, lines=carried.lines)

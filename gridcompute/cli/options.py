@@ -53,7 +53,12 @@ def split(values: dict[str, Any], outer: dict[str, Any] | None) -> tuple[dict[st
 
     Returns:
         The options that were given; whether to be quiet; whether JSON is wanted.
+
+    Raises:
+        ParameterError: a value that no run can have, whether this command has a use for it or not.
     """
+    from gridcompute.config import Settings
+
     found = {}
     for name in COMMON:
         value = values.pop(name, None)
@@ -61,6 +66,7 @@ def split(values: dict[str, Any], outer: dict[str, Any] | None) -> tuple[dict[st
         found[name] = value if value not in (None, False) else before
     as_json, quiet = bool(found.pop("json")), bool(found.pop("quiet"))
     options = {name: value for name, value in found.items() if value is not None}
+    Settings.of(**options)
     if quiet or as_json:
         options["quiet"] = True
     return options, quiet, as_json
