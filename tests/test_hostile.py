@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -513,6 +514,17 @@ def test_streams_that_are_closed_or_full_give_no_traceback(text: str, code: int)
     done = command(text)
     assert b"Traceback" not in done.stderr + done.stdout
     assert done.returncode == code
+
+
+def test_a_question_that_nobody_answers_removes_nothing(place: Path) -> None:
+    shutil.rmtree(kept_record().parent)
+    done = command("clean < /dev/null", cwd=place)
+    assert done.returncode == 2
+    assert b"error: nobody can be asked here" in done.stderr
+    assert b"--yes" in done.stderr
+    assert list(place.glob(".gridcompute/shards/**/*.arrow"))
+    assert command("clean --yes < /dev/null", cwd=place).returncode == 0
+    assert not list(place.glob(".gridcompute/shards/**/*.arrow"))
 
 
 def test_a_folder_that_was_removed_is_named(place: Path) -> None:

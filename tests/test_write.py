@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,16 @@ def test_a_run_that_cannot_begin_leaves_nothing_at_its_outputs(url: str, monkeyp
     with pytest.raises(StoreError, match="room"):
         grid.run(doubled(url), doubled("q.arrow"), executor=InlineExecutor(), store="store", quiet=True)
     assert [str(path) for path in Path().rglob("*") if "o." in path.name or "q." in path.name] == []
+
+
+def test_ctrl_c_while_ray_starts_leaves_nothing_at_outputs() -> None:
+    class Starts(InlineExecutor):
+        def begin(self, payloads: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        grid.run(doubled("o.zarr"), executor=Starts(), store="store", quiet=True)
+    assert sorted(os.listdir()) == ["state", "store"]
 
 
 @pytest.mark.parametrize("url", ["o.zarr", "o.parquet"])

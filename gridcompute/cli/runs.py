@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from typing import Annotated
 
@@ -14,7 +15,7 @@ import typer
 from gridcompute.cli.command import Command
 from gridcompute.cli.options import AsJson, RunName, Store
 from gridcompute.cli.output import complain, document, say, table
-from gridcompute.errors import RecordError
+from gridcompute.errors import ParameterError, RecordError
 
 CANCEL_SECONDS = 30.0
 """A cancelled run gives its tasks 5 s, then ends its workers and writes its record."""
@@ -165,7 +166,7 @@ def clean(
         "notes": list(found.notes),
         "removed": False,
     }
-    if found and (yes or (not as_json and typer.confirm(f"remove {text}?", err=True))):
+    if found and (yes or (not as_json and _agreed(f"remove {text}?"))):
         clean(found)
         told["removed"] = True
     if as_json:
@@ -175,6 +176,21 @@ def clean(
     else:
         say(f"removed {text}" if told["removed"] else "nothing was removed")
     return 0
+
+
+def _agreed(question: str) -> bool:
+    """Ask on standard error.
+
+    Raises:
+        ParameterError: nobody is there to answer.
+    """
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        if sys.stdin is not None and sys.stdin.isatty():  # Ctrl-C
+            raise
+        complain("")
+        raise ParameterError("nobody can be asked here, so nothing was removed", hint="say --yes") from None
 
 
 def add(app: typer.Typer) -> None:
