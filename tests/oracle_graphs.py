@@ -191,6 +191,9 @@ def _reduced(draw: Draw, g: Grown, others: list[Grown]) -> Grown | None:
     else:
         lazy = g.lazy.reduce(how, dims, **options)
     model = reduced(g.col, name, dims, None if group is None else ("group", group), **options)
+    (field,) = lazy.fields
+    if field.nullable and field.dtype.kind in "iu":  # kernels of whole numbers take no nulls
+        lazy, model = lazy.fillna(0), replace(model, values=np.where(model.known, model.values, 0), valid=None)
     return alone(lazy, model, f"{name}({g.said}, {dims}{', by 2' if group is not None else ''})")
 
 

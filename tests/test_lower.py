@@ -127,8 +127,8 @@ def test_graphs_deeper_than_the_stack(field: Any, tmp_path: Path, monkeypatch: p
         chain = chain + 1
     for _ in range(300):  # 2**300 paths
         halves = halves * 0.5 + halves * 0.5
-    for k in range(50):
-        rows = rows.filter(rows["k"] != k)
+    for number in range(50):
+        rows = rows.filter(rows["k"] != number)
     run = grid.run(chain, halves, rows, executor=InlineExecutor(), store=str(tmp_path / "store"), quiet=True)
     values = grid.run(field, executor=InlineExecutor(), store=str(tmp_path / "store"), quiet=True)[0].to_numpy()
     np.testing.assert_array_equal(run[0].to_numpy(), values + 2000)

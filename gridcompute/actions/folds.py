@@ -28,8 +28,12 @@ GROUP = "group"
 FAN = 16
 """Segments that one merge takes in."""
 
-STATE_SHARE = 8
+STATE_SHARE = 4
 """A segment's input is at least so many times its state's bytes."""
+
+STATE_FLOOR = 256
+"""Bytes of state for a kept cell that every reduction is taken to have: mean, variance, a trend and a monthly
+mean then have equal segments, and go over the data together."""
 
 
 @dataclass(frozen=True)
@@ -329,7 +333,8 @@ def _segments(reduce: Reduce, field: Field, layout: Layout, kept: tuple[str, ...
     extents = math.prod(layout[name].extent for name in layout.space.names)
     kept_cells = math.prod(layout[name].extent for name in kept)
     groups = reduce.group[1] if reduce.group else 1
-    state = reduce.reduction.state_bytes(field.dtype) * groups * kept_cells
+    state = max(reduce.reduction.state_bytes(field.dtype) * groups, STATE_FLOOR) * kept_cells
     boxes = math.prod(layout[name].chunks for name in kept)
     run = max(1, -(-STATE_SHARE * state // max(int(extents * cell_bytes), 1)), -(-chunks * boxes // SPREAD))
+    run = 1 << (run - 1).bit_length()  # seldom another one when the data grows
     return Segments(dims, max(1, min(run, max(chunks, 1))))
