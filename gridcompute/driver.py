@@ -46,6 +46,9 @@ WORKER_BYTES = 350 * 2**20
 
 POLL_SECONDS = 0.5
 
+LOOK_SECONDS = 0.5
+"""Time between two looks at what tasks publish while answers come in."""
+
 REPLANS = 4
 """Times that one result of an earlier phase may turn out broken before the run stops."""
 
@@ -176,16 +179,18 @@ class Driver:
         return ledger, state
 
     def _loop(self, state: RunState, ledger: Ledger, plan: Plan) -> None:
-        commands = state.start(self.clock())
+        commands, looked = state.start(self.clock()), self.clock()
         while True:
             finish = self._carry_out(commands, state, ledger)
             if finish is not None:
                 return self._finished(finish)
             events: list[Event] = list(self.executor.poll(self._patience(state)))
-            for number in state.unseen:
-                if self._board.read(number) is not None:
-                    state.began(number, self.clock())
-            events += [overdue(task, self.deadline) for task in state.overdue(self.clock())]
+            if not events or self.clock() >= looked + LOOK_SECONDS:  # thousands of tasks may run
+                looked = self.clock()
+                for number in state.unseen:
+                    if self._board.read(number) is not None:
+                        state.began(number, looked)
+                events += [overdue(task, self.deadline) for task in state.overdue(looked)]
             if self.cancelled.is_set():
                 events.append(CancelAsked())
             commands = []
@@ -197,6 +202,8 @@ class Driver:
                 self._watched()
 
     def _patience(self, state: RunState) -> float:
+        if state.more:
+            return 0.0
         due = state.wake_at
         return POLL_SECONDS if due is None else min(POLL_SECONDS, max(0.0, due - self.clock()))
 

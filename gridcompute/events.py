@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -73,17 +74,19 @@ class Task:
         stage: the stage's number.
         chunks: in the order in which they are done.
         attempt: 1 for the first.
+        seconds: after which no further chunk is begun; what is left goes to whoever is free.
     """
 
     number: int
     stage: int
     chunks: tuple[int, ...]
     attempt: int = 1
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True)
 class TaskDone:
-    """Event: all chunks of a task are kept."""
+    """Event: the chunks of a task are kept, but for those `left` that its time didn't reach."""
 
     task: int
     kept: tuple[Kept, ...]
@@ -91,6 +94,7 @@ class TaskDone:
     worker: str = ""
     compile_seconds: float = 0.0
     peak_bytes: int = 0
+    left: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

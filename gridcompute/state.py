@@ -7,9 +7,9 @@ the time that chunks of their stage have taken; failures go to the policy.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 from gridcompute.errors import RunError
@@ -28,13 +28,11 @@ from gridcompute.events import (
     TaskDone,
     TaskFailed,
 )
+from gridcompute.pacing import BURST, Pace
 from gridcompute.retry import Policy
 
 IDLE, WAITING, READY, RUNNING, DONE, GONE = range(6)
 """Of a chunk: needed by nobody; lacks an input, waits out a delay; may be submitted; submitted; kept; held, let go."""
-
-TASK_SECONDS = 0.25
-"""Duration toward which tasks are sized: dispatch costs about a millisecond."""
 
 START_SECONDS = 60.0
 """Time that a worker process may take to start before its task's deadline counts."""
@@ -105,9 +103,11 @@ class RunState:
         self.needed = [0] * len(plan.stages)
         self.running: dict[int, Task] = {}
         self.retries = 0
+        self.more = False
         self.outcome: Finish | None = None
         self._ready: list[list[int]] = [[] for _ in plan.stages]
         self._since: dict[int, float] = {}
+        self._unsure: deque[int] = deque()
         self._begun: set[int] = set()
         self._alone: set[tuple[int, int]] = set()
         self._attempts: dict[tuple[int, int], dict[tuple[FailureKind, tuple[int, int] | None], int]] = {}
@@ -115,7 +115,7 @@ class RunState:
         self._held: dict[tuple[int, int], int] = {}
         self._losses = False
         self._resting: set[tuple[int, int]] = set()
-        self._seconds: list[float | None] = [None] * len(plan.stages)
+        self._paces = [Pace() for _ in plan.stages]
         self._live = 0
         self._tasks = 0
         self._cancel_at: float | None = None
@@ -191,12 +191,12 @@ class RunState:
         task = self._ended(event.task)
         if task is None:
             return
-        per_chunk = event.seconds / len(task.chunks)
-        before = self._seconds[task.stage]
-        self._seconds[task.stage] = per_chunk if before is None else 0.7 * before + 0.3 * per_chunk
+        self._paces[task.stage].took(event.seconds - event.compile_seconds, len(task.chunks) - len(event.left))
         self._hold(task.stage, event.kept)
-        for chunk in task.chunks:
+        for chunk in task.chunks[: len(task.chunks) - len(event.left)]:
             self._keep(task.stage, chunk, commands)
+        for chunk in event.left:
+            self._release(task.stage, chunk)
 
     def _hold(self, stage: int, kept: Iterable[Kept]) -> None:
         """Held blocks count as live until they are let go."""
@@ -330,11 +330,15 @@ class RunState:
             if not self.running or now - self._cancel_at >= CANCEL_SECONDS:
                 self._stop("cancelled", None, commands)
             return commands
+        self.more = False
         for stage in reversed(range(len(self._ready))):
-            while self._first(stage) is not None and self._room(stage):
+            while not self.more and self._first(stage) is not None and self._room(stage):
                 commands.append(Submit(self._task(stage)))
-        for number in islice(self.running, self.limits.workers):
-            self._since.setdefault(number, now)
+                self.more = len(commands) >= BURST
+        while self._unsure and len(self._since) < self.limits.workers:  # the earliest must have found a worker
+            number = self._unsure.popleft()
+            if number in self.running:
+                self._since.setdefault(number, now)
         if not any(self.left):
             self.outcome = Finish("done")
             commands.append(self.outcome)
@@ -356,11 +360,9 @@ class RunState:
         return ready[0] if ready else None
 
     def _task(self, stage: int) -> Task:
-        """The next run of ready chunks: about `TASK_SECONDS` of work, less near the end: all workers end together."""
+        """The next run of ready chunks."""
         ready = self._ready[stage]
-        seconds = self._seconds[stage]
-        size = 1 if seconds is None else max(1, min(int(TASK_SECONDS / max(seconds, 1e-6)), 4096))
-        size = min(size, max(1, len(ready) // (2 * self.limits.workers)))
+        size = self._paces[stage].size(len(ready), self.limits.workers)
         chunks = [heapq.heappop(ready)]
         if (stage, chunks[0]) not in self._alone:
             while len(chunks) < size and (more := self._first(stage)) is not None and (stage, more) not in self._alone:
@@ -369,8 +371,9 @@ class RunState:
             self.status[stage][chunk] = RUNNING
         self._tasks += 1
         attempt = 1 + max(sum(self._attempts.get((stage, chunk), {}).values()) for chunk in chunks)
-        task = Task(self._tasks, stage, tuple(chunks), attempt)
+        task = Task(self._tasks, stage, tuple(chunks), attempt, self._paces[stage].target(self.limits.workers))
         self.running[task.number] = task
+        self._unsure.append(task.number)
         self._live += self._task_bytes(stage)
         return task
 

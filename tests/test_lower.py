@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ import pytest
 import gridcompute as grid
 from gridcompute import axes
 from gridcompute.actions.folds import Fold
+from gridcompute.events import Task, TaskDone
 from gridcompute.executor import InlineExecutor
+from gridcompute.ledger import Ledger
 from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.shipping import by_value
 from gridcompute.store import open_store
-from gridcompute.worker import Payload
+from gridcompute.worker import Payload, StageWorker
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +148,18 @@ def test_a_worker_is_sent_its_own_stage_only(field: Any, tmp_path: Path) -> None
     store = open_store(str(tmp_path / "store"))
     sizes = [len(by_value(Payload.of(planned, stage, store, {}))) for stage in planned.stages]
     assert max(sizes) < 2 * min(sizes)
+
+
+def test_a_task_begins_no_chunk_after_its_time(field: Any, tmp_path: Path) -> None:
+    planned = plan(field + 1)
+    (stage,) = planned.stages
+    assert stage.chunks > 2
+    store = open_store(str(tmp_path / "store"))
+    ledger, worker = Ledger(planned, store, {}), StageWorker(Payload.of(planned, stage, store, {}), store)
+    task = Task(1, 0, tuple(range(stage.chunks)), seconds=0.0)
+    done = worker.run(ledger.order(task))
+    assert isinstance(done, TaskDone)
+    assert ({item.chunk for item in done.kept}, done.left) == ({0}, task.chunks[1:])
+    rest = worker.run(ledger.order(replace(task, chunks=done.left, seconds=math.inf)))
+    assert isinstance(rest, TaskDone)
+    assert ({item.chunk for item in rest.kept}, rest.left) == (set(done.left), ())

@@ -173,7 +173,9 @@ class RunMachine(RuleBasedStateMachine):
     def done(self, data: st.DataObject, seconds: float) -> None:
         task = self.pick(data)
         self.now += seconds
-        self.send(TaskDone(task.number, self.keep(task, task.chunks), seconds))
+        count = data.draw(st.one_of(st.just(len(task.chunks)), st.integers(1, len(task.chunks))))
+        kept = self.keep(task, task.chunks[:count])
+        self.send(TaskDone(task.number, kept, seconds, left=task.chunks[count:]))
 
     @rule(data=st.data(), kind=st.sampled_from(PASSING * 3 + KINDS), known=st.booleans())
     @precondition(live)

@@ -1,0 +1,60 @@
+"""How many chunks a task takes: enough that dispatching it costs little, few enough that all workers end together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TASK_SECONDS = 0.25
+"""Least duration toward which tasks are sized."""
+
+DISPATCH_SECONDS = 0.001
+"""The driver's time for one task, submitting it and taking in its answer."""
+
+AHEAD = 2.0
+"""Rounds of all workers that the driver could dispatch while a task of the target's duration runs."""
+
+MOST = 4096
+"""Chunks of a task at most: what a task that fails early gives back."""
+
+BURST = 128
+"""Tasks submitted between two looks at the answers."""
+
+RECENT = 0.3
+"""Weight of the last task in what a chunk is taken to last: input is often sorted by cost."""
+
+
+@dataclass
+class Pace:
+    """What the chunks of one stage have taken so far.
+
+    Attributes:
+        seconds: of a usual chunk; None while none was measured. A geometric mean: a few chunks that take a thousand
+            times longer don't make all tasks small, since a task ends early at one (see `target`).
+    """
+
+    seconds: float | None = None
+
+    def took(self, seconds: float, chunks: int) -> None:
+        """Take in a task's time, without what it compiled."""
+        each = max(seconds / chunks, 1e-9)
+        before = each if self.seconds is None else self.seconds
+        self.seconds = float(before * (each / before) ** RECENT)
+
+    def target(self, workers: int) -> float:
+        """Seconds toward which tasks are sized, and after which one begins no further chunk."""
+        return max(TASK_SECONDS, AHEAD * DISPATCH_SECONDS * workers)
+
+    def size(self, ready: int, workers: int) -> int:
+        """Chunks of the next task: the target's worth, and near the end a share of what is left.
+
+        That is guided self-scheduling (Polychronopoulos and Kuck 1987), but no task is shorter than one round of the
+        driver over all workers: the last ones would wait longer for it than for each other.
+
+        Args:
+            ready: chunks that could be in it.
+            workers: that work at once.
+        """
+        if self.seconds is None:
+            return 1
+        share = max(ready // (2 * workers), int(DISPATCH_SECONDS * workers / self.seconds))
+        return max(1, min(int(self.target(workers) / self.seconds), share, MOST))
