@@ -314,6 +314,7 @@ class Collection(Arithmetic, Gaps, Reducible):
         edges: Edges | None = None,
         boundary: str | Mapping[str, str] = "clip",
         fill: float = 0.0,
+        checkpoint: int = 0,
         seed: int = 0,
         name: str = "",
         **params: Any,
@@ -327,6 +328,7 @@ class Collection(Arithmetic, Gaps, Reducible):
             edges: which cells each reads, by rule.
             boundary: as in `stencil`.
             fill: as in `stencil`.
+            checkpoint: keep the state after each so many steps; 0: about every half minute.
             seed: as in `map`.
             name: as in `map`.
             params: as in `map`.
@@ -336,7 +338,8 @@ class Collection(Arithmetic, Gaps, Reducible):
         op = self.op
         neighbours = edges if edges is not None else ops_windows.halo_of(op, halo or {}, boundary)
         return Collection.of(
-            ops_windows.iterate(kernel, op, steps, neighbours, params=params, fill=fill, seed=seed, name=name),
+            ops_windows.iterate(kernel, op, steps, neighbours, params=params, fill=fill, keep=checkpoint, seed=seed,
+                                name=name),
             self.coords,
         )
 

@@ -47,7 +47,7 @@ UNEQUAL = 3
 
 
 @intrinsic
-def _touch_compiled(typingctx: Any, mark: Any, index: Any) -> Any:
+def touch_compiled(typingctx: Any, mark: Any, index: Any) -> Any:
     """Store the index into mark[0]; atomic, so that the compiler neither drops nor moves the store."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -220,7 +220,7 @@ def _make_loop(function: Any, key: str, flags: frozenset[str], shape: Shape) -> 
         "__name__": __name__,
         "kernel": function,
         "reset": random.reset,
-        "touch": _touch_plain if plain else _touch_compiled,
+        "touch": _touch_plain if plain else touch_compiled,
     }
     exec(compile(text, "<gridcompute loop>", "exec"), namespace)
     return cached_njit(namespace["loop"], digest((key, text)), flags=flags)
@@ -298,6 +298,13 @@ def kernel_error(kernel: Kernel, cell: tuple[int, ...] | None, error: BaseExcept
         cause=cause,
         hint=ALONE,
     )
+
+
+def in_step(error: KernelError, step: int) -> KernelError:
+    """A kernel's error with the step of an `iterate` that it failed in."""
+    error.message = error.message.replace(" failed ", f" failed in step {step} ", 1)
+    error.args = (error.message,)
+    return error
 
 
 def read_only(array: Any) -> Any:

@@ -68,6 +68,8 @@ class Action:
     """Worth keeping rather than computing again for a second consumer."""
     durable: ClassVar[bool] = False
     """Always committed, never held."""
+    spans: ClassVar[bool] = False
+    """One chunk's task uses all cores of a node that the run may have."""
     makes_rows: ClassVar[bool] = False
     """The number of cells that a chunk gives depends on the data."""
 

@@ -99,9 +99,9 @@ def _window_cells(
         if field_of(ref).nullable and field_of(ref).dtype.kind != "f" and "valid" not in kernel.specials:
             raise UsageError(f"kernel {kernel.name}: column {ref[1]!r} may have nulls",
                              hint=f"take a last argument `valid`, or fill them first: [{ref[1]!r}].fillna(0)")
-    dtypes = tuple(output_dtypes(kernel, [field_of(ref) for ref in refs], bound))
-    columns = tuple((0, ref[1]) for ref in refs)
     space = joint_space(refs)
+    dtypes = tuple(output_dtypes(kernel, [field_of(ref) for ref in refs], bound, ndim=len(space.names)))
+    columns = tuple((0, ref[1]) for ref in refs)
     return Map(
         kernel, columns, kernel.signature.inputs, space.names, tuple(bound.items()), dtypes, seed, name or kernel.name,
         space.shape[1:],
@@ -152,12 +152,14 @@ def iterate(
     *,
     params: Mapping[str, Any],
     fill: float,
+    keep: int,
     seed: int,
     name: str,
 ) -> Op:
     """The kernel `steps` times over all columns of an op, each value replaced by what the kernel gives."""
-    if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 0:
-        raise ParameterError(f"iterate can't take {steps!r} steps", hint="a whole number, 0 or more")
+    for number, what in ((steps, f"iterate can't take {steps!r} steps"), (keep, f"iterate: checkpoint is {keep!r}")):
+        if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 0:
+            raise ParameterError(what, hint="a whole number, 0 or more")
     refs = [(op, f.name) for f in op.fields]
     for ref in refs:
         field = field_of(ref)
@@ -190,4 +192,4 @@ def iterate(
         )
     fields = tuple(Field(f.name, f.dims, f.dtype, attrs=f.attrs) for f in op.fields)
     whole = Whole(tuple(op.space.dims))
-    return Op(Iterate(cells, steps, neighbours, fill), (op,), (whole,), op.space, fields, cells.name)
+    return Op(Iterate(cells, steps, neighbours, fill, keep), (op,), (whole,), op.space, fields, cells.name)

@@ -121,10 +121,17 @@ class RayExecutor:
         self._payloads = {}
         for payload in payloads:
             stage = payload.stage
+            if any(op.action.spans for op in stage.roots):
+                payload = replace(payload, threads=self._span())
             # Once a stage: Ray makes a class of each set of options.
-            call = self._run.options(num_cpus=self.threads, max_retries=0, num_returns=2 if stage.held else 1,
+            call = self._run.options(num_cpus=payload.threads, max_retries=0, num_returns=2 if stage.held else 1,
                                      name=f"stage {stage.number}")
             self._payloads[stage.number] = (uuid.uuid4().hex, self._ray.put(by_value(payload)), stage.held, call)
+
+    def _span(self) -> int:
+        """Threads of a task that may have all of the run's cores that one node has."""
+        most = max((node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]), default=0)
+        return max(self.threads, min(self.workers * self.threads, int(most)))
 
     def submit(self, order: Order) -> None:
         """See `Executor`."""

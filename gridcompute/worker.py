@@ -13,26 +13,30 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest
+from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
 from gridcompute.assemble import assemble
 from gridcompute.axes import Layout
+from gridcompute.checkpoints import Checkpoints
 from gridcompute.codecache import compile_seconds
 from gridcompute.columns import Block, Field
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError
 from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
 from gridcompute.keys import digest
 from gridcompute.located import located
-from gridcompute.op import Op, detached
+from gridcompute.op import Op, Read, detached
 from gridcompute.planning import Plan, Stage
 from gridcompute.progressword import Word, chunk_begins, publishing
 from gridcompute.shard import TOMBSTONE, Record, commit, commit_record, shard_path, tombstone
 from gridcompute.shardfile import decode
 from gridcompute.sinks.base import Output
 from gridcompute.spaces import Region
+from gridcompute.stepping import Crew
 from gridcompute.store import Store, open_store, transient
 
 T = TypeVar("T")
@@ -40,6 +44,9 @@ U = TypeVar("U")
 
 CACHE_BYTES = 64 * 2**20
 """Decoded input shards that a worker keeps within a task."""
+
+GANG_ATTEMPTS = 2
+"""Tries of an `iterate` with several threads."""
 
 PART_REGION = Region.of((0, 1))
 """Region in the name of an ingested file's record: the token alone tells files apart, so their order may change."""
@@ -126,7 +133,7 @@ class StageWorker:
         self._places: Mapping[tuple[str, int], Any] = {}
         self._cache: dict[tuple[str, int], Block] = {}
         self._cached = 0
-        self._threads = payload.threads
+        self._threads = self._members = payload.threads
 
     def _edges(self, root: Op) -> Iterator[str]:
         """What the ops that are computed for a root read: a recipe as often as it is an input."""
@@ -144,6 +151,8 @@ class StageWorker:
         self._places, self._cache, self._cached = order.places, {}, 0
         # Only a task's own thread publishes its cell, so what killed or held up a task runs on one the second time.
         self._threads = self.payload.threads if order.task.attempt == 1 else 1
+        # A gang that lost its process begins as one again; what goes on failing is then told by cell.
+        self._members = self.payload.threads if order.task.attempt <= GANG_ATTEMPTS else 1
         kept: list[Kept] = []
         seconds, own, done = 0.0, 0.0, 0
         for chunk, tokens, roots in zip(order.task.chunks, order.tokens, order.roots, strict=True):
@@ -157,12 +166,9 @@ class StageWorker:
                 failure = self._failure(error, chunk)
                 return TaskFailed(order.task.number, failure, tuple(kept), time.perf_counter() - began, worker)
             done += 1
-            seconds, own = time.perf_counter() - began, compile_seconds() - compiled
-            if seconds - own > order.task.seconds:
-                break
-        left = order.task.chunks[done:]
+        seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return TaskDone(order.task.number, tuple(kept), seconds, worker, own, peak, left)
+        return TaskDone(order.task.number, tuple(kept), seconds, worker, compile_seconds() - compiled, peak)
 
     def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int]) -> Iterator[Kept]:
         stage = self.payload.stage
@@ -175,7 +181,7 @@ class StageWorker:
         if all(isinstance(op.action, Fold) for op in stage.roots):
             blocks = self._folds(wanted)
         else:
-            blocks = (self._root(op, region, memo) for op, region in wanted)
+            blocks = (self._root(op, region, memo, tokens[i]) for i, (op, region) in zip(roots, wanted, strict=True))
         for i, (op, _), block in zip(roots, wanted, blocks, strict=True):
             token = tokens[i]
             if isinstance(op.action, Write):
@@ -184,14 +190,23 @@ class StageWorker:
                 yield Kept(stage.number, i, chunk, "", "", block.rows, block.nbytes, value=block)
             else:
                 done = commit(self.store, op.recipe, token, block, op.fields, op.space)
+                if isinstance(op.action, Iterate):
+                    self._checkpoints(op, block.region, token).clear()
                 yield Kept(stage.number, i, chunk, done.path, done.digest, done.rows, done.size, done.won)
 
-    def _root(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block]) -> Block:
+    def _root(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block], token: str) -> Block:
         if isinstance(op.action, Write):
             return self._read(op, 0, op.reads(0, region)[0], memo)
+        if isinstance(op.action, Iterate):
+            crew = Crew(self._members, self._checkpoints(op, region, token))
+            return self._compute(op, region, memo, partial(op.action.compute, crew=crew))
         return self._compute(op, region, memo)
 
-    def _compute(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block]) -> Block:
+    def _checkpoints(self, op: Op, region: Region, token: str) -> Checkpoints:
+        return Checkpoints(self.store, op.recipe, token, region, op.fields, op.space)
+
+    def _compute(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block],
+                 compute: Callable[[Op, Region, Read], Block] | None = None) -> Block:
         allowed = [op.reads(i, region) for i in range(len(op.inputs))]
 
         def read(i: int, part: Region) -> Block:
@@ -200,7 +215,7 @@ class StageWorker:
             return self._read(op, i, part, memo)
 
         try:
-            return op.action.compute(op, region, read)
+            return (compute or op.action.compute)(op, region, read)
         except KernelError as error:
             located(error, op, region)
             raise

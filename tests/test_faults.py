@@ -83,6 +83,35 @@ def test_a_worker_that_is_killed_once(tmp_path: Path, options: dict[str, Any]) -
     assert kept(journals(tmp_path)[0]) == {(1, 0, chunk) for chunk in range(12)}
 
 
+def ring(step: int, cell: int, out: Any) -> int:
+    out[0], out[1] = (cell + 1) % 64, (cell + step) % 64
+    return 2
+
+
+def test_a_gang_that_is_killed_goes_on_from_its_last_state(tmp_path: Path, options: dict[str, Any]) -> None:
+    @grid.kernel("(n)->()")
+    def slow(inputs: Any, step: Any) -> Any:
+        total = inputs.sum() + step
+        for _ in range(1500):
+            total = (total * 1.37 + 1.0) % 1000.0
+        return total
+
+    lazy = grid.from_arrays({"v": np.arange(64.0)}, dims="x")["v"]
+    out = lazy.iterate(slow, 3000, edges=grid.Edges(ring, period=5, max_inputs=2), checkpoint=500)
+    run = grid.start(out, **options)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not list((tmp_path / "work").rglob("*s500.g0.arrow")):
+        time.sleep(0.01)
+    at_work = [p for p in psutil.Process().children(recursive=True) if "ray::stage 0" in " ".join(p.cmdline())]
+    for process in at_work:
+        process.kill()
+    assert run.wait(120).status.retries == len(at_work) == 1
+    assert "lost_worker" in str(failures(tmp_path, "lost_worker")[0])
+    alone = grid.run(out, executor="inline", store="memory://gang-alone", quiet=True)
+    assert run[0].to_numpy().tobytes() == alone[0].to_numpy().tobytes()
+    assert not list((tmp_path / "work").rglob("*s*00.g0.arrow"))
+
+
 def test_a_kernel_that_always_kills_its_worker(tmp_path: Path, options: dict[str, Any]) -> None:
     @grid.task("(time)->()", dtypes=["f8"])
     def deadly(series: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, get_args
 
@@ -13,12 +13,17 @@ from gridcompute.access import Boundary, Halo, wrapped
 from gridcompute.actions.maps import Map
 from gridcompute.columns import Array, Block, Column, Fixed, Ragged
 from gridcompute.compiled import run_cells
-from gridcompute.digests import in_words
+from gridcompute.digests import digest, in_words
+from gridcompute.edges import Edges
 from gridcompute.errors import KernelError
-from gridcompute.keys import digest, function_key
+from gridcompute.gang import fits
+from gridcompute.loops import in_step
 from gridcompute.op import Action, Op, Read
 from gridcompute.progressword import kernel_runs
 from gridcompute.spaces import Region
+from gridcompute.stepping import ALONE, CompiledSteps, Crew
+
+__all__ = ["Edges", "Iterate", "Stencil"]
 
 WINDOW_BYTES = 16 * 2**20
 """Windows are laid out contiguously for the kernel, this many bytes at a time."""
@@ -139,49 +144,6 @@ def windows_run(cells: Map, columns: list[Fixed], halos: list[Halo], names: tupl
 
 
 @dataclass(frozen=True, eq=False)
-class Edges:
-    """Which cells of the previous step a cell reads, by rule.
-
-    Attributes:
-        fn: `fn(step, cell, out) -> count` writes the indices into `out`; a plain or compiled function.
-        period: the rule repeats after so many steps.
-        max_inputs: most indices that `fn` writes.
-        active: `active(step) -> cells` gives a row's width; cells beyond it keep their values.
-    """
-
-    fn: Callable[[int, int, Array], int]
-    period: int = 1
-    max_inputs: int = 8
-    active: Callable[[int], int] | None = None
-
-    @property
-    def key(self) -> str:
-        """What enters the recipe."""
-        return digest(("edges", function_key(self.fn), self.period, self.max_inputs,
-                None if self.active is None else function_key(self.active)))
-
-    def table(self, step: int, width: int, length: int) -> tuple[Array, Array]:
-        """Offsets and indices (CSR) of one step's row: `width` cells that read from `length`.
-
-        Raises:
-            KernelError: more than `max_inputs` indices, or one outside.
-        """
-        out, offsets, found = np.empty(self.max_inputs, np.int64), np.zeros(width + 1, np.int64), []
-        for cell in range(width):
-            count = int(self.fn(step, cell, out))
-            if not 0 <= count <= self.max_inputs:
-                raise KernelError(f"edges: step {step} gives cell {cell} {count} inputs, not 0 to max_inputs="
-                                  f"{self.max_inputs}", cell=(cell,), hint="raise max_inputs=, or correct the rule")
-            wrong = (out[:count] < 0) | (out[:count] >= length)
-            if wrong.any():
-                raise KernelError(f"edges: step {step} gives cell {cell} the input {out[:count][wrong][0]}, outside 0 "
-                                  f"to {length - 1}", cell=(cell,), hint="correct the rule")
-            found.append(out[:count].copy())
-            offsets[cell + 1] = offsets[cell] + count
-        return offsets, np.concatenate(found) if found else np.empty(0, np.int64)
-
-
-@dataclass(frozen=True, eq=False)
 class Iterate(Action):
     """The same kernel step after step over the whole space, each step reading the one before.
 
@@ -190,14 +152,17 @@ class Iterate(Action):
         steps: how many.
         neighbours: a `Halo`, or `Edges` over a space of one dimension.
         fill: value outside, for boundary "fill".
+        keep: the state is kept after each so many steps; 0: when it is time. It isn't part of the key.
     """
 
     cells: Map
     steps: int
     neighbours: Halo | Edges
     fill: float = 0.0
+    keep: int = 0
     heavy: ClassVar[bool] = True
     durable: ClassVar[bool] = True
+    spans: ClassVar[bool] = True
 
     @property
     def key(self) -> object:
@@ -219,18 +184,34 @@ class Iterate(Action):
         """See `Action`."""
         return True
 
-    def compute(self, op: Op, region: Region, read: Read) -> Block:
-        """See `Action`."""
-        block = read(0, op.inputs[0].whole)
-        state = [block[name] for _, name in self.cells.columns]
-        columns = [_without_nulls(column) for column in state if isinstance(column, Fixed)]
-        tables: dict[int, tuple[Array, Array]] = {}
-        for step in range(self.steps):
+    def compute(self, op: Op, region: Region, read: Read, crew: Crew = ALONE) -> Block:
+        """See `Action`; the crew says how many threads carry it, and where states are kept on the way."""
+        kept = crew.checkpoints.latest() if crew.checkpoints is not None and self.steps > 1 else None
+        row, block = kept or (0, read(0, op.inputs[0].whole))
+        names = [f.name for f in op.fields] if kept else [name for _, name in self.cells.columns]
+        columns = [_without_nulls(column) for column in map(block.__getitem__, names) if isinstance(column, Fixed)]
+        steps: CompiledSteps | _PlainSteps
+        if self.steps > row and fits(self.cells, self.neighbours, columns):
+            steps = CompiledSteps(self.cells, self.neighbours, self.fill, op.space.names, columns, crew.members, row,
+                                  self.steps)
+        else:
+            steps = _PlainSteps(self, op, region, columns, row)
+        while steps.row < self.steps:
+            steps.go(min(self.steps, steps.row - steps.row % self.keep + self.keep) if self.keep else self.steps)
+            if crew.checkpoints is not None and steps.row < self.steps and (
+                    steps.row % self.keep == 0 if self.keep else crew.checkpoints.due()):
+                crew.checkpoints.keep(steps.row, _block(op, region, steps.columns()))
+        return _block(op, region, steps.columns())
+
+    def stepped(self, op: Op, region: Region, columns: list[Fixed], step: int,
+                tables: dict[int, tuple[Array, Array]]) -> list[Fixed]:
+        """One step without a compiled loop over steps: the reference of `gridcompute.gang`."""
+        try:
             if isinstance(self.neighbours, Halo):
-                columns = self._windows(op, region, columns, step)
-            else:
-                columns = self._gathered(region, columns, step, tables)
-        return Block(region, {f.name: c for f, c in zip(op.fields, columns, strict=True)}, region.shape[0])
+                return self._windows(op, region, columns, step)
+            return self._gathered(region, columns, step, tables)
+        except KernelError as error:
+            raise in_step(error, step) from error.__cause__
 
     def _windows(self, op: Op, region: Region, columns: list[Fixed], step: int) -> list[Fixed]:
         halo = self.neighbours
@@ -249,8 +230,8 @@ class Iterate(Action):
         edges = self.neighbours
         assert isinstance(edges, Edges)
         length = region.shape[0]
-        width = length if edges.active is None else min(length, int(edges.active(step)))
-        phase = step % edges.period
+        width = edges.width(step, length)
+        phase = edges.phase(step)
         if edges.active is not None or phase not in tables:
             tables[phase] = edges.table(phase, width, length)
         offsets, index = tables[phase]
@@ -264,6 +245,27 @@ class Iterate(Action):
             assert isinstance(result, Fixed)
             merged.append(Fixed(np.concatenate([result.values.astype(column.values.dtype), column.values[width:]])))
         return merged
+
+
+class _PlainSteps:
+    """Steps one by one through `run_cells`, for kernels and columns that compiled loops don't take."""
+
+    def __init__(self, action: Iterate, op: Op, region: Region, columns: list[Fixed], row: int) -> None:
+        self.row, self._state, self._action, self._where = row, columns, action, (op, region)
+        self._tables: dict[int, tuple[Array, Array]] = {}
+
+    def go(self, last: int) -> None:
+        """One step."""
+        self._state = self._action.stepped(*self._where, self._state, self.row, self._tables)
+        self.row += 1
+
+    def columns(self) -> list[Fixed]:
+        """The state."""
+        return self._state
+
+
+def _block(op: Op, region: Region, columns: list[Fixed]) -> Block:
+    return Block(region, {f.name: c for f, c in zip(op.fields, columns, strict=True)}, region.shape[0])
 
 
 def _without_nulls(column: Fixed) -> Fixed:

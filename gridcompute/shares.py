@@ -1,0 +1,164 @@
+"""Who computes which units of a space, and what each of them reads, as tables for a loop over steps.
+
+A unit is an index of the space's first dimension. Its place in a row of the state is its number plus its member's
+`shift`, so that no two members write to one cache line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gridcompute.columns import Array
+from gridcompute.edges import Edges
+
+LINE = 64
+"""Bytes of a cache line."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A member's units, and what is added to a unit's number for its place in a row."""
+
+    lo: int
+    hi: int
+    shift: int
+
+    @property
+    def places(self) -> slice:
+        """Of the units in a row."""
+        return slice(self.lo + self.shift, self.hi + self.shift)
+
+
+def shares(length: int, members: int, unit_bytes: int) -> tuple[tuple[Share, ...], int]:
+    """The members' shares of so many units, and the width of a row.
+
+    >>> shares(5, 2, 8)
+    ((Share(lo=0, hi=2, shift=0), Share(lo=2, hi=5, shift=6)), 16)
+    """
+    found, end, pad = [], 0, 1 if members == 1 else max(1, LINE // unit_bytes)
+    for member in range(members):
+        lo, hi = (length * m // members for m in (member, member + 1))
+        found.append(Share(lo, hi, end - lo))
+        end += -(-(hi - lo) // pad) * pad
+    return tuple(found), end
+
+
+def places_of(found: Iterable[Share]) -> Array:
+    """The place of each unit in a row."""
+    return np.concatenate([np.arange(s.lo, s.hi) + s.shift for s in found])
+
+
+@dataclass(frozen=True, eq=False)
+class Reads:
+    """What a member's units read.
+
+    Attributes:
+        await_rows: offsets into `await_at`, by phase and unit.
+        await_at: places of what other members make, in the order of the units.
+        tables: further arguments of the loop.
+    """
+
+    await_rows: Array
+    await_at: Array
+    tables: tuple[Array, ...] = field(default=())
+
+
+def edge_reads(edges: Edges, length: int, widest: Sequence[int], found: Sequence[Share]) -> list[Reads]:
+    """Per member: where each unit's inputs begin (-1 where they don't lie side by side), how many, and all of them.
+
+    Args:
+        edges: the rule.
+        length: units.
+        widest: by phase, the widest row that is computed.
+        found: the shares.
+    """
+    places = places_of(found)
+    by_phase = [edges.table(phase, width, length) for phase, width in enumerate(widest)]
+    return [_member_reads(by_phase, places, share) for share in found]
+
+
+def _member_reads(by_phase: Sequence[tuple[Array, Array]], places: Array, share: Share) -> Reads:
+    block = share.hi - share.lo
+    starts, counts, at, waits, awaited = [], [], [], [], []
+    for offsets, index in by_phase:
+        lo, hi = (min(end, len(offsets) - 1) for end in (share.lo, share.hi))
+        mine, count = index[offsets[lo]: offsets[hi]], np.zeros(block, np.int64)
+        count[: hi - lo] = np.diff(offsets[lo: hi + 1])
+        unit, place = np.repeat(np.arange(block), count), places[mine]
+        apart = (unit[1:] == unit[:-1]) & (place[1:] != place[:-1] + 1)
+        start = np.zeros(block, np.int64)
+        start[count > 0] = place[np.concatenate([[0], np.cumsum(count)[:-1]])[count > 0].astype(np.int64)]
+        start[unit[1:][apart]] = -1
+        outside = (mine < share.lo) | (mine >= share.hi)
+        starts.append(start)
+        counts.append(count)
+        at.append(place)
+        waits.append(np.bincount(unit[outside], minlength=block))
+        awaited.append(place[outside])
+    rows = _offsets(np.concatenate(counts))[:-1]
+    tables = (_small(starts), _small(counts), rows, _small(at))
+    return Reads(_offsets(np.concatenate(waits)), np.concatenate(awaited).astype(np.int64), tables)
+
+
+def _small(parts: Sequence[Array]) -> Array:
+    return np.concatenate(parts).astype(np.int32)
+
+
+def _offsets(counts: Array) -> Array:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def axis_map(length: int, before: int, after: int, boundary: str) -> Array:
+    """The index that each position from -before to length + after reads; -1 where it is the fill value.
+
+    >>> axis_map(3, 1, 2, "periodic").tolist(), axis_map(3, 1, 1, "clip").tolist(), axis_map(2, 1, 1, "fill").tolist()
+    ([2, 0, 1, 2, 0, 1], [0, 0, 1, 2, 2], [-1, 0, 1, -1])
+    """
+    at = np.arange(-before, length + after)
+    if boundary == "periodic":
+        return at % length
+    if boundary == "clip":
+        return np.clip(at, 0, length - 1)
+    return np.where((at < 0) | (at >= length), -1, at)
+
+
+def window_reads(units: Array, before: int, after: int, found: Sequence[Share]) -> list[Reads]:
+    """Per member: which units of others the windows of its own reach.
+
+    Args:
+        units: `axis_map` of the first dimension.
+        before: that a window reaches back.
+        after: that it reaches on.
+        found: the shares.
+    """
+    places = places_of(found)
+    reads = []
+    for share in found:
+        counts, awaited = np.zeros(share.hi - share.lo, np.int64), []
+        ends = {*range(share.lo, min(share.hi, share.lo + before)), *range(max(share.lo, share.hi - after), share.hi)}
+        for unit in sorted(ends):
+            around = {int(one) for one in units[unit: unit + before + after + 1]}
+            outside = sorted(one for one in around if one >= 0 and not share.lo <= one < share.hi)
+            counts[unit - share.lo] = len(outside)
+            awaited += [int(places[one]) for one in outside]
+        reads.append(Reads(_offsets(counts), np.array(awaited, np.int64)))
+    return reads
+
+
+def readers(reads: Sequence[Reads], found: Sequence[Share]) -> list[tuple[Array, Array]]:
+    """Per member: which other members read units of its own, and (uint8, by unit) which units they read."""
+    answers = []
+    for me, share in enumerate(found):
+        shown, by = np.zeros(share.hi - share.lo, np.uint8), []
+        for other, one in enumerate(reads):
+            at = one.await_at - share.places.start
+            at = at[(at >= 0) & (at < len(shown))]
+            if other != me and len(at):
+                shown[at] = 1
+                by.append(other)
+        answers.append((np.array(by, np.int64), shown))
+    return answers
+
