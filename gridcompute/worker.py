@@ -166,9 +166,12 @@ class StageWorker:
                 failure = self._failure(error, chunk)
                 return TaskFailed(order.task.number, failure, tuple(kept), time.perf_counter() - began, worker)
             done += 1
-        seconds = time.perf_counter() - began
+            seconds, own = time.perf_counter() - began, compile_seconds() - compiled
+            if seconds - own > order.task.seconds:
+                break
+        left = order.task.chunks[done:]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return TaskDone(order.task.number, tuple(kept), seconds, worker, compile_seconds() - compiled, peak)
+        return TaskDone(order.task.number, tuple(kept), seconds, worker, own, peak, left)
 
     def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int]) -> Iterator[Kept]:
         stage = self.payload.stage
