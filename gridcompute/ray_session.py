@@ -122,6 +122,7 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
         ClusterError: Ray can't be started or reached.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        _require_same(sys.modules["ray"], address)
         return sys.modules["ray"]
     # Ray reads these when it is imported, and the driver needs them for as long as it lives.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -148,7 +149,24 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
             if address
             else "gridcompute doctor says what is missing; --executor inline works without Ray",
         ) from error
+    _joined[ray.get_runtime_context().gcs_address] = address
     return ray
+
+
+_joined: dict[str, str] = {}
+"""What each Ray that this process was connected to here goes by: its own address, and that which was asked for."""
+
+
+def _require_same(ray: Any, address: str) -> None:
+    """Refuse to compute on another Ray than the one asked for; a Ray that the caller connected to is taken as it is."""
+    own = ray.get_runtime_context().gcs_address
+    asked = _joined.get(own)
+    if address and asked is not None and address not in (asked, own):
+        where = f"the Ray cluster at {asked}" if asked else "a local Ray"
+        raise ClusterError(
+            f"this process is connected to {where}, not to {address}",
+            hint="start a new process (restart the notebook's kernel), or call ray.shutdown() first",
+        )
 
 
 def _imported() -> Any:

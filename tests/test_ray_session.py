@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from gridcompute import ray_session
+from gridcompute.errors import ClusterError
 
 
 @pytest.mark.parametrize("before", ["", "import ray"])
@@ -15,3 +19,19 @@ def test_errors_that_end_the_process_are_not_reported_to_ray_first(before: str) 
         "_imported()\nassert sys.excepthook is hook\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_process_connected_to_one_ray_does_not_compute_on_it_in_place_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = SimpleNamespace(gcs_address="127.0.0.1:6379")
+    ray = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: own)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(ray_session, "_joined", {})
+    assert ray_session.connect(workers=1, address="head:6379") is ray, "the caller's own connection is taken as it is"
+    for asked, place in (("", "a local Ray"), ("first:6379", "the Ray cluster at first:6379")):
+        monkeypatch.setattr(ray_session, "_joined", {own.gcs_address: asked})
+        for same in ("", asked, own.gcs_address):
+            assert ray_session.connect(workers=1, address=same) is ray
+        with pytest.raises(ClusterError, match=f"connected to {place}, not to other:6379"):
+            ray_session.connect(workers=1, address="other:6379")
