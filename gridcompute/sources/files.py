@@ -224,7 +224,8 @@ class OpenFiles:
             self._open.pop(key, None)
 
 
-def broken(where: str, what: str, error: BaseException | str) -> CorruptInputError:
-    """The error of a file that is there but can't be read, in one form for all readers."""
+def broken(where: str, what: str, error: BaseException | str, *, instead: str = "") -> CorruptInputError:
+    """The error of a file that is there but can't be read, alike for all readers; `instead` names other readers."""
     text = " ".join(str(error).split())[:300] or type(error).__name__
-    return CorruptInputError(f"{where}: {what}: {text}", hint="fetch the file again, or check what wrote it")
+    again = f"fetch the file again, or check what wrote it{'; ' * bool(instead)}{instead}"
+    return CorruptInputError(f"{where}: {what}: {text}", hint=again)

@@ -94,10 +94,13 @@ class TableSource:
         try:
             file = _OPEN.get((self.path, self.form), version, lambda: _opened(self.path, self.form, self.options))
             table = _rows(file, self.form, groups, sorted({paths[f.name][0] for f in fields}))
-            table = table.slice(lo - self.starts[first], hi - lo)
-            if table.num_rows != hi - lo:
+            part = table.slice(lo - self.starts[first], hi - lo)
+            if part.num_rows != hi - lo:
                 raise broken(self.path, f"rows {lo} to {hi}", "the file has changed since it was opened")
-            columns = {f.name: column_of(leaf(table, paths[f.name]), f, self.path) for f in fields}
+            arrays = {f.name: leaf(part, paths[f.name]) for f in fields}
+            if part.num_rows < table.num_rows:  # a view would keep its whole row group in memory
+                arrays = {name: pa.concat_arrays([array]) for name, array in arrays.items()}
+            columns = {f.name: column_of(arrays[f.name], f, self.path) for f in fields}
         except GridError:
             raise
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
@@ -278,7 +281,8 @@ def _form(path: str) -> str:
     if not form or (match and match[2] and form not in ("csv", "tsv")):
         raise ParameterError(
             f"the format of {path} can't be told by its name",
-            hint="tables end in .parquet, .arrow, .feather, .csv, .csv.gz, .tsv",
+            hint="tables end in .parquet, .arrow, .feather, .csv, .csv.gz, .tsv; netCDF and Zarr are opened by "
+            "grid.open_dataset, FASTA and FASTQ by grid.open_sequences",
         )
     return form
 

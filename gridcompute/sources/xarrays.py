@@ -219,7 +219,8 @@ def _opened(path: str, engine: str | None, options: Mapping[str, Any]) -> Any:
                 ) from None
             text = " ".join(str(error).split())[:160]
             tried.append(f"{reader or 'any engine of xarray'} ({type(error).__name__}: {text})")
-    raise broken(path, "isn't a dataset that can be read", "tried " + "; ".join(tried))
+    raise broken(path, "isn't a dataset that can be read", "tried " + "; ".join(tried),
+                 instead="tables are opened by grid.open_table, FASTA and FASTQ by grid.open_sequences")
 
 
 def _require_complete(path: str, file: Any) -> None:

@@ -220,7 +220,8 @@ def _opened(url: str, options: Mapping[str, Any]) -> Any:
     except FileNotFoundError as error:
         if is_remote(url):
             raise MissingInputError(f"no Zarr store at {url}: {error}", hint="check the URL") from None
-        raise broken(url, "isn't a Zarr store", "it has no zarr.json, .zgroup or .zarray") from error
+        raise broken(url, "isn't a Zarr store", "it has no zarr.json, .zgroup or .zarray",
+                     instead="netCDF files are opened by grid.open_dataset") from error
     except OSError as error:
         raise MissingInputError(f"{url} can't be reached: {error}", hint="check the URL and the network") from error
     except Exception as error:
