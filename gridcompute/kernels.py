@@ -215,6 +215,8 @@ def kernel(
         SignatureError: the function's arguments don't match the signature.
         ParameterError: an option has a wrong value.
     """
+    if not isinstance(signature, str):
+        raise SignatureError("@grid.kernel takes a signature", hint='write it like @grid.kernel("(time)->()")')
 
     def decorate(func: Function) -> Kernel:
         return _make(func, signature, sizes, names, dtypes, "batch" if batch else "cell", parallel, flags, {})

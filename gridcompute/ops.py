@@ -44,7 +44,7 @@ def joint_space(refs: Sequence[Ref]) -> Space:
         except DimensionError as error:
             raise AlignmentError(
                 f"columns can't go together: {error.message} (column {name!r} of {op})",
-                hint="select the same positions of both first",
+                hint="take all of them from one collection, after it was filtered or selected from",
             ) from None
         for dim, length in own.dims:
             if length is None and origins.setdefault(dim, op.origin) is not op.origin:

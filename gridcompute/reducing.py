@@ -96,7 +96,9 @@ def chosen(how: str | Reduction, options: Mapping[str, Any]) -> Reduction:
     try:
         made: Reduction = getattr(reductions, how)(**options)
     except TypeError as error:
-        raise ParameterError(f"reduction {how}: {error}") from None
+        named = {"dim", "dims", "axis"} & set(options)
+        hint = f"name dimensions without {named.pop()}=: {how}('time')" if named else ""
+        raise ParameterError(f"reduction {how}: {error}", hint=hint) from None
     return made
 
 
@@ -166,7 +168,16 @@ def group_keys(by: Any, columns: Iterable[str], coords: Sequence[Coordinate], di
     known = set(columns)
     if isinstance(by, str):
         base = by.partition(".")[0]
-        return [by] if by in known and not any(base in (c.name, c.dim) for c in coords) else []
+        if any(base in (c.name, c.dim) for c in coords):
+            return []
+        if by not in known and base in known:
+            raise DimensionError(f"can't group by {by!r}: parts are those of a coordinate, and {base!r} is a column",
+                                 hint=f"group by a column that a kernel computes from {base!r}")
+        if by not in known:
+            raise DimensionError(f"can't group by {by!r}: no column or coordinate has this name",
+                                 hint=f"the columns are {', '.join(columns)}; the coordinates "
+                                      f"{', '.join(c.name for c in coords) or 'none'}; or give labels and dim=")
+        return [by]
     named = dim is None and isinstance(by, list | tuple) and by and all(isinstance(one, str) for one in by)
     if named and (missing := [name for name in by if name not in known]):
         raise MissingInputError(f"no column {missing[0]!r} to group by", hint=f"the columns are {', '.join(known)}")

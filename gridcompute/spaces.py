@@ -87,7 +87,8 @@ class Space:
         """This space's dimensions, then those that only the other has; shared ones must agree."""
         for name, length in other.dims:
             if name in self and self[name] != length:
-                raise DimensionError(f"dimension {name!r} has length {self[name]} here and {length} there")
+                here, there = ("an unknown length" if n is None else f"length {n}" for n in (self[name], length))
+                raise DimensionError(f"dimension {name!r} has {here} here and {there} there")
         return Space(self.dims + tuple(dim for dim in other.dims if dim[0] not in self))
 
     def whole(self) -> Region:

@@ -165,6 +165,7 @@ def report(record: RunRecord) -> dict[str, Any]:
     if not record.summary:
         told["seconds"] = found["last"] - found["began"]
         told["computed"] = sum(stage["computed"] for stage in found["stages"])
+        told["reused"] = sum(stage["reused"] for stage in found["stages"])
         told["tasks"] = sum(stage["tasks"] for stage in found["stages"])
         told["task_seconds"] = sum(stage["seconds"] for stage in found["stages"])
         told["failures"] = sum(failure["times"] for failure in found["failures"])

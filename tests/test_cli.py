@@ -22,6 +22,7 @@ import pytest
 import gridcompute as grid
 from gridcompute import cli, doctor, record, registry, summary
 from gridcompute.errors import ParameterError
+from gridcompute.journal import Journal
 from gridcompute.origins import Origin
 from gridcompute.plots import Axis, draw_histograms, draw_trend, per_decade, picture_path
 
@@ -376,6 +377,15 @@ def test_failures_are_counted_in_words() -> None:
     told = {**summary.facts(record.RunRecord("r", "", [], {}, {}, [], "", "", 0.0, state="failed")), "failures": 1}
     assert "  failures  1, of which none tried again" in summary.screen(told)
     assert "  failures  3, of which 2 tried again" in summary.screen({**told, "failures": 3, "retries": 2})
+
+
+def test_a_report_of_a_killed_run_says_what_it_had_found(tmp_path: Path) -> None:
+    killed = record.RunRecord("r", "", [], {}, {}, [], str(tmp_path), "", 0.0)
+    with Journal.open(killed.journal) as events:
+        events.append("begun", run="r")
+        events.append("phase", number=1, stages={"0": "f"}, chunks={"0": 5}, found={"0": 3})
+    told = summary.report(killed)
+    assert (told["computed"], told["reused"]) == (0, 3)
 
 
 def test_skipped_cells_and_interruptions_have_their_exit_codes() -> None:

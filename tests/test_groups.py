@@ -122,7 +122,9 @@ def test_what_can_not_be_grouped_is_refused():
                              "t": np.zeros(3, "datetime64[s]")})  # fmt: skip
     cube = grid.from_arrays({"v": np.zeros((2, 3)), "w": np.zeros((2, 3))}, dims=("y", "x"))
     for make, error, says in [
-        (lambda: rows.groupby("q").sum(), DimensionError, "'q'"),
+        (lambda: rows.groupby("q").sum(), DimensionError, "no column or coordinate has this name\n.*k, s, l, t; "),
+        (lambda: rows.groupby("t.year").sum(), DimensionError, "'t' is a column\n.*a kernel computes from 't'"),
+        (lambda: cube.mean(dim="y"), ParameterError, r"keyword argument 'dim'\n.*: mean\('time'\)"),
         (lambda: rows.groupby(["k", "q"]).sum(), MissingInputError, "'q'"),
         (lambda: rows.groupby("l").count(), ParameterError, "'l' holds a list"),
         (lambda: rows.groupby("k").sum(), ParameterError, "'s' holds a string"),

@@ -67,6 +67,7 @@ def test_names_by_default():
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
+        ({"signature": len}, SignatureError, "takes a signature"),
         ({"signature": "(t),(t),(t)->()"}, SignatureError, "has 3 inputs, but the function takes 2"),
         ({"signature": "(t)->(month),()"}, SignatureError, "'month' has no length"),
         ({"signature": "(t)->()", "sizes": {"t": 3}}, SignatureError, "an input has it"),
