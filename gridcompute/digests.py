@@ -97,7 +97,7 @@ class _Hash:
             self.put("set", str(len(value)).encode())
             for hashed in sorted(digest_at(one, f"a member of {path}") for one in value):
                 self.put("member", hashed.encode())
-        elif isinstance(getattr(value, "key", None), str):
+        elif isinstance(getattr(value, "key", None), str) and "key" not in getattr(value, "__dataclass_fields__", ()):
             self.put("keyed", f"{type(value).__qualname__}:{value.key}".encode())
         elif not isinstance(value, type) and isinstance(getattr(type(value), "key", None), types.FunctionType):
             self.put("keyed", f"{type(value).__qualname__}:{value.key()}".encode())

@@ -6,26 +6,26 @@ values that they read. Keys are 32 hexadecimal digits of BLAKE2b.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 import importlib
-import importlib.metadata
 import random
 import sys
-import sysconfig
 import types
-from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gridcompute import syntax
+from gridcompute.behind import classes, members, of_user, overloads, unwrap, wrapped
 from gridcompute.digests import digest, digest_at, explain_difference
 from gridcompute.errors import UnkeyableError
+from gridcompute.installs import OWN_PACKAGES, distribution, extension_of, foreign, installed, known_by_name, standard
 
 __all__ = [
+    "OWN_PACKAGES",
     "digest",
     "distribution",
     "explain_difference",
@@ -36,9 +36,6 @@ __all__ = [
     "standard",
     "unwrap",
 ]
-
-# These are ours to change between releases, so their code counts, not their version.
-OWN_PACKAGES = ("gridcompute", "gridcompute_workloads")
 
 
 def function_key(func: Any) -> str:
@@ -73,24 +70,6 @@ def machine_key(func: Any) -> str:
     return digest(walk.parts)
 
 
-def unwrap(func: Any) -> Any:
-    """The plain function under numba's dispatchers, our kernels and functools' caches."""
-    while True:
-        if isinstance(func, (types.FunctionType, types.MethodType, functools.partial, type)):
-            return func
-        inner = next(
-            (
-                getattr(func, name)
-                for name in ("py_func", "_defn", "func", "__wrapped__")
-                if isinstance(getattr(func, name, None), types.FunctionType)
-            ),
-            None,
-        )
-        if inner is None:
-            return func
-        func = inner
-
-
 class Walk:
     """Collects the parts of a function, going through everything that its code reads."""
 
@@ -98,6 +77,7 @@ class Walk:
         self.text = text
         self.parts: dict[str, str] = {}
         self.seen: dict[int, str] = {}
+        self.behind: set[int] = set()
         self.kept: list[object] = []  # ids stay unique only while the objects live
 
     def name(self, kind: str, what: str) -> str:
@@ -158,6 +138,8 @@ class Walk:
             if not hasattr(value, attribute):
                 raise UnkeyableError(f"{called} reads {label.split(' ')[1]}.{attribute}, which isn't there")
             module, value, label = value, getattr(value, attribute), f"{label}.{attribute}"
+        if isinstance(value, types.FunctionType) and attributes and attributes[-1] in vars(value):
+            self.value(vars(value)[attributes[-1]], f"{label}.{attributes[-1]}", called)
         if isinstance(value, types.ModuleType):
             raise UnkeyableError(
                 f"{called} passes on the module {value.__name__} as a value ({label})",
@@ -171,7 +153,7 @@ class Walk:
                     f"{called} draws by {label}, so no two runs would give the same",
                     hint="take a last argument rng: its numbers follow from the seed and the cell",
                 ) from None
-            if module is None or not _foreign(module.__name__, getattr(module, "__file__", None) or ""):
+            if module is None or not foreign(module.__name__, getattr(module, "__file__", None) or ""):
                 raise
             # A constant of an installed module, such as np.s_: its version says what it is.
             self.put(label, f"{module.__name__}.{label.rsplit('.', 1)[-1]}", called)
@@ -200,16 +182,16 @@ class Walk:
     def value(self, value: Any, label: str, called: str) -> None:
         """Add anything a name may stand for."""
         inner = unwrap(value)
-        if isinstance(inner, types.FunctionType) and not isinstance(getattr(value, "key", None), str):
-            self.reached(inner, value, label, called)
-        elif isinstance(value, functools.partial):
+        if isinstance(value, functools.partial | functools.partialmethod):
             self.value(value.func, label, called)
             self.parts[self.name(label, "arguments")] = digest_at((value.args, value.keywords), label)
+        elif isinstance(inner, types.FunctionType) and not isinstance(getattr(value, "key", None), str):
+            self.reached(inner, value, label, called)
         elif isinstance(value, type):
             self.type(value, label, called)
         elif (
             isinstance(value, (types.BuiltinFunctionType, np.ufunc))
-            or _named(value)
+            or (known_by_name(value) and not of_user(value))
             or type(value).__module__.startswith("numba.")
         ):
             self.foreign(value, label, called)
@@ -221,6 +203,9 @@ class Walk:
                     f"{called} reads {label}: {error.message}", hint="pass it as a parameter of the kernel"
                 ) from None
             self.put_digest(label, hashed, called)
+            for kind in classes(value):  # what it holds may be asked by its methods
+                if id(kind) not in self.seen:
+                    self.type(kind, f"class {kind.__qualname__}", called)
 
     def put(self, label: str, value: object, called: str) -> None:
         """Add a part; where another function reads something else of that name, under the reader's name too."""
@@ -233,15 +218,16 @@ class Walk:
 
     def reached(self, func: types.FunctionType, value: Any, label: str, called: str) -> None:
         """Add a function that a name stands for: by its code, or by name and version."""
-        top = (func.__module__ or "").split(".")[0]
-        if top not in OWN_PACKAGES and installed(func.__code__.co_filename, func.__module__ or ""):
-            self.put(label, f"{func.__module__}.{func.__qualname__}", called)
-            self.version(func.__module__ or "")
-            return
-        if standard(func.__code__.co_filename):
-            self.put(label, f"{func.__module__}.{func.__qualname__}", called)
+        module = func.__globals__.get("__name__") or ""  # a decorator's wrapper says that it is of the wrapped one's
+        from_elsewhere = module.split(".")[0] not in OWN_PACKAGES and installed(func.__code__.co_filename, module)
+        if from_elsewhere or standard(func.__code__.co_filename):
+            self.put(label, f"{module}.{func.__qualname__}", called)
+            if from_elsewhere:
+                self.version(module)
+            self.also(func, label, called)
             return
         name = self.function(func)
+        self.also(func, label, called)
         # Which function a name stands for: two may swap their names.
         self.parts[self.name(label, "stands for")] = digest(name)
         flags = {
@@ -254,14 +240,21 @@ class Walk:
                 {key: sorted(kept) if isinstance(kept, (set, frozenset)) else str(kept) for key, kept in flags.items()}
             )
 
+    def also(self, func: Any, label: str, called: str) -> None:
+        """Add what is called where a function is named: what it wraps, if it is a foreign one, and its overloads."""
+        if id(func) in self.behind:
+            return
+        self.behind.add(id(func))
+        self.kept.append(func)
+        own = isinstance(func, types.FunctionType) and not standard(func.__code__.co_filename) and not installed(
+            func.__code__.co_filename, func.__globals__.get("__name__") or "")
+        for what, found in (("wrapped by", () if own else wrapped(func)), ("overload of", overloads(func))):
+            for one in found:
+                self.value(one, f"{what} {label}", called)
+
     def type(self, value: type, label: str, called: str) -> None:
         """Add a class: by name if Python's or installed; an enum's members, a tuple's fields, else code."""
-        if issubclass(value, enum.Enum):
-            self.put(label, {one.name: one.value for one in value}, called)
-        elif issubclass(value, tuple) and hasattr(value, "_fields"):
-            defaults = getattr(value, "_field_defaults", {})
-            self.put(label, (value.__qualname__, value._fields, defaults), called)
-        elif value.__module__.split(".")[0] in sys.stdlib_module_names:
+        if value.__module__.split(".")[0] in sys.stdlib_module_names and value.__module__ != "__main__":
             self.put(label, f"{value.__module__}.{value.__qualname__}", called)
         elif installed(syntax.source_file(value), value.__module__) or value.__module__.split(".")[0] == "numpy":
             self.put(label, f"{value.__module__}.{value.__qualname__}", called)
@@ -271,21 +264,27 @@ class Walk:
         else:
             self.seen[id(value)] = label
             self.kept.append(value)
-            self.put(label, [f"{base.__module__}.{base.__qualname__}" for base in value.__mro__[1:]], called)
-            for name, member in _members(value):
+            self.put(label, _shape(value), called)
+            if type(type(value)) is type and not foreign(type(value).__module__):
+                self.type(type(value), f"{label}'s metaclass", called)
+            for name, member in members(value):
                 self.value(member, f"{label}.{name}", called)
 
     def foreign(self, value: Any, label: str, called: str) -> None:
         """Add a compiled function by name and version, or by the file that it lies in."""
         module = getattr(value, "__module__", None) or type(value).__module__
         if isinstance(value, np.ufunc):  # these don't say where they are from: scipy has some too
-            module = "numpy" if getattr(np, value.__name__, None) is value else _extension_of(value)
+            if value.__name__.endswith(" (vectorized)"):
+                raise UnkeyableError(f"{called} reads {label}: a ufunc of a Python function, whose code can't be found",
+                                     hint="call the function itself, or numba.vectorize it")
+            module = "numpy" if getattr(np, value.__name__, None) is value else extension_of(value)
         owner = getattr(value, "__self__", None)
         if owner is not None and not isinstance(owner, types.ModuleType):
             raise UnkeyableError(
                 f"{called} reads {label}: a method bound to a {type(owner).__qualname__}",
                 hint="pass the object as a parameter of the kernel",
             )
+        self.also(value, label, called)
         named = getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or str(value)
         self.put(label, f"{module}.{named}", called)
         if module.split(".")[0] in sys.stdlib_module_names:
@@ -303,84 +302,13 @@ class Walk:
         self.parts[f"version of {name}"] = digest(version)
 
 
-def _foreign(module: str, file: str) -> bool:
-    return module.split(".")[0] in sys.stdlib_module_names or installed(file, module)
-
-
-def _named(value: Any) -> bool:
-    """Whether a callable of Python or of an installed distribution is known by its name: np.where, a Cython one."""
-    module = getattr(value, "__module__", None)
-    if not (callable(value) and isinstance(getattr(value, "__name__", None), str) and isinstance(module, str)):
-        return False
-    return _foreign(module, getattr(sys.modules.get(module), "__file__", None) or "")
-
-
-def _extension_of(value: Any) -> str:
-    """The compiled module that defines a function which doesn't say so itself."""
-    found = [
-        name
-        for name, one in list(sys.modules.items())
-        if str(getattr(one, "__file__", "")).endswith(".so") and vars(one).get(value.__name__) is value
-    ]
-    return min(found, default="numpy")
-
-
-def _members(owner: type) -> Iterator[tuple[str, Any]]:
-    for base in reversed(owner.__mro__[:-1]):
-        if standard(syntax.source_file(base)) or base.__module__.split(".")[0] in sys.stdlib_module_names:
-            continue
-        for name, member in sorted(vars(base).items()):
-            if name in (
-                "__dict__",
-                "__weakref__",
-                "__module__",
-                "__doc__",
-                "__annotations__",
-                "__firstlineno__",
-                "__static_attributes__",
-                "__dataclass_fields__",
-                "__dataclass_params__",
-                "__annotate__",
-                "__qualname__",
-                "__slots__",
-            ) or isinstance(member, types.MemberDescriptorType):
-                continue
-            if isinstance(member, property):
-                yield from ((f"{name}.{one.__name__}", one) for one in (member.fget, member.fset) if one is not None)
-            else:
-                yield name, member.__func__ if isinstance(member, (staticmethod, classmethod)) else member
-
-
-@lru_cache(maxsize=1)
-def _folders() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    paths = sysconfig.get_paths()
-    installed = {paths["purelib"], paths["platlib"]}
-    installed |= {path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
-    return tuple(f"{path}/" for path in installed), tuple({f"{paths['stdlib']}/", f"{paths['platstdlib']}/"})
-
-
-def installed(file: str, module: str) -> bool:
-    """Whether a file belongs to an installed distribution (one in site-packages)."""
-    if module.split(".")[0] in OWN_PACKAGES:
-        return False
-    return file.startswith(_folders()[0]) or (not file and module.split(".")[0] == "numpy")
-
-
-def standard(file: str) -> bool:
-    """Whether a file belongs to Python itself."""
-    return file.startswith("<frozen ") or (file.startswith(_folders()[1]) and not file.startswith(_folders()[0]))
-
-
-@lru_cache(maxsize=256)
-def distribution(top: str) -> tuple[str, str]:
-    """Name and version of the installed distribution that has a top-level module."""
-    try:
-        return top, importlib.metadata.version(top)
-    except importlib.metadata.PackageNotFoundError:
-        names = importlib.metadata.packages_distributions().get(top)
-    if not names:
-        raise UnkeyableError(
-            f"module {top} lies among installed packages, but belongs to none of them",
-            hint="install it as a package, or move it beside the script",
-        )
-    return names[0], importlib.metadata.version(names[0])
+def _shape(value: type) -> object:
+    """What a class is beside its code: an enum's members, the fields of a tuple or dataclass, its bases."""
+    if issubclass(value, enum.Enum):
+        return {one.name: one.value for one in value}
+    if issubclass(value, tuple) and hasattr(value, "_fields"):
+        return (value.__qualname__, value._fields, getattr(value, "_field_defaults", {}))
+    bases = [f"{base.__module__}.{base.__qualname__}" for base in value.__mro__[1:]]
+    if not dataclasses.is_dataclass(value):
+        return bases
+    return bases, [(field.name, field.init, bool(field.kw_only)) for field in dataclasses.fields(value)]

@@ -520,3 +520,79 @@ def test_explain_difference():
         "b changed",
         "c is new",
     ]
+
+
+BROUGHT = {
+    "named tuple's method": (
+        "class P(typing.NamedTuple):\n a: int\n def f(self, v): return v * 2.5\ndef k(v): return P(1).f(v)"
+    ),
+    "named tuple at hand": (
+        "class P(typing.NamedTuple):\n a: int\n def f(self, v): return v * 2.5\np = P(1)\ndef k(v): return p.f(v)"
+    ),
+    "enum's method": "class P(enum.Enum):\n A = 1\n def f(self, v): return v * 2.5\ndef k(v): return P.A.f(v)",
+    "enum member": "class P(enum.IntEnum):\n A = 1\n def f(self, v): return v * 2.5\np = P.A\ndef k(v): return p.f(v)",
+    "dataclass instance": (
+        "@dataclasses.dataclass\nclass P:\n a: list = dataclasses.field(default_factory=list)\n"
+        " @property\n def f(self): return 2.5\np = {'x': (P(),)}\ndef k(v): return v * p['x'][0].f"
+    ),
+    "dataclass with a key": (
+        "@dataclasses.dataclass\nclass P:\n key: str\n a: float\np = P('x', 2.5)\ndef k(v): return v * p.a"
+    ),
+    "factory": (
+        "@dataclasses.dataclass\nclass P:\n a: float = dataclasses.field(default_factory=lambda: 2.5)\n"
+        "def k(v): return v * P().a"
+    ),
+    "metaclass": "class M(type):\n def f(cls, v): return v * 2.5\nclass P(metaclass=M): pass\ndef k(v): return P.f(v)",
+    "partialmethod": (
+        "class P:\n def g(self, s, v): return v * s\n f = functools.partialmethod(g, 2.5)\ndef k(v): return P().f(v)"
+    ),
+    "attribute of a function": "def f(v): return v * f.s\nf.s = 2.5\ndef k(v): return f(v)",
+    "single dispatch": (
+        "@functools.singledispatch\ndef f(v): return v\n@f.register\ndef _(v: float): return v * 2.5\n"
+        "def k(v): return f(v)"
+    ),
+    "contextmanager": "@contextlib.contextmanager\ndef f(v): yield v * 2.5\ndef k(v):\n with f(v) as w: return w",
+    "errstate": "@np.errstate(all='ignore')\ndef f(v): return v * 2.5\ndef k(v): return f(v)",
+    "vectorize": "@np.vectorize\ndef f(v): return v * 2.5\ndef k(v): return f(v)",
+    "overload": (
+        "@numba.extending.overload(np.hanning)\ndef f(v):\n def impl(v): return v * 2.5\n return impl\n"
+        "def k(v): return np.hanning(v)"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROUGHT)
+def test_code_that_comes_with_a_value_counts(what):
+    def kernel(number):
+        space = {"__name__": "job"} | {m: importlib.import_module(m) for m in ("contextlib", "dataclasses", "enum")}
+        space |= {"functools": functools, "typing": importlib.import_module("typing"), "np": np, "numba": numba}
+        exec(BROUGHT[what].replace("2.5", number), space)
+        return space["k"]
+
+    sys.modules.setdefault("job", types.ModuleType("job"))
+    from numba.core.typing.templates import builtin_registry
+
+    known = list(builtin_registry.globals)
+    keys = []
+    for number in ("2.5", "2.5", "3.5"):
+        func = kernel(number)
+        keys.append((function_key(func), machine_key(func)))
+        builtin_registry.globals[:] = known
+    assert keys[0] == keys[1]
+    assert keys[0][0] != keys[2][0]
+    assert keys[0][1] != keys[2][1]
+
+
+class Held:
+    def __init__(self, func, scale):
+        functools.update_wrapper(self, func)
+        self.func, self.scale = func, scale
+
+    def __call__(self, v):
+        return self.func(v) * self.scale
+
+
+@pytest.mark.parametrize("held", [Held(math.trunc, 2.5), Held(lambda v: v, 2.5), np.frompyfunc(lambda v: v, 1, 1)])
+def test_objects_that_do_more_than_the_function_they_hold_are_refused(held):
+    with pytest.raises(UnkeyableError, match="held"):
+        function_key(lambda v: held(v))
