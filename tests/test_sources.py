@@ -501,23 +501,6 @@ ARROW_COLUMNS = {
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_rows_do_not_keep_their_whole_row_group(tmp_path: Path, form):
-    count = 100_000
-    table = pa.table({"x": np.arange(count, dtype="f8"), "s": ["abcdefgh"] * count, "l": [[1, 2, 3]] * count})
-    path = tmp_path / f"t.{form}"
-    if form == "parquet":
-        pq.write_table(table, path, row_group_size=count)
-    else:
-        with pa.ipc.new_file(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
-            file.write_table(table)
-    source, before = open_table(path), pa.total_allocated_bytes()
-    block = source.read(Region.of((500, 1500)), ["x", "s", "l"])
-    assert pa.total_allocated_bytes() - before < 100_000
-    assert (block["x"].values[0], values(source, "l", Region.of((500, 501)))[0].tolist()) == (500.0, [1, 2, 3])
-    assert text(values(source, "s", Region.of((99_999, 100_000)))) == ["abcdefgh"]
-
-
-@pytest.mark.parametrize("form", ["parquet", "arrow"])
 def test_types_of_tables(tmp_path: Path, form):
     table = pa.table(ARROW_COLUMNS)
     path = tmp_path / f"t.{form}"
@@ -567,6 +550,15 @@ def test_errors_of_tables(tmp_path: Path):
     pq.write_table(pa.table({"x": pa.array([[1, None]])}), tmp_path / "holes.parquet")
     with pytest.raises(CorruptInputError, match="null within a list"):
         open_table(tmp_path / "holes.parquet").read(Region.of((0, 1)), ["x"])
+
+
+def test_a_file_of_another_format_is_told_its_reader(tmp_path: Path):
+    pq.write_table(pa.table({"a": [1]}), table := tmp_path / "a.parquet")
+    (reads := tmp_path / "a.fastq").write_text("@r\nA\n+\nI\n")
+    for opened, path, reader in [(open_dataset, table, "open_table"), (open_table, reads, "open_sequences"),
+                                 (open_zarr, table, "open_dataset")]:  # fmt: skip
+        with pytest.raises((CorruptInputError, ParameterError), match=rf"grid\.{reader}"):
+            opened(path)
 
 
 def test_several_tables(tmp_path: Path):

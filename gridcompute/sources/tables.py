@@ -94,13 +94,10 @@ class TableSource:
         try:
             file = _OPEN.get((self.path, self.form), version, lambda: _opened(self.path, self.form, self.options))
             table = _rows(file, self.form, groups, sorted({paths[f.name][0] for f in fields}))
-            part = table.slice(lo - self.starts[first], hi - lo)
-            if part.num_rows != hi - lo:
+            table = table.slice(lo - self.starts[first], hi - lo)
+            if table.num_rows != hi - lo:
                 raise broken(self.path, f"rows {lo} to {hi}", "the file has changed since it was opened")
-            arrays = {f.name: leaf(part, paths[f.name]) for f in fields}
-            if part.num_rows < table.num_rows:  # a view would keep its whole row group in memory
-                arrays = {name: pa.concat_arrays([array]) for name, array in arrays.items()}
-            columns = {f.name: column_of(arrays[f.name], f, self.path) for f in fields}
+            columns = {f.name: column_of(leaf(table, paths[f.name]), f, self.path) for f in fields}
         except GridError:
             raise
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
