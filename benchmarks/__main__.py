@@ -16,7 +16,10 @@ from benchmarks import machine, report
 from benchmarks.peering import PeerError, Peers, known_peers
 from benchmarks.rows import Session, WrongResultError
 
-BENCHMARKS = {"overhead": "what the framework itself costs: dispatch, cells, start-up, resume, memory, planning"}
+BENCHMARKS = {
+    "overhead": "what the framework itself costs: dispatch, cells, start-up, resume, memory, planning",
+    "balance": "how evenly tasks of uneven cost are shared out, on simulated workers",
+}
 
 
 def parser() -> argparse.ArgumentParser:

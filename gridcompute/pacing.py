@@ -48,7 +48,8 @@ class Pace:
         """Chunks of the next task: the target's worth, and near the end a share of what is left.
 
         That is guided self-scheduling (Polychronopoulos and Kuck 1987), but no task is shorter than one round of the
-        driver over all workers: the last ones would wait longer for it than for each other.
+        driver over all workers, which would wait longer for it than for each other; save for the last round, whose
+        chunks go one by one: in sorted input they take longest.
 
         Args:
             ready: chunks that could be in it.
@@ -56,5 +57,7 @@ class Pace:
         """
         if self.seconds is None:
             return 1
-        share = max(ready // (2 * workers), int(DISPATCH_SECONDS * workers / self.seconds))
+        share = ready // (2 * workers)
+        if ready > workers:
+            share = max(share, min(int(DISPATCH_SECONDS * workers / self.seconds), ready - workers))
         return max(1, min(int(self.target(workers) / self.seconds), share, MOST))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import machine, overhead, overhead_plans, overhead_processes, overhead_tasks, peering, report  # noqa: E402
+from benchmarks import balance, machine, overhead, overhead_plans, overhead_processes, overhead_tasks, peering, report  # noqa: E402
 from benchmarks.__main__ import BENCHMARKS, main  # noqa: E402
 from benchmarks.peering import PeerError, Peers  # noqa: E402
 from benchmarks.rows import (  # noqa: E402
@@ -198,6 +198,16 @@ def test_a_section_is_measured_and_kept(capsys: pytest.CaptureFixture[str]) -> N
 
 
 # --- the measurements ---
+
+
+def test_balance_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = lambda self, size, *_: (2, 5) if isinstance(size, tuple) else min(size, 50)  # noqa: E731
+    monkeypatch.setattr(Session, "pick", tiny)
+    found = {row.name: row for row in balance.rows(Session(only=("pareto", "uniform")), Peers(Session()))}
+    assert set(found) == {*(f"makespan/{kind}/{n}" for kind in ("pareto", "uniform") for n in (2, 5)),
+                          "decisions/2", "decisions/5"}  # fmt: skip
+    assert all(value > 0 for row in found.values() for values in row.raw.values() for value in values)
+    assert 0.9 < min(found["makespan/uniform/2"].raw["list scheduling"]) <= 1
 
 
 def test_every_section_is_there() -> None:

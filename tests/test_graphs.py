@@ -13,7 +13,7 @@ from oracle import columns_of, same
 from oracle_graphs import Grown, grow_arrays, grow_tables
 
 import gridcompute as grid
-from gridcompute import axes, lower, state
+from gridcompute import axes, lower, pacing
 from gridcompute.executor import InlineExecutor
 from gridcompute.shardfile import read_header
 from gridcompute.store import open_store
@@ -58,7 +58,7 @@ def checked(outputs: list[Grown], seed: int, patch: pytest.MonkeyPatch) -> dict[
         except AssertionError as error:
             raise AssertionError(f"{g.said}: {error}") from error
     for workers, seconds in ((1, 1e9), (2, 0.0)):
-        patch.setattr(state, "TASK_SECONDS", seconds)
+        patch.setattr(pacing, "TASK_SECONDS", seconds)
         again, _ = outcome(outputs, InlineExecutor(shuffle=seed, workers=workers), f"memory://g{next(_stores)}")
         assert again == first
     return first

@@ -241,13 +241,13 @@ def test_appended_sequences(folder: Path) -> None:
 
 
 def test_workers_and_task_size_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gridcompute import state
+    from gridcompute import pacing
     from gridcompute.executor import InlineExecutor
 
     cube = grid.from_arrays({"t": np.random.default_rng(3).random((5, 40))}, dims=("time", "lat"))["t"]
     outputs = (cube.mean("time"), cube.var("time"), cube.sum())
     _, _, first = run_of(folder, *outputs)
-    monkeypatch.setattr(state, "TASK_SECONDS", 10.0)
+    monkeypatch.setattr(pacing, "TASK_SECONDS", 10.0)
     run = grid.run(*outputs, store=folder / "work", executor=InlineExecutor(workers=4, shuffle=1), quiet=True)
     assert run.summary()["computed"] == 0
     again = grid.run(*outputs, store=folder / "elsewhere", executor=InlineExecutor(workers=4, shuffle=1), quiet=True)
