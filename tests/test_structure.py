@@ -36,8 +36,6 @@ LEVELS = {
     "gridcompute.stretches": 0,
     "gridcompute.installs": 1,
     "gridcompute.behind": 2,
-    "gridcompute.installs": 1,
-    "gridcompute.behind": 2,
     "gridcompute.digests": 2,
     "gridcompute._reads": 3,
     "gridcompute._seeds": 3,
