@@ -561,6 +561,18 @@ def test_a_file_of_another_format_is_told_its_reader(tmp_path: Path):
             opened(path)
 
 
+@pytest.mark.parametrize("opened", [open_dataset, open_table, open_zarr, open_sequences])
+def test_a_bucket_without_credentials_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    options = {"endpoint_url": "http://127.0.0.1:1", "skip_instance_cache": True}
+    for name in ("x.zarr",) if opened is open_zarr else ("x.parquet", "x*.parquet"):
+        with pytest.raises(MissingInputError, match=r'no credentials\n.*"anon": True'):
+            opened(f"s3://bucket/{name}", storage_options=options)
+
+
 def test_several_tables(tmp_path: Path):
     for i in range(3):
         pq.write_table(

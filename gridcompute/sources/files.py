@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -9,7 +10,7 @@ import re
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from gridcompute.errors import CorruptInputError, MissingInputError, ParameterError
@@ -75,7 +76,8 @@ def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **o
 def _matches(pattern: str, options: Mapping[str, Any]) -> list[str]:
     if is_remote(pattern):
         files, path = filesystem(pattern, options)
-        matches = [files.unstrip_protocol(name) for name in files.glob(path)]
+        with signed_in(pattern):
+            matches = [files.unstrip_protocol(name) for name in files.glob(path)]
     else:
         matches = glob.glob(pattern, recursive=True)
     if not matches:
@@ -96,6 +98,21 @@ def filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         ) from error
 
 
+@contextlib.contextmanager
+def signed_in(url: str) -> Iterator[None]:
+    """Missing credentials as an error of ours: botocore's isn't an `OSError` as those of other causes are."""
+    try:
+        yield
+    except Exception as error:
+        if "CredentialsError" not in type(error).__name__:
+            raise
+        raise MissingInputError(
+            f"{shown(url)} can't be read: no credentials",
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, on every node; "
+            'of public data take storage_options={"anon": True}',
+        ) from error
+
+
 def open_file(url: str, options: Mapping[str, Any]) -> Any:
     """A file opened for reading bytes.
 
@@ -107,7 +124,8 @@ def open_file(url: str, options: Mapping[str, Any]) -> Any:
             _require_plain(url, os.stat(url).st_mode)
             return open(url, "rb")
         files, path = filesystem(url, options)
-        return files.open(path, "rb")
+        with signed_in(url):
+            return files.open(path, "rb")
     except FileNotFoundError:
         raise MissingInputError(f"no file {shown(url)}", hint="check the path") from None
     except OSError as error:
@@ -147,7 +165,8 @@ def identity(url: str, options: Mapping[str, Any], verify: bool | None = None) -
         return f"{url}|{_content(url, stamp)}" if verify else f"{url}|{stamp}"
     files, path = filesystem(url, options)
     try:
-        stamp = "" if verify else stamp_of(files.info(path))
+        with signed_in(url):
+            stamp = "" if verify else stamp_of(files.info(path))
         return f"{url}|{stamp or _content_of(url, options)}"
     except FileNotFoundError:
         raise MissingInputError(f"no file {shown(url)}", hint="check the URL, and whether its server answers") from None

@@ -28,6 +28,7 @@ from gridcompute.sources.files import (
     identity,
     is_remote,
     plain_path,
+    signed_in,
     stamp_of,
 )
 from gridcompute.spaces import Region, Space
@@ -215,8 +216,11 @@ def _opened(url: str, options: Mapping[str, Any]) -> Any:
     extra = {"use_listings_cache": False} if url.startswith(("s3://", "s3a://")) else {}
     try:
         if is_remote(url):
-            return zarr.open(url, mode="r", storage_options={**extra, **options})
+            with signed_in(url):
+                return zarr.open(url, mode="r", storage_options={**extra, **options})
         return zarr.open(url, mode="r")
+    except GridError:
+        raise
     except FileNotFoundError as error:
         if is_remote(url):
             raise MissingInputError(f"no Zarr store at {url}: {error}", hint="check the URL") from None
