@@ -203,7 +203,7 @@ def kernel_function(kernel: Kernel) -> Any:
                 f"kernel {kernel.name}: something that it reads has changed since its key was taken",
                 hint="define the kernel again; on a cluster, give all nodes the same versions of its modules",
             )
-        _functions[kernel.key] = cached_njit(kernel.func, kernel.key, flags=kernel.flags)
+        _functions[kernel.key] = cached_njit(kernel.func, kernel.key, flags=kernel.flags, inline=True)
     return _functions[kernel.key]
 
 
