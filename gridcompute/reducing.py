@@ -90,7 +90,7 @@ def chosen(how: str | Reduction, options: Mapping[str, Any]) -> Reduction:
     """
     if isinstance(how, Reduction):
         return how
-    known = (*BUILTINS, "histogram", "topk", "quantile")
+    known = (*BUILTINS, "histogram", "topk", "quantile", "linregress")
     if how not in known:
         raise ParameterError(f"no reduction {how!r}", hint=f"one of {', '.join(known)}, or your own by grid.reduction")
     try:

@@ -161,6 +161,27 @@ def argmax(*, skipna: bool = True) -> Reduction:
     return _position("argmax", skipna)
 
 
+def linregress(*, skipna: bool = True) -> Reduction:
+    """Least-squares line against the position: "slope" a position and "intercept" at position 0, in float64.
+
+    NaN for fewer than two values. Positions count as for `argmin`: along one dimension of equal steps the slope is
+    per step. Centred sums in one pass: Chan, Golub & LeVeque, Am. Stat. 37 (1983) 242.
+    """
+    names = ("n", "mean_x", "mean_y", "xx", "xy")
+    return Reduction(
+        "linregress",
+        tuple(StateField(name, "i8" if name == "n" else "f8") for name in names),
+        steps.line_init,
+        steps.line_step,
+        steps.line_merge,
+        steps.line_final,
+        (Output("slope", "f8", may_miss=True), Output("intercept", "f8", may_miss=True)),
+        skipna=skipna,
+        commutative=True,
+        positional=True,
+    )
+
+
 def any(*, skipna: bool = True) -> Reduction:
     """Whether any value is not 0; false for an empty cell. With `skipna=False` NaN is true, as in NumPy."""
     return Reduction(

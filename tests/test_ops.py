@@ -29,8 +29,8 @@ from oracle import (
 )
 
 import gridcompute as grid
-from gridcompute import lower
-from gridcompute.actions import shapes
+from gridcompute import axes, lower
+from gridcompute.actions import folds, shapes
 from gridcompute.errors import (
     AlignmentError,
     DimensionError,
@@ -275,6 +275,25 @@ def test_reduce(arrays: Any) -> None:
     ]
     pairs += [(a.reduce(how, "y"), one("a", reduced(A, how, ["y"]))) for how, _ in ALONG]
     check(*pairs, (a.reduce(k.squares, "y"), one("a", reduced(A, "squares", ["y"]))))
+
+
+def test_a_line_through_each_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against NumPy's polyfit over the values that aren't NaN, through several segments; positions go on over them."""
+    monkeypatch.setattr(folds, "STATE_SHARE", 0)
+    monkeypatch.setattr(axes, "CHUNK_BYTES", 2000)
+    rng = np.random.default_rng(8)
+    values = rng.random((50, 4, 5)) + np.arange(50)[:, None, None] * rng.normal(size=(4, 5))
+    values[rng.random(values.shape) < 0.2] = np.nan
+    values[:, 0, 0] = np.nan
+    values[1:, 0, 1] = np.nan
+    lazy = grid.from_arrays({"v": values}, dims=("t", "y", "x")).reduce("linregress", "t")
+    assert len(grid.plan(lazy).plan.stages) > 1
+    result = run(lazy)[0].to_xarray()
+    for y, x in np.ndindex(4, 5):
+        ok = np.isfinite(values[:, y, x])
+        wanted = np.polyfit(np.flatnonzero(ok), values[ok, y, x], 1) if ok.sum() > 1 else [np.nan, np.nan]
+        found = [result["v_slope"].values[y, x], result["v_intercept"].values[y, x]]
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_reduce_of_nulls_and_of_rows_not_yet_counted(table: Any) -> None:
