@@ -362,5 +362,5 @@ def _check_arguments(kernel: Kernel, where: str) -> None:
         raise SignatureError(
             f"{where}: {', '.join(specials)} must be the last arguments, in the order {', '.join(wanted)}"
         )
-    if "seed" in names[inputs:]:
-        raise SignatureError(f"{where}: a parameter can't be called 'seed'", hint="rename it")
+    if taken := [name for name in ("seed", "name", "names") if name in names[inputs:]]:
+        raise SignatureError(f"{where}: a parameter can't be called {taken[0]!r}, as map's own", hint="rename it")

@@ -99,6 +99,7 @@ def test_wrong_declarations(options, error, says):
         (lambda x, *, p: x, "keyword-only"),
         (lambda x, **p: x, "variadic keyword"),
         (lambda x, seed: x, "can't be called 'seed'"),
+        (lambda x, name: x, "can't be called 'name'"),
     ],
 )
 def test_wrong_arguments(func, says):
