@@ -532,6 +532,9 @@ def test_types_of_tables(tmp_path: Path, form):
 def test_errors_of_tables(tmp_path: Path):
     with pytest.raises(MissingInputError):
         open_table(tmp_path / "none.parquet")
+    (tmp_path / "dir.parquet").mkdir()
+    with pytest.raises(ParameterError, match=r"is a folder\n.*dir\.parquet/\*\.parquet"):
+        open_table(tmp_path / "dir.parquet")
     with pytest.raises(ParameterError, match="by its name"):
         open_table(tmp_path / "none.xlsx")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 but not really")

@@ -285,6 +285,8 @@ def _form(path: str) -> str:
 
 
 def _open_file(path: str, form: str, dim: str, options: Mapping[str, Any]) -> TableSource:
+    if not is_remote(path) and os.path.isdir(path):
+        raise ParameterError(f"{path} is a folder", hint=f"open the files in it: {path}/*.{form}")
     version = identity(path, options, verify=False)
     try:
         file = _OPEN.get((path, form), version, lambda: _opened(path, form, options))
