@@ -40,7 +40,8 @@ def fill_null(ref: Ref, value: float | Moment) -> Op:
     number: Any = counted(value, field)[0] if isinstance(value, Moment) else value
     try:
         with np.errstate(all="ignore"):
-            fits = field.dtype.kind == "f" or field.dtype.type(number) == number
+            held = field.dtype.type(number)
+            fits = bool(np.isinf(held) == np.isinf(number)) if field.dtype.kind == "f" else held == number
     except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits or not isinstance(number, bool | int | float | np.generic):

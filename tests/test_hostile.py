@@ -532,3 +532,36 @@ def test_a_folder_that_was_removed_is_named(place: Path) -> None:
     done = command("list", cwd=place / "gone", preexec_fn=lambda: os.rmdir(place / "gone"))
     assert done.returncode == 2
     assert b"folder was removed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        (np.ma.MaskedArray([1, -1, 2], [0, 0, 0]), "position -1 at row 1 lies outside"),
+        (np.ma.MaskedArray([1, 2, 5], [0, 0, 0]), "position 5 at row 2 lies outside"),
+        (np.ma.MaskedArray([1, 9, 2], [0, 1, 0]), "the position at row 1 is null"),
+        (np.where(np.arange(4000) == 3900, 7, 1), "position 7 at row 3900 lies outside"),
+        (np.array([1, 2**63 + 1], "u8"), "position 9223372036854775809 at row 1"),
+    ],
+    ids=["negative", "beyond", "null", "late", "huge"],
+)
+def test_computed_positions_that_are_wrong_are_named_by_their_row(index: Any, says: str) -> None:
+    where = grid.from_arrays({"index": index}, dims="j")
+    with pytest.raises(KernelError, match=says):
+        run(numbers().take(where, numbers().dims[0]))
+
+
+def test_half_floats_are_sorted_and_grouped() -> None:
+    values = np.array([2, np.nan, -0.0, np.inf, 2, 0.5], "f2")
+    table = grid.from_arrays({"x": values, "i": np.arange(6)}, dims="row")
+    assert run(table.sort("x"))["i"].to_numpy().tolist() == [2, 5, 0, 4, 3, 1]
+    assert run(table.groupby("x").sum())["i"].to_numpy().tolist() == [2, 5, 4, 3]
+
+
+def test_a_float_that_a_column_cannot_hold_is_not_filled_in() -> None:
+    column = grid.from_arrays({"x": np.array([np.nan, 1], "f4")}, dims="row")["x"]
+    with pytest.raises(ParameterError, match="doesn't hold 1e"):
+        column.fillna(1e300)
+    assert run(column.fillna(float("inf")))[0].to_numpy().tolist() == [float("inf"), 1]
+    assert run(column.fillna(0.1))[0].to_numpy()[0] == np.float32(0.1)
+    assert np.isnan(run(column.fillna(float("nan")))[0].to_numpy()[0])

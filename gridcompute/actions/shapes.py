@@ -188,11 +188,14 @@ class TakeAt(Action):
         assert isinstance(index, Fixed)
         place = data.space.names.index(self.dim)
         length = data.whole.shape[place]
-        wrong = (index.values < 0) | (index.values >= length) if index.valid is None else ~index.valid
+        known = np.ones(len(index.values), bool) if index.valid is None else index.valid
+        wrong = ~known | (index.values < 0) | (index.values >= length)
         if wrong.any():
             at = int(np.flatnonzero(wrong)[0])
-            raise KernelError(f"take: position {index.values[at]} at row {at} lies outside dimension {self.dim!r} "
-                              f"of length {length}", op=str(op), cell=(at,), hint="check the index column")
+            row = at + region.bounds[place][0]
+            said = (f"position {index.values[at]} at row {row} lies outside dimension {self.dim!r} of length {length}"
+                    if known[at] else f"the position at row {row} is null")
+            raise KernelError(f"take: {said}", op=str(op), cell=(row,), hint="check the index column")
         order = np.argsort(index.values, kind="stable")
         wanted, box = index.values[order].astype(np.int64), list(op.reads(0, region)[0].bounds)
         others = math.prod(hi - lo for i, (lo, hi) in enumerate(box) if i != place)

@@ -36,7 +36,9 @@ def comparable(column: Column, field: Field) -> pa.Array:
         cells = [items[a:b] for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
         mask = None if column.valid is None else ~column.valid
         return pa.array(cells, pa.large_binary(), mask=mask)
-    return pa.array(column.values, mask=None if column.valid is None else ~column.valid)
+    half = field.dtype == np.float16  # Arrow doesn't rank these
+    return pa.array(column.values.astype(np.float32) if half else column.values,
+                    mask=None if column.valid is None else ~column.valid)
 
 
 def sort_order(block: Block, keys: tuple[tuple[str, bool], ...], fields: tuple[Field, ...]) -> Array:
