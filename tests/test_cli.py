@@ -689,7 +689,7 @@ def test_where_pictures_go() -> None:
 
 
 def test_a_terminal_that_closes_interrupts_the_run(tmp_path: Path) -> None:
-    Path("slow.py").write_text(SLOW)
+    Path("slow.py").write_text(SLOW.replace("sleep(0.2)", "sleep(1)"))  # it mustn't be done before the signals arrive
     terminal, end = pty.openpty()
     command = [sys.executable, "-m", "gridcompute", "run", "slow.py"]
     started = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, start_new_session=True)

@@ -260,7 +260,7 @@ def test_closed_by_default(home: Path, options: dict[str, Any]) -> None:
     def nice() -> int:
         return os.nice(0)
 
-    assert ray.get(nice.remote()) == 0
+    assert ray.get(nice.remote()) == os.nice(0)
     code = ("import os, sys; from gridcompute import ray_session; from gridcompute.ray_session import connect\n"
             "from gridcompute.errors import ClusterError\nray_session.CONNECT_SECONDS = 12\n"
             "try:\n    connect(workers=1, address=sys.argv[1])\nexcept ClusterError as error:\n    print(error)\n")
