@@ -286,6 +286,18 @@ def read_shard(store: Store, recipe: str, region: Region, token: str = NO_TOKEN,
     raise broken or CorruptShardError(f"no generation of {path} verifies", path=path)
 
 
+def decode_at(raw: bytes, path: str, *, names: Collection[str] | None = None) -> Block:
+    """The block of a shard that a listing or a commit named, whose texts say that it belongs there.
+
+    Raises:
+        CorruptShardError: it doesn't verify, or is another's.
+    """
+    block, texts = decode(raw, names=names, path=path)
+    if (name := parse_shard_name(path)) is not None:
+        _check_place(texts, {"recipe": name.recipe, "chunk": name.region, "token": name.token}, path)
+    return block
+
+
 def _check_place(texts: Mapping[str, str], known: Mapping[str, str], path: str) -> None:
     for key, value in known.items():
         if texts.get(key) != value:

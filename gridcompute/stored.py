@@ -13,8 +13,7 @@ from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Block, Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import CorruptShardError, GridError
-from gridcompute.shard import tombstone
-from gridcompute.shardfile import decode
+from gridcompute.shard import decode_at, tombstone
 from gridcompute.sources.base import chosen
 from gridcompute.spaces import Region, Space
 from gridcompute.store import Store, open_store
@@ -105,7 +104,7 @@ class StoredSource:
         def fetch(chunk: int) -> Block:
             entry = self._full[chunk]
             try:
-                return decode(store.get(entry.place), names=names, path=entry.place)[0]
+                return decode_at(store.get(entry.place), entry.place, names=names)
             except FileNotFoundError:
                 raise CorruptShardError(f"the shard {entry.place} is gone", path=entry.place,
                                         hint="run again: it is made anew") from None

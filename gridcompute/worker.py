@@ -32,8 +32,7 @@ from gridcompute.located import located
 from gridcompute.op import Op, Read, detached
 from gridcompute.planning import Plan, Stage
 from gridcompute.progressword import Word, chunk_begins, publishing
-from gridcompute.shard import TOMBSTONE, Record, commit, commit_record, shard_path, tombstone
-from gridcompute.shardfile import decode
+from gridcompute.shard import TOMBSTONE, Record, commit, commit_record, decode_at, shard_path, tombstone
 from gridcompute.sinks.base import Output
 from gridcompute.spaces import Region
 from gridcompute.stepping import Crew
@@ -263,7 +262,7 @@ class StageWorker:
         if isinstance(place, Block):
             return place
         try:
-            block, _ = decode(self.store.get(place), path=place)
+            block = decode_at(self.store.get(place), place)
         except FileNotFoundError:
             raise LostInputError(f"the shard {place} is gone", kept.stage, chunk) from None
         except CorruptShardError as error:

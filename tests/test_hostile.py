@@ -565,3 +565,17 @@ def test_a_float_that_a_column_cannot_hold_is_not_filled_in() -> None:
     assert run(column.fillna(float("inf")))[0].to_numpy().tolist() == [float("inf"), 1]
     assert run(column.fillna(0.1))[0].to_numpy()[0] == np.float32(0.1)
     assert np.isnan(run(column.fillna(float("nan")))[0].to_numpy()[0])
+
+
+def test_shards_that_were_swapped_are_not_believed(place: Path) -> None:
+    cells = grid.from_arrays({"a": np.arange(40.0)}).map(grid.kernel("()->()")(plain))
+    run(cells)
+    shards = sorted(place.glob(".gridcompute/shards/**/*.arrow"))
+    first, second = (next(one for one in shards if one.name.startswith(f"{at}-")) for at in (0, 1))
+    kept = first.read_bytes()
+    for shard, data in ((first, second.read_bytes()), (second, kept)):
+        shard.chmod(0o600)
+        shard.write_bytes(data)
+    made = run((cells + 0).sort("plain"), cells)  # a sort reads what is committed
+    assert made[0].to_numpy().tolist() == list(range(40))
+    assert made[1].to_numpy().tolist() == list(range(40))
