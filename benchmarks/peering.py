@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import lru_cache
@@ -20,9 +21,12 @@ from benchmarks.rows import Session
 ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
-MODULES = {"dask": "dask.array", "distributed": "distributed", "joblib": "joblib", "numba": "numba", "ray": "ray",
-           "xarray": "xarray"}  # fmt: skip
+MODULES = {"dask": "dask.array", "distributed": "distributed", "joblib": "joblib", "numba": "numba", "parsl": "parsl",
+           "ray": "ray", "ray_dask": "ray.util.dask", "xarray": "xarray"}  # fmt: skip
 """Peers, with the module that shows whether one is installed."""
+
+PROGRAMS = {"mpi": "mpicc"}
+"""Peers that aren't Python's, with the command that shows whether one is installed."""
 
 
 class PeerError(Exception):
@@ -31,12 +35,14 @@ class PeerError(Exception):
 
 def known_peers() -> tuple[str, ...]:
     """Names that `--peers` takes."""
-    return tuple(MODULES)
+    return tuple(sorted([*MODULES, *PROGRAMS]))
 
 
 @lru_cache
 def interpreter(peer: str) -> str | None:
-    """The Python that has a peer, or None."""
+    """The Python that has a peer (or the command of a program), or None."""
+    if peer in PROGRAMS:
+        return shutil.which(PROGRAMS[peer])
     if importlib.util.find_spec(MODULES[peer].partition(".")[0]) is not None:
         return sys.executable
     if PEERS_PYTHON.exists():
@@ -108,10 +114,12 @@ class Peers:
         self.session = session
         self._made: dict[str, PeerProcess] = {}
         for name in session.peers or ():
-            if name not in MODULES:
-                raise PeerError(f"no peer {name!r}; there is: {', '.join(MODULES)}")
+            if name not in known_peers():
+                raise PeerError(f"no peer {name!r}; there is: {', '.join(known_peers())}")
             if interpreter(name) is None:
-                raise PeerError(f"the peer {name} isn't installed; `make peers` installs all of them in .venv-peers")
+                how = f"its command is {PROGRAMS[name]}, of the system's packages" if name in PROGRAMS else \
+                    "`make peers` installs all of them in .venv-peers"
+                raise PeerError(f"the peer {name} isn't installed; {how}")
 
     def wanted(self, name: str) -> bool:
         """Whether a peer takes part; one that isn't installed is noted."""

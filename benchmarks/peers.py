@@ -19,9 +19,11 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from benchmarks import taskbench_peers
+
 Answer = tuple[float, Any]
 
-DISTRIBUTIONS = ("dask", "distributed", "joblib", "numba", "xarray", "zarr")
+DISTRIBUTIONS = ("dask", "distributed", "joblib", "numba", "parsl", "ray", "xarray", "zarr")
 
 
 def same(i: int) -> int:
@@ -183,9 +185,17 @@ def joblib_tasks(n: int) -> Answer:
     return seconds, sum(values)
 
 
+def distributed_taskbench(**graph: Any) -> Answer:
+    """Task Bench on two worker processes."""
+    return taskbench_peers.distributed(_cluster(), **graph)
+
+
 CASES: dict[str, dict[str, Callable[..., Answer]]] = {
-    "dask": {"tasks": dask_tasks, "cells": dask_cells, "plan": dask_plan},
-    "distributed": {"tasks": distributed_tasks},
+    "dask": {"tasks": dask_tasks, "cells": dask_cells, "plan": dask_plan, "taskbench": taskbench_peers.dask},
+    "distributed": {"tasks": distributed_tasks, "taskbench": distributed_taskbench},
+    "parsl": {"taskbench": taskbench_peers.parsl},
+    "ray": {"taskbench": taskbench_peers.ray_tasks},
+    "ray_dask": {"taskbench": taskbench_peers.ray_dask},
     "joblib": {"tasks": joblib_tasks},
     "numba": {"loop": numba_loop},
     "xarray": {"cells": xarray_cells},
@@ -218,6 +228,7 @@ def serve(name: str) -> None:
     if name == "distributed" and _cluster.cache_info().currsize:
         client = _cluster()
         client.shutdown()
+    taskbench_peers.end()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ WORTH_SECONDS = 1e-3
 """Work below this is done by one thread before others have started."""
 
 TRIAL_SECONDS = 2e-3
-"""What is done to see whether several members are faster than one."""
+TRIALS = 3
+"""What is done to see whether several members are faster than one. The best counts: others only ever disturb."""
 
 CLEAR_SECONDS = 100e-6
 """A step that takes one thread longer is always worth several: they wait for each other for about a microsecond."""
@@ -41,7 +42,7 @@ class Stretches:
     def __init__(self, members: int, step_seconds: float) -> None:
         self.members = members
         self.rates = {1: max(step_seconds, 1e-9)}
-        self._measured: set[int] = set()
+        self._measured = {1: 0, members: 0}
         self._since = 0
 
     def choose(self, left: int) -> tuple[int, int]:
@@ -49,11 +50,11 @@ class Stretches:
         alone = self.rates[1]
         if self.members == 1 or alone * left < WORTH_SECONDS:
             return 1, self._steps(alone, STRETCH_SECONDS, left)
-        if 1 not in self._measured and alone < LONG_SECONDS:
+        if not self._measured[1] and alone < LONG_SECONDS:
             return 1, self._steps(alone, WORTH_SECONDS, left)
         if alone >= CLEAR_SECONDS:
             return self.members, self._steps(self.rates.get(self.members, alone / self.members), STRETCH_SECONDS, left)
-        if self.members not in self._measured:
+        if self._measured[self.members] < TRIALS:
             return self.members, self._steps(alone, TRIAL_SECONDS, left)
         best = min(self.rates, key=lambda members: self.rates[members])
         if self._since >= AGAIN:
@@ -68,6 +69,7 @@ class Stretches:
 
     def took(self, members: int, steps: int, seconds: float) -> None:
         """So many steps took so long."""
-        self.rates[members] = max(seconds / steps, 1e-12)
-        self._measured.add(members)
+        rate, tried = max(seconds / steps, 1e-12), self._measured[members]
+        self.rates[members] = min(rate, self.rates[members]) if members > 1 and 0 < tried < TRIALS else rate
+        self._measured[members] += 1
         self._since += 1
