@@ -74,6 +74,10 @@ class Lowering:
         for op in graph.ops:
             for source in op.inputs:
                 self._consumers.setdefault(id(source), []).append(op)
+        self._before_heavy: set[int] = set()
+        for op in reversed(graph.ops):
+            if any(c.action.heavy or id(c) in self._before_heavy for c in self._consumers.get(id(op), ())):
+                self._before_heavy.add(id(op))
 
     def run(self) -> Lowered:
         """Lower all outputs."""
@@ -235,7 +239,7 @@ class Lowering:
             cost = self.cost
             layout = cut(axes, cell_bytes=sum(map(cost.input_weight, inputs)), parallel=cost.parallel(op),
                          stored_bytes=max(map(cost.stored_bytes, inputs)),
-                         light=not any(map(cost.heavy, (op, *inputs))))
+                         light=id(op) not in self._before_heavy and not any(map(cost.heavy, (op, *inputs))))
         lowered, out = over_blocks(op, inputs, layout)
         if (known := self._counted(lowered)) is not None:
             return known

@@ -163,3 +163,11 @@ def test_a_task_begins_no_chunk_after_its_time(field: Any, tmp_path: Path) -> No
     rest = worker.run(ledger.order(replace(task, chunks=done.left, seconds=math.inf)))
     assert isinstance(rest, TaskDone)
     assert ({item.chunk for item in rest.kept}, rest.left) == (set(done.left), ())
+
+
+def test_rows_are_cut_finely_where_a_kernel_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(axes, "LIGHT_FLOOR", 2**20)
+    rows = grid.from_arrays({"k": np.arange(1000.0)}, dims="row")
+    kept = rows.filter(rows["k"] > 3)
+    assert plan(kept["k"].map(k.scaled) + 1).stages[0].chunks == 250
+    assert plan(kept["k"] + 1).stages[0].chunks == 1
