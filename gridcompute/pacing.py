@@ -36,7 +36,7 @@ class Pace:
 
     def took(self, seconds: float, chunks: int) -> None:
         """Take in a task's time, without what it compiled."""
-        each = max(seconds / chunks, 1e-9)
+        each = max(seconds / max(chunks, 1), 1e-9)  # a chunk that goes on in another task takes at least that
         before = each if self.seconds is None else self.seconds
         self.seconds = float(before * (each / before) ** RECENT)
 

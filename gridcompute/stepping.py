@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gridcompute.access import Halo
 from gridcompute.actions.maps import Map
-from gridcompute.columns import Fixed
+from gridcompute.columns import Block, Fixed
 from gridcompute.edges import Edges
 from gridcompute.gang import Gang
 from gridcompute.progressword import kernel_runs
@@ -22,6 +24,10 @@ TASK_SECONDS = 2e-9
 """No task takes less: what is measured of one is rough."""
 
 
+class PausedError(Exception):
+    """An `iterate` has kept its state after its time: another task goes on from there."""
+
+
 @dataclass(frozen=True)
 class Crew:
     """What carries an `iterate`.
@@ -29,10 +35,28 @@ class Crew:
     Attributes:
         members: threads that there may be.
         checkpoints: where states are kept; None for nowhere.
+        until: time (`time.monotonic`) after which no further steps are begun once the state is kept.
     """
 
     members: int = 1
     checkpoints: Checkpoints | None = None
+    until: float = math.inf
+
+    def keep(self, row: int, every: int, state: Callable[[], Block]) -> None:
+        """Keep a state after so many steps, if it is time for that.
+
+        Args:
+            row: steps so far.
+            every: keep it after each so many; 0 for when it is due.
+            state: gives it.
+
+        Raises:
+            PausedError: it was kept, and the time is over.
+        """
+        if self.checkpoints is not None and (row % every == 0 if every else self.checkpoints.due()):
+            self.checkpoints.keep(row, state())
+            if time.monotonic() > self.until:
+                raise PausedError
 
 
 ALONE = Crew()

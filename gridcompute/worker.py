@@ -35,7 +35,7 @@ from gridcompute.progressword import Word, chunk_begins, publishing
 from gridcompute.shard import TOMBSTONE, Record, commit, commit_record, decode_at, shard_path, tombstone
 from gridcompute.sinks.base import Output
 from gridcompute.spaces import Region
-from gridcompute.stepping import Crew
+from gridcompute.stepping import Crew, PausedError
 from gridcompute.store import Store, open_store, transient
 
 T = TypeVar("T")
@@ -43,6 +43,9 @@ U = TypeVar("U")
 
 CACHE_BYTES = 64 * 2**20
 """Decoded input shards that a worker keeps within a task."""
+
+TURN_SECONDS = 300.0
+"""An `iterate` that takes longer goes on in another task from a state that was kept: a deadline is no bound for it."""
 
 GANG_ATTEMPTS = 2
 """Tries of an `iterate` with several threads."""
@@ -161,6 +164,9 @@ class StageWorker:
                 # A root that was committed before another failed isn't done again; of held ones it's all or none.
                 for item in list(made) if self.payload.stage.held else made:
                     kept.append(item)  # noqa: PERF402 (what came before an error counts)
+            except PausedError:
+                seconds, own = time.perf_counter() - began, compile_seconds() - compiled
+                break
             except Exception as error:
                 failure = self._failure(error, chunk)
                 return TaskFailed(order.task.number, failure, tuple(kept), time.perf_counter() - began, worker)
@@ -200,7 +206,7 @@ class StageWorker:
         if isinstance(op.action, Write):
             return self._read(op, 0, op.reads(0, region)[0], memo)
         if isinstance(op.action, Iterate):
-            crew = Crew(self._members, self._checkpoints(op, region, token))
+            crew = Crew(self._members, self._checkpoints(op, region, token), time.monotonic() + TURN_SECONDS)
             return self._compute(op, region, memo, partial(op.action.compute, crew=crew))
         return self._compute(op, region, memo)
 

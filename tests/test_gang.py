@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gridcompute as grid
-from gridcompute import checkpoints, gang, stepping, stretches
+from gridcompute import checkpoints, gang, stepping, stretches, worker
 from gridcompute.atomics import CAME, LATE, wait_equal, wait_least
 from gridcompute.columns import Fixed
 from gridcompute.errors import KernelError, ParameterError, RunError
@@ -306,6 +306,16 @@ def test_states_are_kept_when_it_is_time(tmp_path: Path, monkeypatch: pytest.Mon
     grid.run(ring_of(sums, 10**6, scale=0.5), executor="inline", store="work", quiet=True)
     assert kept
     assert not states("work")
+
+
+def test_an_iterate_that_takes_long_takes_several_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worker, "TURN_SECONDS", 0.0)
+    out = ring_of(sums, 1000, scale=0.5, checkpoint=300)
+    run = grid.run(out, executor="inline", store="work", quiet=True)
+    np.testing.assert_array_equal(run[0].to_numpy(), plain(out.op, [Fixed(np.arange(8.0))])[0].values)
+    assert (run.status.tasks, run.status.computed, run.status.retries) == (4, 1, 0)
 
 
 def test_what_is_kept_does_not_enter_the_recipe() -> None:

@@ -198,9 +198,8 @@ class Iterate(Action):
             steps = _PlainSteps(self, op, region, columns, row)
         while steps.row < self.steps:
             steps.go(min(self.steps, steps.row - steps.row % self.keep + self.keep) if self.keep else self.steps)
-            if crew.checkpoints is not None and steps.row < self.steps and (
-                    steps.row % self.keep == 0 if self.keep else crew.checkpoints.due()):
-                crew.checkpoints.keep(steps.row, _block(op, region, steps.columns()))
+            if steps.row < self.steps:
+                crew.keep(steps.row, self.keep, lambda: _block(op, region, steps.columns()))
         return _block(op, region, steps.columns())
 
     def stepped(self, op: Op, region: Region, columns: list[Fixed], step: int,
