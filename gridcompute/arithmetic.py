@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 from gridcompute.errors import ParameterError
@@ -97,6 +98,19 @@ class Arithmetic:
 
     def __ne__(self, other: object) -> Any:
         return self._with("not_equal", other)
+
+    def isin(self, values: Iterable[Any]) -> Self:
+        """Whether a cell equals any of the values, as `==` does: null where the cell is.
+
+        Args:
+            values: numbers, text or dates, as many as you like.
+
+        Raises:
+            ParameterError: a value that the column doesn't compare with.
+        """
+        if isinstance(values, str | Arithmetic) or not hasattr(type(values), "__iter__"):
+            raise ParameterError(f"isin takes several values, not {values!r}", hint="write a list: isin(['a', 'b'])")
+        return self._with("isin", list(values))
 
     __hash__ = object.__hash__
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from gridcompute import coords as coordinates
-from gridcompute import ops, ops_positions, ops_rows, ops_windows, reducing
+from gridcompute import ops, ops_compare, ops_positions, ops_rows, ops_windows, reducing
 from gridcompute.access import Point
 from gridcompute.actions.stencils import Edges
 from gridcompute.actions.writes import Write
-from gridcompute.arithmetic import Arithmetic, Number
+from gridcompute.arithmetic import Arithmetic
 from gridcompute.columns import Array, Field
 from gridcompute.coords import Coordinate
 from gridcompute.destined import Destined
@@ -25,7 +25,6 @@ from gridcompute.reducer import Reduction
 from gridcompute.reducing import Reducible
 from gridcompute.sinks.opening import open_sink
 from gridcompute.spaces import Space
-from gridcompute.times import Moment
 
 NOWHERE = Space()
 
@@ -159,19 +158,11 @@ class Collection(Arithmetic, Gaps, Reducible):
         op = ops.map_cells(kernel, refs, self.space, names=names, params=params, seed=seed, name=name)
         return Collection.of(op, coords)
 
-    def _with(self, ufunc: str, *operands: Collection | Number, reverse: bool = False) -> Collection:
+    def _with(self, ufunc: str, *operands: Any, reverse: bool = False) -> Collection:
         every = [*operands, self] if reverse else [self, *operands]
-        known = [c for c in every if isinstance(c, Collection)]
-        label = next(iter(self.columns), "value")
-        arguments: list[Ref | Number | np.generic | Moment] = []
-        for one in every:
-            if isinstance(one, Collection):
-                arguments.append(one._one())
-            elif isinstance(one, bool | int | float | np.generic | Moment):
-                arguments.append(one)
-            else:
-                raise ParameterError(f"no arithmetic with a {type(one).__name__}", hint="use a number or a collection")
-        return Collection.of(ops.arithmetic(ufunc, arguments, label), reducing.merged_coords(known))
+        arguments = [one._one() if isinstance(one, Collection) else one for one in every]
+        op = ops_compare.elementwise(ufunc, arguments, next(iter(self.columns), "value"))
+        return Collection.of(op, reducing.merged_coords([c for c in every if isinstance(c, Collection)]))
 
     def isel(self, **where: int | slice | Sequence[int]) -> Collection:
         """Positions along dimensions: an int (drops the dimension), a slice, or a list.

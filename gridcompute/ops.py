@@ -17,7 +17,7 @@ from gridcompute.errors import AlignmentError, DimensionError, ParameterError, S
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.spaces import Space
-from gridcompute.times import Moment, counted, result_attrs, time_attrs
+from gridcompute.times import COMPARED, Moment, counted, require_moment, result_attrs, time_attrs
 
 Ref = tuple[Op, str]
 """One column: its op and its name there."""
@@ -224,6 +224,7 @@ def arithmetic(ufunc: str, operands: Sequence[Ref | float | int | bool | np.gene
     ops, columns = gathered(refs)
     places, units = iter(columns), [time_attrs(field_of(o)) if isinstance(o, tuple) else () for o in operands]
     plain: list[tuple[int, str] | float | int | bool] = []
+    words = [str(one) if isinstance(one, Moment) else "" for one in operands]
     for i, operand in enumerate(operands):
         if isinstance(operand, tuple):
             plain.append(next(places))
@@ -235,6 +236,8 @@ def arithmetic(ufunc: str, operands: Sequence[Ref | float | int | bool | np.gene
             plain.append(value)
         else:
             number: Any = operand.item() if isinstance(operand, np.generic) else operand
+            if ufunc in COMPARED:
+                require_moment(number, *(field_of(ref) for ref in refs))
             plain.append(number)
     samples = [np.ones(1, field_of(o).dtype) if isinstance(o, tuple) else p
                for o, p in zip(operands, plain, strict=True)]
@@ -248,7 +251,8 @@ def arithmetic(ufunc: str, operands: Sequence[Ref | float | int | bool | np.gene
     nullable = any(field_of(ref).nullable for ref in refs)
     attrs = result_attrs(ufunc, units, dtype.kind in "iu") if any(units) else ()
     field = Field(label, space.names, dtype, nullable=nullable, attrs=attrs)
-    return Op(Elementwise(ufunc, tuple(plain)), ops, (Point,) * len(ops), space, (field,), ufunc)
+    action = Elementwise(ufunc, tuple(plain), words=tuple(words) if any(words) else ())
+    return Op(action, ops, (Point,) * len(ops), space, (field,), ufunc)
 
 
 def choose(columns: Mapping[str, Ref]) -> Op:

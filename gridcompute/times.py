@@ -187,6 +187,17 @@ def counted(value: Any, field: Field) -> tuple[int | float, Attrs]:
     return (int(count) if count.denominator == 1 else float(count)), own
 
 
+COMPARED = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
+
+
+def require_moment(number: float, *fields: Field) -> None:
+    """Refuse to compare a plain number with columns of which one holds times (ParameterError)."""
+    for field in fields:
+        if attrs := time_attrs(field):
+            hint = 'write a date: "2005-01-01"' if _are_dates(attrs) else 'write a duration: np.timedelta64(3, "h")'
+            raise ParameterError(f"column {field.name!r} counts {_name(attrs, True)}: {number!r} is no time", hint=hint)
+
+
 def _nanos(value: np.timedelta64) -> int:
     unit, many = np.datetime_data(value.dtype)
     if unit not in UNITS and unit != "W":
@@ -208,9 +219,6 @@ def _instant(value: Any, unit: TimeUnit) -> int:
     if micros is None:
         raise ParameterError(f"{value!r} isn't a date of calendar {unit.calendar!r}", hint="write '2001-05-01'")
     return micros * 1000 + rest
-
-
-_COMPARED = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 
 
 def result_attrs(ufunc: str, operands: Sequence[Attrs], whole: bool) -> Attrs:

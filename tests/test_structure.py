@@ -127,6 +127,7 @@ LEVELS = {
     "gridcompute.destined": 31,
     "gridcompute.located": 31,
     "gridcompute.ops": 32,
+    "gridcompute.ops_compare": 33,
     "gridcompute.ops_positions": 33,
     "gridcompute.ops_rows": 34,
     "gridcompute.reducing": 33,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from gridcompute.axes import SPREAD, Axis, Layout
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged, field_region, rows_of
@@ -16,6 +18,7 @@ from gridcompute.kernels import Kernel
 from gridcompute.op import Action, Op, Read
 from gridcompute.progressword import kernel_runs
 from gridcompute.spaces import Region, Space
+from gridcompute.tabular import array_of
 
 Place = tuple[int, str]
 """An input's number and the name of one of its columns."""
@@ -155,19 +158,24 @@ UFUNCS = ("add", "subtract", "multiply", "true_divide", "floor_divide", "remaind
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "true_divide": "/", "floor_divide": "//", "remainder": "%",
          "power": "**", "equal": "==", "not_equal": "!=", "less": "<", "less_equal": "<=", "greater": ">",
          "greater_equal": ">=", "logical_and": "&", "logical_or": "|"}
+_SHOWN = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Action):
-    """A NumPy ufunc over columns and scalars; a null in gives a null out.
+    """A NumPy ufunc over columns and scalars, or `isin`; a null in gives a null out. Text compares by code points.
 
     Attributes:
-        ufunc: one of `UFUNCS`.
-        operands: columns, or plain numbers.
+        ufunc: one of `UFUNCS`; or "isin".
+        operands: columns, or plain numbers; comparisons also take columns of text of the same cells, and plain text.
+        among: what `isin` looks for in its one operand: text, or numbers that its dtype holds.
+        words: the operands as the user wrote them, where these are dates; no part of the key.
     """
 
     ufunc: str
-    operands: tuple[Place | float | int | bool, ...]
+    operands: tuple[Place | float | int | bool | str, ...]
+    among: tuple[float | int | bool | str, ...] = ()
+    words: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -177,16 +185,21 @@ class Elementwise(Action):
     @property
     def key(self) -> object:
         """See `Action`."""
-        return (self.ufunc, self.operands)
+        return (self.ufunc, self.operands, *([self.among] if self.ufunc == "isin" else []))
 
     @property
     def parts(self) -> Mapping[str, str]:
         """See `Action`."""
-        return {"expression": f"{IN_WORDS}{self}"}
+        rest = {"values": digest(self.among)} if len(self.among) > _SHOWN else {}
+        return {"expression": f"{IN_WORDS}{self}", **rest}
 
     def __str__(self) -> str:
         """As the user wrote it: "t2m - 273.15"."""
         operands = [one[1] if isinstance(one, tuple) else repr(one) for one in self.operands]
+        operands = [word or operand for word, operand in zip(self.words or operands, operands, strict=True)]
+        if self.ufunc == "isin":
+            shown = [repr(one) for one in self.among[:_SHOWN]] + ["..."] * (len(self.among) > _SHOWN)
+            return f"{operands[0]}.isin([{', '.join(shown)}])"
         sign = SIGNS.get(self.ufunc)
         return f" {sign} ".join(operands) if sign else f"{self.ufunc}({', '.join(operands)})"
 
@@ -204,17 +217,27 @@ class Elementwise(Action):
                 continue
             i, name = operand
             column, source = blocks[i][name], op.inputs[i].field(name)
-            assert isinstance(column, Fixed)
             order = [source.dims.index(dim) for dim in out.dims if dim in source.dims]
             index = tuple(slice(None) if dim in source.dims else None for dim in out.dims)
-            arguments.append(column.values.transpose(order)[index])
+            text = isinstance(column, Ragged)
+            arguments.append(array_of(column, source) if text else column.values.transpose(order)[index])
             if column.valid is not None:
                 mask = column.valid.transpose(order)[index]
                 valid = mask if valid is None else valid & mask
         with np.errstate(all="ignore"):
-            values = np.asarray(getattr(np, self.ufunc)(*arguments)).astype(out.dtype, copy=False)
+            values = self._values(arguments).astype(out.dtype, copy=False)
         shape = np.broadcast_shapes(values.shape, *([] if valid is None else [valid.shape]))
         full = None if valid is None else np.asarray(np.broadcast_to(valid, shape), order="C")
         return Block(region, {out.name: Fixed(np.asarray(np.broadcast_to(values, shape), order="C"), full)}, rows)
 
-
+    def _values(self, arguments: list[Any]) -> Array:
+        """What the function gives for the cells, whatever under nulls."""
+        first = arguments[0]
+        if any(isinstance(one, pa.Array) for one in arguments):
+            texts = [pa.scalar(one, pa.large_string()) if isinstance(one, str) else one for one in arguments]
+            among = pa.array(self.among, pa.large_string()) if self.ufunc == "isin" else None
+            found = pc.is_in(first, value_set=among) if among is not None else getattr(pc, self.ufunc)(*texts)
+            return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False))
+        if self.ufunc == "isin":
+            return np.isin(first, np.array(self.among, first.dtype))
+        return np.asarray(getattr(np, self.ufunc)(*arguments))
