@@ -105,6 +105,7 @@ LEVELS = {
     "gridcompute.sources.decoding": 17,
     "gridcompute.sources.joined": 17,
     "gridcompute.sources.blocks": 18,
+    "gridcompute.sources.norows": 18,
     "gridcompute.sinks.tables": 20,
     "gridcompute.sinks.zarrs": 20,
     "gridcompute.sources.arrays": 20,

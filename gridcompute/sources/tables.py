@@ -21,6 +21,7 @@ from gridcompute.sources.base import chosen, require_within
 from gridcompute.sources.blocks import recut
 from gridcompute.sources.files import OpenFiles, broken, expand, filesystem, identity, is_remote, open_file
 from gridcompute.sources.joined import Joined, join
+from gridcompute.sources.norows import NoRows
 from gridcompute.spaces import Region, Space
 from gridcompute.tabular import column_of, field_of, leaf, leaves
 
@@ -242,11 +243,11 @@ def open_table(
     dim: str = "row",
     types: Mapping[str, str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
-) -> TableSource | Joined | CsvSource:
+) -> TableSource | Joined | NoRows | CsvSource:
     """Open Parquet, Arrow IPC or CSV files; the format is told by the name.
 
     Args:
-        paths: a path, URL or pattern, or a list of these; several are put end to end.
+        paths: a path, URL or pattern, or a list of these; several are put end to end. Files without rows have empty results.
         dim: name of the rows' dimension.
         types: Arrow types of CSV columns by name; the others are taken from the first file's first megabyte.
         storage_options: fsspec's, for URLs.
@@ -269,7 +270,8 @@ def open_table(
         raise ParameterError(f"types= is for CSV; {form} files have types of their own")
     single = isinstance(paths, str | os.PathLike) and len(files) == 1 and not any(c in str(paths) for c in "*?[")
     sources = [_open_file(path, form, dim, options) for path in files]
-    return sources[0] if single else join(sources, dim)
+    table = sources[0] if single else join(sources, dim)
+    return table if table.space[dim] else NoRows.of(sources)
 
 
 def _form(path: str) -> str:
