@@ -17,6 +17,22 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 task = grid.kernel("(n),(n),(n)->(),(),()", names=("at", "point", "hash"), flags={"contract"})(taskbench_kernel.task)
 
 
+@grid.kernel("->(),(),()", names=("at", "point", "hash"), flags={"contract"})
+def lone_task(iterations: Any, cell: Any) -> Any:
+    """The task of the pattern without edges, for `map` over steps and points."""
+    t, p = cell[0], cell[1]
+    chain = START * np.uint64(t + 1) + np.uint64(p)
+    value = taskbench_kernel.computed(iterations, 0.001 * t + p)
+    if value != value:  # or else the compiler would leave the work out
+        chain += START
+    return t, p, chain
+
+
+def mapped(width: int, steps: int, iterations: int) -> Any:
+    """The pattern without edges as one `map`, whose cells run in any order."""
+    return grid.space(step=steps, point=width).map(lone_task, iterations=iterations)
+
+
 # --- which tasks of the row before a task reads ---
 
 

@@ -5,10 +5,13 @@ Nothing of gridcompute is imported here; each process has one of the systems onl
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from benchmarks import taskbench_oracle as oracle
@@ -121,6 +124,7 @@ def _parsl() -> Any:
     parsl: Any = import_module("parsl")
     executors = import_module("parsl.executors")
     providers = import_module("parsl.providers")
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it starts its own scripts
     one = executors.HighThroughputExecutor(label="two", max_workers_per_node=2, cores_per_worker=1, encrypted=False,
                                            address="127.0.0.1", provider=providers.LocalProvider(max_blocks=1))
     parsl.load(parsl.Config(executors=[one], strategy="none"))

@@ -34,7 +34,7 @@ DEPTH = 64
 RING_BYTES = 256 * 2**10
 """A gang's ring has up to `DEPTH` rows while they fit in this, and at least two."""
 
-MOST_ENTRIES = 2**26
+MOST_ENTRIES = 2**24
 """Cells times phases of edges that are tabulated."""
 
 PROBES = 3

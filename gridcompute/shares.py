@@ -17,6 +17,9 @@ from gridcompute.edges import Edges
 LINE = 64
 """Bytes of a cache line."""
 
+PIECE = 2**16
+"""Units that are tabulated at a time."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -81,26 +84,32 @@ def edge_reads(edges: Edges, length: int, widest: Sequence[int], found: Sequence
 
 
 def _member_reads(by_phase: Sequence[tuple[Array, Array]], places: Array, share: Share) -> Reads:
-    block = share.hi - share.lo
     starts, counts, at, waits, awaited = [], [], [], [], []
     for offsets, index in by_phase:
-        lo, hi = (min(end, len(offsets) - 1) for end in (share.lo, share.hi))
-        mine, count = index[offsets[lo]: offsets[hi]], np.zeros(block, np.int64)
-        count[: hi - lo] = np.diff(offsets[lo: hi + 1])
-        unit, place = np.repeat(np.arange(block), count), places[mine]
-        apart = (unit[1:] == unit[:-1]) & (place[1:] != place[:-1] + 1)
-        start = np.zeros(block, np.int64)
-        start[count > 0] = place[np.concatenate([[0], np.cumsum(count)[:-1]])[count > 0].astype(np.int64)]
-        start[unit[1:][apart]] = -1
-        outside = (mine < share.lo) | (mine >= share.hi)
-        starts.append(start)
-        counts.append(count)
-        at.append(place)
-        waits.append(np.bincount(unit[outside], minlength=block))
-        awaited.append(place[outside])
+        for lo in range(share.lo, share.hi, PIECE):
+            start, count, place, outside = _piece(offsets, index, places, share, lo, min(lo + PIECE, share.hi))
+            starts.append(start)
+            counts.append(count)
+            at.append(place.astype(np.int32))
+            waits.append(np.bincount(np.repeat(np.arange(len(count)), count)[outside], minlength=len(count)))
+            awaited.append(place[outside])
     rows = _offsets(np.concatenate(counts))[:-1]
     tables = (_small(starts), _small(counts), rows, _small(at))
     return Reads(_offsets(np.concatenate(waits)), np.concatenate(awaited).astype(np.int64), tables)
+
+
+def _piece(offsets: Array, index: Array, places: Array, share: Share, lo: int, hi: int) -> tuple[Array, ...]:
+    """Of some units: where their inputs begin, how many, the inputs' places, and which of these are other members'."""
+    count = np.zeros(hi - lo, np.int64)
+    known = slice(min(lo, len(offsets) - 1), min(hi, len(offsets) - 1) + 1)  # beyond the widest row none is computed
+    count[: known.stop - known.start - 1] = np.diff(offsets[known])
+    mine = index[offsets[known.start]: offsets[known.stop - 1]]
+    unit, place = np.repeat(np.arange(hi - lo), count), places[mine]
+    apart = (unit[1:] == unit[:-1]) & (place[1:] != place[:-1] + 1)
+    start = np.zeros(hi - lo, np.int64)
+    start[count > 0] = place[(np.cumsum(count) - count)[count > 0]]
+    start[unit[1:][apart]] = -1
+    return start, count, place, (mine < share.lo) | (mine >= share.hi)
 
 
 def _small(parts: Sequence[Array]) -> Array:

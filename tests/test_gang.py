@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gridcompute as grid
-from gridcompute import checkpoints, gang, stepping, stretches, worker
+from gridcompute import checkpoints, gang, shares, stepping, stretches, worker
 from gridcompute.atomics import CAME, LATE, wait_equal, wait_least
 from gridcompute.columns import Fixed
 from gridcompute.errors import KernelError, ParameterError, RunError
@@ -117,6 +117,15 @@ def test_edges_of_any_pattern(length: int, steps: int, period: int, lead: int, n
     lazy = grid.from_arrays({"v": values}, dims="x")
     edges = grid.Edges(rule(length), period=period, lead=lead, max_inputs=6, active=active if narrow else None)
     same(lazy.iterate(sums, steps, edges=edges, scale=0.75).op, [values])
+
+
+def test_tables_are_made_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(2).random(40)
+    edges = grid.Edges(rule(40), period=4, lead=2, max_inputs=6, active=active)
+    out = grid.from_arrays({"v": values}, dims="x").iterate(sums, 20, edges=edges, scale=0.75)
+    for piece in (1, 3, 7):
+        monkeypatch.setattr(shares, "PIECE", piece)
+        same(out.op, [values])
 
 
 def test_several_columns_and_random_numbers() -> None:
