@@ -5,21 +5,26 @@ from __future__ import annotations
 STRETCH_SECONDS = 0.5
 """Steps between two returns to Python, where a run can be interrupted and a state kept."""
 
-WORTH_SECONDS = 1e-3
-"""Work below this is done by one thread before others have started."""
+FIRST_SECONDS = 0.1e-3
+"""The first stretch, which is measured: estimates are rough."""
 
-TRIAL_SECONDS = 2e-3
-TRIALS = 3
-"""What is done to see whether several members are faster than one. The best counts: others only ever disturb."""
+LONG_SECONDS = 10e-3
+"""A step that is estimated to take longer isn't measured in one thread first."""
+
+WORTH_SECONDS = 1e-3
+"""What is left of less than this is done by one thread before others have started."""
+
+TRIAL_SECONDS = 0.2e-3
+"""What is done to see whether several members are faster than one."""
+
+REST = 10.0
+"""After a trial that was slower, so many times its duration goes by until the next."""
+
+GROWTH = 4
+"""Several members go on for at most so many times the steps of their last stretch: on a busy machine they may stall."""
 
 CLEAR_SECONDS = 100e-6
 """A step that takes one thread longer is always worth several: they wait for each other for about a microsecond."""
-
-LONG_SECONDS = 10e-3
-"""A step that takes one thread less is measured in one thread first: estimates of short ones are rough."""
-
-AGAIN = 20
-"""Stretches after which the other number of members is tried again."""
 
 
 class Stretches:
@@ -35,41 +40,45 @@ class Stretches:
     >>> some.took(2, 50, 0.6)
     >>> some.choose(10**6)
     (2, 42)
-    >>> Stretches(2, 1e-9).choose(1000), Stretches(1, 1.0).choose(3)
-    ((1, 1000), (1, 1))
+    >>> Stretches(2, 1e-6).choose(10**6), Stretches(1, 1.0).choose(3)
+    ((1, 100), (1, 1))
     """
 
     def __init__(self, members: int, step_seconds: float) -> None:
         self.members = members
-        self.rates = {1: max(step_seconds, 1e-9)}
-        self._measured = {1: 0, members: 0}
-        self._since = 0
+        self._alone = max(step_seconds, 1e-9)
+        self._several: float | None = None
+        self._known = False
+        self._most = 0
+        self._trial = self._rest = 0.0
 
     def choose(self, left: int) -> tuple[int, int]:
         """Members, and steps of the next stretch, of so many that are left."""
-        alone = self.rates[1]
+        alone, several = self._alone, self._several
+        if not self._known and alone < LONG_SECONDS:
+            return 1, _steps(alone, FIRST_SECONDS, left)
         if self.members == 1 or alone * left < WORTH_SECONDS:
-            return 1, self._steps(alone, STRETCH_SECONDS, left)
-        if not self._measured[1] and alone < LONG_SECONDS:
-            return 1, self._steps(alone, WORTH_SECONDS, left)
+            return 1, _steps(alone, STRETCH_SECONDS, left)
         if alone >= CLEAR_SECONDS:
-            return self.members, self._steps(self.rates.get(self.members, alone / self.members), STRETCH_SECONDS, left)
-        if self._measured[self.members] < TRIALS:
-            return self.members, self._steps(alone, TRIAL_SECONDS, left)
-        best = min(self.rates, key=lambda members: self.rates[members])
-        if self._since >= AGAIN:
-            self._since = 0
-            other = self.members if best == 1 else 1
-            return other, self._steps(self.rates[best], TRIAL_SECONDS, left)
-        return best, self._steps(self.rates[best], STRETCH_SECONDS, left)
-
-    @staticmethod
-    def _steps(rate: float, seconds: float, left: int) -> int:
-        return max(1, min(left, round(seconds / rate)))
+            return self.members, _steps(several or alone / self.members, STRETCH_SECONDS, left)
+        if several is not None and several <= alone:
+            return self.members, min(_steps(several, STRETCH_SECONDS, left), self._most)
+        wait = REST * self._trial - self._rest
+        if several is None or wait <= 0:
+            return self.members, _steps(alone, TRIAL_SECONDS, left)
+        return 1, _steps(alone, min(STRETCH_SECONDS, wait), left)
 
     def took(self, members: int, steps: int, seconds: float) -> None:
         """So many steps took so long."""
-        rate, tried = max(seconds / steps, 1e-12), self._measured[members]
-        self.rates[members] = min(rate, self.rates[members]) if members > 1 and 0 < tried < TRIALS else rate
-        self._measured[members] += 1
-        self._since += 1
+        rate = max(seconds / steps, 1e-12)
+        if members == 1:
+            self._alone, self._known = rate, True
+            self._rest += seconds
+        else:
+            self._several, self._most = rate, GROWTH * steps
+            self._trial, self._rest = seconds, 0.0
+
+
+def _steps(rate: float, seconds: float, left: int) -> int:
+    """Steps of a rate that take so long: at least one, at most what is left."""
+    return max(1, min(left, round(seconds / rate)))

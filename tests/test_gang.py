@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,23 +222,36 @@ def test_a_member_that_is_never_answered_gives_up(monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_member_does_work_that_is_over_before_others_have_started() -> None:
-    small, large = Stretches(8, 1e-9), Stretches(8, 1.0)
-    assert small.choose(1000) == (1, 1000)
-    assert large.choose(1000) == (8, 4)
+    small = Stretches(8, 1e-6)
+    assert small.choose(1000) == (1, 100)
+    small.took(1, 100, 1e-4)
+    assert small.choose(900) == (1, 900)
 
 
-def test_the_faster_number_of_members_goes_on_and_the_other_is_tried_again() -> None:
-    chosen, seconds, used = Stretches(2, 1e-6), {1: 1e-6, 2: 5e-6}, list[int]()
-    for turn in range(60):
-        if turn == 30:
-            seconds[2] = 0.4e-6
-        members, steps = chosen.choose(10**9)
+def test_long_steps_are_shared_at_once() -> None:
+    assert Stretches(8, 1.0).choose(1000) == (8, 4)
+
+
+def choices(seconds: Callable[[int, int], float], turns: int) -> list[int]:
+    """Who does the next stretch, where `seconds(turn, members)` is what a step takes."""
+    chosen, used = Stretches(2, 1e-6), []
+    for turn in range(turns):
+        members, steps = chosen.choose(10**12)
         used.append(members)
-        chosen.took(members, steps, steps * seconds[members])
-    assert used[:5] == [1, 2, 2, 2, 1]
-    assert set(used[5:15]) == {1}
-    assert used.count(2) > 15
-    assert set(used[-10:]) == {2}
+        chosen.took(members, steps, steps * seconds(turn, members))
+    return used
+
+
+def test_several_members_go_on_where_they_are_faster() -> None:
+    assert choices(lambda turn, members: 1e-6 / members, 20) == [1] + [2] * 19
+
+
+def test_several_members_that_are_slower_are_tried_again_and_cost_a_tenth() -> None:
+    used = choices(lambda turn, members: 1e-6 if members == 1 else 5e-6, 60)
+    assert used[:2] == [1, 2]
+    assert 0 < used[2:].count(2) < 40
+    later = choices(lambda turn, members: 1e-6 if members == 1 else 5e-6 if turn < 30 else 0.4e-6, 60)
+    assert set(later[-10:]) == {2}
 
 
 # --- states on the way ---
