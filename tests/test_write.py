@@ -15,7 +15,7 @@ from oracle_graphs import source_arrays, source_table
 
 import gridcompute as grid
 from gridcompute import lower
-from gridcompute.errors import ClusterError, DivergenceError, ParameterError, StoreError
+from gridcompute.errors import ClusterError, CorruptInputError, DivergenceError, ParameterError, StoreError
 from gridcompute.executor import InlineExecutor
 
 ARRAY, PLANE = source_arrays(1)
@@ -173,3 +173,14 @@ def test_a_run_that_cannot_go_on_keeps_what_it_has(monkeypatch: pytest.MonkeyPat
     done = grid.run(doubled("o.zarr"), executor=InlineExecutor(), store="store", quiet=True)
     assert done.summary()["reused"] > 0
     assert not list(Path().glob(".o.zarr*"))
+
+
+def test_a_flipped_byte_in_a_page_names_the_file() -> None:
+    values = np.random.default_rng(1).random(4096)
+    grid.run(grid.from_arrays({"v": values}).write("o.parquet"), executor=InlineExecutor(), store="store", quiet=True)
+    part = next(Path("o.parquet").glob("*.parquet"))
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    with pytest.raises(CorruptInputError, match=rf"{part.name}.*rows 0 to 4096.*CRC"):
+        grid.run(grid.open_table(str(part)), executor=InlineExecutor(), store="store", quiet=True)

@@ -111,7 +111,7 @@ class _TableSink:
 
 
 class ParquetSink(_TableSink):
-    """Parquet parts, compressed by zstd."""
+    """Parquet parts, compressed by zstd, with a checksum a page."""
 
     form = "parquet"
 
@@ -208,7 +208,7 @@ class TableOutput:
     def _encoded(self, table: pa.Table) -> bytes:
         sink = io.BytesIO()
         if self.sink.form == "parquet":
-            pq.write_table(table, sink, compression="zstd", row_group_size=1 << 20)
+            pq.write_table(table, sink, compression="zstd", row_group_size=1 << 20, write_page_checksum=True)
         else:
             with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
                 file.write_table(table)

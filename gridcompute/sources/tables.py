@@ -117,7 +117,8 @@ def _opened(path: str, form: str, options: Mapping[str, Any]) -> Any:
     import pyarrow.parquet as pq
 
     source = pa.PythonFile(open_file(path, options), "r") if is_remote(path) else pa.memory_map(path)
-    return pq.ParquetFile(source) if form == "parquet" else pa.ipc.open_file(source)
+    # Checks the pages that carry a checksum, as those of our sink do.
+    return pq.ParquetFile(source, page_checksum_verification=True) if form == "parquet" else pa.ipc.open_file(source)
 
 
 def _rows(file: Any, form: str, groups: range, columns: list[str]) -> Any:
@@ -247,7 +248,8 @@ def open_table(
     """Open Parquet, Arrow IPC or CSV files; the format is told by the name.
 
     Args:
-        paths: a path, URL or pattern, or a list of these; several are put end to end. Files without rows have empty results.
+        paths: a path, URL or pattern, or a list of these; several are put end to end. Files
+            without rows have empty results.
         dim: name of the rows' dimension.
         types: Arrow types of CSV columns by name; the others are taken from the first file's first megabyte.
         storage_options: fsspec's, for URLs.
