@@ -37,6 +37,10 @@ __all__ = [
     "unwrap",
 ]
 
+_SAID = ("__doc__", "__name__", "__qualname__")
+"""What code may ask of a function and the key of the function's code leaves out."""
+_HIDING = ("globals", "locals", "vars", "eval", "exec")
+"""Python's own functions through which code reads names that it doesn't show."""
 
 def function_key(func: Any) -> str:
     """Hash a function with everything that it reaches: 32 hexadecimal digits; see `function_parts`."""
@@ -122,6 +126,9 @@ class Walk:
                 raise UnkeyableError(f"{called} reads {name!r}, which has no value yet") from None
         if name in func.__globals__:
             return (func.__globals__[name],)
+        if name in _HIDING:
+            raise UnkeyableError(f"{called} calls {name}(), and no key sees what is read through it",
+                                 hint="name what it needs, or pass it as a parameter of the kernel")
         if hasattr(importlib.import_module("builtins"), name):
             return None
         raise UnkeyableError(
@@ -132,14 +139,18 @@ class Walk:
     def chain(self, value: Any, label: str, attributes: tuple[str, ...], called: str) -> None:
         """Follow attributes of modules (`module.f`), then add what they lead to."""
         module = None
-        for attribute in attributes:
-            if not isinstance(value, types.ModuleType):
-                break
+        while attributes and isinstance(value, types.ModuleType):
+            attribute = attributes[0]
             if not hasattr(value, attribute):
                 raise UnkeyableError(f"{called} reads {label.split(' ')[1]}.{attribute}, which isn't there")
             module, value, label = value, getattr(value, attribute), f"{label}.{attribute}"
-        if isinstance(value, types.FunctionType) and attributes and attributes[-1] in vars(value):
-            self.value(vars(value)[attributes[-1]], f"{label}.{attributes[-1]}", called)
+            attributes = attributes[1:]
+        if isinstance(value, types.FunctionType) and attributes:
+            first = attributes[0]
+            if first in vars(value):
+                self.value(vars(value)[first], f"{label}.{first}", called)
+            elif first in _SAID:  # code counts without these
+                self.put(f"{label}.{first}", getattr(value, first), called)
         if isinstance(value, types.ModuleType):
             raise UnkeyableError(
                 f"{called} passes on the module {value.__name__} as a value ({label})",
@@ -226,6 +237,9 @@ class Walk:
                 self.version(module)
             self.also(func, label, called)
             return
+        for one in overloads(func):
+            raise UnkeyableError(f"{called} calls {label}, in whose place numba would compile {one.__name__}",
+                                 hint=f"write {func.__name__} itself as the kernel needs it, and drop the overload")
         name = self.function(func)
         self.also(func, label, called)
         # Which function a name stands for: two may swap their names.

@@ -596,3 +596,32 @@ class Held:
 def test_objects_that_do_more_than_the_function_they_hold_are_refused(held):
     with pytest.raises(UnkeyableError, match="held"):
         function_key(lambda v: held(v))
+
+
+@pytest.mark.parametrize("call", ["globals()['S']", "vars()", "locals()", "eval('S')", "exec('S')"])
+def test_reads_that_no_key_sees_are_refused(call):
+    with pytest.raises(UnkeyableError, match=r"f calls \w+\(\), and no key sees") as refused:
+        function_key(make(f"S = 2\ndef f(v):\n    return {call}"))
+    assert "parameter" in refused.value.hint
+
+
+def test_what_code_asks_of_a_function_counts():
+    text = "def g(v):\n    '''{doc}'''\n    return v\ndef f(v):\n    return g.__doc__{more}, v"
+    keys = [function_key(make(text.format(doc=d, more=m))) for m in ("", ".upper()") for d in ("a", "a", "b")]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+
+
+def test_an_overload_of_ones_own_function_is_refused():
+    from numba.core.typing.templates import builtin_registry
+
+    known = list(builtin_registry.globals)
+    space = {"__name__": "job", "numba": numba}
+    text = "def g(v): return v\n@numba.extending.overload(g)\ndef other(v): return lambda v: 2 * v\n"
+    try:
+        exec(text + "def f(v): return g(v)", space)
+        for key in (function_key, machine_key):
+            with pytest.raises(UnkeyableError, match="f calls global g, in whose place numba would compile other"):
+                key(space["f"])
+    finally:
+        builtin_registry.globals[:] = known
