@@ -21,7 +21,9 @@ CAME, ENDED, LATE = 0, 1, 2
 """How a wait ended: the value came; somebody raised the flag; the deadline passed."""
 
 SPINS = 2000
-YIELDS = 200
+YIELD_NANOSECONDS = 2_000_000
+"""How long a wait yields before it sleeps: two members that both sleep would wake each other for every step."""
+
 SLEEP_MICROSECONDS = 50
 
 _PAUSES = {"x86_64": ("llvm.x86.sse2.pause", ()), "amd64": ("llvm.x86.sse2.pause", ()),
@@ -160,12 +162,11 @@ def wait_equal(flags: Any, index: int, value: int, control: Any, patience: int) 
         if load_acquire(flags, index) == value:
             return CAME
         pause()
-    began, turn = nanoseconds(), 0
+    began = nanoseconds()
     while load_acquire(flags, index) != value:
-        code = _rest(turn, began, control, patience)
+        code = _rest(began, control, patience)
         if code != CAME:
             return code
-        turn += 1
     return CAME
 
 
@@ -176,22 +177,22 @@ def wait_least(flags: Any, index: int, value: int, control: Any, patience: int) 
         if load_acquire(flags, index) >= value:
             return CAME
         pause()
-    began, turn = nanoseconds(), 0
+    began = nanoseconds()
     while load_acquire(flags, index) < value:
-        code = _rest(turn, began, control, patience)
+        code = _rest(began, control, patience)
         if code != CAME:
             return code
-        turn += 1
     return CAME
 
 
 @numba.njit(nogil=True)
-def _rest(turn: int, began: int, control: Any, patience: int) -> int:
+def _rest(began: int, control: Any, patience: int) -> int:
     if load_acquire(control, 0) != 0:
         return ENDED
-    if nanoseconds() - began > patience:
+    waited = nanoseconds() - began
+    if waited > patience:
         return LATE
-    if turn < YIELDS:
+    if waited < YIELD_NANOSECONDS:
         yield_core()
     else:
         sleep_microseconds(SLEEP_MICROSECONDS)

@@ -14,7 +14,7 @@ LONG_SECONDS = 10e-3
 WORTH_SECONDS = 1e-3
 """What is left of less than this is done by one thread before others have started."""
 
-TRIAL_SECONDS = 0.2e-3
+TRIAL_SECONDS = 0.05e-3
 """What is done to see whether several members are faster than one."""
 
 REST = 10.0
