@@ -39,6 +39,9 @@ LIGHT_FLOOR = 2**20
 DECODE_BYTES = 4 * 2**20
 """A stored chunk larger than this isn't shared by chunks: decoding it again costs more than the spread gains."""
 
+DECODED_AGAIN, DECODED_BYTES = 4, 512 * 2**20
+"""Chunks that share a stored chunk, each of which decodes it: so many, or as many as come to so many bytes in all."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -187,35 +190,41 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
     per_position = max(cell_bytes * fixed, 1e-9)
     cells = math.prod(axis.length for axis in free.values())
     budget = max(1, int((chunk_bytes or CHUNK_BYTES) / per_position))
+    stored = math.prod(_stored(axis) for axis in free.values())
     many = any(len(axis.parts) > 1 for axis in free.values())
     if stored_bytes > DECODE_BYTES:
-        spread = math.prod(min(axis.multiple, max(axis.length, 1)) for axis in free.values())
+        spread = stored
     elif many:
         longest = math.prod(max(axis.parts, default=0) for axis in free.values())
         spread = max(-(-longest // PART_PIECES), int(PART_FLOOR / per_position), 1)
     else:
-        spread = -(-cells // (parallel or SPREAD))
-    floor = int(LIGHT_FLOOR / per_position) if light else 1
-    left = max(1, min(budget, max(spread, floor)))
-    extents: dict[str, int] = {}
-    for name, axis in reversed(list(axes.items())):
-        if axis.blocks:
-            extents[name] = 1
-        elif name in whole:
-            extents[name] = max(axis.length, 1)
-        else:
-            extents[name] = _extent(axis, left)
-            left = max(1, left // extents[name])
+        again = max(DECODED_AGAIN, DECODED_BYTES / max(cells * per_position, 1.0))
+        spread = max(-(-cells // (parallel or SPREAD)), int(stored / again))
+    floor = max(int(LIGHT_FLOOR / per_position), stored) if light else 1
+    extents = {name: 1 if axis.blocks else max(axis.length, 1) for name, axis in axes.items()}
+    extents |= _extents(free, max(1, min(budget, max(spread, floor))))
     return Layout.of({name: replace(axis.regular if name in whole else axis, extent=extents[name])
                       for name, axis in axes.items()})
 
 
-def _extent(axis: Axis, room: int) -> int:
-    """At most `room` positions of the axis, in whole stored chunks where at least one fits."""
-    longest = max(axis.parts, default=0)
-    if room >= longest:
-        return max(longest, 1)
-    return room - room % axis.multiple if room >= axis.multiple else room
+def _stored(axis: Axis) -> int:
+    """Length of a stored chunk along an axis."""
+    return max(1, min(axis.multiple, max(axis.parts, default=0)))
+
+
+def _extents(axes: Mapping[str, Axis], room: int) -> dict[str, int]:
+    """Extents of at most `room` positions: several stored chunks, fastest dimension first, or a piece of one."""
+    extents = {name: _stored(axis) for name, axis in axes.items()}
+    several = room // math.prod(extents.values())
+    for name, axis in reversed(list(axes.items())):
+        if several:
+            count = min(several, -(-max(axis.parts, default=0) // extents[name]))
+            extents[name] = max(1, min(extents[name] * count, max(axis.parts, default=0)))
+            several = max(1, several // max(count, 1))
+        else:
+            extents[name] = min(extents[name], room)
+            room = max(1, room // extents[name])
+    return extents
 
 
 def require_cells(space: Space) -> None:

@@ -117,3 +117,20 @@ def test_light_cells_are_not_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cut(small, cell_bytes=8).chunks == 250
     assert cut(small, cell_bytes=8, light=True).chunks == 1
     assert cut(large, cell_bytes=8, light=True) == cut({"x": Axis((2**24,))}, cell_bytes=8, parallel=128)
+
+
+def test_chunks_are_whole_stored_chunks_where_they_fit() -> None:
+    stack = {"t": Axis((3840,), multiple=120), "y": Axis((180,), multiple=60), "x": Axis((360,), multiple=120)}
+    light = cut(stack, cell_bytes=4, stored_bytes=120 * 60 * 120 * 4, light=True)
+    assert [axis.extent for _, axis in light.axes] == [120, 60, 120]
+    coarse = cut(stack, cell_bytes=4, parallel=1, chunk_bytes=32 * 2**20)
+    assert [axis.extent for _, axis in coarse.axes] == [120, 180, 360]
+
+
+def test_a_stored_chunk_is_decoded_few_times() -> None:
+    """By at most four chunks where the data is large; a small one spreads as if it weren't stored in chunks."""
+    maps = {"y": Axis((180,), multiple=60), "x": Axis((360,), multiple=120)}
+    large = cut(maps, cell_bytes=4 * 1000)
+    assert (large["y"].extent, large["x"].extent) == (60 / 4, 120)
+    small = {"y": Axis((37,), multiple=37), "x": Axis((49,), multiple=49)}
+    assert cut(small, cell_bytes=960).chunks >= 256

@@ -28,7 +28,7 @@ GROUP = "group"
 FAN = 16
 """Segments that one merge takes in."""
 
-STATE_SHARE = 4
+STATE_SHARE = 16
 """A segment's input is at least so many times its state's bytes."""
 
 STATE_FLOOR = 256
