@@ -96,6 +96,9 @@ class Gang:
         members: threads, this one included; no more than there are units.
         steps: that will be done, at most.
         depth: rows of the ring; None for what suits.
+
+    Attributes:
+        waits: whether any member reads what another makes.
     """
 
     def __init__(self, cells: Map, neighbours: Halo | Edges, fill: float, names: tuple[str, ...],
@@ -171,6 +174,7 @@ class Gang:
             fills = [np.full(1, self.fill).astype(dtype) for dtype in self.dtypes]
             middle = [[*(maps[name] for name, *_ in self.neighbours.dims), *fills]] * self.members
             extent = tuple(lo + hi + 1 for _, lo, hi, _ in self.neighbours.dims)
+        self.waits = any(len(one.await_at) for one in reads)
         rest = []
         for (by, shown), one, own in zip(readers(reads, self.shares), reads, middle, strict=True):
             known = [by, shown, one.await_rows, one.await_at, tuple(np.int64(n) for n in self.space)]

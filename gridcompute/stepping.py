@@ -102,6 +102,8 @@ class CompiledSteps:
         """
         members, steps = self._stretches.choose(last - self.row)
         gang = self._gang(members)
+        if members > 1:
+            self._stretches.apart = not gang.waits
         if gang is not self._at:
             gang.put(self.row, self.columns())
             self._at = gang

@@ -30,6 +30,9 @@ CLEAR_SECONDS = 100e-6
 class Stretches:
     """Chooses between one member and all of them.
 
+    Attributes:
+        apart: set where the members are known not to wait for each other.
+
     Args:
         members: that there may be.
         step_seconds: estimated time of a step in one thread.
@@ -45,7 +48,7 @@ class Stretches:
     """
 
     def __init__(self, members: int, step_seconds: float) -> None:
-        self.members = members
+        self.members, self.apart = members, False
         self._alone = max(step_seconds, 1e-9)
         self._several: float | None = None
         self._known = False
@@ -59,7 +62,7 @@ class Stretches:
             return 1, _steps(alone, FIRST_SECONDS, left)
         if self.members == 1 or alone * left < WORTH_SECONDS:
             return 1, _steps(alone, STRETCH_SECONDS, left)
-        if alone >= CLEAR_SECONDS:
+        if alone >= CLEAR_SECONDS or self.apart:
             return self.members, _steps(several or alone / self.members, STRETCH_SECONDS, left)
         if several is not None and several <= alone:
             return self.members, min(_steps(several, STRETCH_SECONDS, left), self._most)

@@ -82,6 +82,11 @@ def around(step: int, cell: int, out: Any) -> int:
     return 3
 
 
+def alone_rule(step: int, cell: int, out: Any) -> int:
+    out[0] = cell
+    return 1
+
+
 def active(step: int) -> int:
     return int(WIDTHS[step % 64])
 
@@ -230,6 +235,17 @@ def test_one_member_does_work_that_is_over_before_others_have_started() -> None:
 
 def test_long_steps_are_shared_at_once() -> None:
     assert Stretches(8, 1.0).choose(1000) == (8, 4)
+
+
+def test_members_that_never_wait_for_each_other_are_no_trial() -> None:
+    some = Stretches(2, 1e-6)
+    some.took(1, 100, 1e-4)
+    some.apart = True
+    assert some.choose(10**9) == (2, 10**6)
+    lazy = grid.from_arrays({"v": np.arange(8.0)}, dims="x")["v"]
+    made = [whole_gang(lazy.iterate(sums, 3, edges=grid.Edges(near, max_inputs=3), scale=1.0), 2)
+            for near in (around, alone_rule)]  # fmt: skip
+    assert [one.waits for one in made] == [True, False]
 
 
 def choices(seconds: Callable[[int, int], float], turns: int) -> list[int]:
