@@ -15,6 +15,7 @@ from gridcompute.columns import Field, Fixed, Ragged
 from gridcompute.errors import SignatureError
 from gridcompute.kernels import Kernel, explodes
 from gridcompute.loops import compile_types, kernel_function
+from gridcompute.status import counted
 
 types: Any = numba.types
 config: Any = numba.core.config
@@ -102,8 +103,8 @@ def _from_type(kernel: Kernel, returned: Any) -> list[Dtype]:
     if isinstance(returned, types.BaseTuple) and len(returned.types) == 1:
         raise SignatureError(f"{where}: the function returns a tuple of one", hint="return the value itself")
     if len(parts) != count or returned == types.none:
-        what = "nothing" if returned == types.none else f"{len(parts)} values"
-        raise SignatureError(f"{where} has {count} outputs, but the function returns {what}")
+        what = "nothing" if returned == types.none else counted(len(parts), "value")
+        raise SignatureError(f"{where} has {counted(count, 'output')}, but the function returns {what}")
     found = []
     for i, (part, core) in enumerate(zip(parts, kernel.signature.outputs, strict=True)):
         part = types.unliteral(part)
@@ -159,7 +160,7 @@ def _by_running(
         parts = parts[1:]
     if len(parts) != len(kernel.signature.outputs) or any(part is None for part in parts):
         raise SignatureError(
-            f"kernel {kernel.name} {kernel.signature} has {len(kernel.signature.outputs)} outputs, but "
-            f"the function returns {'nothing' if returned is None else len(parts)}"
+            f"kernel {kernel.name} {kernel.signature} has {counted(len(kernel.signature.outputs), 'output')}, but "
+            f"the function returns {'nothing' if returned is None else counted(len(parts), 'value')}"
         )
     return [np.asarray(part).dtype for part in parts]

@@ -17,6 +17,7 @@ from gridcompute.cellinputs import Cells, arrange
 from gridcompute.columns import Column, Field, Fixed, Ragged
 from gridcompute.errors import DimensionError, KernelError, SignatureError
 from gridcompute.kernels import Kernel, explodes, install_eager
+from gridcompute.status import counted
 
 __all__ = ["Field", "explode_cells", "output_dtypes", "run_cells"]
 
@@ -242,7 +243,8 @@ def _call(
 def _empty_outputs(kernel: Kernel, cells: Cells, dtypes: Sequence[np.dtype[Any]]) -> list[Column]:
     if len(dtypes) != len(kernel.signature.outputs):
         raise SignatureError(
-            f"kernel {kernel.name} has {len(kernel.signature.outputs)} outputs, but {len(dtypes)} dtypes are given"
+            f"kernel {kernel.name} has {counted(len(kernel.signature.outputs), 'output')}, "
+            f"but {counted(len(dtypes), 'dtype')}"
         )
     columns: list[Column] = []
     for core, dtype in zip(kernel.signature.outputs, dtypes, strict=True):

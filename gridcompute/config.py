@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -147,8 +148,10 @@ class Settings:
             given["store"] = os.fspath(given["store"])
         if isinstance(given.get("memory"), str):
             given["memory"] = parse_bytes(given["memory"])
-        try:
-            given["workers"] = int(given.get("workers", 0))
-        except ValueError:
-            raise ParameterError(f"workers is {given['workers']!r}", hint="a number of cores, or 0 for all") from None
+        for name, hint in (("workers", "cores, or 0 for all"), ("threads", "threads")):
+            value = given.get(name, cls.__dataclass_fields__[name].default)
+            try:
+                given[name] = int(value) if isinstance(value, str) else operator.index(value)
+            except (ValueError, TypeError):
+                raise ParameterError(f"{name} is {value!r}", hint=f"a whole number of {hint}") from None
         return cls(**given)

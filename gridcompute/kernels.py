@@ -21,6 +21,7 @@ from gridcompute.declared import check_function, check_parameter, dtypes_of, map
 from gridcompute.errors import ParameterError, SignatureError, UsageError
 from gridcompute.keys import digest, function_parts, machine_key
 from gridcompute.signature import Signature
+from gridcompute.status import counted
 
 Mode = Literal["cell", "batch", "python"]
 Function = Callable[..., Any]
@@ -316,13 +317,13 @@ def _check(kernel: Kernel) -> None:
                 )
     if len(kernel.names) != count or len(set(kernel.names)) != count:
         raise SignatureError(
-            f"{where} has {count} outputs, but names are {kernel.names}",
+            f"{where} has {counted(count, 'output')}, but names are {kernel.names}",
             hint="give one different name per output",
         )
     if kernel.mode != "python" and np.dtype(np.float16) in (kernel.dtypes or ()):
         raise ParameterError(f"{where}: compiled code can't make float16", hint="declare float32, convert it later")
     if kernel.dtypes is not None and len(kernel.dtypes) != count:
-        raise SignatureError(f"{where} has {count} outputs, but {len(kernel.dtypes)} dtypes")
+        raise SignatureError(f"{where} has {counted(count, 'output')}, but {counted(len(kernel.dtypes), 'dtype')}")
     unknown = kernel.flags - FLAGS
     if unknown:
         raise ParameterError(f"{where}: unknown flag {min(unknown)!r}", hint=f"known are {', '.join(sorted(FLAGS))}")

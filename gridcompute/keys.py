@@ -58,9 +58,7 @@ def function_parts(func: Any) -> dict[str, str]:
     Raises:
         UnkeyableError: a global or closure holds something that isn't a plain value.
     """
-    walk = Walk(syntax.code_text)
-    walk.function(unwrap(func), root=True)
-    return dict(sorted(walk.parts.items()))
+    return dict(sorted(_parts(func, syntax.code_text).items()))
 
 
 def machine_key(func: Any) -> str:
@@ -69,9 +67,20 @@ def machine_key(func: Any) -> str:
     Unlike `function_key` it never looks at source files, so it can't be misled by an edit that this process
     hasn't imported.
     """
-    walk = Walk(lambda one: syntax.instructions(one.__code__))
-    walk.function(unwrap(func), root=True)
-    return digest(walk.parts)
+    return digest(_parts(func, lambda one: syntax.instructions(one.__code__)))
+
+
+def _parts(func: Any, text: Any) -> dict[str, str]:
+    walk, root = Walk(text), unwrap(func)
+    try:
+        walk.function(root)
+    except UnkeyableError as error:
+        module = getattr(root, "__globals__", {}).get("__name__") or ""
+        if foreign(module) and next(wrapped(root), None) is not None:
+            raise UnkeyableError(f"{root.__name__} is decorated by code of {module}, whose arguments enter no key",
+                                 hint="use it inside the function, as in: with np.errstate(...):") from error
+        raise
+    return walk.parts
 
 
 class Walk:
@@ -91,7 +100,7 @@ class Walk:
             name = f"{kind} {what} #{count}"
         return name
 
-    def function(self, func: Any, *, root: bool = False) -> str:
+    def function(self, func: Any) -> str:
         """Add a Python function's parts; gives the name under which its code stands."""
         if id(func) in self.seen:
             return self.seen[id(func)]

@@ -261,7 +261,7 @@ def compile_types(kernel: Kernel, function: Any, signature: tuple[Any, ...]) -> 
     except (NumbaError, UnsupportedBytecodeError, NotImplementedError) as error:
         raise UsageError(
             f"kernel {kernel.name} can't be compiled: {_short(str(error))}",
-            hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use @task",
+            hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use @grid.task",
         ) from error
 
 

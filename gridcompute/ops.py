@@ -17,6 +17,7 @@ from gridcompute.errors import AlignmentError, DimensionError, ParameterError, S
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.spaces import Space
+from gridcompute.status import counted as number_of
 from gridcompute.times import COMPARED, Moment, counted, require_moment, result_attrs, time_attrs
 
 Ref = tuple[Op, str]
@@ -202,7 +203,8 @@ def output_names(kernel: Kernel, names: Sequence[str] | None) -> tuple[str, ...]
         chosen = (kernel.name,) if count == 1 else tuple(f"{kernel.name}_{i}" for i in range(count))
     if len(chosen) != count or len(set(chosen)) != count:
         raise SignatureError(
-            f"kernel {kernel.name} has {count} outputs, but the names {chosen}", hint="give each its own name"
+            f"kernel {kernel.name} has {number_of(count, 'output')}, but the names {chosen}",
+            hint="give each its own name",
         )
     return chosen
 

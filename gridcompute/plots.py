@@ -88,6 +88,7 @@ def picture_path(picture: str, output: str) -> Path | None:
     """
     if picture == "none":
         return None
+    beside = not picture and "://" not in output
     if not picture:
         plain = output.rstrip("/")
         base = plain.rsplit("/", 1)[-1] if "://" in plain else plain
@@ -99,6 +100,8 @@ def picture_path(picture: str, output: str) -> Path | None:
     while not place.exists():
         place = place.parent
     if path.is_dir() or not place.is_dir() or not os.access(place, os.W_OK):
+        if beside and not path.is_dir():
+            raise StoreError(f"{output} can't be written to {place}", hint="choose another place with --output")
         raise StoreError(
             f"the picture {path} can't be written to {place}", hint='choose another place with --picture, or "none"'
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,13 @@ from gridcompute.collection import Collection
 from gridcompute.config import Settings, available_cores, available_memory
 from gridcompute.destined import Destined
 from gridcompute.driver import Driver
-from gridcompute.errors import GridError, InterruptedRunError, ParameterError, RunError
+from gridcompute.errors import GridError, InterruptedRunError, OutputExistsError, ParameterError, RunError
 from gridcompute.executor import Executor, InlineExecutor
 from gridcompute.interrupts import interrupted, interruptible
 from gridcompute.journal import Journal
 from gridcompute.op import Graph
 from gridcompute.places import require_free, require_replaceable
-from gridcompute.record import RunRecord
+from gridcompute.record import RunRecord, forget
 from gridcompute.results import Result
 from gridcompute.status import Status, Watch, counted
 from gridcompute.store import open_store
@@ -147,6 +148,10 @@ class Run:
             self.record = self.record.ended(self.state, self.summary())
             with contextlib.suppress(GridError):
                 self.record.save()
+            if isinstance(self._error, OutputExistsError) and self._says_end and not (
+                    self.record.resumed or self.status.computed):
+                forget(self.record)  # it never began: nothing to go on with
+                shutil.rmtree(self.record.folder, ignore_errors=True)
 
     def _seen(self, status: Status) -> None:
         if self._watch is not None:

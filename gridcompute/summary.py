@@ -129,7 +129,7 @@ def history(record: RunRecord) -> dict[str, Any]:
         "events": len(events),
         "torn": events.torn,
         "damaged": events.skipped,
-        "failures": sorted(failures.values(), key=lambda f: -f["times"]),
+        "failed": sorted(failures.values(), key=lambda f: -f["times"]),
     }
 
 
@@ -168,13 +168,13 @@ def report(record: RunRecord) -> dict[str, Any]:
         told["reused"] = sum(stage["reused"] for stage in found["stages"])
         told["tasks"] = sum(stage["tasks"] for stage in found["stages"])
         told["task_seconds"] = sum(stage["seconds"] for stage in found["stages"])
-        told["failures"] = sum(failure["times"] for failure in found["failures"])
-    return {**told, **found, "failures_seen": told["failures"]}
+        told["failures"] = sum(failure["times"] for failure in found["failed"])
+    return {**told, **found}
 
 
 def report_screen(told: Mapping[str, Any]) -> list[str]:
     """`report` as lines for a terminal."""
-    lines = screen({**told, "failures": told["failures_seen"]})
+    lines = screen(told)
     if told["attempts"] > 1:
         lines.append(f"  begun {told['attempts']} times")
     for stage in told["stages"]:
@@ -182,7 +182,7 @@ def report_screen(told: Mapping[str, Any]) -> list[str]:
         chunks = f"{stage['computed']:,} of {counted(stage['chunks'], 'chunk')} computed{found}"
         tasks = counted(stage["tasks"], "task")
         lines.append(f"  stage {stage['number']} {stage['name']}: {chunks}, {tasks}, {stage['seconds']:.2f} s")
-    for failure in told["failures"][:MOST_FAILURES]:
+    for failure in told["failed"][:MOST_FAILURES]:
         times, said = counted(failure["times"], "time"), failure["message"].splitlines()[0]
         lines.append(f"  failed {times} ({failure['kind']}): {said}")
     if told["torn"] or told["damaged"]:

@@ -290,7 +290,9 @@ def test_a_failed_run_can_be_resumed(call: Any) -> None:
     assert "as asked" in call("report", "last").out
     reported = call("report", name[:12], "--json").json()
     assert (reported["state"], reported["attempts"]) == ("failed", 1)
-    assert "as asked" in reported["failures"][0]["message"]
+    assert "as asked" in reported["failed"][0]["message"]
+    assert reported["failures"] == sum(one["times"] for one in reported["failed"])
+    assert call("list", "--json").json()["runs"][-1]["failures"] == reported["failures"]
     assert call("resume", name).code == 1
     Path("fail").unlink()
     told = call("resume", name, "--json")

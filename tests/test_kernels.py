@@ -74,7 +74,7 @@ def test_names_by_default():
         ({"signature": "(t)->()", "sizes": {"k": 3}}, SignatureError, "no output has it"),
         ({"signature": "(t)->(k)", "sizes": {"k": -1}}, ParameterError, "not a length"),
         ({"signature": "(t)->(k)", "sizes": {"k": 1.5}}, ParameterError, "not a length"),
-        ({"signature": "(t)->()", "names": ("a", "b")}, SignatureError, "1 outputs, but names"),
+        ({"signature": "(t)->()", "names": ("a", "b")}, SignatureError, "1 output, but names"),
         ({"signature": "(t)->(),()", "names": ("a", "a")}, SignatureError, "different name"),
         ({"signature": "(t)->()", "dtypes": ("f4", "f4")}, SignatureError, "2 dtypes"),
         ({"signature": "(t)->()", "dtypes": ("what",)}, ParameterError, "dtype per output"),

@@ -605,6 +605,16 @@ def test_reads_that_no_key_sees_are_refused(call):
     assert "parameter" in refused.value.hint
 
 
+def test_a_foreign_decorator_right_below_ours_is_named():
+    @np.errstate(all="ignore")
+    def wanted(v):
+        return v
+
+    with pytest.raises(UnkeyableError, match=r"wanted is decorated by code of (numpy|contextlib)") as refused:
+        function_key(wanted)
+    assert "inside the function" in refused.value.hint
+
+
 def test_what_code_asks_of_a_function_counts():
     text = "def g(v):\n    '''{doc}'''\n    return v\ndef f(v):\n    return g.__doc__{more}, v"
     keys = [function_key(make(text.format(doc=d, more=m))) for m in ("", ".upper()") for d in ("a", "a", "b")]

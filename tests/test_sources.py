@@ -875,3 +875,11 @@ def test_sources_on_s3(tmp_path: Path, s3):
     for opened in (open_dataset, open_zarr, open_table, open_sequences):
         with pytest.raises(MissingInputError):
             opened(url + "none.parquet", storage_options=options)
+
+
+@pytest.mark.parametrize("before", [0, 200_000])
+def test_a_row_beyond_the_readers_block_says_so(tmp_path, before):
+    (tmp_path / "a.csv").write_text("a,b\n" + "12345,z\n" * before + '1,"' + "x" * 3_000_000)
+    with pytest.raises(CorruptInputError, match=r"a\.csv: after data row \d+: a row is longer than") as refused:
+        list(open_table(tmp_path / "a.csv").blocks(str(tmp_path / "a.csv")))
+    assert "quote" in refused.value.hint

@@ -181,6 +181,9 @@ def test_pictures_can_only_go_where_one_can_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="can't be written"):
         grid.workload("climate.trend")(picture=str(tmp_path / "file" / "a.png"))
+    with pytest.raises(StoreError, match=r"trend\.zarr can't be written to .*file") as refused:
+        grid.workload("climate.trend")(output=str(tmp_path / "file" / "trend.zarr"))
+    assert "--output" in refused.value.hint
 
 
 # --- genomics.distance ---

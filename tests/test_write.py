@@ -15,8 +15,16 @@ from oracle_graphs import source_arrays, source_table
 
 import gridcompute as grid
 from gridcompute import lower
-from gridcompute.errors import ClusterError, CorruptInputError, DivergenceError, ParameterError, StoreError
+from gridcompute.errors import (
+    ClusterError,
+    CorruptInputError,
+    DivergenceError,
+    OutputExistsError,
+    ParameterError,
+    StoreError,
+)
 from gridcompute.executor import InlineExecutor
+from gridcompute.record import load
 
 ARRAY, PLANE = source_arrays(1)
 ROWS = source_table(2)
@@ -184,3 +192,24 @@ def test_a_flipped_byte_in_a_page_names_the_file() -> None:
     part.write_bytes(data)
     with pytest.raises(CorruptInputError, match=rf"{part.name}.*rows 0 to 4096.*CRC"):
         grid.run(grid.open_table(str(part)), executor=InlineExecutor(), store="store", quiet=True)
+
+
+def test_a_file_in_the_way_is_called_so() -> None:
+    Path("o.parquet").write_text("mine")
+    with pytest.raises(StoreError, match=r"o\.parquet isn't possible, that is a file") as refused:
+        grid.run(doubled("o.parquet"), executor=InlineExecutor(), store="store", quiet=True)
+    assert "link" not in str(refused.value)
+
+
+def test_a_run_that_its_output_refused_is_not_the_last_one() -> None:
+    first = grid.run(doubled("o.parquet"), executor=InlineExecutor(), store="store", quiet=True)
+    with pytest.raises(OutputExistsError):
+        grid.run(doubled("o.parquet", 3), executor=InlineExecutor(), store="store", quiet=True)
+    assert load("last").run == first.name
+    assert [path.name for path in Path("store/runs").iterdir()] == [first.name]
+
+
+@pytest.mark.parametrize("option", ["workers", "threads"])
+def test_half_a_worker_is_refused(option: str) -> None:
+    with pytest.raises(ParameterError, match=rf"{option} is 1\.5"):
+        grid.run(doubled("o.parquet"), executor="inline", quiet=True, **{option: 1.5})

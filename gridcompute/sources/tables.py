@@ -29,6 +29,7 @@ _OPEN = OpenFiles()
 _SUFFIX = re.compile(r"\.(parquet|parq|pq|arrow|feather|ipc|csv|tsv)(\.gz|\.bz2|\.xz|\.zst)?$", re.IGNORECASE)
 _FORMS = {"parq": "parquet", "pq": "parquet", "feather": "arrow", "ipc": "arrow"}
 _ROW = re.compile(r"Row #(\d+)")
+_LONG = "straddling object"  # Arrow's word for a row beyond a block
 _BLOCK = 1 << 20  # bytes of CSV from which its types are taken
 
 
@@ -186,6 +187,8 @@ class CsvSource:
             except (pa.ArrowException, OSError, EOFError, ValueError) as error:
                 if "Empty CSV file" in str(error):
                     return
+                if _LONG in str(error):
+                    raise _long(part, done) from error
                 row = _ROW.search(str(error))
                 place = f"data row {int(row[1]) - 1}" if row else f"after data row {done}"
                 raise CorruptInputError(
@@ -209,6 +212,11 @@ def _csv_reader(file: Any, delimiter: str, types: Mapping[str, pa.DataType]) -> 
         parse_options=pc.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pc.ConvertOptions(column_types=dict(types)),
     )
+
+
+def _long(path: str, done: int) -> CorruptInputError:
+    return CorruptInputError(f"{path}: after data row {done}: a row is longer than {_BLOCK:,} bytes",
+                             hint="close the quote that is open, or write the table as Parquet")
 
 
 def _decompressed(path: str, options: Mapping[str, Any]) -> Any:
@@ -350,6 +358,8 @@ def _open_csv(
         except (pa.ArrowException, OSError, EOFError) as error:
             if "Empty CSV file" in str(error):
                 continue
+            if _LONG in str(error):
+                raise _long(path, 0) from error
             raise broken(path, "isn't readable as CSV", error) from error
         _require_utf8(path, schema)
         # A column that begins with a megabyte of gaps may hold anything later.

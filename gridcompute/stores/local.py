@@ -144,6 +144,8 @@ class LocalStore:
             yield
         except OSError as error:
             reason, hint = _REASONS.get(error.errno or 0, ("", ""))
+            if error.errno == errno.ENOTDIR and os.path.isfile(self.root):
+                reason, hint = "isn't possible, that is a file, not a folder", "remove the file, or choose another name"
             if error.errno == errno.ENOENT and doing == "writing":
                 reason, hint = "isn't possible, its folder can't be made or went away", "choose another folder"
             if not reason:
