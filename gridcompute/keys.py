@@ -223,7 +223,9 @@ class Walk:
                     f"{called} reads {label}: {error.message}", hint="pass it as a parameter of the kernel"
                 ) from None
             self.put_digest(label, hashed, called)
-            for kind in classes(value):  # what it holds may be asked by its methods
+            ours = type(value).__module__.split(".")[0] in OWN_PACKAGES
+            kernel = ours and isinstance(getattr(value, "key", None), str)  # whose key says it all
+            for kind in () if kernel else classes(value):  # what it holds may be asked by its methods
                 if id(kind) not in self.seen:
                     self.type(kind, f"class {kind.__qualname__}", called)
 
