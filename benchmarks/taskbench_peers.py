@@ -51,16 +51,21 @@ def _told(pattern: str, width: int, steps: int) -> list[list[list[int]]]:
 
 
 def _made(pattern: str, width: int, steps: int, submit: Callable[..., Any]) -> list[Any]:
-    """The whole graph by a `submit(t, p, *inputs)`; what the last row is."""
+    """The whole graph by a `submit(t, p, *inputs)`: its last row, then what nobody reads, which is to be done too."""
     told = _told(pattern, width, steps)
     first = oracle.first_row(width)
     before = [(-1, p, int(first["hash"][p])) for p in range(width)]
+    unread: list[Any] = []
     for t in range(steps):
+        row = oracle.row(pattern, t, width)
         after = list(before)
-        for p in range(oracle.row(pattern, t, width)):
+        for p in range(row):
             after[p] = submit(t, p, *(before[q] for q in told[t][p]))
+        read = {q for p in range(row) for q in told[t][p]}
+        if t > 0:
+            unread += [before[p] for p in range(min(row, oracle.row(pattern, t - 1, width))) if p not in read]
         before = after
-    return before
+    return [*before, *unread]
 
 
 def _dict(pattern: str, width: int, steps: int, iterations: int) -> tuple[Graph, list[Any]]:
@@ -74,8 +79,8 @@ def _dict(pattern: str, width: int, steps: int, iterations: int) -> tuple[Graph,
     return graph, _made(pattern, width, steps, submit)
 
 
-def _answer(began: float, last: list[Any]) -> tuple[float, list[str]]:
-    return time.perf_counter() - began, [str(one[2]) for one in last]
+def _answer(began: float, width: int, done: list[Any]) -> tuple[float, list[str]]:
+    return time.perf_counter() - began, [str(one[2]) for one in done[:width]]
 
 
 def dask(pattern: str, width: int, steps: int, iterations: int) -> tuple[float, list[str]]:
@@ -83,7 +88,7 @@ def dask(pattern: str, width: int, steps: int, iterations: int) -> tuple[float, 
     get = import_module("dask.threaded").get
     graph, last = _dict(pattern, width, steps, iterations)
     began = time.perf_counter()
-    return _answer(began, list(get(graph, last, num_workers=2)))
+    return _answer(began, width, list(get(graph, last, num_workers=2)))
 
 
 def distributed(client: Any, pattern: str, width: int, steps: int, iterations: int) -> tuple[float, list[str]]:
@@ -91,7 +96,7 @@ def distributed(client: Any, pattern: str, width: int, steps: int, iterations: i
     began = time.perf_counter()
     last = _made(pattern, width, steps, lambda t, p, *read: client.submit(
         node, pattern, width, t, p, iterations, *read, pure=False))  # fmt: skip
-    return _answer(began, client.gather(last))
+    return _answer(began, width, client.gather(last))
 
 
 @lru_cache
@@ -107,7 +112,7 @@ def ray_tasks(pattern: str, width: int, steps: int, iterations: int) -> tuple[fl
     call = ray.remote(node).options(num_cpus=1, max_retries=0)
     began = time.perf_counter()
     last = _made(pattern, width, steps, lambda t, p, *read: call.remote(pattern, width, t, p, iterations, *read))
-    return _answer(began, ray.get(last))
+    return _answer(began, width, ray.get(last))
 
 
 def ray_dask(pattern: str, width: int, steps: int, iterations: int) -> tuple[float, list[str]]:
@@ -116,7 +121,7 @@ def ray_dask(pattern: str, width: int, steps: int, iterations: int) -> tuple[flo
     get = import_module("ray.util.dask").ray_dask_get
     graph, last = _dict(pattern, width, steps, iterations)
     began = time.perf_counter()
-    return _answer(began, list(get(graph, last)))
+    return _answer(began, width, list(get(graph, last)))
 
 
 @lru_cache
@@ -136,7 +141,7 @@ def parsl(pattern: str, width: int, steps: int, iterations: int) -> tuple[float,
     app = _parsl()
     began = time.perf_counter()
     last = _made(pattern, width, steps, lambda t, p, *read: app(pattern, width, t, p, iterations, *read))
-    return _answer(began, [one.result() if hasattr(one, "result") else one for one in last])
+    return _answer(began, width, [one.result() if hasattr(one, "result") else one for one in last])
 
 
 def end() -> None:

@@ -109,6 +109,21 @@ def test_a_peer_computes_what_the_oracle_says() -> None:
         assert tuple(int(one) for one in found) == oracle.last_hashes(pattern, 4, 6)
 
 
+def test_peers_are_asked_for_every_task() -> None:
+    for pattern in oracle.PATTERNS:
+        asked: list[tuple[int, int]] = []
+        read: set[tuple[int, int]] = set()
+
+        def submit(t: int, p: int, *inputs: Any) -> tuple[int, int]:
+            asked.append((t, p))  # noqa: B023
+            read.update(one for one in inputs if len(one) == 2)  # noqa: B023
+            return t, p
+
+        done = taskbench_peers._made(pattern, 5, 7, submit)
+        assert len(asked) == oracle.tasks(pattern, 5, 7)
+        assert read | set(done) >= set(asked)
+
+
 # --- mutants: each must be found by the stamps, the hashes or a deadline ---
 
 
@@ -143,7 +158,8 @@ def mutate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[str]
 
 def caught(pattern: str, steps: int, *, depth: int | None = None, iterations: int = 300) -> bool:
     try:
-        return hashes(pattern, 8, steps, 2, depth=depth, iterations=iterations) != oracle.last_hashes(pattern, 8, steps)
+        found = hashes(pattern, 8, steps, 2, depth=depth, iterations=iterations)
+        return bool(found != oracle.last_hashes(pattern, 8, steps))
     except (KernelError, RunError):
         return True
 
