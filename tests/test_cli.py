@@ -694,7 +694,9 @@ def test_a_terminal_that_closes_interrupts_the_run(tmp_path: Path) -> None:
     Path("slow.py").write_text(SLOW.replace("sleep(0.2)", "sleep(1)"))  # it mustn't be done before the signals arrive
     terminal, end = pty.openpty()
     command = [sys.executable, "-m", "gridcompute", "run", "slow.py"]
-    started = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, start_new_session=True)
+    # Where these tests run under nohup, what they start would ignore the signal too, as it should.
+    started = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
     os.close(end)
     ends = time.monotonic() + 60
     while not Path("begun").exists() and time.monotonic() < ends:
