@@ -7,13 +7,13 @@ driver's), plan (graphs of any size).
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import overhead_plans, overhead_processes, overhead_tasks
 from benchmarks.peering import Peers
 from benchmarks.rows import Row, Session
+from benchmarks.running import own_folders
 
 SECTIONS = {
     "plan": overhead_plans.planning,
@@ -28,7 +28,7 @@ SECTIONS = {
 
 def rows(session: Session, peers: Peers) -> Iterator[Row]:
     """Measure section by section."""
-    with _environment(Path(session.folder)), contextlib.chdir(session.folder):
+    with own_folders(Path(session.folder)), contextlib.chdir(session.folder):
         try:
             for name, section in SECTIONS.items():
                 if not session.only or name in session.only:
@@ -36,19 +36,3 @@ def rows(session: Session, peers: Peers) -> Iterator[Row]:
                     yield from section(session, peers)
         finally:
             overhead_tasks.end_ray()
-
-
-@contextlib.contextmanager
-def _environment(folder: Path) -> Iterator[None]:
-    """State, compiled code and default store in the benchmark's own folder."""
-    values = {"GRIDCOMPUTE_STATE": "state", "GRIDCOMPUTE_CACHE": "cache", "GRIDCOMPUTE_STORE": "store"}
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update({name: str(folder / place) for name, place in values.items()})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

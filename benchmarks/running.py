@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,3 +68,19 @@ def run_indices(n: int, chunks: int | None, *, executor: str, store: str = "fold
         right = np.array_equal(run["i"].to_numpy(), np.arange(n))
         check(right and (chunks is None or run.status.computed == chunks), f"a run of {n} cells ({executor})")
         return seconds
+
+
+@contextlib.contextmanager
+def own_folders(folder: Path) -> Iterator[None]:
+    """State, compiled code and default store in the benchmark's own folder."""
+    values = {"GRIDCOMPUTE_STATE": "state", "GRIDCOMPUTE_CACHE": "cache", "GRIDCOMPUTE_STORE": "store"}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update({name: str(folder / place) for name, place in values.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -13,7 +13,17 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import balance, machine, overhead, overhead_plans, overhead_processes, overhead_tasks, peering, report  # noqa: E402
+from benchmarks import (  # noqa: E402
+    balance,
+    machine,
+    overhead,
+    overhead_plans,
+    overhead_processes,
+    overhead_tasks,
+    peering,
+    report,
+    stream,
+)
 from benchmarks.__main__ import BENCHMARKS, main  # noqa: E402
 from benchmarks.peering import PeerError, Peers  # noqa: E402
 from benchmarks.rows import (  # noqa: E402
@@ -198,6 +208,19 @@ def test_a_section_is_measured_and_kept(capsys: pytest.CaptureFixture[str]) -> N
 
 
 # --- the measurements ---
+
+
+def test_streams_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tiny = lambda self, size, *_: {(120, 480): (120, 240), (1,): (2,)}.get(size, 1)  # noqa: E731
+    monkeypatch.setattr(Session, "pick", tiny)
+    found = [row.name for row in stream.rows(Session(folder=str(tmp_path)), Peers(Session()))]
+    assert found == [f"{what}/{name}/2 threads" for name in ("one", "five") for what in ("seconds", "times decoding")]
+
+
+def test_peers_stream_the_same(tmp_path: Path) -> None:
+    path = stream._stack(str(tmp_path / "stack.zarr"), 240)
+    assert stream._decode(2, path) > 0
+    assert stream._xarray("five", 2, path) > 0
 
 
 def test_balance_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch) -> None:
