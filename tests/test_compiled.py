@@ -313,7 +313,7 @@ def test_dtypes_are_inferred_from_fields_and_columns():
     ("signature", "func", "says"),
     [
         ("()->()", lambda x: (x, x), "returns 2 values"),
-        ("()->(),()", lambda x: x, "returns 1 values"),
+        ("()->(),()", lambda x: x, "returns 1 value$"),
         ("()->()", lambda x: None, "returns nothing"),
         ("()->()", lambda x: np.zeros(3), "should have 0 dimensions"),
         ("(n)->(n)", lambda x: x.sum(), "should have 1 dimensions"),
