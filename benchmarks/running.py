@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import gridcompute as grid
 from benchmarks.rows import check, timed
 from gridcompute import pacing
+from gridcompute.config import environment
 from gridcompute.store import open_store
 
 _numbers = itertools.count()
@@ -74,13 +74,5 @@ def run_indices(n: int, chunks: int | None, *, executor: str, store: str = "fold
 def own_folders(folder: Path) -> Iterator[None]:
     """State, compiled code and default store in the benchmark's own folder."""
     values = {"GRIDCOMPUTE_STATE": "state", "GRIDCOMPUTE_CACHE": "cache", "GRIDCOMPUTE_STORE": "store"}
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update({name: str(folder / place) for name, place in values.items()})
-    try:
+    with environment({name: str(folder / place) for name, place in values.items()}):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from gridcompute import reaper
-from gridcompute.config import state_folder
+from gridcompute.config import environment, state_folder
 from gridcompute.errors import ClusterError
 
 LOOPBACK = "127.0.0.1"
@@ -79,21 +79,6 @@ def token_file() -> Path:
             f"others can read the cluster token {path} (mode {mode:o})", hint=f"remove it; a new one is made: rm {path}"
         )
     return path
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables while Ray starts; its processes inherit them."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -188,7 +173,7 @@ def _start_local(ray: Any, **options: Any) -> None:
     """Start a local Ray whose servers listen on loopback only, and that ends with this process however that ends."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     missing = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
-    with _environment(missing), _own_signals(), _kept_address(ray):
+    with environment(missing), _own_signals(), _kept_address(ray):
         ray.init(_node_ip_address=LOOPBACK, **options)
     reaper.watch(child.pid for child in psutil.Process().children(recursive=True) if child.pid not in before)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gridcompute import api
-from gridcompute.config import ENVIRONMENT
+from gridcompute.config import ENVIRONMENT, environment
 from gridcompute.errors import ParameterError, RecordError
 from gridcompute.origins import Origin, within
 from gridcompute.record import RunRecord, load
@@ -197,13 +197,5 @@ def _defaults(options: Mapping[str, Any]) -> Iterator[None]:
         for name in options
         if name in ENVIRONMENT and options[name] not in (None, "", 0, False)
     }
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
+    with environment(names):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
