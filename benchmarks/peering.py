@@ -52,6 +52,19 @@ def interpreter(peer: str) -> str | None:
     return None
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """Close what a process reads from, and wait until it has ended."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
 class PeerProcess:
     """One peer that waits for questions; started at the first."""
 
@@ -91,15 +104,7 @@ class PeerProcess:
     def close(self) -> None:
         """Let it end."""
         if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            if self._process.stdout is not None:
-                self._process.stdout.close()
+            end(self._process)
             self._process = None
 
 

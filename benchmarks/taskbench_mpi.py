@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import taskbench_oracle as oracle
-from benchmarks.peering import PeerError
+from benchmarks.peering import PeerError, end
 
 SOURCE = Path(__file__).with_suffix("").with_name("taskbench.c")
 COMPILE = ("mpicc", "-O3", "-march=native", "-ffp-contract=fast", "-o")
@@ -60,12 +60,4 @@ class MpiProgram:
 
     def close(self) -> None:
         """Let it end."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        end(self._process)
