@@ -35,17 +35,18 @@ help:
 
 install: .venv/installed
 
-# $(call environment,DIR,REQUIREMENTS): make DIR if need be and install the pins, by uv where there is one.
+# $(call environment,DIR,REQUIREMENTS): make DIR if need be and install the pins, by uv where there is one. The pins are
+# complete, so nothing is resolved again: older pips look for `coverage[toml]` beside the pinned `coverage` and find a newer one.
 ifneq ($(UV),)
 define environment
 test -x $(1)/bin/python || uv venv --quiet --python "$(PYTHON)" $(1)
-uv pip install --quiet --python $(1)/bin/python --require-hashes -r $(2)
+uv pip install --quiet --python $(1)/bin/python --require-hashes --no-deps -r $(2)
 endef
 EDITABLE := uv pip install --quiet --python $(BIN)
 else
 define environment
 test -x $(1)/bin/python || "$(PYTHON)" -m venv $(1)
-$(call pip,$(1)) --require-hashes -r $(2)
+$(call pip,$(1)) --require-hashes --no-deps -r $(2)
 endef
 # An environment that uv made has no pip.
 pip = { $(1)/bin/python -m pip --version || $(1)/bin/python -m ensurepip; } >/dev/null 2>&1; \
