@@ -25,7 +25,7 @@ from gridcompute.cellinputs import loop_parameter
 from gridcompute.columns import Array, Fixed
 from gridcompute.edges import Edges
 from gridcompute.errors import RunError
-from gridcompute.shares import LINE, axis_map, edge_reads, places_of, readers, shares, window_reads
+from gridcompute.shares import LINE, axis_map, edge_reads, places_of, readers, shares, slabs, window_reads
 from gridcompute.steploops import PAD, StepShape, make_step_loop
 
 config: Any = numba.core.config
@@ -108,12 +108,7 @@ class Gang:
         self.inner = math.prod(self.space[1:])
         self.dtypes = [column.values.dtype for column in columns]
         self.members = max(1, min(members, self.space[0]))
-        least = self.inner * min(dtype.itemsize for dtype in self.dtypes)
-        self.shares, self.width = shares(self.space[0], self.members, least)
-        row = self.width * self.inner * sum(dtype.itemsize for dtype in self.dtypes)
-        self.depth = depth or (2 if self.members == 1 else max(2, min(DEPTH, RING_BYTES // row)))
-        self.rings = [aligned(self.depth * self.width * self.inner, dtype) for dtype in self.dtypes]
-        self.flags = aligned(self.depth * self.width, np.int64)
+        self._make_ring(depth)
         self.done, self.ready = (aligned(self.members * PAD, np.int64) for _ in range(2))
         self.control, self.times = aligned(PAD, np.int64), aligned(2 * self.members, np.int64)
         self._marks = [(aligned(1, np.int64), aligned(1, np.int64)) for _ in range(self.members)]
@@ -124,13 +119,34 @@ class Gang:
         for member in range(self.members):
             loops.compile_for(cells.kernel, self._loop, self._arguments(member, 0, 0))
 
+    def _make_ring(self, depth: int | None) -> None:
+        """Rows of the state: an array a column and one of flags, or all in one where flags and values fit together."""
+        together = self.members > 1 and self.inner == 1 and all(dtype.itemsize == 8 for dtype in self.dtypes)
+        if together:
+            self.shares, self.width, pitch = slabs(self.space[0], self.members, len(self.dtypes))
+            row = 8 * self.width
+        else:
+            least = self.inner * min(dtype.itemsize for dtype in self.dtypes)
+            self.shares, self.width = shares(self.space[0], self.members, least)
+            row = self.width * self.inner * sum(dtype.itemsize for dtype in self.dtypes)
+        self.depth = depth or (2 if self.members == 1 else max(2, min(DEPTH, RING_BYTES // row)))
+        words = self.depth * self.width
+        if together:
+            whole = aligned(words + pitch * len(self.dtypes), np.int64)
+            self.flags, *values = (whole[i * pitch: i * pitch + words] for i in range(1 + len(self.dtypes)))
+            self.rings = [one.view(dtype) for one, dtype in zip(values, self.dtypes, strict=True)]
+        else:
+            self.rings = [aligned(words * self.inner, dtype) for dtype in self.dtypes]
+            self.flags = aligned(words, np.int64)
+
     def put(self, row: int, columns: Sequence[Fixed]) -> None:
         """Begin with a state: what step `row` is to read."""
         for ring, column in zip(self.rings, columns, strict=True):
             flat, slot = column.values.reshape(self.space[0], self.inner), self._slot(ring, row)
             for share in self.shares:
                 slot[share.places] = flat[share.lo: share.hi]
-        self.flags.reshape(self.depth, self.width)[row % self.depth] = BASE + row
+        for share in self.shares:
+            self.flags.reshape(self.depth, self.width)[row % self.depth, share.places] = BASE + row
         self.done[:] = BASE + row
 
     def get(self, row: int) -> list[Fixed]:

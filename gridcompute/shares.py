@@ -49,6 +49,26 @@ def shares(length: int, members: int, unit_bytes: int) -> tuple[tuple[Share, ...
     return tuple(found), end
 
 
+def slabs(length: int, members: int, columns: int) -> tuple[tuple[Share, ...], int, int]:
+    """As `shares`, with room after each member's flags for as many values of so many columns of eight bytes.
+
+    Flags and values of a small share then lie on one cache line, which moves to its reader once. A unit's flag has its
+    place in the row; its value of column i lies 1 + i pitches after that.
+
+    Returns:
+        The shares, the width of a row and the pitch, in words of eight bytes.
+
+    >>> slabs(4, 2, 3)
+    ((Share(lo=0, hi=2, shift=0), Share(lo=2, hi=4, shift=6)), 16, 2)
+    """
+    found, pitch = [], -(-length // members)
+    slab = -(-pitch * (1 + columns) * 8 // LINE) * LINE // 8
+    for member in range(members):
+        lo, hi = (length * m // members for m in (member, member + 1))
+        found.append(Share(lo, hi, member * slab - lo))
+    return tuple(found), members * slab, pitch
+
+
 def places_of(found: Iterable[Share]) -> Array:
     """The place of each unit in a row."""
     return np.concatenate([np.arange(s.lo, s.hi) + s.shift for s in found])
