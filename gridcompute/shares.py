@@ -17,6 +17,9 @@ from gridcompute.edges import Edges
 LINE = 64
 """Bytes of a cache line."""
 
+APART, SAME = -1, -2
+"""Where inputs begin that don't lie side by side: to be gathered, or gathered already for the unit before."""
+
 PIECE = 2**16
 """Units that are tabulated at a time."""
 
@@ -80,7 +83,8 @@ class Reads:
 
     Attributes:
         await_rows: offsets into `await_at`, by phase and unit.
-        await_at: places of what other members make, in the order of the units.
+        await_at: places of what other members make, in the order of the units, each for the first unit that reads it:
+            those before a unit are computed before it.
         tables: further arguments of the loop.
     """
 
@@ -90,7 +94,9 @@ class Reads:
 
 
 def edge_reads(edges: Edges, length: int, widest: Sequence[int], found: Sequence[Share]) -> list[Reads]:
-    """Per member: where each unit's inputs begin (-1 where they don't lie side by side), how many, and all of them.
+    """Per member: where each unit's inputs begin, how many, and all of them.
+
+    Inputs that don't lie side by side begin nowhere: `APART`, or `SAME` where the unit before has the same.
 
     Args:
         edges: the rule.
@@ -111,8 +117,9 @@ def _member_reads(by_phase: Sequence[tuple[Array, Array]], places: Array, share:
             starts.append(start)
             counts.append(count)
             at.append(place.astype(np.int32))
-            waits.append(np.bincount(np.repeat(np.arange(len(count)), count)[outside], minlength=len(count)))
-            awaited.append(place[outside])
+            first = _first_of_each(place, outside)
+            waits.append(np.bincount(np.repeat(np.arange(len(count)), count)[first], minlength=len(count)))
+            awaited.append(place[first])
     rows = _offsets(np.concatenate(counts))[:-1]
     tables = (_small(starts), _small(counts), rows, _small(at))
     return Reads(_offsets(np.concatenate(waits)), np.concatenate(awaited).astype(np.int64), tables)
@@ -128,8 +135,26 @@ def _piece(offsets: Array, index: Array, places: Array, share: Share, lo: int, h
     apart = (unit[1:] == unit[:-1]) & (place[1:] != place[:-1] + 1)
     start = np.zeros(hi - lo, np.int64)
     start[count > 0] = place[(np.cumsum(count) - count)[count > 0]]
-    start[unit[1:][apart]] = -1
+    start[unit[1:][apart]] = APART
+    start[(start == APART) & _as_before(start, count, place)] = SAME
     return start, count, place, (mine < share.lo) | (mine >= share.hi)
+
+
+def _first_of_each(place: Array, outside: Array) -> Array:
+    """Where each of the places outside is read first."""
+    found = np.flatnonzero(outside)
+    return np.sort(found[np.unique(place[found], return_index=True)[1]])
+
+
+def _as_before(start: Array, count: Array, place: Array) -> Array:
+    """Whether a unit reads what the one before does, in the same order; of those whose inputs lie apart."""
+    alike = np.zeros(len(count), bool)
+    alike[1:] = (start[1:] == APART) & (start[:-1] == APART) & (count[1:] == count[:-1])
+    unit = np.repeat(np.arange(len(count)), count)
+    at = np.flatnonzero(alike[unit])
+    differ = place[at] != place[at - count[unit[at]]]
+    alike[unit[at[differ]]] = False
+    return alike
 
 
 def _small(parts: Sequence[Array]) -> Array:
@@ -166,11 +191,12 @@ def window_reads(units: Array, before: int, after: int, found: Sequence[Share]) 
     places = places_of(found)
     reads = []
     for share in found:
-        counts, awaited = np.zeros(share.hi - share.lo, np.int64), []
+        counts, awaited, known = np.zeros(share.hi - share.lo, np.int64), [], set[int]()
         ends = {*range(share.lo, min(share.hi, share.lo + before)), *range(max(share.lo, share.hi - after), share.hi)}
         for unit in sorted(ends):
             around = {int(one) for one in units[unit: unit + before + after + 1]}
-            outside = sorted(one for one in around if one >= 0 and not share.lo <= one < share.hi)
+            outside = sorted(one for one in around - known if one >= 0 and not share.lo <= one < share.hi)
+            known.update(outside)
             counts[unit - share.lo] = len(outside)
             awaited += [int(places[one]) for one in outside]
         reads.append(Reads(_offsets(counts), np.array(awaited, np.int64)))

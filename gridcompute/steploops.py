@@ -28,6 +28,7 @@ from gridcompute.codecache import cached_njit
 from gridcompute.kernels import Kernel
 from gridcompute.keys import digest, machine_key
 from gridcompute.loops import kernel_function, touch_compiled
+from gridcompute.shares import APART
 
 PAD = 8
 """Words between two members' flags: a cache line."""
@@ -171,10 +172,11 @@ def _edges_unit(shape: StepShape) -> list[str]:
         "if f >= 0:",
         *(f"    a{i} = frozen(v{i}, prev + f, n)" for i in shape.columns),
         "else:",
-        "    o = rows[b]",
-        "    for k in range(n):",
-        "        w = prev + at[o + k]",
-        *_lines(1, gather),
+        f"    if f == {APART}:",
+        "        o = rows[b]",
+        "        for k in range(n):",
+        "            w = prev + at[o + k]",
+        *_lines(2, gather),
         *(f"    a{i} = frozen(s{i}, 0, n)" for i in shape.columns),
         *_call(shape, [f"a{i}" for i in shape.columns], ["p"], "p", "here + p + shift"),
         "if shown[p - lo]:",

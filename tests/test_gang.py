@@ -82,6 +82,18 @@ def around(step: int, cell: int, out: Any) -> int:
     return 3
 
 
+def shared_rule(length: int, group: int) -> Any:
+    """Groups of neighbouring cells read the same cells, which lie apart or side by side."""
+
+    def rule(step: int, cell: int, out: Any) -> int:
+        first = (cell // group + step) % 3
+        for k in range(4):
+            out[k] = (first + k * (1 + cell // group % 2)) % length
+        return 4 - (cell // group) % 3
+
+    return rule
+
+
 def alone_rule(step: int, cell: int, out: Any) -> int:
     out[0] = cell
     return 1
@@ -123,6 +135,14 @@ def test_edges_of_any_pattern(length: int, steps: int, period: int, lead: int, n
     lazy = grid.from_arrays({"v": values}, dims="x")
     edges = grid.Edges(rule(length), period=period, lead=lead, max_inputs=6, active=active if narrow else None)
     same(lazy.iterate(sums, steps, edges=edges, scale=0.75).op, [values])
+
+
+@PROPERTY
+@given(length=st.integers(1, 24), group=st.integers(1, 24), narrow=st.booleans(), kind=st.sampled_from(["f8", "f4"]))
+def test_cells_that_read_the_same(length: int, group: int, narrow: bool, kind: str) -> None:
+    values = np.random.default_rng(length).random(length).astype(kind)
+    edges = grid.Edges(shared_rule(length, group), period=3, max_inputs=4, active=active if narrow else None)
+    same(grid.from_arrays({"v": values}, dims="x").iterate(sums, 9, edges=edges, scale=0.75).op, [values])
 
 
 def test_tables_are_made_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

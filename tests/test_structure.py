@@ -70,7 +70,7 @@ LEVELS = {
     "gridcompute.argtypes": 16,
     "gridcompute.edges": 15,
     "gridcompute.shares": 16,
-    "gridcompute.steploops": 15,
+    "gridcompute.steploops": 17,
     "gridcompute.chunkcall": 16,
     "gridcompute.sinks.base": 15,
     "gridcompute.sources.base": 15,
