@@ -360,7 +360,7 @@ class Driver:
             number, root = plan.home[id(op)]
             chunks = range(plan.stages[number].chunks)
             written = [Written(path, size, digested, rows) for chunk in chunks
-                       for path, rows, digested, size in ledger.kept[number, root, chunk].blocks]
+                       for path, rows, digested, size in ledger.pages[number][root].kept(chunk).blocks]
             output = self._outputs[op.recipe]
             self._again(partial(output.finalize, written))
             self.journal.append("finalized", output=output.url)

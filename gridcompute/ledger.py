@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from gridcompute.errors import CorruptShardError
 from gridcompute.events import Kept, Task
 from gridcompute.op import Op
 from gridcompute.outputs import finished
+from gridcompute.pages import Page
 from gridcompute.planning import Plan
 from gridcompute.shard import Done, done, read_record, tombstone
 from gridcompute.shardfile import read_ends
@@ -37,8 +39,9 @@ class Ledger:
 
     def __init__(self, plan: Plan, store: Store, outputs: Mapping[str, Output]) -> None:
         self.plan, self.store, self.outputs = plan, store, outputs
-        self.kept: dict[tuple[int, int, int], Kept] = {}
-        self.tokens: dict[tuple[int, int], tuple[str, ...]] = {}
+        self.pages = [[Page(stage.number, root, op.recipe, layout)
+                       for root, (op, layout) in enumerate(zip(stage.roots, stage.layouts, strict=True))]
+                      for stage in plan.stages]
         self.reused = 0
         self.finished: set[str] = set()
         self._blocks: dict[str, set[str]] = {}
@@ -122,25 +125,21 @@ class Ledger:
 
     def missing(self, stage: int, chunk: int) -> tuple[int, ...]:
         """The roots of a chunk that aren't kept."""
-        roots = range(len(self.plan.stages[stage].roots))
-        return tuple(root for root in roots if (stage, root, chunk) not in self.kept)
+        return tuple(root for root, page in enumerate(self.pages[stage]) if not page.has(chunk))
 
     def token(self, stage: int, chunk: int) -> tuple[str, ...]:
         """The tokens of a chunk, one a root."""
-        if (stage, chunk) not in self.tokens:
-            roots = range(len(self.plan.stages[stage].roots))
-            self.tokens[stage, chunk] = tuple(self.plan.chunk_token(stage, root, chunk) for root in roots)
-        return self.tokens[stage, chunk]
+        return tuple(self.plan.chunk_token(stage, root, chunk) for root in range(len(self.plan.stages[stage].roots)))
 
     def add(self, kept: Iterable[Kept]) -> None:
         """Take note of what was kept."""
         for item in kept:
-            self.kept[item.stage, item.root, item.chunk] = item
+            self.pages[item.stage][item.root].add(item)
 
     def drop(self, stage: int, chunk: int) -> None:
         """Let go of a held chunk."""
-        for root in range(len(self.plan.stages[stage].roots)):
-            self.kept.pop((stage, root, chunk), None)
+        for page in self.pages[stage]:
+            page.drop(chunk)
 
     def order(self, task: Task) -> Order:
         """A task with its tokens and the places of its inputs."""
@@ -148,7 +147,7 @@ class Ledger:
         for chunk in task.chunks:
             for producer, before in self.plan.inputs(task.stage, chunk):
                 for root, op in enumerate(self.plan.stages[producer].roots):
-                    kept = self.kept[producer, root, before]
+                    kept = self.pages[producer][root].kept(before)
                     places[op.recipe, before] = kept.place or kept.value
         tokens = tuple(self.token(task.stage, chunk) for chunk in task.chunks)
         # A chunk of which nothing is missing is made again because a consumer found it broken.
@@ -160,17 +159,21 @@ class Ledger:
         """The committed chunks of a kept op, as a source: its blocks counted, its result readable."""
         number, root = self.plan.home[id(op)]
         layout = self.plan.stages[number].layouts[root]
-        kept = [self.kept[number, root, chunk] for chunk in range(layout.chunks)]
+        page = self.pages[number][root]
+        entries: Sequence[Entry] = page
         if isinstance(op.action, Ingest):
-            entries = tuple(Entry(place, digest, rows) for item in kept for place, rows, digest, _ in item.blocks)
+            blocks = (block for chunk in range(layout.chunks) for block in page.kept(chunk).blocks)
+            entries = tuple(Entry(place, digest, rows) for place, rows, digest, _ in blocks)
             layout = Layout.of({op.space.names[0]: Axis((len(entries),), extent=1, blocks=True)})
         else:
-            entries = tuple(self._counted(item) for item in kept)
+            for chunk in range(layout.chunks):
+                page.add(self._counted(page.kept(chunk)))
         return StoredSource(self.store.url, op.recipe, op.fields, layout, entries, getattr(self.store, "options", {}))
 
-    def _counted(self, kept: Kept) -> Entry:
+    def _counted(self, kept: Kept) -> Kept:
+        """With what a listing doesn't tell of a shard."""
         if kept.rows >= 0 and kept.digest:
-            return Entry(kept.place, kept.digest, kept.rows)
+            return kept
         try:
             header = read_ends(partial(self.store.get_range, kept.place), kept.nbytes, path=kept.place)
         except FileNotFoundError:
@@ -178,4 +181,4 @@ class Ledger:
         except CorruptShardError as error:
             tombstone(self.store, kept.place, error.message)
             raise
-        return Entry(kept.place, header.digest, header.rows)
+        return replace(kept, digest=header.digest, rows=header.rows)

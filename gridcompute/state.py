@@ -29,6 +29,7 @@ from gridcompute.events import (
     TaskFailed,
 )
 from gridcompute.pacing import BURST, Pace
+from gridcompute.ready import Ready
 from gridcompute.retry import Policy
 
 IDLE, WAITING, READY, RUNNING, DONE, GONE = range(6)
@@ -105,7 +106,7 @@ class RunState:
         self.retries = 0
         self.more = False
         self.outcome: Finish | None = None
-        self._ready: list[list[int]] = [[] for _ in plan.stages]
+        self._ready = [Ready() for _ in plan.stages]
         self._since: dict[int, float] = {}
         self._unsure: deque[int] = deque()
         self._begun: set[int] = set()
@@ -126,11 +127,12 @@ class RunState:
 
     def _find_needed(self) -> None:
         """Walk back from the goals: a chunk is needed only if a needed consumer lacks its shard."""
-        wanted: list[Iterable[int]] = [()] * len(self.plan.stages)
-        marks: list[set[int] | None] = [set() for _ in self.plan.stages]
+        wanted: list[Sequence[int]] = [()] * len(self.plan.stages)
+        marks = [bytearray(stage.chunks) for stage in self.plan.stages]
         for stage in reversed(range(len(self.plan.stages))):
             everything = stage in self.plan.goals
-            wanted[stage] = range(self.plan.stages[stage].chunks) if everything else sorted(marks[stage] or ())
+            every = range(self.plan.stages[stage].chunks)
+            wanted[stage] = every if everything or all(marks[stage]) else [c for c in every if marks[stage][c]]
             for chunk in wanted[stage]:
                 self.needed[stage] += 1
                 if self.status[stage][chunk] == DONE:
@@ -139,10 +141,7 @@ class RunState:
                 self.status[stage][chunk] = WAITING
                 self.left[stage] += 1
                 for producer, before in self.plan.inputs(stage, chunk) if self.plan.producers[stage] else ():
-                    found = marks[producer]
-                    assert found is not None
-                    found.add(before)
-            marks[stage] = None
+                    marks[producer][before] = 1
         for stage, chunks in enumerate(wanted):
             for chunk in chunks:
                 if self.status[stage][chunk] == WAITING and self._inputs_done(stage, chunk):
@@ -157,7 +156,7 @@ class RunState:
         if (stage, chunk) in self._resting:
             return
         self.status[stage][chunk] = READY
-        heapq.heappush(self._ready[stage], chunk)
+        self._ready[stage].push(chunk)
 
     def start(self, now: float) -> list[Command]:
         """The first commands."""
@@ -355,18 +354,18 @@ class RunState:
     def _first(self, stage: int) -> int | None:
         """The next ready chunk; those that lost an input since they became ready wait again."""
         ready = self._ready[stage]
-        while self._losses and ready and not self._inputs_done(stage, ready[0]):
-            self.status[stage][heapq.heappop(ready)] = WAITING
-        return ready[0] if ready else None
+        while self._losses and ready and not self._inputs_done(stage, ready.first):
+            self.status[stage][ready.pop()] = WAITING
+        return ready.first if ready else None
 
     def _task(self, stage: int) -> Task:
         """The next run of ready chunks."""
         ready = self._ready[stage]
         size = self._paces[stage].size(len(ready), self.limits.workers)
-        chunks = [heapq.heappop(ready)]
+        chunks = [ready.pop()]
         if (stage, chunks[0]) not in self._alone:
             while len(chunks) < size and (more := self._first(stage)) is not None and (stage, more) not in self._alone:
-                chunks.append(heapq.heappop(ready))
+                chunks.append(ready.pop())
         for chunk in chunks:
             self.status[stage][chunk] = RUNNING
         self._tasks += 1

@@ -45,7 +45,7 @@ class StoredSource:
     recipe: str
     fields: tuple[Field, ...]
     layout: Layout
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     coords: tuple[Coordinate, ...] = ()
     uniform = False
@@ -85,7 +85,7 @@ class StoredSource:
         return ("stored", self.recipe)
 
     @cached_property
-    def _full(self) -> tuple[Entry, ...]:
+    def _full(self) -> Sequence[Entry]:
         """One entry a chunk of the counted layout, in which a block without cells has none."""
         return tuple(e for e in self.entries if e.rows) if self.layout.blocked else self.entries
 
