@@ -19,6 +19,7 @@ from gridcompute.outputs import outputs_of, sink_of
 from gridcompute.places import occupied
 from gridcompute.planning import Plan, Stage
 from gridcompute.reasons import committed, earlier, previous, reason
+from gridcompute.record import RunRecord
 from gridcompute.sinks.base import EXISTS_HINT
 from gridcompute.spaces import Space
 from gridcompute.status import counted
@@ -89,8 +90,7 @@ class Planned:
         """Per stage, a line on what is committed and why the rest isn't."""
         if self._store is None:
             return ("",) * len(self.plan.stages)
-        store, graph = self._store, self.plan.graph.canonical()
-        before = None if self._how is None else previous(self._how, graph, os.getcwd(), store)
+        store, before = self._store, previous(self._earlier, self._store)
         return tuple(reason(self.plan, stage, self._ops(stage), found, before, store)
                      for stage, found in zip(self.plan.stages, self.found, strict=True))
 
@@ -111,8 +111,12 @@ class Planned:
         """Seconds that the chunks left will take, going by earlier runs; None where there were none."""
         if self._store is None or self._how is None or not self.plan.final:
             return None
-        runs = earlier(self._how, self.plan.graph.canonical(), os.getcwd())
-        return remaining_seconds(self.plan, self.found, self.workers, rates(runs))
+        return remaining_seconds(self.plan, self.found, self.workers, rates(self._earlier))
+
+    @cached_property
+    def _earlier(self) -> tuple[RunRecord, ...]:
+        """Earlier runs of the same, latest first."""
+        return () if self._how is None else tuple(earlier(self._how, self.plan.graph.canonical(), os.getcwd()))
 
     def _ops(self, stage: Stage) -> list[Op]:
         return [op for root in stage.roots for op in (*self._fused(root), root)]

@@ -12,7 +12,7 @@ from gridcompute.keys import explain_difference
 from gridcompute.op import Op
 from gridcompute.outputs import finished, outputs_of
 from gridcompute.planning import Plan, Stage
-from gridcompute.record import RunRecord, installed_versions, records
+from gridcompute.record import RunRecord, installed_versions, latest
 from gridcompute.shard import done
 from gridcompute.status import counted
 from gridcompute.store import Store
@@ -80,7 +80,8 @@ def graph_changes(before: Canonical, after: Canonical, versions: Mapping[str, st
 
 
 def earlier(how: Mapping[str, Any], graph: Canonical, cwd: str) -> Iterator[RunRecord]:
-    """Runs of the same workload or script, latest first; of a session, of the same outputs in the same folder.
+    """Of the runs of late, those of the same workload or script, latest first; of a session, of the same outputs in the
+    same folder.
 
     Those that ended before any work aren't among them: they hide an earlier one and can't say anything.
     """
@@ -91,21 +92,16 @@ def earlier(how: Mapping[str, Any], graph: Canonical, cwd: str) -> Iterator[RunR
             return bool(record.how) and all(record.how.get(key) == how.get(key) for key in keys)
         return not record.how and record.cwd == cwd and _last(record.graph) == _last(graph)
 
-    return (record for record in reversed(records()) if same(record) and _worked(record))
+    return (record for record in latest() if same(record) and _worked(record))
 
 
 def _worked(record: RunRecord) -> bool:
     return record.state == "done" or any(event.get("kind") == "phase" for event in journal.read(record.journal))
 
 
-def previous(how: Mapping[str, Any], graph: Canonical, cwd: str, store: Store) -> RunRecord | None:
-    """The latest of the earlier runs, of those with this work store if there are any."""
-    latest = None
-    for record in earlier(how, graph, cwd):
-        if in_store(record, store):
-            return record
-        latest = latest or record
-    return latest
+def previous(runs: Sequence[RunRecord], store: Store) -> RunRecord | None:
+    """The first of some runs, of those with this work store if there are any."""
+    return next((record for record in runs if in_store(record, store)), runs[0] if runs else None)
 
 
 def in_store(record: RunRecord, store: Store) -> bool:

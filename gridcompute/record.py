@@ -13,7 +13,7 @@ import platform
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +24,10 @@ from gridcompute.errors import RecordError, StoreError
 from gridcompute.op import Graph
 
 FORMAT = 1
+
+RECENT = 100
+"""Runs among which an earlier one of the same is looked for: an index may hold thousands."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,100}")
 _NAME_CHARACTERS = 64  # of a run's name before its date: a hundred columns make no name for a folder
 _STATES = ("running", "done", "failed", "interrupted")
@@ -212,6 +216,17 @@ def records() -> list[RunRecord]:
         with contextlib.suppress(RecordError):
             found.append(_read_indexed(name))
     return sorted(found, key=lambda record: record.created)
+
+
+def latest(most: int = RECENT) -> Iterator[RunRecord]:
+    """Records of the runs that were indexed last, latest first; read one by one."""
+    index = state_folder() / "runs"
+    with contextlib.suppress(FileNotFoundError), os.scandir(index) as entries:
+        found = [(entry.stat().st_mtime_ns, entry.name) for entry in entries
+                 if entry.name.endswith(".json") and not entry.name.startswith(".")]
+        for _, name in sorted(found, reverse=True)[:most]:
+            with contextlib.suppress(RecordError):
+                yield _read_indexed(name.removesuffix(".json"))
 
 
 def forget(record: RunRecord) -> None:
