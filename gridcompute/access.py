@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
 
+from gridcompute.axes import SPREAD
 from gridcompute.columns import Array
 from gridcompute.spaces import Region, Space
+
+MOST_RUNS = 64
+"""Intervals that a take of one chunk reads at most."""
 
 Boundary = Literal["clip", "periodic", "fill"]
 Bounds = dict[str, tuple[int, int]]
@@ -119,19 +124,58 @@ class Take:
         return ("take", self.dim, self.index)
 
     def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
-        """See `Access`: the box from the least to the greatest index."""
+        """See `Access`: a box for each of `runs`."""
         where = _by_name(region, out.names)
-        part = self.index[slice(*where[self.dim])]
-        where[self.dim] = (int(part.min()), int(part.max()) + 1) if len(part) else (0, 0)
-        return (Region(tuple(where[name] for name in names)),)
+        return tuple(Region(tuple(run if name == self.dim else where[name] for name in names))
+                     for run in self.runs(*where[self.dim]))
+
+    def runs(self, lo: int, hi: int) -> list[tuple[int, int]]:
+        """Intervals, in order, in which the input positions of the output positions lo to hi lie.
+
+        One where they fill half of it at least, else they are parted where much lies between them.
+        """
+        if (lo, hi) not in self._runs:
+            part = self.index[lo:hi]
+            first, last = (int(part.min()), int(part.max())) if len(part) else (0, -1)
+            cuts = np.zeros((2, 0), np.int64)
+            if last + 1 - first > 2 * len(part):
+                positions = np.unique(part)
+                apart = np.flatnonzero(np.diff(positions) > max(1, (last - first) // MOST_RUNS))
+                cuts = np.stack([positions[apart] + 1, positions[apart + 1]])
+            ends = zip([first, *cuts[1].tolist()], [*cuts[0].tolist(), last + 1], strict=True)
+            self._runs[lo, hi] = list(ends)
+        return self._runs[lo, hi]
+
+    @cached_property
+    def _runs(self) -> dict[tuple[int, int], list[tuple[int, int]]]:
+        """Runs by output positions: each chunk asks for its own several times."""
+        return {}
+
+    @cached_property
+    def scattered(self) -> bool:
+        """Whether chunks of the output, as many as small data is cut into, read the same positions again and again."""
+        starts = np.arange(0, len(self.index), -(-len(self.index) // SPREAD) or 1)
+        if len(starts) < 2:
+            return False
+        spans = np.maximum.reduceat(self.index, starts) - np.minimum.reduceat(self.index, starts) + 1
+        return bool(spans.sum() > 2 * (self.index.max() - self.index.min() + 1))
 
     def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
         """See `Access`."""
         where = _by_name(region, names)
-        lo, hi = where[self.dim]
-        hits = np.flatnonzero((self.index >= lo) & (self.index < hi))
-        where[self.dim] = (int(hits[0]), int(hits[-1]) + 1) if len(hits) else (0, 0)
+        values, places = self._inverse
+        hits = places[slice(*np.searchsorted(values, where[self.dim]))]
+        where[self.dim] = (int(hits.min()), int(hits.max()) + 1) if len(hits) else (0, 0)
         return Region(tuple(where[name] for name in out.names))
+
+    @cached_property
+    def _inverse(self) -> tuple[Array, Array]:
+        """The index in order, and the position of each: looking through all of it for every chunk takes minutes."""
+        places = np.argsort(self.index, kind="stable")
+        return self.index[places], places
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"dim": self.dim, "index": self.index}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from gridcompute.access import Halo, Whole
+from gridcompute.access import Halo, Take, Whole
 from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Elementwise, Map
@@ -161,6 +161,7 @@ class Lowering:
         if action.whole & set(op.space.names) and not plain:
             return True
         again = any(isinstance(access, Halo) or isinstance(c.action, Iterate | TakeAt)
+                    or (isinstance(access, Take) and access.scattered)
                     for c in consumers for source, access in zip(c.inputs, c.accesses, strict=True) if source is op)
         return again or len(consumers) > 1
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridcompute.access import Access, Halo, Part, Point, Slice, Take, Tree, Whole, wrapped
+import gridcompute as grid
+from gridcompute.access import MOST_RUNS, Access, Halo, Part, Point, Slice, Take, Tree, Whole, wrapped
 from gridcompute.actions.folds import Segments
 from gridcompute.actions.rows import Blockwise
 from gridcompute.axes import Axis, Layout
@@ -117,3 +120,39 @@ def test_segments_read_each_chunk_once_and_in_order(
 def test_wrapped_pieces_are_the_positions_in_order(lo: int, count: int, length: int) -> None:
     pieces = wrapped(lo, lo + count, length)
     assert [i for a, b in pieces for i in range(a, b)] == [i % length for i in range(lo, lo + count)]
+
+
+POSITIONS = st.lists(st.one_of(st.integers(0, 5), st.integers(0, 2000), st.integers(10**9, 10**9 + 40)), max_size=200)
+
+
+@given(POSITIONS, st.data())
+def test_runs_of_a_take_hold_its_positions_and_little_else(positions: list[int], data: st.DataObject) -> None:
+    take = Take("x", np.array(positions, np.int64))
+    lo, hi = data.draw(intervals(len(positions))) if positions else (0, 0)
+    runs, wanted = take.runs(lo, hi), positions[lo:hi]
+    assert all(a < b for a, b in runs) or not wanted
+    assert all(a < b for (_, a), (b, _) in itertools.pairwise(runs)), "in order and apart"
+    assert all(any(a <= one < b for a, b in runs) for one in wanted)
+    assert len(runs) <= MOST_RUNS + 1
+    if wanted:
+        assert {a for a, _ in runs} | {b - 1 for _, b in runs} <= set(wanted), "each begins and ends with one"
+        slack = max(1, (max(wanted) - min(wanted)) // MOST_RUNS)
+        assert sum(b - a for a, b in runs) <= max(2 * len(wanted), slack * len(set(wanted)))
+
+
+def test_a_take_that_jumps_about_is_scattered() -> None:
+    n = 10_000
+    assert not Take("x", np.arange(n)).scattered
+    assert not Take("x", np.arange(n)[::-1].copy()).scattered
+    assert not Take("x", np.empty(0, np.int64)).scattered
+    assert Take("x", np.random.default_rng(0).permutation(n)).scattered
+
+
+@pytest.mark.parametrize("kind", ["clusters", "permutation", "few"])
+def test_a_take_from_far_apart_gives_what_numpy_gives(kind: str) -> None:
+    n, draw = 20_000, np.random.default_rng(3)
+    index = {"clusters": np.concatenate([draw.integers(a, a + 9, 700) for a in (19_000, 3, 9_000, 12_345)]),
+             "permutation": draw.permutation(n), "few": np.array([n - 1, 0, n - 1])}[kind]
+    cells = grid.space(n=n).map(grid.kernel("->()", names=("v",))(lambda cell: 3.0 * cell[0]))
+    run = grid.run(cells.take(index, "n"), executor="inline", store="memory://far-apart", quiet=True)
+    np.testing.assert_array_equal(run["v"].to_numpy(), 3.0 * index)

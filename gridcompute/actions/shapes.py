@@ -96,13 +96,15 @@ class Select(Action):
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""
-        how, wanted = self.how, op.reads(0, region)[0]
-        block, source = read(0, wanted), op.inputs[0]
-        base = wanted.bounds[source.space.names.index(how.dim)][0]
+        how, source, boxes = self.how, op.inputs[0], op.reads(0, region)
+        block = joined_blocks([read(0, box) for box in boxes], source.fields, how.dim, region)
         index: Array | slice | int
         if isinstance(how, access.Take):
             lo, hi = region.bounds[op.space.names.index(how.dim)]
-            index = how.index[lo:hi] - base
+            starts, ends = np.array(how.runs(lo, hi)).T
+            positions = how.index[lo:hi]
+            run = np.searchsorted(starts, positions, "right") - 1
+            index = positions - (starts - np.cumsum(ends - starts) + (ends - starts))[run]
         elif how.keep:
             index = slice(None, None, how.step)
         else:
