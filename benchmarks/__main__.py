@@ -18,6 +18,7 @@ from benchmarks.rows import Session, WrongResultError
 
 BENCHMARKS = {
     "overhead": "what the framework itself costs: dispatch, cells, start-up, resume, memory, planning",
+    "scale": "what grows with cells and tasks: planning, running, the driver's memory",
     "balance": "how evenly tasks of uneven cost are shared out, on simulated workers",
     "stream": "reductions over a compressed stack, one and five at once, against decoding alone",
     "taskbench": "how small tasks may be until half of the time is overhead: METG(50%) of eleven patterns",

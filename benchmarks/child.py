@@ -3,6 +3,7 @@
     run EXECUTOR STORE    the first run of a process: a kernel over a small grid, its result checked
     driver CHUNKS STORE   resident memory of a driver, in bytes: imported, planned, run
     plan CELLS            the same of planning a space
+    cells CELLS STORE     the same of running a map, a stencil and a sum on Ray
 """
 
 from __future__ import annotations
@@ -75,7 +76,19 @@ def plan(cells: str) -> dict[str, Any]:
     return {"before": before, "planned": planned, "ran": planned, "right": right}
 
 
-CASES: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "driver": driver, "plan": plan}
+def cells(number: str, store: str) -> dict[str, Any]:
+    """Memory before planning and after running a map, a stencil and a sum over so many cells on two workers."""
+    import gridcompute as grid
+    from benchmarks.scale import graph
+
+    before, n = resident(), int(number)
+    done = grid.run(graph(n), executor="ray", workers=2, store=store, quiet=True)
+    ran = resident()
+    # The window adds what lies before and after a cell; beyond the ends these are the cells at the ends.
+    return {"before": before, "planned": before, "ran": ran, "right": int(done[0].to_numpy()) == n * (n - 1)}
+
+
+CASES: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "driver": driver, "plan": plan, "cells": cells}
 
 if __name__ == "__main__":
     print(json.dumps(CASES[sys.argv[1]](*sys.argv[2:])))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
@@ -156,6 +158,57 @@ def dask_plan(kind: str, n: int, chunk: int) -> Answer:
     return _timed(work)
 
 
+def _scaled(da: Any, n: int, chunk: int) -> Any:
+    """A map, a stencil and a sum."""
+    mapped = da.arange(n, chunks=chunk, dtype="i8").map_blocks(same, dtype="i8")
+    return da.overlap.map_overlap(same, mapped, depth=1, boundary="nearest", dtype="i8").sum()
+
+
+def dask_scale_plan(n: int, chunk: int) -> Answer:
+    """Building and optimising that graph, down to its tasks; gives their number."""
+    dask, da = _dask()
+    return _timed(lambda: len(dict(dask.optimize(_scaled(da, n, chunk))[0].__dask_graph__())))
+
+
+def dask_scale_bytes(n: int, chunk: int) -> Answer:
+    """Bytes that it allocates for that at most, in place of the seconds."""
+    dask, da = _dask()
+    tracemalloc.start()
+    try:
+        tasks = len(dict(dask.optimize(_scaled(da, n, chunk))[0].__dask_graph__()))
+        return float(tracemalloc.get_traced_memory()[1]), tasks
+    finally:
+        tracemalloc.stop()
+
+
+def dask_scale_run(n: int) -> Answer:
+    """A map and a sum on two threads, in chunks as dask likes them."""
+    dask, da = _dask()
+
+    def work() -> Any:
+        with dask.config.set(scheduler="threads", num_workers=2):
+            return int(da.zeros(n, dtype="i8").map_blocks(_numbers, dtype="i8").sum().compute())
+
+    return _timed(work)
+
+
+def ray_plain_tasks(n: int) -> Answer:
+    """Plain tasks on two cores, gathered."""
+    ray = taskbench_peers.ray_session()
+    call = ray.remote(same).options(num_cpus=1, max_retries=0)
+    seconds, values = _timed(lambda: ray.get([call.remote(i) for i in range(n)]))
+    return seconds, sum(values)
+
+
+def ray_data(n: int) -> Answer:
+    """Ray Data's range, mapped by batches and summed, on two cores."""
+    taskbench_peers.ray_session()
+    data: Any = import_module("ray.data")
+    data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return _timed(lambda: int(data.range(n).map_batches(same).sum("id")))
+
+
 @lru_cache
 def _cluster() -> Any:
     distributed: Any = import_module("distributed")
@@ -191,10 +244,11 @@ def distributed_taskbench(**graph: Any) -> Answer:
 
 
 CASES: dict[str, dict[str, Callable[..., Answer]]] = {
-    "dask": {"tasks": dask_tasks, "cells": dask_cells, "plan": dask_plan, "taskbench": taskbench_peers.dask},
+    "dask": {"tasks": dask_tasks, "cells": dask_cells, "plan": dask_plan, "taskbench": taskbench_peers.dask,
+             "scale-plan": dask_scale_plan, "scale-plan-bytes": dask_scale_bytes, "scale-run": dask_scale_run},
     "distributed": {"tasks": distributed_tasks, "taskbench": distributed_taskbench},
     "parsl": {"taskbench": taskbench_peers.parsl},
-    "ray": {"taskbench": taskbench_peers.ray_tasks},
+    "ray": {"taskbench": taskbench_peers.ray_tasks, "tasks": ray_plain_tasks, "data": ray_data},
     "ray_dask": {"taskbench": taskbench_peers.ray_dask},
     "joblib": {"tasks": joblib_tasks},
     "numba": {"loop": numba_loop},

@@ -100,7 +100,8 @@ def distributed(client: Any, pattern: str, width: int, steps: int, iterations: i
 
 
 @lru_cache
-def _ray() -> Any:
+def ray_session() -> Any:
+    """Ray with two cores, started once."""
     ray: Any = import_module("ray")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     return ray
@@ -108,7 +109,7 @@ def _ray() -> Any:
 
 def ray_tasks(pattern: str, width: int, steps: int, iterations: int) -> tuple[float, list[str]]:
     """A Ray task each, on two workers."""
-    ray = _ray()
+    ray = ray_session()
     call = ray.remote(node).options(num_cpus=1, max_retries=0)
     began = time.perf_counter()
     last = _made(pattern, width, steps, lambda t, p, *read: call.remote(pattern, width, t, p, iterations, *read))
@@ -117,7 +118,7 @@ def ray_tasks(pattern: str, width: int, steps: int, iterations: int) -> tuple[fl
 
 def ray_dask(pattern: str, width: int, steps: int, iterations: int) -> tuple[float, list[str]]:
     """Dask's graph on Ray's scheduler."""
-    _ray()
+    ray_session()
     get = import_module("ray.util.dask").ray_dask_get
     graph, last = _dict(pattern, width, steps, iterations)
     began = time.perf_counter()
@@ -146,7 +147,7 @@ def parsl(pattern: str, width: int, steps: int, iterations: int) -> tuple[float,
 
 def end() -> None:
     """Stop what this process started."""
-    if _ray.cache_info().currsize:
-        _ray().shutdown()
+    if ray_session.cache_info().currsize:
+        ray_session().shutdown()
     if _parsl.cache_info().currsize:
         import_module("parsl").dfk().cleanup()

@@ -22,6 +22,7 @@ from benchmarks import (  # noqa: E402
     overhead_tasks,
     peering,
     report,
+    scale,
     stream,
 )
 from benchmarks.__main__ import BENCHMARKS, main  # noqa: E402
@@ -231,6 +232,29 @@ def test_balance_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch) -> None:
                           "decisions/2", "decisions/5"}  # fmt: skip
     assert all(value > 0 for row in found.values() for values in row.raw.values() for value in values)
     assert 0.9 < min(found["makespan/uniform/2"].raw["list scheduling"]) <= 1
+
+
+def test_scale_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sizes = {(3, 12): (3, 12), (3, 7): (3,), (6, 8): (3, 4), (100, 1000): (20,), (10_000,): (1000,),
+             (200, 2000): (20, 40),
+             100_000: 50_000}  # fmt: skip
+    monkeypatch.setattr(Session, "pick", lambda self, quick, *_: sizes.get(quick, 1))
+    monkeypatch.setattr(scale, "_run", lambda n, executor, run=scale._run: run(n, "inline"))  # no Ray for this
+    monkeypatch.setattr(scale, "child", lambda case, *rest: {"before": 1, "ran": 2 + int(rest[0])})
+    found = {row.name: row for row in scale.rows(Session(folder=str(tmp_path)), Peers(Session(peers=())))}
+    assert {"plan/1e3", "plan/1e12", "explain/1e12", "plan-memory/1e12", "take/50000", "take/50000/memory", "tasks/20",
+            "tasks/state/1000", "tasks/memory", "driver/1e3", "driver/1e4 less 1e3", "run/1e3"} <= set(found)
+    assert found["tasks/memory"].raw[OURS] == [1.0]
+    assert all(value > 0 for row in found.values() for values in row.raw.values() for value in values)
+
+
+def test_peers_scale_the_same(tmp_path: Path) -> None:
+    with Peers(Session(folder=str(tmp_path))) as peers:
+        dask = peers.of("dask")["dask"]
+        assert scale._dask_plan(dask, 1000, 10, 1.0, "scale-plan") > 0
+        assert scale._dask_plan(dask, 1000, 10, 1.0, "scale-plan-bytes") > 1000
+        assert scale._peer_run(dask, "scale-run", 1000) > 0
+        assert scale._peer_tasks(dask, 10, scheduler="threads") > 0
 
 
 def test_every_section_is_there() -> None:
