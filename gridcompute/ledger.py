@@ -11,6 +11,7 @@ from typing import Any
 from gridcompute.actions.loads import Ingest
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout
+from gridcompute.commits import PART_REGION, blocks_recipe
 from gridcompute.errors import CorruptShardError
 from gridcompute.events import Kept, Task
 from gridcompute.op import Op
@@ -22,7 +23,7 @@ from gridcompute.shardfile import read_ends
 from gridcompute.sinks.base import Output, Written
 from gridcompute.store import Store
 from gridcompute.stored import Entry, StoredSource
-from gridcompute.worker import PART_REGION, Order, blocks_recipe
+from gridcompute.worker import Order
 
 Listing = Mapping[tuple[str, str], Done]
 """The committed shards of a recipe, by region and token."""

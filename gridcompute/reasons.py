@@ -8,6 +8,7 @@ from typing import Any
 
 from gridcompute import journal
 from gridcompute.actions.loads import Ingest
+from gridcompute.commits import PART_REGION
 from gridcompute.keys import explain_difference
 from gridcompute.op import Op
 from gridcompute.outputs import finished, outputs_of
@@ -17,7 +18,6 @@ from gridcompute.shard import done
 from gridcompute.status import counted
 from gridcompute.store import Store
 from gridcompute.stores.local import LocalStore
-from gridcompute.worker import PART_REGION
 
 Canonical = Sequence[Mapping[str, Any]]
 

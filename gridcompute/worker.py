@@ -5,7 +5,6 @@ Kept ops are looked up by recipe, so the same payload means the same in every pr
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 import traceback
@@ -25,14 +24,14 @@ from gridcompute.axes import Layout
 from gridcompute.checkpoints import Checkpoints
 from gridcompute.codecache import compile_seconds
 from gridcompute.columns import Block, Field
+from gridcompute.commits import Commits, commit_block, commit_file, commit_written
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError
 from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
-from gridcompute.keys import digest
 from gridcompute.located import located
 from gridcompute.op import Op, Read, detached
 from gridcompute.planning import Plan, Stage
 from gridcompute.progressword import Word, chunk_begins, publishing
-from gridcompute.shard import TOMBSTONE, Record, commit, commit_record, decode_at, shard_path, tombstone
+from gridcompute.shard import decode_at, tombstone
 from gridcompute.sinks.base import Output
 from gridcompute.spaces import Region
 from gridcompute.stepping import Crew, PausedError
@@ -49,9 +48,6 @@ TURN_SECONDS = 300.0
 
 GANG_ATTEMPTS = 2
 """Tries of an `iterate` with several threads."""
-
-PART_REGION = Region.of((0, 1))
-"""Region in the name of an ingested file's record: the token alone tells files apart, so their order may change."""
 
 
 @dataclass(frozen=True)
@@ -155,52 +151,61 @@ class StageWorker:
         self._threads = self.payload.threads if order.task.attempt == 1 else 1
         # A gang that lost its process begins as one again; what goes on failing is then told by cell.
         self._members = self.payload.threads if order.task.attempt <= GANG_ATTEMPTS else 1
-        kept: list[Kept] = []
-        seconds, own, done = 0.0, 0.0, 0
+        commits, failed = Commits(together=len(order.task.chunks) > 1), None
+        done = 0
         for chunk, tokens, roots in zip(order.task.chunks, order.tokens, order.roots, strict=True):
             try:
                 chunk_begins(chunk)
-                made = self._chunk(chunk, tokens, roots)
-                # A root that was committed before another failed isn't done again; of held ones it's all or none.
-                for item in list(made) if self.payload.stage.held else made:
-                    kept.append(item)  # noqa: PERF402 (what came before an error counts)
+                self._chunk(chunk, tokens, roots, commits)
             except PausedError:
-                seconds, own = time.perf_counter() - began, compile_seconds() - compiled
                 break
             except Exception as error:
-                failure = self._failure(error, chunk)
-                return TaskFailed(order.task.number, failure, tuple(kept), time.perf_counter() - began, worker)
-            done += 1
-            seconds, own = time.perf_counter() - began, compile_seconds() - compiled
-            if seconds - own > order.task.seconds:
+                failed = chunk, error
                 break
-        left = order.task.chunks[done:]
+            done += 1
+            if commits.failed or time.perf_counter() - began - (compile_seconds() - compiled) > order.task.seconds:
+                break
+        kept = commits.end()
+        seconds, own = time.perf_counter() - began, compile_seconds() - compiled
+        if failed := failed or commits.failed:
+            return TaskFailed(order.task.number, self._failure(failed[1], failed[0]), kept, seconds, worker)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return TaskDone(order.task.number, tuple(kept), seconds, worker, own, peak, left)
+        return TaskDone(order.task.number, kept, seconds, worker, own, peak, order.task.chunks[done:])
 
-    def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int]) -> Iterator[Kept]:
+    def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int], commits: Commits) -> None:
+        """Compute a chunk of these roots; their commits are begun."""
         stage = self.payload.stage
         wanted = [(stage.roots[i], stage.layouts[i].region(chunk)) for i in roots]
         memo: dict[tuple[str, Region], Block] = {}
         blocks: Iterator[Block]
-        if isinstance(stage.roots[0].action, Ingest):
-            yield self._ingest(stage.roots[0], stage.roots[0].action, 0, chunk, tokens[0])
+        first = stage.roots[0]
+        if isinstance(first.action, Ingest):
+            where = (stage.number, 0, chunk)
+            commits.add([commit_file(self.store, first, where, tokens[0], first.action.blocks(chunk))])
             return
         if all(isinstance(op.action, Fold) for op in stage.roots):
             blocks = self._folds(wanted)
         else:
             blocks = (self._root(op, region, memo, tokens[i]) for i, (op, region) in zip(roots, wanted, strict=True))
-        for i, (op, _), block in zip(roots, wanted, blocks, strict=True):
-            token = tokens[i]
-            if isinstance(op.action, Write):
-                yield self._written(op, i, chunk, token, block)
-            elif stage.held:
-                yield Kept(stage.number, i, chunk, "", "", block.rows, block.nbytes, value=block)
-            else:
-                done = commit(self.store, op.recipe, token, block, op.fields, op.space)
-                if isinstance(op.action, Iterate):
-                    self._checkpoints(op, block.region, token).clear()
-                yield Kept(stage.number, i, chunk, done.path, done.digest, done.rows, done.size, done.won)
+        if stage.held:  # all or none
+            commits.add([Kept(stage.number, i, chunk, "", "", block.rows, block.nbytes, value=block)
+                         for i, block in zip(roots, blocks, strict=True)])
+            return
+        # A root that was committed before another failed isn't done again.
+        for i, block in zip(roots, blocks, strict=True):
+            commits.begin(chunk, block.nbytes, partial(self._commit, i, chunk, tokens[i], block))
+
+    def _commit(self, root: int, chunk: int, token: str, block: Block) -> Kept:
+        stage = self.payload.stage
+        op, layout, where = stage.roots[root], stage.layouts[root], (stage.number, root, chunk)
+        if isinstance(op.action, Write):
+            block = replace(block, region=layout.region(chunk))
+            output = self.payload.outputs[op.recipe]
+            return commit_written(self.store, op, where, token, block, output, layout.place(chunk))
+        kept = commit_block(self.store, op, where, token, block)
+        if isinstance(op.action, Iterate):
+            self._checkpoints(op, block.region, token).clear()
+        return kept
 
     def _root(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block], token: str) -> Block:
         if isinstance(op.action, Write):
@@ -279,40 +284,6 @@ class StageWorker:
             self._cached += block.nbytes
         return block
 
-    def _ingest(self, op: Op, action: Ingest, root: int, chunk: int, token: str) -> Kept:
-        """Commit a file's blocks one by one, then the record that lists them."""
-        blocks = []
-        for number, block in enumerate(action.blocks(chunk)):
-            at = replace(block, region=Region.of((number, number + 1)))
-            done = commit(self.store, blocks_recipe(op.recipe), token, at, op.fields, op.space)
-            blocks.append((done.path, done.rows, done.digest, done.size))
-        listed = json.dumps(blocks)
-        rows, size = sum(b[1] for b in blocks), sum(b[3] for b in blocks)
-        record = Record("", size, digest([b[2] for b in blocks]), rows, (("blocks", listed),))
-        done = commit_record(self.store, op.recipe, PART_REGION, token, record)
-        return Kept(
-            self.payload.stage.number, root, chunk, done.path, done.digest, rows, size, done.won, blocks=tuple(blocks)
-        )
-
-    def _written(self, op: Op, root: int, chunk: int, token: str, block: Block) -> Kept:
-        layout = self.payload.stage.layouts[root]
-        region = layout.region(chunk)
-        output, block, place = self.payload.outputs[op.recipe], replace(block, region=region), layout.place(chunk)
-        try:
-            written = output.write_chunk(block, region, place)
-        except DivergenceError:
-            # Where an earlier record was declared void, what it names may be broken: the good bytes replace it.
-            if not self.store.exists(shard_path(op.recipe, str(region), token, 0, "record") + TOMBSTONE):
-                raise
-            written = output.write_chunk(block, region, place, replace=True)
-        listed = json.dumps([[w.path, w.size, w.digest, w.rows] for w in written])
-        record = Record(
-            "", sum(w.size for w in written), digest([w.digest for w in written]), block.rows, (("written", listed),)
-        )
-        done = commit_record(self.store, op.recipe, region, token, record)
-        return Kept(self.payload.stage.number, root, chunk, done.path, done.digest, block.rows, done.size, done.won,
-                    blocks=tuple((w.path, w.rows, w.digest, w.size) for w in written))
-
     def _failure(self, error: Exception, chunk: int) -> Failure:
         kind = classify(error)
         lost = (error.stage, error.chunk) if isinstance(error, LostInputError) else None
@@ -350,10 +321,3 @@ def classify(error: BaseException) -> FailureKind:
     if isinstance(error, MemoryError):
         return "out_of_memory"
     return "transient" if transient(error) else "fatal"
-
-
-def blocks_recipe(recipe: str) -> str:
-    """Recipe under which an ingested file's blocks lie, apart from the records of whole files."""
-    return digest(("blocks", recipe))
-
-

@@ -176,7 +176,7 @@ def test_divergence_is_reported_not_hidden(tmp_path: Path, monkeypatch: pytest.M
 
         return value + time.perf_counter_ns() % 1_000_003
 
-    from gridcompute import worker
+    from gridcompute import commits
     from gridcompute.shard import commit
 
     def slow(*arguments: Any, **options: Any) -> Any:
@@ -186,7 +186,7 @@ def test_divergence_is_reported_not_hidden(tmp_path: Path, monkeypatch: pytest.M
             grid.run(other, store=tmp_path / "work", executor="inline", quiet=True)
         return commit(*arguments, **options)
 
-    monkeypatch.setattr(worker, "commit", slow)
+    monkeypatch.setattr(commits, "commit", slow)
     with pytest.raises(DivergenceError, match="two different results for one chunk"):
         grid.run(grid.from_arrays({"v": np.arange(3.0)}, dims="row")["v"].map(unsteady), store=tmp_path / "work",
                  executor="inline", quiet=True)

@@ -143,6 +143,7 @@ LEVELS = {
     "gridcompute.record": 40,
     "gridcompute.lazyarrays": 42,
     "gridcompute.results": 44,
+    "gridcompute.commits": 30,
     "gridcompute.worker": 50,
     "gridcompute.ledger": 52,
     "gridcompute.pages": 51,

@@ -1,0 +1,149 @@
+"""Commits under way together: the same shards as one after the other, and failures that are told and bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gridcompute as grid
+from gridcompute import commits
+from gridcompute.commits import AT_ONCE, SMALL_BYTES, Commits
+from gridcompute.errors import KernelError
+from gridcompute.events import Kept, Task, TaskDone, TaskFailed
+from gridcompute.ledger import Ledger
+from gridcompute.planning import Plan
+from gridcompute.running import graph_of
+from gridcompute.store import Store, open_store
+from gridcompute.testing.faults import Fault, FaultyStore
+from gridcompute.worker import Payload, StageWorker
+
+
+def note(chunk: int) -> Kept:
+    return Kept(0, 0, chunk, "", "", 1, 1)
+
+
+SIZES = st.sampled_from([1, SMALL_BYTES, SMALL_BYTES + 1])
+
+
+@given(sizes=st.lists(SIZES, max_size=30), broken=st.sets(st.integers(0, 29)))
+def test_all_are_done_once_and_the_first_failure_is_told(sizes: list[int], broken: set[int]) -> None:
+    both = []
+    for together in (True, False):
+        done: list[int] = []
+
+        def work(chunk: int, done: list[int] = done) -> Kept:
+            done.append(chunk)
+            if chunk in broken:
+                raise OSError(chunk)
+            return note(chunk)
+
+        some, raised = Commits(together=together), []
+        for chunk, size in enumerate(sizes):
+            try:
+                some.begin(chunk, size, lambda chunk=chunk: work(chunk))  # type: ignore[misc]
+            except OSError:
+                raised.append(chunk)
+        kept = {item.chunk for item in some.end()}
+        assert sorted(done) == list(range(len(sizes)))
+        assert kept == set(range(len(sizes))) - broken
+        failed = raised + ([] if some.failed is None else [some.failed[0]])
+        assert bool(failed) == bool(broken & set(range(len(sizes))))
+        if some.failed is not None:
+            assert some.failed[0] == min(broken & {c for c, size in enumerate(sizes) if size <= SMALL_BYTES})
+        both.append(kept)
+    assert both[0] == both[1]
+
+
+def test_small_ones_wait_together_and_only_so_many() -> None:
+    inside, most, gate = 0, 0, threading.Event()
+    lock = threading.Lock()
+
+    def slow() -> Kept:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+            if inside == AT_ONCE:
+                gate.set()
+        assert gate.wait(30), "fewer were under way than may be"
+        with lock:
+            inside -= 1
+        return note(0)
+
+    some = Commits(together=True)
+    for _ in range(3 * AT_ONCE):
+        some.begin(0, 1, slow)
+    assert len(some.end()) == 3 * AT_ONCE
+    assert most == AT_ONCE
+
+
+def task_of(tmp_path: Path, store: Store, out: Any) -> tuple[StageWorker, Ledger, int]:
+    plan = Plan(graph_of([out]))
+    (stage,) = plan.stages
+    return StageWorker(Payload.of(plan, stage, store, {}), store), Ledger(plan, store, {}), stage.chunks
+
+
+def cells(n: int, function: Callable[..., Any]) -> Any:
+    return grid.space(n=n).map(grid.kernel("->()", names=("v",), parallel=n)(function))
+
+
+def place(cell: Any) -> Any:
+    return cell[0] * 2
+
+
+def five_fails(cell: Any) -> Any:
+    if cell[0] == 5:
+        raise ValueError("five")
+    return cell[0]
+
+
+@pytest.mark.parametrize("broken", [0, 3, 11])
+def test_a_commit_that_fails_blames_its_chunk_and_the_rest_counts(tmp_path: Path, broken: int) -> None:
+    # Which of those under way is the broken call isn't known: it is the one that the failure names.
+    inner = open_store(str(tmp_path / "store"))
+    worker, ledger, chunks = task_of(tmp_path, FaultyStore(inner, (Fault(broken, "timeout"),)), cells(20, place))
+    answer = worker.run(ledger.order(Task(1, 0, tuple(range(chunks)))))
+    assert isinstance(answer, TaskFailed)
+    assert answer.failure.kind == "transient"
+    kept = {item.chunk for item in answer.kept}
+    assert answer.failure.chunk not in kept
+    assert len(kept) >= min(broken, chunks - 1 - AT_ONCE)
+    ledger.add(answer.kept)
+    left = tuple(chunk for chunk in range(chunks) if ledger.missing(0, chunk))
+    rest = worker.run(ledger.order(Task(2, 0, left)))
+    assert isinstance(rest, TaskDone)
+    assert {item.chunk for item in rest.kept} | kept == set(range(chunks))
+    assert all(item.won for item in (*answer.kept, *rest.kept)), "none was committed twice"
+
+
+def test_a_kernel_that_raises_while_others_are_committed(tmp_path: Path) -> None:
+    worker, ledger, chunks = task_of(tmp_path, open_store(str(tmp_path / "store")), cells(20, five_fails))
+    answer = worker.run(ledger.order(Task(1, 0, tuple(range(chunks)))))
+    assert isinstance(answer, TaskFailed)
+    assert isinstance(answer.failure.error, KernelError)
+    assert answer.failure.chunk == 5
+    assert {item.chunk for item in answer.kept} == set(range(5))
+
+
+@pytest.mark.parametrize("sink", ["out.zarr", "out.parquet"])
+def test_the_same_bytes_as_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sink: str) -> None:
+    found = []
+    for name, most in (("together", SMALL_BYTES), ("alone", -1)):
+        monkeypatch.setattr(commits, "SMALL_BYTES", most)
+        folder = tmp_path / name
+        values = grid.from_arrays({"v": np.arange(3e5).reshape(300, 1000)}, dims=("y", "x"))
+        sums = values["v"].sum("x")
+        grid.run(values.write(folder / sink), sums, store=folder / "store", executor="inline", quiet=True)
+        files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*")
+                 if path.is_file() and (("shards" in path.parts and path.suffix == ".arrow") or "c" in path.parts
+                                        or path.suffix == ".parquet")}  # fmt: skip
+        assert files
+        found.append(files)
+    assert found[0] == found[1]
