@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,10 +22,11 @@ from benchmarks.overhead_tasks import end_ray
 from benchmarks.peering import PeerProcess, Peers
 from benchmarks.rows import OURS, Reference, Row, Session, check
 from benchmarks.running import new_store
-from benchmarks.taskbench_kernel import FLOPS, LANES
+from benchmarks.taskbench_kernel import FLOPS, LANES, kernels, kernels_sum
 from benchmarks.taskbench_mpi import MpiProgram
 from gridcompute.gang import loop_seconds
 
+KERNEL = "kernel alone"
 SECTIONS = dict.fromkeys(oracle.PATTERNS)
 PYTHON = ("dask", "ray", "distributed", "ray_dask", "parsl")
 CALLS = {"dask": 800, "ray": 200, "distributed": 200, "ray_dask": 60, "parsl": 100}
@@ -155,6 +157,27 @@ def by_map(pattern: str, width: int, steps: int, iterations: int, *, cores: int,
     return seconds
 
 
+def _kernel_alone(pattern: str, width: int, steps: int, iterations: int, *, cores: int) -> float:
+    """Seconds of the tasks' work alone on all cores: what no system can fall below."""
+    tasks, sums, begin = width * steps // cores, [0.0] * cores, threading.Barrier(cores)
+    spent = [0.0] * cores
+
+    def member(number: int) -> None:
+        begin.wait()
+        began = time.perf_counter()
+        sums[number] = kernels(tasks, iterations)
+        spent[number] = time.perf_counter() - began
+
+    threads = [threading.Thread(target=member, args=(number,)) for number in range(cores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    right = all(math.isclose(one, kernels_sum(tasks, iterations), rel_tol=1e-9) for one in sums)
+    check(right, f"the kernel alone, {iterations} iterations")
+    return max(spent)
+
+
 def _mpi(program: MpiProgram, pattern: str, width: int, steps: int, iterations: int) -> float:
     answer = program.ask(pattern, width, steps, iterations)
     _right(answer["hashes"], pattern, width, steps, "mpi")
@@ -178,6 +201,7 @@ def rows(session: Session, peers: Peers) -> Iterator[Row]:
     compiled = {OURS: System(partial(ours, cores=cores), tasks, cores)}
     if program is not None:
         compiled["mpi"] = System(partial(_mpi, program), tasks, cores)
+    alone = {KERNEL: System(partial(_kernel_alone, cores=cores), tasks, cores)}
     widths = session.pick((4 * cores,), (cores, 4 * cores, 64), (cores, 4 * cores, 64))
     patterns = [name for name in SECTIONS if name in (session.only or SECTIONS)]
     if session.mode == "quick" and not session.only:
@@ -186,7 +210,7 @@ def rows(session: Session, peers: Peers) -> Iterator[Row]:
         for pattern in patterns:
             session.begin(pattern)
             for width in widths:
-                yield from _compiled_rows(pattern, width, compiled, repeat)
+                yield from _compiled_rows(pattern, width, compiled | (alone if pattern == "trivial" else {}), repeat)
     finally:
         if program is not None:
             program.close()
@@ -222,11 +246,12 @@ def _compiled_rows(pattern: str, width: int, systems: Mapping[str, System], repe
 def _python_rows(session: Session, peers: Peers, patterns: list[str], cores: int) -> Iterator[Row]:
     """Systems that call a Python function a task: graphs of some hundred tasks, seconds of the whole call."""
     chosen = [name for name in ("trivial", "stencil_1d", "fft") if name in patterns]
-    names, width = session.pick(PYTHON[:1], PYTHON, PYTHON), 4 * cores
-    for name in names:
+    both = (cores, 4 * cores)
+    graphs = [(pattern, width) for pattern in chosen for width in session.pick(both[1:], both, both)]
+    for name in session.pick(PYTHON[:1], PYTHON, PYTHON):
         for peer in peers.of(name).values():
             session.begin(name)
-            for pattern in chosen:
+            for pattern, width in graphs:
                 pair = {OURS: System(partial(ours, cores=cores), 50_000, cores),
                         name: System(partial(_peer, peer), CALLS[name], cores, 30.0)}
                 found: dict[str, list[float]] = {one: [] for one in pair}
@@ -235,7 +260,9 @@ def _python_rows(session: Session, peers: Peers, patterns: list[str], cores: int
                     for one, system in pair.items():
                         metg = system.metg(pattern, width, peak)
                         found[one] += [] if metg is None else [metg * 1e6]
-                yield Row(f"{pattern}/{width}/metg/{name}", "us", found,
+                times, theirs = 500 if width == cores else 1000, sorted(found[name])
+                goal = Reference(theirs[len(theirs) // 2] / times, f"{times} times below {name}") if theirs else None
+                yield Row(f"{pattern}/{width}/metg/{name}", "us", found, target=goal,
                           note="Ours inside; theirs from the first submission to the last result, the graph of "
                           f"{CALLS[name]} tasks being made before where the system takes it whole.")
             peers.rest(name)

@@ -60,6 +60,21 @@ def computed(iterations: int, begin: float) -> float:
     return total
 
 
+@numba.njit(nogil=True)
+def kernels(tasks: int, iterations: int) -> float:
+    """So many tasks' work and nothing else; the sum of what they computed."""
+    total = 0.0
+    for t in range(tasks):
+        total += computed(iterations, 0.001 * t)
+    return total
+
+
+def kernels_sum(tasks: int, iterations: int) -> float:
+    """What `kernels` gives, but for rounding: lane k of a task that began at b has 1 + (b + k - 1) 0.999^n."""
+    begun = LANES * (0.001 * tasks * (tasks - 1) / 2 - tasks) + tasks * LANES * (LANES - 1) / 2
+    return tasks * LANES + begun * float(0.999**iterations)
+
+
 def task(at: Any, points: Any, hashes: Any, expected: Any, lead: Any, period: Any, iterations: Any, cell: Any,
          step: Any) -> Any:  # fmt: skip
     """One task: check what every input says of itself, chain the hashes, compute, and give the own stamps."""

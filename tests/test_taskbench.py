@@ -82,6 +82,14 @@ def test_wrong_hashes_do_not_count() -> None:
         taskbench._right((1, 2, 3, 4), "stencil_1d", 4, 5, "somebody")
 
 
+def test_the_kernel_alone_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for iterations in (0, 1, 500):
+        assert taskbench._kernel_alone("trivial", 8, 25, iterations, cores=2) > 0
+    monkeypatch.setattr(taskbench, "kernels", lambda tasks, iterations: 0.0)
+    with pytest.raises(WrongResultError, match="the kernel alone"):
+        taskbench._kernel_alone("trivial", 8, 25, 3, cores=2)
+
+
 def test_half_the_efficiency_is_found() -> None:
     def measure(pattern: str, width: int, steps: int, iterations: int) -> float:
         return oracle.tasks(pattern, width, steps) * (300e-9 + taskbench.flops(1, iterations) / 1e11) / 2
