@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -41,9 +42,13 @@ def shares(length: int, members: int, unit_bytes: int) -> tuple[tuple[Share, ...
     >>> shares(5, 2, 8)
     ((Share(lo=0, hi=2, shift=0), Share(lo=2, hi=5, shift=6)), 16)
     """
-    found, end, pad = [], 0, 1 if members == 1 else max(1, LINE // unit_bytes)
-    for member in range(members):
-        lo, hi = (length * m // members for m in (member, member + 1))
+    return laid_out([length * m // members for m in range(members + 1)], unit_bytes)
+
+
+def laid_out(cuts: Sequence[int], unit_bytes: int) -> tuple[tuple[Share, ...], int]:
+    """Shares that begin and end at these units, and the width of a row."""
+    found, end, pad = [], 0, 1 if len(cuts) == 2 else max(1, LINE // unit_bytes)
+    for lo, hi in pairwise(cuts):
         found.append(Share(lo, hi, end - lo))
         end += -(-(hi - lo) // pad) * pad
     return tuple(found), end
@@ -80,10 +85,11 @@ def edge_reads(edges: Edges, length: int, widest: Sequence[int], found: Sequence
     """
     places = places_of(found)
     by_phase = [edges.table(phase, width, length) for phase, width in enumerate(widest)]
-    return [_member_reads(by_phase, places, share) for share in found]
+    return [member_reads(by_phase, places, share) for share in found]
 
 
-def _member_reads(by_phase: Sequence[tuple[Array, Array]], places: Array, share: Share) -> Reads:
+def member_reads(by_phase: Sequence[tuple[Array, Array]], places: Array, share: Share) -> Reads:
+    """What a member's units read, of tables (offsets and indices) by phase and the places of all units."""
     starts, counts, at, waits, awaited = [], [], [], [], []
     for offsets, index in by_phase:
         for lo in range(share.lo, share.hi, PIECE):
@@ -93,9 +99,9 @@ def _member_reads(by_phase: Sequence[tuple[Array, Array]], places: Array, share:
             at.append(place.astype(np.int32))
             waits.append(np.bincount(np.repeat(np.arange(len(count)), count)[outside], minlength=len(count)))
             awaited.append(place[outside])
-    rows = _offsets(np.concatenate(counts))[:-1]
+    rows = offsets_of(np.concatenate(counts))[:-1]
     tables = (_small(starts), _small(counts), rows, _small(at))
-    return Reads(_offsets(np.concatenate(waits)), np.concatenate(awaited).astype(np.int64), tables)
+    return Reads(offsets_of(np.concatenate(waits)), np.concatenate(awaited).astype(np.int64), tables)
 
 
 def _piece(offsets: Array, index: Array, places: Array, share: Share, lo: int, hi: int) -> tuple[Array, ...]:
@@ -116,7 +122,8 @@ def _small(parts: Sequence[Array]) -> Array:
     return np.concatenate(parts).astype(np.int32)
 
 
-def _offsets(counts: Array) -> Array:
+def offsets_of(counts: Array) -> Array:
+    """Where each of several runs begins, and the end."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
@@ -153,7 +160,7 @@ def window_reads(units: Array, before: int, after: int, found: Sequence[Share]) 
             outside = sorted(one for one in around if one >= 0 and not share.lo <= one < share.hi)
             counts[unit - share.lo] = len(outside)
             awaited += [int(places[one]) for one in outside]
-        reads.append(Reads(_offsets(counts), np.array(awaited, np.int64)))
+        reads.append(Reads(offsets_of(counts), np.array(awaited, np.int64)))
     return reads
 
 

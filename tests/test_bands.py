@@ -1,0 +1,242 @@
+"""`iterate` over several nodes: bands give the reference's bits, in this process and on Ray; lost members, errors."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from interrupted import journals
+from test_gang import PROPERTY, active, draws, fails, line, plain, plane, ring_of, rule, sums
+
+import gridcompute as grid
+from gridcompute import stepping
+from gridcompute.bands import cut
+from gridcompute.columns import Fixed
+from gridcompute.config import environment
+from gridcompute.errors import KernelError, WorkerLostError
+from gridcompute.executor import InlineExecutor
+from gridcompute.journal import read
+from gridcompute.ray_executor import RayExecutor
+from gridcompute.spread import Iteration, Spread
+from gridcompute.stepping import CompiledSteps, Crew
+from gridcompute.testing.nodes import NodesHere
+from gridcompute.worker import Payload, classify
+
+THREADS = st.lists(st.integers(1, 3), min_size=1, max_size=4)
+
+
+def iteration(op: Any, values: Sequence[Any]) -> Iteration:
+    action = op.action
+    return Iteration(action.cells, action.neighbours, action.fill, op.space.names, values[0].shape,
+                     tuple(one.dtype for one in values), action.steps)  # fmt: skip
+
+
+def same(op: Any, values: list[Any], threads: list[int], reach: int) -> None:
+    """Bands on any nodes, with rounds of any length, give the reference's bits; so does a rest begun in the middle."""
+    columns = [Fixed(one) for one in values]
+    expected, what = plain(op, columns), iteration(op, values)
+    state, row = columns, 0
+    for last in (op.action.steps // 3, op.action.steps):
+        made = Spread(what, NodesHere(what, threads), threads, state, row, 1e-3, reach=reach)
+        while made.row < last:
+            made.go(min(last, made.row + 2 * reach + 1))
+        state, row = made.columns(), last
+    for found, right in zip(state, expected, strict=True):
+        np.testing.assert_array_equal(found.values.view(np.uint8), right.values.view(np.uint8))
+
+
+@PROPERTY
+@given(length=st.integers(1, 40), steps=st.integers(0, 20), period=st.integers(1, 5), lead=st.integers(0, 4),
+       narrow=st.booleans(), kind=st.sampled_from(["f8", "f4"]), threads=THREADS, reach=st.integers(1, 5))  # fmt: skip
+def test_edges_of_any_pattern(length: int, steps: int, period: int, lead: int, narrow: bool, kind: str,
+                              threads: list[int], reach: int) -> None:  # fmt: skip
+    values = np.random.default_rng(length).random(length).astype(kind)
+    lazy = grid.from_arrays({"v": values}, dims="x")
+    edges = grid.Edges(rule(length), period=period, lead=lead, max_inputs=6, active=active if narrow else None)
+    same(lazy.iterate(sums, steps, edges=edges, scale=0.75).op, [values], threads, reach)
+
+
+@PROPERTY
+@given(length=st.integers(1, 60), steps=st.integers(0, 15), back=st.integers(0, 2), on=st.integers(0, 2),
+       narrow=st.booleans(), threads=THREADS, reach=st.integers(1, 6))  # fmt: skip
+def test_several_columns_random_numbers_and_edges_that_reach_a_little(
+    length: int, steps: int, back: int, on: int, narrow: bool, threads: list[int], reach: int
+) -> None:
+    def near(step: int, cell: int, out: Any) -> int:
+        count = 0
+        for one in range(cell - back - step % 2, cell + on + 1):
+            out[count] = one % length
+            count += 1
+        return count
+
+    values = [np.arange(length) * 0.5, np.arange(length, dtype=np.int32)]
+    lazy = grid.from_arrays({"a": values[0], "b": values[1]}, dims="x")
+    edges = grid.Edges(near, period=2, max_inputs=6, active=active if narrow else None)
+    same(lazy.iterate(draws, steps, edges=edges, seed=4).op, values, threads, reach)
+
+
+@PROPERTY
+@given(length=st.integers(1, 60), steps=st.integers(0, 12), sides=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+       ends=st.sampled_from(["clip", "periodic", "fill"]), threads=THREADS, reach=st.integers(1, 6))  # fmt: skip
+def test_windows_on_a_line(length: int, steps: int, sides: tuple[int, int], ends: str, threads: list[int],
+                           reach: int) -> None:  # fmt: skip
+    values = np.random.default_rng(length).random(length)
+    lazy = grid.from_arrays({"v": values}, dims="x")
+    same(lazy.iterate(line, steps, halo={"x": sides}, boundary=ends, fill=2.5).op, [values], threads, reach)
+
+
+@PROPERTY
+@given(shape=st.tuples(st.integers(1, 20), st.integers(1, 5)), tall=st.integers(0, 3), wide=st.integers(0, 3),
+       first=st.sampled_from(["clip", "periodic", "fill"]), second=st.sampled_from(["clip", "periodic", "fill"]),
+       turned=st.booleans(), threads=THREADS, reach=st.integers(1, 5))  # fmt: skip
+def test_windows_in_a_plane(shape: tuple[int, int], tall: int, wide: int, first: str, second: str, turned: bool,
+                            threads: list[int], reach: int) -> None:  # fmt: skip
+    values = np.random.default_rng(tall).random(shape).astype("f4")
+    lazy = grid.from_arrays({"v": values}, dims=("x", "y") if turned else ("y", "x"))
+    out = lazy.iterate(plane, 7, halo={"y": (tall, 1), "x": (0, wide)}, boundary={"y": first, "x": second}, fill=1.5)
+    same(out.op, [values], threads, reach)
+
+
+def test_windows_that_do_not_reach_over_the_first_dimension() -> None:
+    values = np.random.default_rng(1).random((5, 6, 4))
+    lazy = grid.from_arrays({"v": values}, dims=("t", "y", "x"))
+    same(lazy.iterate(plane, 4, halo={"y": 1, "x": (0, 2)}).op, [values], [1, 2], 3)
+
+
+@given(length=st.integers(1, 30), weights=st.lists(st.integers(1, 9), min_size=1, max_size=8))
+def test_bands_are_the_whole_together(length: int, weights: list[int]) -> None:
+    found = cut(length, weights)
+    assert [at for lo, hi in found for at in range(lo, hi)] == list(range(length))
+    assert all(lo < hi for lo, hi in found)
+    assert len(found) == min(length, len(weights))
+
+
+@grid.kernel("(n)->()")
+def twice_wrong(inputs, cell, step):  # type: ignore[no-untyped-def]
+    if (step == 7 and cell[0] == 1) or (step == 6 and cell[0] >= 5):
+        raise ValueError("wrong")
+    return inputs.sum() % 7.0
+
+
+def begun(out: Any, nodes: Callable[[Iteration], NodesHere], **options: Any) -> Spread:
+    values = [np.arange(8.0)]
+    what = iteration(out.op, values)
+    made = nodes(what)
+    return Spread(what, made, made.threads, [Fixed(one) for one in values], 0, 1e-3, **options)
+
+
+@pytest.mark.parametrize("reach", [1, 2, None])
+def test_of_several_errors_that_of_the_first_step_and_cell_is_told(reach: int | None) -> None:
+    made = begun(ring_of(twice_wrong, 100), lambda what: NodesHere(what, [1, 1]), reach=reach)
+    with pytest.raises(KernelError, match=r"failed in step 6 at cell \(5,\)") as caught:
+        made.go(100)
+    assert (caught.value.step, caught.value.cell) == (6, (5,))
+
+
+def test_a_lost_member_is_a_lost_worker() -> None:
+    made = begun(ring_of(sums, 100, scale=0.5), lambda what: NodesHere(what, [1, 1], lost=(1, 20)), reach=2)
+    with pytest.raises(WorkerLostError, match="node 1 is gone") as caught:
+        made.go(100)
+    assert classify(caught.value) == "lost_worker"
+
+
+# --- handed over, and back ---
+
+
+STEPS = 600
+
+
+@pytest.mark.parametrize(("expected", "sure", "told"), [
+    (0.0, 1e9, ["Gang", "Spread"]),
+    (0.0, 0.0, ["Gang", "Spread", "Gang"]),
+    (1e9, 0.0, ["Gang"]),
+])  # fmt: skip
+def test_it_goes_to_several_nodes_and_comes_back_where_that_is_slower(
+    expected: float, sure: float, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridcompute.spread.chosen", lambda *_: (2, expected))
+    monkeypatch.setattr(stepping, "SURE_SECONDS", sure)
+    asked, places = list[NodesHere](), list[str]()
+
+    def offer(what: Iteration) -> NodesHere:
+        asked.append(NodesHere(what, [1, 2]))
+        return asked[-1]
+
+    op, start = ring_of(sums, STEPS, scale=0.5).op, [Fixed(np.arange(8.0))]
+    steps = CompiledSteps(op.action.cells, op.action.neighbours, 0.0, ("x",), start, Crew(2, offer=offer), 0, STEPS)
+    while steps.row < STEPS:
+        steps.go(min(steps.row + 50, STEPS))
+        places += [type(steps._at).__name__] if not places or places[-1] != type(steps._at).__name__ else []
+    assert places == told
+    np.testing.assert_array_equal(steps.columns()[0].values, plain(op, start)[0].values)
+    steps.close()
+    assert [one.open for one in asked] == [False]
+
+
+def test_little_work_stays_on_one_node() -> None:
+    op, asked = ring_of(sums, STEPS, scale=0.5).op, list[Iteration]()
+    steps = CompiledSteps(op.action.cells, op.action.neighbours, 0.0, ("x",), [Fixed(np.arange(8.0))],
+                          Crew(2, offer=asked.append, worth=10.0), 0, STEPS)  # fmt: skip
+    while steps.row < STEPS:
+        steps.go(STEPS)
+    assert not asked
+
+
+class OnNodes(InlineExecutor):
+    """Tasks in this process, with nodes for an iterate; some of the nodes are lost."""
+
+    def __init__(self, lost: Sequence[tuple[int, int] | None]) -> None:
+        super().__init__()
+        self.asked, self._losses = list[NodesHere](), list(lost)
+
+    def begin(self, payloads: Sequence[Payload]) -> None:
+        super().begin([replace(one, offer=self._offer) for one in payloads])
+
+    def _offer(self, what: Iteration) -> NodesHere:
+        self.asked.append(NodesHere(what, [1, 1], self._losses[len(self.asked)]))
+        return self.asked[-1]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_whose_nodes_are_lost_goes_on_from_the_last_state(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridcompute.spread.chosen", lambda *_: (2, 0.0))
+    out, rows = ring_of(sums, 3000, scale=0.5, checkpoint=300), list[int]()
+    made = CompiledSteps.__init__
+
+    def noted(self: Any, *arguments: Any) -> None:
+        rows.append(arguments[6])
+        made(self, *arguments)
+
+    monkeypatch.setattr(CompiledSteps, "__init__", noted)
+    executor = OnNodes([(1, 600), (0, 600), None])
+    run = grid.run(out, executor=executor, store="work", quiet=True)
+    np.testing.assert_array_equal(run[0].to_numpy(), plain(out.op, [Fixed(np.arange(8.0))])[0].values)
+    assert (run.status.retries, len(rows), len(executor.asked)) == (2, 3, 2)  # the third goes on on one node
+    assert 0 < rows[1] < rows[2] < 3000
+    assert not any(one.open for one in executor.asked)
+    told = [e["message"] for e in read(journals(place)[-1]) if e["kind"] == "failed"]
+    assert all("a worker was lost in stage sums" in one and "node" in one for one in told), told
+
+
+def test_a_kernel_that_raises_on_nodes_is_named_as_on_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridcompute.spread.chosen", lambda *_: (3, 0.0))
+    executor = OnNodes([None])
+    with pytest.raises(KernelError, match=r"fails failed in step 700 at x=5 of v in arrays in memory: ValueError"):
+        grid.run(ring_of(fails, 1000), executor=executor, store="work", quiet=True)
+    assert executor.asked[0].calls[0] > 10
+    assert not executor.asked[0].open
