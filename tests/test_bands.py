@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -223,7 +223,7 @@ def test_a_run_whose_nodes_are_lost_goes_on_from_the_last_state(place: Path, mon
         made(self, *arguments)
 
     monkeypatch.setattr(CompiledSteps, "__init__", noted)
-    executor = OnNodes([(1, 600), (0, 600), None])
+    executor = OnNodes([(1, 300), (0, 300)])
     run = grid.run(out, executor=executor, store="work", quiet=True)
     np.testing.assert_array_equal(run[0].to_numpy(), plain(out.op, [Fixed(np.arange(8.0))])[0].values)
     assert (run.status.retries, len(rows), len(executor.asked)) == (2, 3, 2)  # the third goes on on one node
@@ -237,6 +237,105 @@ def test_a_kernel_that_raises_on_nodes_is_named_as_on_one(place: Path, monkeypat
     monkeypatch.setattr("gridcompute.spread.chosen", lambda *_: (3, 0.0))
     executor = OnNodes([None])
     with pytest.raises(KernelError, match=r"fails failed in step 700 at x=5 of v in arrays in memory: ValueError"):
-        grid.run(ring_of(fails, 1000), executor=executor, store="work", quiet=True)
+        grid.run(ring_of(fails, 1000, checkpoint=100), executor=executor, store="work", quiet=True)
     assert executor.asked[0].calls[0] > 10
     assert not executor.asked[0].open
+
+
+# --- on Ray ---
+
+
+@grid.kernel("(n)->()")
+def slow(inputs, cell, step):  # type: ignore[no-untyped-def]
+    total = inputs.sum() + step
+    for _ in range(10000):
+        total = (total * 1.37 + 1.0) % 1000.0
+    if step == 600 and cell[0] == 50:
+        raise ValueError("fifty")
+    return total
+
+
+def near(step: int, cell: int, out: Any) -> int:
+    out[0], out[1], out[2] = max(0, cell - 1), cell, min(63, cell + 1)
+    return 3
+
+
+def slowly(steps: int) -> Any:
+    lazy = grid.from_arrays({"v": np.arange(64.0)}, dims="x")["v"]
+    return lazy.iterate(slow, steps, edges=grid.Edges(near, max_inputs=3), checkpoint=50)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Ray of two nodes with one core each, on this machine; tasks are begun on the first."""
+    from gridcompute import ray_session
+
+    folder = tmp_path_factory.mktemp("nodes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
+        patch.setenv("GRIDCOMPUTE_CACHE", str(folder / "cache"))
+        settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(ray_session.token_file())}
+        with environment({**ray_session.ENVIRONMENT, **settings}):
+            ray = ray_session._imported()
+            from ray.cluster_utils import Cluster
+
+            ray.shutdown()
+            nodes = Cluster()
+            for number in (2, 3):  # Ray takes 127.0.0.1 for the machine's outward address
+                nodes.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}", include_dashboard=False)
+            ray_session.connect(workers=2, address=nodes.address)
+            yield nodes
+            ray.shutdown()
+            nodes.shutdown()
+
+
+def on_two(cluster: Any) -> RayExecutor:
+    made = RayExecutor(workers=2, address=cluster.address)
+    made.worth = 0.0
+    return made
+
+
+def processes(name: str) -> list[psutil.Process]:
+    """This process's Ray workers of a name."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if name in " ".join(one.cmdline()):
+                found.append(one)
+    return found
+
+
+def awaited(happens: Callable[[], Any], seconds: float = 60.0) -> Any:
+    until = time.monotonic() + seconds
+    while not (found := happens()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found
+
+
+def test_members_and_leaders_that_die_on_ray(cluster: Any, place: Path) -> None:
+    """First a member is killed, then the task that leads: it goes on from a kept state, and nothing is left behind."""
+    out = slowly(599)
+    run = grid.start(out, executor=on_two(cluster), store=place / "work", quiet=True)
+
+    def kept() -> set[str]:
+        return {path.name for path in (place / "work").rglob("*s*.g0.arrow")}
+
+    for victim in ("ray::RayMember.go", "ray::stage 0"):
+        members = awaited(lambda: (found := processes("ray::RayMember")) if len(processes("ray::RayMember.go")) == 2 else None)
+        before = kept()
+        awaited(lambda: kept() - before)  # noqa: B023
+        processes(victim)[0].kill()
+        psutil.wait_procs(members, 10)
+        assert not [one for one in members if one.is_running()]
+    alone = grid.run(out, executor="inline", store="memory://bands-alone", quiet=True)
+    assert run.wait(120)[0].to_numpy().tobytes() == alone[0].to_numpy().tobytes()
+    told = [e["message"] for e in read(journals(place)[-1]) if e["kind"] == "failed"]
+    assert len(told) == 2
+    assert "one of the 2 nodes that carry it together, 127.0.0.2, 127.0.0.3, lost its process" in told[0]
+
+
+def test_a_kernel_that_raises_on_ray(cluster: Any, place: Path) -> None:
+    with pytest.raises(KernelError, match=r"slow failed in step 600 at x=50 of v in arrays in memory: ValueError: fifty"):
+        grid.run(slowly(2000), executor=on_two(cluster), store=place / "work", quiet=True)
+    awaited(lambda: not processes("ray::RayMember"), 5)
