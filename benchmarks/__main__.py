@@ -20,6 +20,7 @@ BENCHMARKS = {
     "overhead": "what the framework itself costs: dispatch, cells, start-up, resume, memory, planning",
     "balance": "how evenly tasks of uneven cost are shared out, on simulated workers",
     "stream": "reductions over a compressed stack, one and five at once, against decoding alone",
+    "nodes": "an iterate carried by two nodes of a Ray cluster, against one",
     "taskbench": "how small tasks may be until half of the time is overhead: METG(50%) of eleven patterns",
 }
 

@@ -100,19 +100,23 @@ def _rows(offsets: Array, index: Array, units: Array) -> tuple[Array, Array]:
 
 
 def band_around(inputs: Inputs, length: int, lo: int, hi: int, reach: int) -> Band:
-    """The band of some units, for rounds of so many steps.
+    """The band of some units, for rounds of up to so many steps; of fewer where its halo would have more units than
+    itself, so that it fits in memory.
 
-    >>> ring = lambda units: np.concatenate([(units - 1) % 8, (units + 1) % 8])
-    >>> made = band_around(ring, 8, 2, 5, 2)
+    >>> ring = lambda units: np.concatenate([(units - 1) % 9, (units + 1) % 9])
+    >>> made = band_around(ring, 9, 2, 6, 3)
     >>> made.halo.tolist(), made.layers.tolist()
-    ([1, 5, 0, 6], [0, 2, 4])
+    ([1, 6, 0, 7], [0, 2, 4])
     """
     known = np.zeros(length, bool)
     known[lo:hi] = True
-    last, halo = np.arange(lo, hi), []
-    for _ in range(reach):
+    last, halo, size = np.arange(lo, hi), list[Array](), 0
+    while len(halo) < reach:
         near = inputs(last)
         last = np.unique(near[~known[near]])
+        size += len(last)
+        if halo and size > hi - lo:
+            break
         known[last] = True
         halo.append(last)
     layers = np.cumsum([0, *(len(layer) for layer in halo)])

@@ -81,13 +81,10 @@ class Iteration:
         return band_around(inputs, self.shape[0], lo, hi, reach)
 
     def bands(self, weights: Sequence[int]) -> list[Band]:
-        """Bands in proportion to the weights, for the longest rounds that may be.
-
-        Their halo is no larger than they are, so that it fits in memory.
-        """
+        """Bands in proportion to the weights, for the longest rounds that may be."""
         found = [self.band(lo, hi, LONGEST) for lo, hi in cut(self.shape[0], weights)]
-        reach = min(int(np.searchsorted(one.layers, one.hi - one.lo, side="right")) - 1 for one in found)
-        return [one.narrowed(max(1, reach)) for one in found]
+        reach = min(band.reach for band in found)
+        return [band.narrowed(reach) for band in found]
 
 
 @dataclass(frozen=True)

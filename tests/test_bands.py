@@ -18,15 +18,17 @@ from interrupted import journals
 from test_gang import PROPERTY, active, draws, fails, line, plain, plane, ring_of, rule, sums
 
 import gridcompute as grid
-from gridcompute import stepping
-from gridcompute.bands import cut
+from benchmarks import nodes
+from gridcompute import ray_nodes, stepping
+from gridcompute.bands import Band, cut
 from gridcompute.columns import Fixed
 from gridcompute.config import environment
 from gridcompute.errors import KernelError, WorkerLostError
 from gridcompute.executor import InlineExecutor
 from gridcompute.journal import read
 from gridcompute.ray_executor import RayExecutor
-from gridcompute.spread import Iteration, Spread
+from gridcompute.shipping import by_value
+from gridcompute.spread import Iteration, Spread, chosen
 from gridcompute.stepping import CompiledSteps, Crew
 from gridcompute.testing.nodes import NodesHere
 from gridcompute.worker import Payload, classify
@@ -66,11 +68,13 @@ def test_edges_of_any_pattern(length: int, steps: int, period: int, lead: int, n
 
 
 @PROPERTY
-@given(length=st.integers(1, 60), steps=st.integers(0, 15), back=st.integers(0, 2), on=st.integers(0, 2),
+@given(length=st.sampled_from([1, 7, 30, 60]), steps=st.integers(0, 15), sides=st.sampled_from([(0, 0), (1, 0), (1, 2)]),
        narrow=st.booleans(), threads=THREADS, reach=st.integers(1, 6))  # fmt: skip
 def test_several_columns_random_numbers_and_edges_that_reach_a_little(
-    length: int, steps: int, back: int, on: int, narrow: bool, threads: list[int], reach: int
+    length: int, steps: int, sides: tuple[int, int], narrow: bool, threads: list[int], reach: int
 ) -> None:
+    back, on = sides
+
     def near(step: int, cell: int, out: Any) -> int:
         count = 0
         for one in range(cell - back - step % 2, cell + on + 1):
@@ -127,10 +131,10 @@ def twice_wrong(inputs, cell, step):  # type: ignore[no-untyped-def]
     return inputs.sum() % 7.0
 
 
-def begun(out: Any, nodes: Callable[[Iteration], NodesHere], **options: Any) -> Spread:
+def begun(out: Any, offer: Callable[[Iteration], NodesHere], **options: Any) -> Spread:
     values = [np.arange(8.0)]
     what = iteration(out.op, values)
-    made = nodes(what)
+    made = offer(what)
     return Spread(what, made, made.threads, [Fixed(one) for one in values], 0, 1e-3, **options)
 
 
@@ -147,6 +151,22 @@ def test_a_lost_member_is_a_lost_worker() -> None:
     with pytest.raises(WorkerLostError, match="node 1 is gone") as caught:
         made.go(100)
     assert classify(caught.value) == "lost_worker"
+
+
+def test_a_round_is_as_long_as_its_cost_and_that_of_the_halo_say() -> None:
+    ring = [Band(90, 0, 30, np.arange(30, 90), np.arange(0, 61, 2))] * 3
+    for latency, reach in ((0.0, 1), (0.010, 3), (0.020, 4), (1e9, 6)):  # the last is bound by a round's duration
+        assert chosen(ring, [1, 1, 1], 1e-3, latency, 100)[0] == reach
+    assert chosen(ring, [1, 1, 1], 1e-3, 0.0, 100) == (1, pytest.approx(0.03))
+    assert chosen(ring, [2, 2, 2], 1e-3, 1.0, 2)[0] == 2
+
+
+def test_the_nodes_of_a_run_are_its_own_and_the_largest_others() -> None:
+    listed = [{"NodeID": name, "Alive": name != "d", "Resources": {"CPU": cores}}
+              for name, cores in (("a", 2.0), ("b", 4.0), ("c", 8.0), ("d", 64.0), ("e", 0.0))]  # fmt: skip
+    for cores, found in ((4, [("b", 4, 0)]), (6, [("b", 4, 0), ("c", 2, 2)]),
+                         (99, [("b", 4, 0), ("c", 8, 8), ("a", 2, 2)])):  # fmt: skip
+        assert [(node["NodeID"], *numbers) for node, *numbers in ray_nodes.places(listed, "b", cores)] == found
 
 
 # --- handed over, and back ---
@@ -250,7 +270,7 @@ def slow(inputs, cell, step):  # type: ignore[no-untyped-def]
     total = inputs.sum() + step
     for _ in range(10000):
         total = (total * 1.37 + 1.0) % 1000.0
-    if step == 600 and cell[0] == 50:
+    if step == 900 and cell[0] == 50:
         raise ValueError("fifty")
     return total
 
@@ -280,13 +300,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             from ray.cluster_utils import Cluster
 
             ray.shutdown()
-            nodes = Cluster()
+            made = Cluster()
             for number in (2, 3):  # Ray takes 127.0.0.1 for the machine's outward address
-                nodes.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}", include_dashboard=False)
-            ray_session.connect(workers=2, address=nodes.address)
-            yield nodes
+                made.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}", include_dashboard=False)
+            ray_session.connect(workers=2, address=made.address)
+            yield made
             ray.shutdown()
-            nodes.shutdown()
+            made.shutdown()
 
 
 def on_two(cluster: Any) -> RayExecutor:
@@ -315,14 +335,15 @@ def awaited(happens: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 def test_members_and_leaders_that_die_on_ray(cluster: Any, place: Path) -> None:
     """First a member is killed, then the task that leads: it goes on from a kept state, and nothing is left behind."""
-    out = slowly(599)
+    out = slowly(700)
     run = grid.start(out, executor=on_two(cluster), store=place / "work", quiet=True)
 
     def kept() -> set[str]:
         return {path.name for path in (place / "work").rglob("*s*.g0.arrow")}
 
     for victim in ("ray::RayMember.go", "ray::stage 0"):
-        members = awaited(lambda: (found := processes("ray::RayMember")) if len(processes("ray::RayMember.go")) == 2 else None)
+        awaited(lambda: len(processes("ray::RayMember.go")) == 2)
+        members = processes("ray::RayMember")
         before = kept()
         awaited(lambda: kept() - before)  # noqa: B023
         processes(victim)[0].kill()
@@ -335,7 +356,37 @@ def test_members_and_leaders_that_die_on_ray(cluster: Any, place: Path) -> None:
     assert "one of the 2 nodes that carry it together, 127.0.0.2, 127.0.0.3, lost its process" in told[0]
 
 
+def test_two_nodes_give_the_bits_of_one(cluster: Any) -> None:
+    import ray
+
+    lazy = grid.from_arrays({"v": np.zeros((80, 50))}, dims=("y", "x"))["v"]
+    out = lazy.iterate(grid.kernel("(y,x)->()")(nodes.diffuse), 200, halo={"y": 1, "x": 1}, boundary="periodic")
+    told = ray.get(ray.remote(nodes.led).options(num_cpus=1, max_retries=0).remote(by_value(out.op)))
+    assert told["same"]
+    assert told["latency"] > 0
+    assert told["reach"] > 1
+    awaited(lambda: ray.available_resources().get("CPU") == 2)
+
+
+def test_nodes_that_are_busy_are_not_waited_for(cluster: Any, place: Path) -> None:
+    import ray
+
+    @ray.remote(num_cpus=1)
+    def busy() -> None:
+        time.sleep(600)
+
+    other = busy.options(max_retries=0).remote()
+    awaited(lambda: ray.available_resources().get("CPU") != 2)
+    out = slowly(100)
+    run = grid.run(out, executor=on_two(cluster), store=place / "work", quiet=True)
+    assert run[0].to_numpy().tobytes() == plain(out.op, [Fixed(np.arange(64.0))])[0].values.tobytes()
+    ray.cancel(other, force=True)
+    awaited(lambda: ray.available_resources().get("CPU") == 2)
+
+
 def test_a_kernel_that_raises_on_ray(cluster: Any, place: Path) -> None:
-    with pytest.raises(KernelError, match=r"slow failed in step 600 at x=50 of v in arrays in memory: ValueError: fifty"):
-        grid.run(slowly(2000), executor=on_two(cluster), store=place / "work", quiet=True)
+    run = grid.start(slowly(2000), executor=on_two(cluster), store=place / "work", quiet=True)
+    awaited(lambda: len(processes("ray::RayMember.go")) == 2)
+    with pytest.raises(KernelError, match=r"slow failed in step 900 at x=50 of v in arrays in memory: ValueError"):
+        run.wait(60)
     awaited(lambda: not processes("ray::RayMember"), 5)
