@@ -81,11 +81,11 @@ class RayNodes:
         found = getattr(self._members[node], method).options(num_returns=answers).remote(*arguments)
         return found if isinstance(found, list) else [found]
 
-    def come(self, answers: Sequence[Any], seconds: float | None) -> Mapping[int, Any]:
+    def come(self, answers: Sequence[Any], seconds: float) -> Mapping[int, Any]:
         """See `Nodes`; a wait of Ray's own would give the task's cores to other tasks meanwhile."""
-        awaited = {answer.future(): place for place, answer in enumerate(answers)}
-        done, _ = concurrent.futures.wait(awaited, seconds, concurrent.futures.FIRST_COMPLETED)
-        return {awaited[one]: self._answer(one) for one in done}
+        futures = [answer.future() for answer in answers]
+        concurrent.futures.wait(futures, seconds)
+        return {place: self._answer(one) for place, one in enumerate(futures) if one.done()}
 
     def _answer(self, future: Any) -> Any:
         failures = self._ray.exceptions

@@ -39,7 +39,7 @@ TRIALS = 6
 """Rounds without a step, by which the cost of a round is measured."""
 
 GRACE_SECONDS = 0.5
-"""After a kernel has raised, the others get so long to say whether theirs raised before."""
+"""After a kernel has raised, the others get so long to say whether theirs raised before; twice that at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +182,8 @@ class Nodes(Protocol):
         """
         ...
 
-    def come(self, answers: Sequence[Any], seconds: float | None) -> Mapping[int, Any]:
-        """Those answers that have come, by place: at least one that isn't there yet, unless the time is over.
+    def come(self, answers: Sequence[Any], seconds: float) -> Mapping[int, Any]:
+        """Those answers that have come, by place: when all have, or when the time is over.
 
         Raises:
             WorkerLostError: a member is gone.
@@ -275,19 +275,22 @@ class Spread:
 
     def _take(self) -> None:
         """Wait for the oldest round; of errors that of the first step and cell counts."""
-        awaited = self._rounds.popleft()
-        reports, until = dict[int, Report](), math.inf
-        while len(reports) < len(awaited) and (left := until - time.monotonic()) > 0:
-            missing = [place for place in range(len(awaited)) if place not in reports]
-            come = self._nodes.come([awaited[place] for place in missing], None if left == math.inf else left)
-            reports.update({missing[place]: report for place, report in come.items()})
-            if until == math.inf and any(one.error is not None for one in reports.values()):
-                until = time.monotonic() + GRACE_SECONDS
-        failed = [one for one in reports.values() if one.error is not None]
+        found = self._awaited(self._rounds.popleft(), lambda report: report.error is not None)
+        failed = [report for report in found.values() if report.error is not None]
         if failed:
             error = min(failed, key=lambda one: one.order).error
             assert error is not None
             raise error
+
+    def _awaited(self, answers: Sequence[Any], failed: Callable[[Any], bool] = lambda _: False) -> dict[int, Any]:
+        """All answers by place; after one that says that something failed, those that come soon."""
+        found, last = dict[int, Any](), False
+        while len(found) < len(answers) and not last:
+            last = any(map(failed, found.values()))
+            missing = [place for place in range(len(answers)) if place not in found]
+            come = self._nodes.come([answers[place] for place in missing], GRACE_SECONDS)
+            found.update({missing[place]: answer for place, answer in come.items()})
+        return found
 
     def go(self, last: int) -> None:
         """Go on for a while, at most to the row `last`.
@@ -309,13 +312,8 @@ class Spread:
 
     def columns(self) -> list[Fixed]:
         """The state."""
-        answers = [self._nodes.ask(me, "state")[0] for me in range(len(self._parts))]
-        states = dict[int, Any]()
-        while len(states) < len(answers):
-            missing = [place for place in range(len(answers)) if place not in states]
-            come = self._nodes.come([answers[place] for place in missing], None)
-            states.update({missing[place]: state for place, state in come.items()})
-        return [Fixed(np.concatenate([states[place][i] for place in sorted(states)])) for i in range(len(states[0]))]
+        states = self._awaited([self._nodes.ask(me, "state")[0] for me in range(len(self._parts))])
+        return [Fixed(np.concatenate([states[me][i] for me in sorted(states)])) for i in range(len(states[0]))]
 
 
 def chosen(bands: Sequence[Band], threads: Sequence[int], unit_seconds: float, latency: float,

@@ -68,8 +68,9 @@ def test_edges_of_any_pattern(length: int, steps: int, period: int, lead: int, n
 
 
 @PROPERTY
-@given(length=st.sampled_from([1, 7, 30, 60]), steps=st.integers(0, 15), sides=st.sampled_from([(0, 0), (1, 0), (1, 2)]),
-       narrow=st.booleans(), threads=THREADS, reach=st.integers(1, 6))  # fmt: skip
+@given(length=st.sampled_from([1, 7, 30, 60]), steps=st.integers(0, 15),
+       sides=st.sampled_from([(0, 0), (1, 0), (1, 2)]), narrow=st.booleans(), threads=THREADS,
+       reach=st.integers(1, 6))  # fmt: skip
 def test_several_columns_random_numbers_and_edges_that_reach_a_little(
     length: int, steps: int, sides: tuple[int, int], narrow: bool, threads: list[int], reach: int
 ) -> None:
@@ -361,7 +362,7 @@ def test_two_nodes_give_the_bits_of_one(cluster: Any) -> None:
 
     lazy = grid.from_arrays({"v": np.zeros((80, 50))}, dims=("y", "x"))["v"]
     out = lazy.iterate(grid.kernel("(y,x)->()")(nodes.diffuse), 200, halo={"y": 1, "x": 1}, boundary="periodic")
-    told = ray.get(ray.remote(nodes.led).options(num_cpus=1, max_retries=0).remote(by_value(out.op)))
+    told = nodes.led(by_value(out.op))
     assert told["same"]
     assert told["latency"] > 0
     assert told["reach"] > 1

@@ -35,7 +35,7 @@ class NodesHere:
         assert answers == (len(found) if isinstance(found, tuple) else 1)
         return found if isinstance(found, tuple) else [found]
 
-    def come(self, answers: Sequence[Any], seconds: float | None) -> Mapping[int, Any]:
+    def come(self, answers: Sequence[Any], seconds: float) -> Mapping[int, Any]:
         """See `Nodes`."""
         for answer in answers:
             if isinstance(answer, WorkerLostError):
