@@ -19,8 +19,8 @@ from test_gang import PROPERTY, active, draws, fails, line, plain, plane, ring_o
 
 import gridcompute as grid
 from benchmarks import nodes
-from gridcompute import ray_nodes, stepping
-from gridcompute.bands import Band, cut
+from gridcompute import gang, ray_nodes, stepping
+from gridcompute.bands import Band, Deal, cut, deal
 from gridcompute.columns import Fixed
 from gridcompute.config import environment
 from gridcompute.errors import KernelError, WorkerLostError
@@ -115,6 +115,52 @@ def test_windows_that_do_not_reach_over_the_first_dimension() -> None:
     values = np.random.default_rng(1).random((5, 6, 4))
     lazy = grid.from_arrays({"v": values}, dims=("t", "y", "x"))
     same(lazy.iterate(plane, 4, halo={"y": 1, "x": (0, 2)}).op, [values], [1, 2], 3)
+
+
+@grid.kernel("(n)->()")
+def stamped(inputs, cell, step):  # type: ignore[no-untyped-def]
+    for one in inputs:
+        if one // 1000 != step:
+            raise ValueError("a value of another step")
+    return 1000 * (step + 1) + cell[0]
+
+
+def forward(step: int, cell: int, out: Any) -> int:
+    out[0], out[1], out[2] = cell, (cell + 1) % 60, (cell + 2 * step) % 60
+    return 3
+
+
+def check_stamps(threads: list[int], reach: int) -> None:
+    values = [np.arange(60)]
+    op = grid.from_arrays({"v": values[0]}, dims="x")["v"].iterate(
+        stamped, 23, edges=grid.Edges(forward, period=2, max_inputs=3)).op  # fmt: skip
+    what = iteration(op, values)
+    made = Spread(what, NodesHere(what, threads), threads, [Fixed(values[0])], 0, 1e-3, reach=reach)
+    while made.row < 23:
+        made.go(min(23, made.row + reach + 2))
+    np.testing.assert_array_equal(made.columns()[0].values, 23000 + np.arange(60))
+
+
+@pytest.mark.parametrize("threads", [[1], [1, 1], [2, 1, 3]])
+@pytest.mark.parametrize("reach", [1, 2, 5])
+def test_a_kernel_sees_no_value_that_is_not_true(threads: list[int], reach: int) -> None:
+    check_stamps(threads, reach)
+
+
+@pytest.mark.parametrize("mutant", ["a layer too many", "a layer too few", "halos of the round before"])
+def test_what_would_break_it_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mutant == "halos of the round before":
+        monkeypatch.setattr(gang.Gang, "show", lambda *_: None)
+    else:
+        shift = 1 if mutant == "a layer too many" else -1
+
+        def wrong(band: Band, members: int) -> Deal:
+            made, layers = deal(band, members), np.arange(max(1, band.reach)) + shift
+            return replace(made, counts=made.counts[:, np.clip(layers, 0, len(layers) - 1)])
+
+        monkeypatch.setattr(gang, "deal", wrong)
+    with pytest.raises(KernelError, match="a value of another step"):
+        check_stamps([1, 1, 1], 3)
 
 
 @given(length=st.integers(1, 30), weights=st.lists(st.integers(1, 9), min_size=1, max_size=8))
