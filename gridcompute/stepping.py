@@ -63,7 +63,7 @@ class Crew:
             PausedError: it was kept, and the time is over.
         """
         if self.checkpoints is not None and (row % every == 0 if every else self.checkpoints.due()):
-            self.checkpoints.keep(row, state())
+            self.checkpoints.keep(row, state)
             if time.monotonic() > self.until:
                 raise PausedError
 
