@@ -87,29 +87,11 @@ class Iteration:
         return [band.narrowed(reach) for band in found]
 
 
-@dataclass(frozen=True)
-class Report:
-    """How a member got on.
-
-    Attributes:
-        error: why it couldn't.
-        idle: it did nothing, since it or another member had failed before.
-    """
-
-    error: Exception | None = None
-    idle: bool = False
-
-    @property
-    def order(self) -> tuple[int, int, tuple[int, ...]]:
-        """Of several errors the first one counts: what isn't the kernel's, then by step and cell."""
-        error = self.error
-        if isinstance(error, KernelError) and error.step is not None:
-            return 1, error.step, error.cell or ()
-        return 0, 0, ()
-
-
 class Member:
-    """One process's band; what it is asked for is done in order. Each answer is a report, then what it gives others.
+    """One process's band; what it is asked for is done in order.
+
+    What a round answers is the error that ended it or None, then what each of the others is given: None after an error,
+    its own or another's, and nothing more is done.
 
     Args:
         iteration: what is carried.
@@ -154,14 +136,14 @@ class Member:
 
     def _answer(self, work: Callable[[], None]) -> tuple[Any, ...]:
         assert self._part is not None
-        report = Report(idle=True)
+        failure = None
         if not self._failed:
             try:
                 work()
-                return (Report(), *(self._gang.seen(self.row, places) for places in self._gives))
+                return (None, *(self._gang.seen(self.row, places) for places in self._gives))
             except Exception as error:
-                self._failed, report = True, Report(error)
-        return (report, *[None] * len(self._part.gives))
+                self._failed, failure = True, error
+        return (failure, *[None] * len(self._part.gives))
 
     def state(self) -> list[Array]:
         """Its own units, one array a column."""
@@ -254,13 +236,13 @@ class Spread:
 
     def _exchange(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> None:
         """Ask all members for the same; what they give each other goes into their next round."""
-        reports, given = [], {}
+        errors, given = [], {}
         for me, (part, own) in enumerate(zip(self._parts, arguments, strict=True)):
-            report, *slabs = self._nodes.ask(me, method, *own, answers=1 + len(part.gives))
-            reports.append(report)
+            error, *slabs = self._nodes.ask(me, method, *own, answers=1 + len(part.gives))
+            errors.append(error)
             given.update({(me, reader): slab for (reader, _), slab in zip(part.gives, slabs, strict=True)})
         self._given = given
-        self._rounds.append(reports)
+        self._rounds.append(errors)
 
     def _round(self, last: int) -> None:
         """Order a round, when those before it are nearly done."""
@@ -275,12 +257,10 @@ class Spread:
 
     def _take(self) -> None:
         """Wait for the oldest round; of errors that of the first step and cell counts."""
-        found = self._awaited(self._rounds.popleft(), lambda report: report.error is not None)
-        failed = [report for report in found.values() if report.error is not None]
+        found = self._awaited(self._rounds.popleft(), lambda error: error is not None)
+        failed = [error for error in found.values() if error is not None]
         if failed:
-            error = min(failed, key=lambda one: one.order).error
-            assert error is not None
-            raise error
+            raise min(failed, key=_order)
 
     def _awaited(self, answers: Sequence[Any], failed: Callable[[Any], bool] = lambda _: False) -> dict[int, Any]:
         """All answers by place; after one that says that something failed, those that come soon."""
@@ -314,6 +294,13 @@ class Spread:
         """The state."""
         states = self._awaited([self._nodes.ask(me, "state")[0] for me in range(len(self._parts))])
         return [Fixed(np.concatenate([states[me][i] for me in sorted(states)])) for i in range(len(states[0]))]
+
+
+def _order(error: Exception) -> tuple[int, int, tuple[int, ...]]:
+    """Of several errors the least is told: first what isn't the kernel's, then by step and cell."""
+    if isinstance(error, KernelError) and error.step is not None:
+        return 1, error.step, error.cell or ()
+    return 0, 0, ()
 
 
 def chosen(bands: Sequence[Band], threads: Sequence[int], unit_seconds: float, latency: float,
