@@ -147,6 +147,16 @@ def test_a_kernel_sees_no_value_that_is_not_true(threads: list[int], reach: int)
     check_stamps(threads, reach)
 
 
+def test_a_member_holds_its_units_and_their_halo_only() -> None:
+    values = np.zeros((1000, 3))
+    op = grid.from_arrays({"v": values}, dims=("y", "x"))["v"].iterate(plane, 9, halo={"y": (1, 2), "x": 1}).op
+    what = iteration(op, [values])
+    for reach in (1, 5):
+        made = what.gang(1, what.band(400, 500, reach))
+        assert made.width == 100 + 3 * reach
+        assert made.rings[0].size == made.depth * made.width * 3
+
+
 @pytest.mark.parametrize("mutant", ["a layer too many", "a layer too few", "halos of the round before"])
 def test_what_would_break_it_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if mutant == "halos of the round before":
@@ -300,6 +310,24 @@ def test_a_run_whose_nodes_are_lost_goes_on_from_the_last_state(place: Path, mon
     assert all("a worker was lost in stage sums" in one and "node" in one for one in told), told
 
 
+def test_what_takes_long_takes_several_tasks_on_nodes_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridcompute.spread.chosen", lambda *_: (2, 0.0))
+    out, executor, kept = ring_of(sums, 1200, scale=0.5, checkpoint=150), OnNodes([None] * 8), list[str]()
+    keep = stepping.Crew.keep
+
+    def noted(self: Any, row: int, every: int, state: Any) -> None:
+        open_nodes = [one for one in executor.asked if one.open and sum(one.calls)]
+        kept.append("nodes" if open_nodes else "one")
+        keep(replace(self, until=0.0) if open_nodes else self, row, every, state)
+
+    monkeypatch.setattr(stepping.Crew, "keep", noted)
+    run = grid.run(out, executor=executor, store="work", quiet=True)
+    np.testing.assert_array_equal(run[0].to_numpy(), plain(out.op, [Fixed(np.arange(8.0))])[0].values)
+    assert run.status.tasks == 1 + kept.count("nodes") > 1
+    assert run.status.retries == 0
+    assert not any(one.open for one in executor.asked)
+
+
 def test_a_kernel_that_raises_on_nodes_is_named_as_on_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gridcompute.spread.chosen", lambda *_: (3, 0.0))
     executor = OnNodes([None])
@@ -429,6 +457,14 @@ def test_nodes_that_are_busy_are_not_waited_for(cluster: Any, place: Path) -> No
     assert run[0].to_numpy().tobytes() == plain(out.op, [Fixed(np.arange(64.0))])[0].values.tobytes()
     ray.cancel(other, force=True)
     awaited(lambda: ray.available_resources().get("CPU") == 2)
+
+
+def test_members_of_another_numerics_class_take_no_part(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_nodes, "numerics_class", lambda: "another")
+    asked = ray_nodes.RayNodes(iteration(slowly(9).op, [np.arange(64.0)]), 2)
+    awaited(lambda: asked.ready() is not None)
+    assert asked.ready() == ()
+    awaited(lambda: not processes("ray::RayMember"), 5)
 
 
 def test_a_kernel_that_raises_on_ray(cluster: Any, place: Path) -> None:
