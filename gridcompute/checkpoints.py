@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gridcompute.columns import Block, Field
 from gridcompute.digests import digest
@@ -62,10 +62,10 @@ class Checkpoints:
         """Whether it is time to keep a state."""
         return time.monotonic() - self._last >= max(EVERY_SECONDS, SHARE * self._cost)
 
-    def keep(self, step: int, block: Block) -> None:
+    def keep(self, step: int, state: Callable[[], Block]) -> None:
         """Keep the state after so many steps; those before it are no longer needed."""
-        before, began = self._found(), time.monotonic()
-        commit(self.store, self.recipe, f"{self.token}s{step}", block, self.fields, self.space)
+        began, before = time.monotonic(), self._found()
+        commit(self.store, self.recipe, f"{self.token}s{step}", state(), self.fields, self.space)
         self._remove(path for at, path, _ in before if at < step)
         self._last = time.monotonic()
         self._cost = self._last - began

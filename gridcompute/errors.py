@@ -139,7 +139,10 @@ class KernelError(RunError):
             counted yet, within its block.
         dims: the dimensions of `cell`; empty where the kernel was called on arrays, outside a run.
         cause: the original error's type and text.
+        step: of an `iterate`; None elsewhere.
     """
+
+    step: int | None = None
 
     def __init__(self, message: str, *, op: str = "", cell: tuple[int, ...] | None = None,
                  dims: tuple[str, ...] = (), cause: str = "", hint: str = "") -> None:

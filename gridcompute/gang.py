@@ -21,11 +21,23 @@ from gridcompute import loops, random
 from gridcompute.access import Halo
 from gridcompute.actions.maps import Map
 from gridcompute.atomics import CAME, LATE
+from gridcompute.bands import Band, Tables, deal, edge_tables, window_tables
 from gridcompute.cellinputs import loop_parameter
 from gridcompute.columns import Array, Fixed
 from gridcompute.edges import Edges
 from gridcompute.errors import RunError
-from gridcompute.shares import LINE, axis_map, edge_reads, places_of, readers, shares, slabs, window_reads
+from gridcompute.shares import (
+    LINE,
+    Reads,
+    axis_map,
+    edge_reads,
+    even,
+    laid_out,
+    places_of,
+    readers,
+    slabs,
+    window_reads,
+)
 from gridcompute.steploops import PAD, StepShape, make_step_loop
 
 config: Any = numba.core.config
@@ -92,42 +104,50 @@ class Gang:
         neighbours: what each cell reads.
         fill: value outside, for boundary "fill".
         names: of the space's dimensions.
-        columns: the state, all over the whole space, without nulls; see `fits`.
+        columns: of the types and the extents of the state's, all over the whole space, without nulls; see `fits`.
         members: threads, this one included; no more than there are units.
         steps: that will be done, at most.
         depth: rows of the ring; None for what suits.
+        band: the units, where they aren't all: the members' state is then that of the band with its halo, and `run`
+            goes on by no more than its `reach`.
+        tables: of a band's edges.
 
     Attributes:
         waits: whether any member reads what another makes.
     """
 
     def __init__(self, cells: Map, neighbours: Halo | Edges, fill: float, names: tuple[str, ...],
-                 columns: Sequence[Fixed], members: int, steps: int, *, depth: int | None = None) -> None:
+                 columns: Sequence[Fixed], members: int, steps: int, *, depth: int | None = None,
+                 band: Band | None = None, tables: Tables = ()) -> None:
         self.cells, self.neighbours, self.fill = cells, neighbours, fill
-        self.space = columns[0].values.shape
-        self.inner = math.prod(self.space[1:])
+        length, *inner = columns[0].values.shape
+        self.space = (band.length if band else length, *inner)
+        self.inner = math.prod(inner)
         self.dtypes = [column.values.dtype for column in columns]
-        self.members = max(1, min(members, self.space[0]))
-        self._make_ring(depth)
+        self.deal = deal(band, members) if band else None
+        self._make_ring(self.deal.cuts if self.deal else even(length, max(1, min(members, length))), depth)
+        owns = self.deal.owns if self.deal else [share.hi - share.lo for share in self.shares]
+        self._owns = [slice(share.places.start, share.places.start + own)
+                      for share, own in zip(self.shares, owns, strict=True)]
         self.done, self.ready = (aligned(self.members * PAD, np.int64) for _ in range(2))
         self.control, self.times = aligned(PAD, np.int64), aligned(2 * self.members, np.int64)
         self._marks = [(aligned(1, np.int64), aligned(1, np.int64)) for _ in range(self.members)]
         self._codes, self._errors = [CAME] * self.members, list[tuple[int, BaseException]]()
         active = None if isinstance(neighbours, Halo) else neighbours.width_rule
         self._loop = make_step_loop(cells.kernel, self._shape(names), active)
-        self._tables = self._rest(names, steps)
+        self._tables = self._rest(names, steps, tables)
         for member in range(self.members):
             loops.compile_for(cells.kernel, self._loop, self._arguments(member, 0, 0))
 
-    def _make_ring(self, depth: int | None) -> None:
+    def _make_ring(self, cuts: Sequence[int], depth: int | None) -> None:
         """Rows of the state: an array a column and one of flags, or all in one where flags and values fit together."""
+        self.members = len(cuts) - 1
         together = self.members > 1 and self.inner == 1 and all(dtype.itemsize == 8 for dtype in self.dtypes)
         if together:
-            self.shares, self.width, pitch = slabs(self.space[0], self.members, len(self.dtypes))
+            self.shares, self.width, pitch = slabs(cuts, len(self.dtypes))
             row = 8 * self.width
         else:
-            least = self.inner * min(dtype.itemsize for dtype in self.dtypes)
-            self.shares, self.width = shares(self.space[0], self.members, least)
+            self.shares, self.width = laid_out(cuts, self.inner * min(dtype.itemsize for dtype in self.dtypes))
             row = self.width * self.inner * sum(dtype.itemsize for dtype in self.dtypes)
         self.depth = depth or (2 if self.members == 1 else max(2, min(DEPTH, RING_BYTES // row)))
         words = self.depth * self.width
@@ -140,19 +160,36 @@ class Gang:
             self.flags = aligned(words, np.int64)
 
     def put(self, row: int, columns: Sequence[Fixed]) -> None:
-        """Begin with a state: what step `row` is to read."""
+        """Begin with a state: what step `row` is to read; of a band its own units, `show` gives those of its halo."""
         for ring, column in zip(self.rings, columns, strict=True):
-            flat, slot = column.values.reshape(self.space[0], self.inner), self._slot(ring, row)
-            for share in self.shares:
-                slot[share.places] = flat[share.lo: share.hi]
+            flat, slot, at = column.values.reshape(-1, self.inner), self._slot(ring, row), 0
+            for own in self._owns:
+                slot[own] = flat[at: (at := at + own.stop - own.start)]
         for share in self.shares:
             self.flags.reshape(self.depth, self.width)[row % self.depth, share.places] = BASE + row
         self.done[:] = BASE + row
 
     def get(self, row: int) -> list[Fixed]:
-        """The state that step `row` is to read, copied."""
+        """The state that step `row` is to read, copied; of a band its own units."""
         slots = [self._slot(ring, row) for ring in self.rings]
-        return [Fixed(np.concatenate([slot[s.places] for s in self.shares]).reshape(self.space)) for slot in slots]
+        return [Fixed(np.concatenate([slot[own] for own in self._owns]).reshape(-1, *self.space[1:]))
+                for slot in slots]
+
+    def places(self, units: Array) -> Array:
+        """Where some of a band's units lie in a row."""
+        assert self.deal is not None
+        found: Array = places_of(self.shares)[self.deal.numbers(units)]
+        return found
+
+    def show(self, row: int, places: Array, columns: Sequence[Array]) -> None:
+        """Give the state of units that others carry, one array a column."""
+        for ring, values in zip(self.rings, columns, strict=True):
+            self._slot(ring, row)[places] = values
+        self.flags.reshape(self.depth, self.width)[row % self.depth, places] = BASE + row
+
+    def seen(self, row: int, places: Array) -> list[Array]:
+        """The state of units that others read, one array a column, copied."""
+        return [self._slot(ring, row)[places] for ring in self.rings]
 
     def _slot(self, ring: Array, row: int) -> Array:
         slot: Array = ring.reshape(self.depth, self.width, self.inner)[row % self.depth]
@@ -166,37 +203,58 @@ class Gang:
         casts = tuple(given != kept for given, kept in zip(self.cells.dtypes, self.dtypes, strict=True))
         active = isinstance(self.neighbours, Edges) and self.neighbours.active is not None
         return StepShape(casts, len(self.cells.params), self.cells.kernel.specials, len(self.space),
-                         self._window(names), active)
+                         self._window(names), active, self.deal is not None)
 
-    def _rest(self, names: tuple[str, ...], steps: int) -> list[list[Any]]:
+    def _rest(self, names: tuple[str, ...], steps: int, tables: Tables) -> list[list[Any]]:
         """Per member the loop's arguments after the member's own state."""
         cells, kernel = self.cells, self.cells.kernel
         params = [loop_parameter(value) for value in kernel.bind(dict(cells.params)).values()]
         if isinstance(self.neighbours, Edges):
-            edges = self.neighbours
-            reads = edge_reads(edges, self.space[0], edges.widest(self.space[0], steps), self.shares)
-            rules = [np.int64(edges.lead), np.int64(edges.period)]
-            middle = [[*rules, *one.tables] for one in reads]
-            extent: tuple[int, ...] = (max(1, edges.max_inputs),)
+            reads, middle = self._edge_tables(self.neighbours, steps, tables)
+            extent: tuple[int, ...] = (max(1, self.neighbours.max_inputs),)
         else:
-            sides = self.neighbours.sides
-            maps = {name: axis_map(length, *sides[name]) for name, length in zip(names, self.space, strict=True)
-                    if name in sides}
-            before, after, _ = sides.get(names[0], (0, 0, ""))
-            units = maps.get(names[0], np.arange(self.space[0]))
-            reads = window_reads(units, before, after, self.shares)
-            if names[0] in maps:  # of the first dimension the loop wants places
-                maps[names[0]] = np.where(units < 0, -1, places_of(self.shares)[units])
-            fills = [np.full(1, self.fill).astype(dtype) for dtype in self.dtypes]
-            middle = [[*(maps[name] for name, *_ in self.neighbours.dims), *fills]] * self.members
+            reads, middle = self._window_tables(self.neighbours, names)
             extent = tuple(lo + hi + 1 for _, lo, hi, _ in self.neighbours.dims)
         self.waits = any(len(one.await_at) for one in reads)
-        rest = []
+        rest: list[list[Any]] = []
         for (by, shown), one, own in zip(readers(reads, self.shares), reads, middle, strict=True):
             known = [by, shown, one.await_rows, one.await_at, tuple(np.int64(n) for n in self.space)]
+            known += self._numbered(len(rest))
             known += [random.state(random.seed_key(cells.seed, cells.name))] if "rng" in kernel.specials else []
             rest.append([*known, *own, *self._columns(extent), *params])
         return rest
+
+    def _numbered(self, member: int) -> list[Array]:
+        """Of a band the units of a member's numbers, and how many of them are computed with so many steps left."""
+        if self.deal is None:
+            return []
+        return [self.deal.units, np.ascontiguousarray(self.deal.counts[member])]
+
+    def _edge_tables(self, edges: Edges, steps: int, tables: Tables) -> tuple[list[Reads], list[list[Any]]]:
+        """Per member what it reads, and the loop's arguments for it."""
+        if self.deal is None:
+            length = self.space[0]
+            reads = edge_reads(edges, length, edges.widest(length, steps), self.shares)
+        else:
+            reads = edge_tables(tables, self.deal, self.shares, leading=edges.active is None)
+        rules = [np.int64(edges.lead), np.int64(edges.period)]
+        return reads, [[*rules, *one.tables] for one in reads]
+
+    def _window_tables(self, halo: Halo, names: tuple[str, ...]) -> tuple[list[Reads], list[list[Any]]]:
+        """As `_edge_tables`."""
+        sides, first = halo.sides, names[0]
+        maps = {name: axis_map(length, *sides[name]) for name, length in zip(names, self.space, strict=True)
+                if name in sides}
+        before, after, boundary = sides.get(first, (0, 0, "clip"))
+        if self.deal is None:
+            units = maps.get(first, np.arange(self.space[0]))
+            reads = window_reads(units, before, after, self.shares)
+            # Of the first dimension the loop wants places.
+            near = [np.where(units < 0, -1, places_of(self.shares)[units])] * self.members
+        else:
+            reads, near = window_tables(before, after, boundary, self.deal, self.shares)
+        fills = [np.full(1, self.fill).astype(dtype) for dtype in self.dtypes]
+        return reads, [[*(one if name == first else maps[name] for name, *_ in halo.dims), *fills] for one in near]
 
     def _columns(self, extent: tuple[int, ...]) -> list[Any]:
         """The rings, each with a member's own room for a cell's inputs, and for a result that is converted."""
@@ -232,6 +290,7 @@ class Gang:
             RunError: a member waited too long.
         """
         global _spent
+        assert self.deal is None or last - first <= self.deal.band.reach, "a band has no halo for more steps"
         self._errors.clear()
         orders = [self._arguments(m, first, last, mark if self.members == 1 else None) for m in range(self.members)]
         others = [threading.Thread(target=self._member, args=(member, orders[member]), name=f"gang {member}",

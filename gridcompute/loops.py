@@ -303,7 +303,7 @@ def kernel_error(kernel: Kernel, cell: tuple[int, ...] | None, error: BaseExcept
 def in_step(error: KernelError, step: int) -> KernelError:
     """A kernel's error with the step of an `iterate` that it failed in."""
     error.message = error.message.replace(" failed ", f" failed in step {step} ", 1)
-    error.args = (error.message,)
+    error.args, error.step = (error.message,), step
     return error
 
 

@@ -12,18 +12,23 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import cloudpickle
 
 from gridcompute.errors import WorkerLostError
 from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
+from gridcompute.ray_nodes import RayNodes
 from gridcompute.ray_session import connect
 from gridcompute.shipping import by_value
 from gridcompute.worker import LostInputError, Order, Payload, StageWorker
 
 STAGES = 64
 """Stages that a worker process keeps unpickled; it outlives the run, so older ones go."""
+
+SPREAD_SECONDS = 10.0
+"""What an `iterate` has left of less than this ends on one node before processes on others would have paid."""
 
 _stages: dict[str, StageWorker] = {}
 """Per worker process: the stages it has unpickled, oldest first."""
@@ -87,6 +92,9 @@ class RayExecutor:
         address: of a cluster, empty for a local Ray.
         dashboard: start a local Ray's dashboard.
 
+    Attributes:
+        worth: seconds that an `iterate` must have left to be carried by several nodes.
+
     Ray is started or reached when the first phase begins that has something to do; `begin` raises ClusterError where
     that fails. Until then `workers` is what was asked for.
     """
@@ -96,7 +104,7 @@ class RayExecutor:
     def __init__(self, *, workers: int, threads: int = 1, address: str = "", dashboard: bool = False) -> None:
         self._cores, self._address, self._dashboard = workers, address, dashboard
         self.threads, self.workers, self.queue = threads, max(1, workers // threads), 1
-        self.start_seconds = 0.0
+        self.start_seconds, self.worth = 0.0, SPREAD_SECONDS
         self._ray: Any = None
         self._run: Any = None
         self._payloads: dict[int, tuple[str, Any, bool, Any]] = {}
@@ -122,7 +130,9 @@ class RayExecutor:
         for payload in payloads:
             stage = payload.stage
             if any(op.action.spans for op in stage.roots):
-                payload = replace(payload, threads=self._span())
+                cores, threads = self.workers * self.threads, self._span()
+                offer = partial(RayNodes, cores=cores) if cores > threads else None
+                payload = replace(payload, threads=threads, offer=offer, worth=self.worth)
             # Once a stage: Ray makes a class of each set of options.
             call = self._run.options(num_cpus=payload.threads, max_retries=0, num_returns=2 if stage.held else 1,
                                      name=f"stage {stage.number}")

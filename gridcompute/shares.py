@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,22 +39,30 @@ class Share:
         return slice(self.lo + self.shift, self.hi + self.shift)
 
 
-def shares(length: int, members: int, unit_bytes: int) -> tuple[tuple[Share, ...], int]:
-    """The members' shares of so many units, and the width of a row.
+def even(length: int, members: int) -> list[int]:
+    """Where shares of as many units each begin and end.
 
-    >>> shares(5, 2, 8)
+    >>> even(5, 2)
+    [0, 2, 5]
+    """
+    return [length * m // members for m in range(members + 1)]
+
+
+def laid_out(cuts: Sequence[int], unit_bytes: int) -> tuple[tuple[Share, ...], int]:
+    """Shares that begin and end at these units, and the width of a row.
+
+    >>> laid_out(even(5, 2), 8)
     ((Share(lo=0, hi=2, shift=0), Share(lo=2, hi=5, shift=6)), 16)
     """
-    found, end, pad = [], 0, 1 if members == 1 else max(1, LINE // unit_bytes)
-    for member in range(members):
-        lo, hi = (length * m // members for m in (member, member + 1))
+    found, end, pad = [], 0, 1 if len(cuts) == 2 else max(1, LINE // unit_bytes)
+    for lo, hi in pairwise(cuts):
         found.append(Share(lo, hi, end - lo))
         end += -(-(hi - lo) // pad) * pad
     return tuple(found), end
 
 
-def slabs(length: int, members: int, columns: int) -> tuple[tuple[Share, ...], int, int]:
-    """As `shares`, with room after each member's flags for as many values of so many columns of eight bytes.
+def slabs(cuts: Sequence[int], columns: int) -> tuple[tuple[Share, ...], int, int]:
+    """As `laid_out`, with room after each member's flags for as many values of so many columns of eight bytes.
 
     Flags and values of a small share then lie on one cache line, which moves to its reader once. A unit's flag has its
     place in the row; its value of column i lies 1 + i pitches after that.
@@ -61,15 +70,13 @@ def slabs(length: int, members: int, columns: int) -> tuple[tuple[Share, ...], i
     Returns:
         The shares, the width of a row and the pitch, in words of eight bytes.
 
-    >>> slabs(4, 2, 3)
+    >>> slabs(even(4, 2), 3)
     ((Share(lo=0, hi=2, shift=0), Share(lo=2, hi=4, shift=6)), 16, 2)
     """
-    found, pitch = [], -(-length // members)
+    pitch = max(hi - lo for lo, hi in pairwise(cuts))
     slab = -(-pitch * (1 + columns) * 8 // LINE) * LINE // 8
-    for member in range(members):
-        lo, hi = (length * m // members for m in (member, member + 1))
-        found.append(Share(lo, hi, member * slab - lo))
-    return tuple(found), members * slab, pitch
+    found = tuple(Share(lo, hi, member * slab - lo) for member, (lo, hi) in enumerate(pairwise(cuts)))
+    return found, len(found) * slab, pitch
 
 
 def places_of(found: Iterable[Share]) -> Array:
@@ -83,8 +90,8 @@ class Reads:
 
     Attributes:
         await_rows: offsets into `await_at`, by phase and unit.
-        await_at: places of what other members make, in the order of the units, each for the first unit that reads it:
-            those before a unit are computed before it.
+        await_at: places of what other members make, in the order of the units; each for the first unit that reads it
+            where those before a unit are always computed before it.
         tables: further arguments of the loop.
     """
 
@@ -106,23 +113,34 @@ def edge_reads(edges: Edges, length: int, widest: Sequence[int], found: Sequence
     """
     places = places_of(found)
     by_phase = [edges.table(phase, width, length) for phase, width in enumerate(widest)]
-    return [_member_reads(by_phase, places, share) for share in found]
+    return [member_reads(by_phase, places, share) for share in found]
 
 
-def _member_reads(by_phase: Sequence[tuple[Array, Array]], places: Array, share: Share) -> Reads:
+def member_reads(by_phase: Sequence[tuple[Array, Array]], places: Array, share: Share, *,
+                 leading: bool = True) -> Reads:
+    """What a member's units read.
+
+    Args:
+        by_phase: offsets and indices of what all units read.
+        places: of all units in a row.
+        share: the member's.
+        leading: whether the units that are computed in a step are always the first of the member's.
+    """
     starts, counts, at, waits, awaited = [], [], [], [], []
     for offsets, index in by_phase:
         for lo in range(share.lo, share.hi, PIECE):
             start, count, place, outside = _piece(offsets, index, places, share, lo, min(lo + PIECE, share.hi))
+            if leading:
+                start[(start == APART) & _as_before(start, count, place)] = SAME
             starts.append(start)
             counts.append(count)
             at.append(place.astype(np.int32))
-            first = _first_of_each(place, outside)
+            first = _first_of_each(place, outside) if leading else np.flatnonzero(outside)
             waits.append(np.bincount(np.repeat(np.arange(len(count)), count)[first], minlength=len(count)))
             awaited.append(place[first])
-    rows = _offsets(np.concatenate(counts))[:-1]
+    rows = offsets_of(np.concatenate(counts))[:-1]
     tables = (_small(starts), _small(counts), rows, _small(at))
-    return Reads(_offsets(np.concatenate(waits)), np.concatenate(awaited).astype(np.int64), tables)
+    return Reads(offsets_of(np.concatenate(waits)), np.concatenate(awaited).astype(np.int64), tables)
 
 
 def _piece(offsets: Array, index: Array, places: Array, share: Share, lo: int, hi: int) -> tuple[Array, ...]:
@@ -136,7 +154,6 @@ def _piece(offsets: Array, index: Array, places: Array, share: Share, lo: int, h
     start = np.zeros(hi - lo, np.int64)
     start[count > 0] = place[(np.cumsum(count) - count)[count > 0]]
     start[unit[1:][apart]] = APART
-    start[(start == APART) & _as_before(start, count, place)] = SAME
     return start, count, place, (mine < share.lo) | (mine >= share.hi)
 
 
@@ -161,7 +178,8 @@ def _small(parts: Sequence[Array]) -> Array:
     return np.concatenate(parts).astype(np.int32)
 
 
-def _offsets(counts: Array) -> Array:
+def offsets_of(counts: Array) -> Array:
+    """Where each of several runs begins, and the end."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
@@ -199,7 +217,7 @@ def window_reads(units: Array, before: int, after: int, found: Sequence[Share]) 
             known.update(outside)
             counts[unit - share.lo] = len(outside)
             awaited += [int(places[one]) for one in outside]
-        reads.append(Reads(_offsets(counts), np.array(awaited, np.int64)))
+        reads.append(Reads(offsets_of(counts), np.array(awaited, np.int64)))
     return reads
 
 

@@ -194,6 +194,9 @@ class RunState:
         self._hold(task.stage, event.kept)
         for chunk in task.chunks[: len(task.chunks) - len(event.left)]:
             self._keep(task.stage, chunk, commands)
+        if event.left == task.chunks:  # it has come further: how often it failed before counts no more
+            for chunk in event.left:
+                self._attempts.pop((task.stage, chunk), None)
         for chunk in event.left:
             self._release(task.stage, chunk)
 

@@ -15,6 +15,10 @@ unit's place in a row is its number plus the member's `shift`. For edges and a k
         (units beyond `active` keep their values)
 
 and for a halo the window of each cell is laid out in `s0` first. It gives `atomics.CAME`, or why it ended early.
+
+In a band (`gridcompute.bands`) the units are numbered anew, so p is a number and `units[p]` the unit; of its numbers
+a member computes in each step those first ones that are still needed, `needed[last - 1 - t]`. For windows over the
+first dimension `map0` gives then the places by number and position in the window.
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ class StepShape:
         dims: of the space.
         window: axes of the kernel's windows, in its order; None for edges.
         active: whether a row's width is given by a function.
+        band: whether the units are those of a band.
     """
 
     casts: tuple[bool, ...]
@@ -53,6 +58,12 @@ class StepShape:
     dims: int
     window: tuple[int, ...] | None
     active: bool
+    band: bool = False
+
+    @property
+    def unit(self) -> str:
+        """The name of a unit's index in the space, where p is its number."""
+        return "u" if self.band else "p"
 
     @property
     def columns(self) -> range:
@@ -65,6 +76,7 @@ def arguments(shape: StepShape) -> list[str]:
     names = ["mark", "place", "control", "times", "me", "members", "first", "last", "lo", "hi", "block", "shift",
              "width", "depth", "base", "patience", "seq", "done", "ready", "readers", "shown", "await_rows", "await_at",
              "space"]
+    names += ["units", "needed"] if shape.band else []
     names += ["rng"] if "rng" in shape.specials else []
     if shape.window is None:
         names += ["lead", "period", "starts", "counts", "rows", "at"]
@@ -79,12 +91,14 @@ def arguments(shape: StepShape) -> list[str]:
 def source(shape: StepShape) -> str:
     """The loop's Python source."""
     units = _edges_unit(shape) if shape.window is None else _window_unit(shape)
-    keep = [
-        "for p in range(max(lo, wide), hi):",
-        *(f"    v{i}[here + p + shift] = v{i}[prev + p + shift]" for i in shape.columns),
-        "    if shown[p - lo]:",
-        "        store_release(seq, here + p + shift, base + t + 1)",
-    ]
+    kept = [*(f"v{i}[here + p + shift] = v{i}[prev + p + shift]" for i in shape.columns), *_said()]
+    if shape.band:
+        computed = ["for p in range(lo, lo + needed[last - 1 - t]):", "    u = units[p]",
+                    *(["    if u >= wide:", *_lines(2, [*kept, "continue"])] if shape.active else []),
+                    *_lines(1, units)]  # fmt: skip
+    else:
+        computed = ["for p in range(lo, min(hi, wide)):", *_lines(1, units),
+                    *(["for p in range(max(lo, wide), hi):", *_lines(1, kept)] if shape.active else [])]  # fmt: skip
     body = [
         *_start(),
         *(["phase = first if first < lead else lead + (first - lead) % period"] if shape.window is None else []),
@@ -98,9 +112,7 @@ def source(shape: StepShape) -> str:
             "here = ((t + 1) % depth) * width",
             *_reuse(),
             f"wide = {'min(space[0], active(t))' if shape.active else 'space[0]'}",
-            "for p in range(lo, min(hi, wide)):",
-            *_lines(1, units),
-            *(keep if shape.active else []),
+            *computed,
             "store_release(done, me * PAD, base + t + 1)",
             *(["phase += 1", "if phase == lead + period:", "    phase = lead"] if shape.window is None else []),
         ]),
@@ -138,6 +150,11 @@ def _reuse() -> list[str]:
         *_lines(2, _checked("wait_least(done, readers[k] * PAD, base + oldest, control, patience)")),
         "        slack = min(slack, load_acquire(done, readers[k] * PAD) - base)",
     ]
+
+
+def _said() -> list[str]:
+    """Say that a unit is there, where other members read it."""
+    return ["if shown[p - lo]:", "    store_release(seq, here + p + shift, base + t + 1)"]
 
 
 def _awaited(b: str) -> list[str]:
@@ -178,16 +195,15 @@ def _edges_unit(shape: StepShape) -> list[str]:
         "            w = prev + at[o + k]",
         *_lines(2, gather),
         *(f"    a{i} = frozen(s{i}, 0, n)" for i in shape.columns),
-        *_call(shape, [f"a{i}" for i in shape.columns], ["p"], "p", "here + p + shift"),
-        "if shown[p - lo]:",
-        "    store_release(seq, here + p + shift, base + t + 1)",
+        *_call(shape, [f"a{i}" for i in shape.columns], [shape.unit], shape.unit, "here + p + shift"),
+        *_said(),
     ]
 
 
 def _window_unit(shape: StepShape) -> list[str]:
     assert shape.window is not None
-    cell = ["p", *(f"c{axis}" for axis in range(1, shape.dims))]
-    linear, flat = "p", "{}"
+    cell = [shape.unit, *(f"c{axis}" for axis in range(1, shape.dims))]
+    linear, flat = shape.unit, "{}"
     for axis in range(1, shape.dims):
         linear = f"({linear}) * space[{axis}] + c{axis}"
         flat = f"({flat}) * space[{axis}] + " + "{}"
@@ -196,9 +212,13 @@ def _window_unit(shape: StepShape) -> list[str]:
     for axis in range(1, shape.dims):
         lines += _lines(axis - 1, [f"for c{axis} in range(space[{axis}]):"])
     inner: list[str] = []
+
+    def at(axis: int) -> str:
+        return "p - lo, " if shape.band and axis == 0 else f"{cell[axis]} + "
+
     for number, axis in enumerate(shape.window):
         inner += _lines(number, [f"for w{number} in range(s0.shape[{number}]):",
-                                 f"    m{axis} = map{axis}[{cell[axis]} + w{number}]"])  # fmt: skip
+                                 f"    m{axis} = map{axis}[{at(axis)}w{number}]"])  # fmt: skip
     found = [f"m{axis}" if axis in shape.window else cell[axis] for axis in range(shape.dims)]
     read = flat.format(f"prev + {found[0]}" if 0 in shape.window else "prev + p + shift", *found[1:])
     window = ", ".join(f"w{number}" for number in range(len(shape.window)))
@@ -210,8 +230,7 @@ def _window_unit(shape: StepShape) -> list[str]:
         *(f"    s{i}[{window}] = v{i}[w]" for i in shape.columns),
     ])
     inner += _call(shape, [f"q{i}" for i in shape.columns], cell, linear, own)
-    return [*lines, *_lines(shape.dims - 1, inner),
-            "if shown[p - lo]:", "    store_release(seq, here + p + shift, base + t + 1)"]
+    return [*lines, *_lines(shape.dims - 1, inner), *_said()]
 
 
 def make_step_loop(kernel: Kernel, shape: StepShape, active: Any = None) -> Any:

@@ -25,7 +25,7 @@ from gridcompute.checkpoints import Checkpoints
 from gridcompute.codecache import compile_seconds
 from gridcompute.columns import Block, Field
 from gridcompute.commits import Commits, commit_block, commit_file, commit_written
-from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError
+from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError, WorkerLostError
 from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
 from gridcompute.located import located
 from gridcompute.op import Op, Read, detached
@@ -34,6 +34,7 @@ from gridcompute.progressword import Word, chunk_begins, publishing
 from gridcompute.shard import decode_at, tombstone
 from gridcompute.sinks.base import Output
 from gridcompute.spaces import Region
+from gridcompute.spread import Offer
 from gridcompute.stepping import Crew, PausedError
 from gridcompute.store import Store, open_store, transient
 
@@ -70,6 +71,8 @@ class Payload:
         options: the store's.
         outputs: prepared outputs of the ops that write, by recipe.
         threads: that a worker reads and decodes with.
+        offer: asks for processes on several nodes, for what one task carries on all of them; None: there is one node.
+        worth: seconds that such a task must have left for that.
     """
 
     stage: Stage
@@ -78,6 +81,8 @@ class Payload:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     outputs: Mapping[str, Output] = field(default_factory=dict)
     threads: int = 1
+    offer: Offer | None = None
+    worth: float = 0.0
 
     @classmethod
     def of(cls, plan: Plan, stage: Stage, store: Store, outputs: Mapping[str, Output], threads: int = 1) -> Payload:
@@ -132,6 +137,7 @@ class StageWorker:
         self._cache: dict[tuple[str, int], Block] = {}
         self._cached = 0
         self._threads = self._members = payload.threads
+        self._offer = payload.offer
 
     def _edges(self, root: Op) -> Iterator[str]:
         """What the ops that are computed for a root read: a recipe as often as it is an input."""
@@ -150,7 +156,8 @@ class StageWorker:
         # Only a task's own thread publishes its cell, so what killed or held up a task runs on one the second time.
         self._threads = self.payload.threads if order.task.attempt == 1 else 1
         # A gang that lost its process begins as one again; what goes on failing is then told by cell.
-        self._members = self.payload.threads if order.task.attempt <= GANG_ATTEMPTS else 1
+        again = order.task.attempt <= GANG_ATTEMPTS
+        self._members, self._offer = (self.payload.threads, self.payload.offer) if again else (1, None)
         commits, failed = Commits(together=len(order.task.chunks) > 1), None
         done = 0
         for chunk, tokens, roots in zip(order.task.chunks, order.tokens, order.roots, strict=True):
@@ -211,7 +218,8 @@ class StageWorker:
         if isinstance(op.action, Write):
             return self._read(op, 0, op.reads(0, region)[0], memo)
         if isinstance(op.action, Iterate):
-            crew = Crew(self._members, self._checkpoints(op, region, token), time.monotonic() + TURN_SECONDS)
+            crew = Crew(self._members, self._checkpoints(op, region, token), time.monotonic() + TURN_SECONDS,
+                        self._offer, self.payload.worth)
             return self._compute(op, region, memo, partial(op.action.compute, crew=crew))
         return self._compute(op, region, memo)
 
@@ -320,4 +328,6 @@ def classify(error: BaseException) -> FailureKind:
         return "divergence"
     if isinstance(error, MemoryError):
         return "out_of_memory"
+    if isinstance(error, WorkerLostError):
+        return "lost_worker"
     return "transient" if transient(error) else "fatal"

@@ -357,9 +357,9 @@ def test_states_are_kept_when_it_is_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert not states("work")  # it ended before it was kept
     keep, kept = checkpoints.Checkpoints.keep, []
 
-    def noted(self: Any, row: int, block: Any) -> None:
+    def noted(self: Any, row: int, state: Any) -> None:
         kept.append(row)
-        keep(self, row, block)
+        keep(self, row, state)
 
     monkeypatch.setattr(checkpoints.Checkpoints, "keep", noted)
     grid.run(ring_of(sums, 10**6, scale=0.5), executor="inline", store="work", quiet=True)

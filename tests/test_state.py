@@ -362,6 +362,20 @@ def test_hang_stops_at_the_second_time() -> None:
     assert commands[-1] == Finish("failed", Failure("hang", "too long"))
 
 
+def test_a_task_that_came_further_forgets_how_often_it_failed() -> None:
+    lost, most = Failure("lost_worker", "gone"), Policy().attempts["lost_worker"]
+    state = RunState(chain(1), {}, Limits(), Policy())
+    commands = state.start(0.0)
+    for _ in range(3):
+        for attempt in range(1, most):
+            task, = tasks(commands)
+            assert task.attempt == attempt
+            commands = state.apply(TaskFailed(task.number, lost), 0.0)
+        task, = tasks(commands)
+        commands = state.apply(TaskDone(task.number, (), left=task.chunks), 0.0)  # it kept its state, and goes on
+    assert tasks(commands)[0].attempt == 1
+
+
 def test_transient_waits_its_delay_even_if_an_input_is_made_again() -> None:
     plan = FakePlan([FakeStage(1), FakeStage(2)], {(1, c): [(0, 0)] for c in range(2)}, (1,))
     state = RunState(plan, {0: [0]}, Limits(2), Policy())

@@ -193,22 +193,22 @@ def test_a_slot_that_is_taken_too_early_is_caught(mutate: Any) -> None:
 
 @pytest.mark.parametrize("pattern", ["dom", "tree", "spread"])
 def test_edges_that_are_shifted_by_one_are_caught(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads = shares._member_reads
+    reads = shares.member_reads
 
     def shifted(by_phase: Any, places: Any, share: Any) -> Any:
         return reads([(offsets, (index + 1) % len(places)) for offsets, index in by_phase], places, share)
 
-    monkeypatch.setattr(shares, "_member_reads", shifted)
+    monkeypatch.setattr(shares, "member_reads", shifted)
     assert caught(pattern, 20, iterations=0)
 
 
 def test_an_edge_too_few_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    reads = shares._member_reads
+    reads = shares.member_reads
 
     def fewer(by_phase: Any, places: Any, share: Any) -> Any:
         found = reads(by_phase, places, share)
         found.tables[1][:] = np.maximum(found.tables[1] - 1, 0)
         return found
 
-    monkeypatch.setattr(shares, "_member_reads", fewer)
+    monkeypatch.setattr(shares, "member_reads", fewer)
     assert caught("stencil_1d", 20, iterations=0)

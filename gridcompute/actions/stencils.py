@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, get_args
@@ -185,22 +186,24 @@ class Iterate(Action):
         return True
 
     def compute(self, op: Op, region: Region, read: Read, crew: Crew = ALONE) -> Block:
-        """See `Action`; the crew says how many threads carry it, and where states are kept on the way."""
+        """See `Action`; the crew says what carries it, and where states are kept on the way."""
         kept = crew.checkpoints.latest() if crew.checkpoints is not None and self.steps > 1 else None
         row, block = kept or (0, read(0, op.inputs[0].whole))
         names = [f.name for f in op.fields] if kept else [name for _, name in self.cells.columns]
         columns = [_without_nulls(column) for column in map(block.__getitem__, names) if isinstance(column, Fixed)]
         steps: CompiledSteps | _PlainSteps
         if self.steps > row and fits(self.cells, self.neighbours, columns):
-            steps = CompiledSteps(self.cells, self.neighbours, self.fill, op.space.names, columns, crew.members, row,
+            steps = CompiledSteps(self.cells, self.neighbours, self.fill, op.space.names, columns, crew, row,
                                   self.steps)
         else:
             steps = _PlainSteps(self, op, region, columns, row)
-        while steps.row < self.steps:
-            steps.go(min(self.steps, steps.row - steps.row % self.keep + self.keep) if self.keep else self.steps)
-            if steps.row < self.steps:
-                crew.keep(steps.row, self.keep, lambda: _block(op, region, steps.columns()))
-        return _block(op, region, steps.columns())
+        del kept, block, columns  # the steps have it
+        with contextlib.closing(steps):
+            while steps.row < self.steps:
+                steps.go(min(self.steps, steps.row - steps.row % self.keep + self.keep) if self.keep else self.steps)
+                if steps.row < self.steps:
+                    crew.keep(steps.row, self.keep, lambda: _block(op, region, steps.columns()))
+            return _block(op, region, steps.columns())
 
     def stepped(self, op: Op, region: Region, columns: list[Fixed], step: int,
                 tables: dict[int, tuple[Array, Array]]) -> list[Fixed]:
@@ -261,6 +264,9 @@ class _PlainSteps:
     def columns(self) -> list[Fixed]:
         """The state."""
         return self._state
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _block(op: Op, region: Region, columns: list[Fixed]) -> Block:
