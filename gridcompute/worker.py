@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from gridcompute.actions.dags import Propagate
 from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest
 from gridcompute.actions.stencils import Iterate
@@ -203,14 +204,14 @@ class StageWorker:
             output = self.payload.outputs[op.recipe]
             return commit_written(self.store, op, where, token, block, output, layout.place(chunk))
         kept = commit_block(self.store, op, where, token, block)
-        if isinstance(op.action, Iterate):
+        if op.action.spans:
             self._checkpoints(op, block.region, token).clear()
         return kept
 
     def _root(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block], token: str) -> Block:
         if isinstance(op.action, Write):
             return self._read(op, 0, op.reads(0, region)[0], memo)
-        if isinstance(op.action, Iterate):
+        if isinstance(op.action, Iterate | Propagate):
             crew = Crew(self._members, self._checkpoints(op, region, token), time.monotonic() + TURN_SECONDS)
             return self._compute(op, region, memo, partial(op.action.compute, crew=crew))
         return self._compute(op, region, memo)
