@@ -17,6 +17,10 @@ from gridcompute.status import counted
 _OPEN = -1
 """The level of a cell on the path that is being followed."""
 
+NEAR, NEAR_SHARE = 64, 0.25
+"""Cells whose numbers are an order already are taken in it if at most such a share of them reads one of so many before:
+what is done at the same time then lies side by side, and seldom waits for each other."""
+
 MOST_NAMED = 12
 """Cells of a cycle that a message names."""
 
@@ -145,7 +149,10 @@ class Dag:
 
     @property
     def order(self) -> Array:
-        """All cells, each after its inputs: level by level (0: those that read nothing), within a level by number.
+        """All cells, each after its inputs; it follows from the graph alone.
+
+        By number, where inputs have lower numbers than what reads them and mostly lie some way off. Else level by level
+        (first those that read nothing, then those that read only such, and so on), within a level by number.
 
         Raises:
             ParameterError: the graph has a cycle; names its cells.
@@ -153,14 +160,14 @@ class Dag:
         return self._ordered[0]
 
     @property
-    def level_starts(self) -> Array:
-        """int64, one more than there are levels: where each begins in `order`."""
-        return self._ordered[1]
-
-    @property
     def levels(self) -> int:
         """Number of levels: of cells on the longest path."""
-        return len(self.level_starts) - 1
+        return len(self.level_cells)
+
+    @property
+    def level_cells(self) -> Array:
+        """Number of cells of each level (int64)."""
+        return self._ordered[1]
 
     @property
     def nbytes(self) -> int:
@@ -175,10 +182,13 @@ class Dag:
         if deep := int(cached_njit(_level)(self.offsets, self.inputs, level, path, at)):
             raise _cyclic(path[:deep].tolist(), int(self.inputs[at[deep - 1]]))
         del path, at
+        near = int(cached_njit(_near)(self.offsets, self.inputs, NEAR))
         starts = np.zeros(int(level.max(initial=0)) + 1, np.int64)
         order = np.empty(self.cells, kind)
         cached_njit(_sort)(level, starts, order)
-        return _ours(order), _ours(starts)
+        if 0 <= near <= NEAR_SHARE * self.cells:
+            order = np.arange(self.cells, dtype=kind)
+        return _ours(order), _ours(np.diff(starts))
 
     def __repr__(self) -> str:
         return f"<Dag of {counted(self.cells, 'cell')}, {counted(self.edges, 'edge')}>"
@@ -276,6 +286,20 @@ def _level(offsets: Array, inputs: Array, level: Array, path: Array, at: Array) 
             path[deep], at[deep], level[source] = source, offsets[source], _OPEN
             deep += 1
     return 0
+
+
+def _near(offsets: Array, inputs: Array, reach: int) -> int:
+    """Cells that read one of the `reach` before them; -1 where one reads a cell of a higher number than its own."""
+    found = 0
+    for cell in range(offsets.size - 1):
+        highest = -1
+        for k in range(offsets[cell], offsets[cell + 1]):
+            highest = max(highest, inputs[k])
+        if highest >= cell:
+            return -1
+        if highest >= 0 and cell - highest <= reach:
+            found += 1
+    return found
 
 
 def _sort(level: Array, starts: Array, order: Array) -> None:

@@ -70,8 +70,7 @@ class Flow:
         kernel, skipped = several[0].kernel, len(self.values)
         self._own = [laid_out(kernel, skipped + i, column, dag.cells, 1)[0] for i, column in enumerate(own)]
         # No more threads than the widest level has cells: others could only wait.
-        widest = int(np.diff(dag.level_starts).max(initial=0))
-        self._stretches = Stretches(max(1, min(members, widest)), TASK_SECONDS)
+        self._stretches = Stretches(max(1, min(members, int(dag.level_cells.max()))), TASK_SECONDS)
         self._flags = aligned(dag.cells, np.uint8)
         self._flags[dag.order[:row]] = 1
         self._control, self._claim = aligned(PAD, np.int64), aligned(PAD, np.int64)

@@ -126,7 +126,7 @@ def _block(op: Op, region: Region, columns: Sequence[Fixed]) -> Block:
 class PlainFlow:
     """Cells through `run_cells`, for kernels that compiled loops don't take: the reference of `gridcompute.flows`.
 
-    Cells that follow each other in number, level and kernel go together. Arguments are those of `Flow`.
+    Cells that follow each other, have the same kernel and don't read each other go together. Arguments are those of `Flow`.
     """
 
     exact = False
@@ -135,16 +135,13 @@ class PlainFlow:
                  values: Sequence[Array], members: int, row: int) -> None:
         self.row, self.dag, self.values = row, dag, list(values)
         self._several, self._kind, self._own = several, kind, own
-        order = dag.order
-        parted = np.diff(order) != 1
-        if kind is not None:
-            parted |= np.diff(kind[order]) != 0
-        self._ends = np.union1d(dag.level_starts, np.flatnonzero(parted) + 1)
 
     def go(self, last: int) -> None:
         """One run of cells."""
         row, dag = self.row, self.dag
-        first, count = int(dag.order[row]), int(self._ends[np.searchsorted(self._ends, row, "right")]) - row
+        first, count = int(dag.order[row]), 1
+        while self._joins(row, count):
+            count += 1
         at = slice(int(dag.offsets[first]), int(dag.offsets[first + count]))
         offsets = dag.offsets[first: first + count + 1] - at.start
         inputs: list[Column] = [Ragged(offsets, values[dag.inputs[at]]) for values in self.values]
@@ -157,6 +154,16 @@ class PlainFlow:
             assert isinstance(result, Fixed)
             values[first: first + count] = result.values
         self.row += count
+
+    def _joins(self, row: int, count: int) -> bool:
+        """Whether the cell after so many can be computed with them."""
+        dag, place = self.dag, row + count
+        if place >= dag.cells or dag.order[place] != dag.order[row] + count:
+            return False
+        first, cell = dag.order[row], dag.order[place]
+        read = dag.inputs[dag.offsets[cell]: dag.offsets[cell + 1]]
+        alike = self._kind is None or self._kind[cell] == self._kind[first]
+        return bool(alike and not np.any((read >= first) & (read < cell)))
 
     def columns(self) -> list[Fixed]:
         """The results."""
