@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from gridcompute.sinks.results import open_result
 
 _HOME = {
-    "Collection": "collection", "Coordinate": "coords", "Dag": "dags", "Edges": "actions.stencils", "GridError": "errors",
-    "Job": "registry", "Kernel": "kernels", "Reduction": "reducer", "Run": "running",
+    "Collection": "collection", "Coordinate": "coords", "Dag": "dags", "Edges": "actions.stencils",
+    "GridError": "errors", "Job": "registry", "Kernel": "kernels", "Reduction": "reducer", "Run": "running",
     "UnrunOutputWarning": "destined", "concat": "api",
     "from_arrays": "api", "from_source": "api", "kernel": "kernels", "map": "api", "open_dataset": "api",
     "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",

@@ -1,7 +1,7 @@
 """Loops over the cells of a `Dag` around kernels: source is written for each shape of loop, then compiled.
 
-Members take runs of positions of the graph's order, one after the other, until all are taken or the time is over. For one
-kernel "(n),()->()" the loop of one of several members reads
+Members take runs of positions of the graph's order, one after the other, until all are taken or the time is over. For
+one kernel "(n),()->()" the loop of one of several members reads
 
     take = 1
     while True:
@@ -18,8 +18,8 @@ kernel "(n),()->()" the loop of one of several members reads
             (say that the cell p is done)
         (double or halve `take`, by what it took; end where the time is over)
 
-Positions are taken in order, and a cell's inputs lie before it: whoever has the least position that isn't done never waits.
-What was taken is done when the members have ended, so it is always a beginning of the order.
+Positions are taken in order, and a cell's inputs lie before it: whoever has the least position that isn't done never
+waits. What was taken is done when the members have ended, so it is always a beginning of the order.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class DagShape:
 
 def arguments(shape: DagShape) -> list[str]:
     """Names of the loop's arguments."""
-    names = ["mark", "control", "claim", "ready", "times", "me", "members", "epoch", "last", "until", "patience", "flags",
-             "order", "offsets", "inputs"]  # fmt: skip
+    names = ["mark", "control", "claim", "ready", "times", "me", "members", "epoch", "last", "until", "patience",
+             "flags", "order", "offsets", "inputs"]  # fmt: skip
     names += ["kind"] if len(shape.kernels) > 1 else []
     names += [f"{what}{i}" for i in range(shape.outputs) for what in "vs"]
     for i, kind in enumerate(shape.own):
@@ -152,7 +152,7 @@ def _call(shape: DagShape, k: int) -> list[str]:
 
 def make_dag_loop(kernels: Sequence[Kernel], shape: DagShape) -> Any:
     """The compiled loop around kernels of mode "cell"; each is compiled with its own flags."""
-    return _make(tuple(kernel_function(kernel) for kernel in kernels), digest([kernel.key for kernel in kernels]), shape)
+    return _make(tuple(map(kernel_function, kernels)), digest([kernel.key for kernel in kernels]), shape)
 
 
 @lru_cache(maxsize=256)

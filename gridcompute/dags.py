@@ -29,8 +29,8 @@ MOST_NAMED = 12
 class Dag:
     """Which cells each cell of a dimension reads: a directed acyclic graph as two arrays (CSR).
 
-    Cell i reads the cells `inputs[offsets[i]:offsets[i + 1]]`, in this order; one may stand there twice. Arrays that may
-    change are copied. That there is no cycle is found when the cells are ordered (see `order`).
+    Cell i reads the cells `inputs[offsets[i]:offsets[i + 1]]`, in this order; one may stand there twice. Arrays that
+    may change are copied. That there is no cycle is found when the cells are ordered (see `order`).
 
     Attributes:
         offsets: int64, one more than there are cells; from 0, never falling.
@@ -54,7 +54,7 @@ class Dag:
         if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(inputs):
             ends = f"from {offsets[0]} to {offsets[-1]}" if len(offsets) else "nowhere"
             raise ParameterError(f"dag: offsets go {ends}, not from 0 to the {counted(len(inputs), 'input')}",
-                                 hint="one more than there are cells: where each cell's inputs begin, then their number")
+                                 hint="one more than there are cells: where each one's inputs begin, then their number")
         falling = np.flatnonzero(offsets[1:] < offsets[:-1])
         if len(falling):
             cell = int(falling[0])

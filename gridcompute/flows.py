@@ -1,7 +1,7 @@
-"""Values on their way along a `Dag`: the threads that carry them, as many as pay, for as long as Python needn't be asked.
+"""Values on their way along a `Dag`: the threads that carry them, as many as pay, while Python needn't be asked.
 
-All values lie in one array a column, and a byte a cell says that it is done. What comes out doesn't depend on the number of
-threads or on who computes what: each cell is computed by the same code from the same inputs.
+All values lie in one array a column, and a byte a cell says that it is done. What comes out doesn't depend on the
+number of threads or on who computes what: each cell is computed by the same code from the same inputs.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class Flow:
         self._epoch += 1
         ready, times = aligned(members * PAD, np.int64), aligned(2 * members, np.int64)
         self._claim[0] = self.row
-        numbers = [self._epoch, last, time.perf_counter_ns() + int(most_seconds * 1e9), int(gang.PATIENCE_SECONDS * 1e9)]
-        name = self._several[0].name
+        until = time.perf_counter_ns() + int(most_seconds * 1e9)
+        numbers, name = [self._epoch, last, until, int(gang.PATIENCE_SECONDS * 1e9)], self._several[0].name
         with kernel_runs(name, (self.dag.cells,), (0,), by_cell=members == 1) as word:
             marks = [aligned(1, np.int64) if word is None else word for _ in range(members)]
             calls = []

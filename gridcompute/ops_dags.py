@@ -69,9 +69,9 @@ def propagate(
     ops, places = gathered(every)
     label = name or first.name
     # Of several kernels each draws numbers of its own.
-    several = tuple(
-        Map(kernel, places[: len(refs)], core, (dim,), tuple(own.items()), dtypes, seed, label if not k else f"{label} {k}")
-        for k, (kernel, own) in enumerate(zip(kernels, bound, strict=True)))
+    called = [label, *(f"{label} {k}" for k in range(1, len(kernels)))]
+    several = tuple(Map(kernel, places[: len(refs)], core, (dim,), tuple(own.items()), dtypes, seed, one)
+                    for kernel, own, one in zip(kernels, bound, called, strict=True))
     fields = tuple(Field(one, (dim,), dtype) for one, dtype in zip(output_names(first, names), dtypes, strict=True))
     accesses = tuple(Whole(tuple(op.space.dims)) for op in ops)
     action = Propagate(several, dag, None if kind is None else places[-1], int(keep))
@@ -89,8 +89,8 @@ def _require_kernels(kernels: Sequence[Kernel], kind: Ref | None) -> None:
             hint="first as many runs of results as there are outputs, then the cell's own columns: (n),()->() or "
             "(n),(n),()->(),()")
     if any(runs[0][0] in dims for dims in inputs[len(outputs):]):
-        raise SignatureError(f"kernel {first.name} {first.signature}: a column can't have the length {runs[0][0]!r} of the "
-                             "results", hint="give its dimension another name")
+        raise SignatureError(f"kernel {first.name} {first.signature}: a column can't have the length {runs[0][0]!r} "
+                             "of the results", hint="give its dimension another name")
     for other in kernels[1:]:
         if str(other.signature) != str(first.signature):
             raise SignatureError(f"kernels {first.name} {first.signature} and {other.name} {other.signature} have "
@@ -100,7 +100,8 @@ def _require_kernels(kernels: Sequence[Kernel], kind: Ref | None) -> None:
             raise SignatureError(f"kernel {kernel.name} takes step, but a graph of cells has none",
                                  hint="iterate has steps")
     if (len(kernels) > 1) != (kind is not None):
-        raise ParameterError(f"propagate got {counted(len(kernels), 'kernel')} and {'no' if kind is None else 'a'} kind",
+        given = "no" if kind is None else "a"
+        raise ParameterError(f"propagate got {counted(len(kernels), 'kernel')} and {given} kind",
                              hint="kind= says which of several kernels a cell runs")
 
 
@@ -116,7 +117,7 @@ def _dimension(kernel: Kernel, space: Space, refs: Sequence[Ref], core: Sequence
     loop = [dim for dim in space.names if dim not in cored]
     if len(loop) != 1 or any(loop[0] not in field_of(ref).dims for ref in refs):
         raise DimensionError(f"propagate goes over the cells of one dimension, but the columns span {space}",
-                             hint="name further ones in the kernel's signature, as in (n),(time)->(); or reduce or isel them")
+                             hint="name further ones in the kernel's signature, as in (n),(time)->(); or reduce them")
     length = space[loop[0]]
     if length is not None and length != dag.cells:
         raise DimensionError(f"propagate: dimension {loop[0]!r} has {counted(length, 'cell')}, but the graph has "
@@ -141,7 +142,8 @@ def _bound(kernels: Sequence[Kernel], params: Mapping[str, Any]) -> list[dict[st
         return [kernels[0].bind(params)]
     known = {name for kernel in kernels for name in kernel.parameters}
     if unknown := [name for name in params if name not in known]:
-        raise ParameterError(f"none of the kernels {', '.join(one.name for one in kernels)} has a parameter {unknown[0]!r}",
+        names = ", ".join(one.name for one in kernels)
+        raise ParameterError(f"none of the kernels {names} has a parameter {unknown[0]!r}",
                              hint=f"their parameters: {', '.join(sorted(known)) or 'none'}")
     return [one.bind({name: value for name, value in params.items() if name in one.parameters}) for one in kernels]
 
@@ -168,7 +170,7 @@ def _settled(kernels: Sequence[Kernel], bound: Sequence[Mapping[str, Any]], own:
                              for kernel, params in zip(kernels, bound, strict=True)])
         except UsageError as error:
             told = ", ".join(map(str, found))
-            raise type(error)(f"{error.message} (with inputs' results of {told})", hint=_DECLARE) from error
+            raise type(error)(f"with inputs' results of {told}, {error.message}", hint=_DECLARE) from error
         if found == seen[-1]:
             return found
         seen.append(found)
@@ -182,7 +184,7 @@ def _common(several: Sequence[Sequence[np.dtype[Any]]]) -> Dtypes:
     try:
         return tuple(np.result_type(*dtypes) for dtypes in zip(*several, strict=True))
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the kernels' results have no common type: {error}", hint="declare the same dtypes=") from None
+        raise UsageError(f"the kernels' results have no common type: {error}", hint="declare the same") from None
 
 
 class Propagating:
@@ -216,9 +218,9 @@ class Propagating:
         """Values along a graph: each cell's kernel takes its inputs' results, then the cell's own columns.
 
         Args:
-            kernel: its first inputs are the results of the cells that a cell reads, in the graph's order, one an output;
-                its other inputs are these columns: "(n),()->()" takes one column. Without such, columns aren't read. Or
-                several kernels of one signature; of the parameters each takes those that it has.
+            kernel: its first inputs are the results of the cells that a cell reads, in the graph's order, one input
+                an output; its others are these columns: "(n),()->()" takes one. Where there are no others, columns
+                aren't read. Or several kernels of one signature; of the parameters each takes those that it has.
             dag: which cells each cell reads: one node a cell of the collection's dimension.
             kind: column that says which of several kernels a cell runs, from 0; no kernel takes it as an input.
             names: as in `map`.

@@ -6,6 +6,7 @@ import graphlib
 import json
 import pickle
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_the_order_is_by_number_or_by_level_and_cycles_are_named(made: tuple[int
             named *= 2
         if "and so on" not in caught.value.message:
             assert named[0] == named[-1]
-            assert all(read in inputs[cell] for cell, read in zip(named, named[1:], strict=False))
+            assert all(read in inputs[cell] for cell, read in pairwise(named))
         return
     levels = level_of(inputs)
     with pytest.MonkeyPatch.context() as patch:

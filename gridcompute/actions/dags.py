@@ -112,8 +112,8 @@ class Propagate(Action):
         wrong = np.flatnonzero((column.values < 0) | (column.values >= len(self.several)))
         if len(wrong):
             cell = int(wrong[0])
-            raise KernelError(f"propagate {op} failed at cell {(cell,)}: its kind is {column.values[cell]}, but there are "
-                              f"{counted(len(self.several), 'kernel')}", op=str(op), cell=(cell,),
+            raise KernelError(f"propagate {op} failed at cell {(cell,)}: its kind is {column.values[cell]}, but there "
+                              f"are {counted(len(self.several), 'kernel')}", op=str(op), cell=(cell,),
                               hint="kinds count the kernels from 0")
         return own, column.values.astype(np.int64)
 
@@ -126,7 +126,7 @@ def _block(op: Op, region: Region, columns: Sequence[Fixed]) -> Block:
 class PlainFlow:
     """Cells through `run_cells`, for kernels that compiled loops don't take: the reference of `gridcompute.flows`.
 
-    Cells that follow each other, have the same kernel and don't read each other go together. Arguments are those of `Flow`.
+    Cells that follow each other, have the same kernel and don't read each other go together. Arguments are `Flow`'s.
     """
 
     exact = False
@@ -149,7 +149,8 @@ class PlainFlow:
         one = self._several[0 if self._kind is None else int(self._kind[first])]
         with kernel_runs(one.name, (count,), (first,), by_cell=one.kernel.mode == "cell") as word:
             results = run_cells(one.kernel, inputs, dict(one.params), outputs=list(one.dtypes), shape=(count,),
-                                origin=(first,), space_shape=(dag.cells,), seed=one.seed, rng_name=one.name, progress=word)
+                                origin=(first,), space_shape=(dag.cells,), seed=one.seed, rng_name=one.name,
+                                progress=word)
         for values, result in zip(self.values, results, strict=True):
             assert isinstance(result, Fixed)
             values[first: first + count] = result.values
