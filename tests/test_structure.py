@@ -88,7 +88,7 @@ LEVELS = {
     "gridcompute.checkpoints": 26,
     "gridcompute.members": 15,
     "gridcompute.dags": 15,
-    "gridcompute.dagloops": 16,
+    "gridcompute.dagloops": 18,
     "gridcompute.flows": 29,
     "gridcompute.gang": 27,
     "gridcompute.stepping": 28,
