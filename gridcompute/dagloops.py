@@ -62,7 +62,7 @@ class DagShape:
 
 def arguments(shape: DagShape) -> list[str]:
     """Names of the loop's arguments."""
-    names = ["mark", "control", "claim", "ready", "times", "me", "members", "epoch", "last", "until", "patience",
+    names = ["mark", "control", "claim", "ready", "times", "me", "members", "epoch", "last", "most", "patience",
              "flags", "order", "offsets", "inputs"]  # fmt: skip
     names += ["kind"] if len(shape.kernels) > 1 else []
     names += [f"{what}{i}" for i in range(shape.outputs) for what in "vs"]
@@ -84,6 +84,7 @@ def source(shape: DagShape) -> str:
         "        return code",
         "before = nanoseconds()",
         "times[2 * me] = before",
+        "until = before + most",
         "take = 1",
         "while True:",
         "    lo = fetch_add(claim, 0, take)",

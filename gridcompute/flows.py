@@ -31,6 +31,9 @@ from gridcompute.stretches import STRETCH_SECONDS, Stretches
 
 config: Any = numba.core.config
 
+TRIAL_SECONDS = 1e-3
+"""What several threads do to see whether they are faster than one: ten times what it takes to start them."""
+
 
 def fits(several: Sequence[Map]) -> bool:
     """Whether compiled loops can carry kernels; it follows from the graph alone."""
@@ -70,12 +73,13 @@ class Flow:
         kernel, skipped = several[0].kernel, len(self.values)
         self._own = [laid_out(kernel, skipped + i, column, dag.cells, 1)[0] for i, column in enumerate(own)]
         # No more threads than the widest level has cells: others could only wait.
-        self._stretches = Stretches(max(1, min(members, int(dag.level_cells.max()))), TASK_SECONDS)
+        self._stretches = Stretches(max(1, min(members, int(dag.level_cells.max()))), TASK_SECONDS, TRIAL_SECONDS)
         self._flags = aligned(dag.cells, np.uint8)
         self._flags[dag.order[:row]] = 1
         self._control, self._claim = aligned(PAD, np.int64), aligned(PAD, np.int64)
+        self._ready, self._times = aligned(members * PAD, np.int64), aligned(2 * members, np.int64)
         self._epoch = 0
-        self._orders: dict[int, tuple[Any, list[list[Any]]]] = {}
+        self._loops: dict[int, tuple[Any, list[list[Any]]]] = {}
 
     def go(self, last: int) -> None:
         """Go on for a while, at most to a position.
@@ -84,9 +88,14 @@ class Flow:
             KernelError: the kernel raised, in a cell that it names.
         """
         members, cells = self._stretches.choose(last - self.row)
-        began = self.row
-        seconds = self.run(members, min(last, self.row + cells), STRETCH_SECONDS)
-        self._stretches.took(members, self.row - began, seconds)
+        began, most = self.row, STRETCH_SECONDS
+        if members > 1:  # no longer than one thread would take: a member that waits for a time slice holds up all
+            most = min(most, cells * self._stretches.alone)
+            self._made(members)  # compiled before the clock counts
+        clock = time.perf_counter()
+        seconds = self.run(members, min(last, self.row + cells), most)
+        # What it takes to start others is theirs.
+        self._stretches.took(members, self.row - began, seconds if members == 1 else time.perf_counter() - clock)
 
     def run(self, members: int, last: int, most_seconds: float) -> float:
         """Go on with so many members, at most to a position and for so long; each does what it has taken.
@@ -100,32 +109,31 @@ class Flow:
         """
         loop, rest = self._made(members)
         self._epoch += 1
-        ready, times = aligned(members * PAD, np.int64), aligned(2 * members, np.int64)
         self._claim[0] = self.row
-        until = time.perf_counter_ns() + int(most_seconds * 1e9)
-        numbers, name = [self._epoch, last, until, int(gang.PATIENCE_SECONDS * 1e9)], self._several[0].name
-        with kernel_runs(name, (self.dag.cells,), (0,), by_cell=members == 1) as word:
+        with kernel_runs(self._several[0].name, (self.dag.cells,), (0,), by_cell=members == 1) as word:
             marks = [aligned(1, np.int64) if word is None else word for _ in range(members)]
-            calls = []
-            for member in range(members):
-                order = (marks[member], self._control, self._claim, ready, times,
-                         *map(np.int64, [member, members, *numbers]), *rest[member])
-                if member == 0:
-                    loops.compile_for(self._several[0].kernel, loop, order)
-                calls.append(partial(loop, *order))
-            codes, errors = together(calls, self._control, "flow")
+            orders = [self._order(member, marks[member], last, most_seconds, rest) for member in range(members)]
+            codes, errors = together([partial(loop, *order) for order in orders], self._control, "flow")
             self._check(codes, errors, marks)
         self.row = min(last, int(self._claim[0]))
-        return spent(times)
+        return spent(self._times[: 2 * members])
+
+    def _order(self, member: int, mark: Array, last: int, most_seconds: float, rest: Sequence[list[Any]]) -> Any:
+        """A member's arguments of the loop."""
+        nanoseconds = [int(one * 1e9) for one in (most_seconds, gang.PATIENCE_SECONDS)]
+        return (mark, self._control, self._claim, self._ready, self._times,
+                *map(np.int64, [member, len(rest), self._epoch, last, *nanoseconds]), *rest[member])
 
     def _made(self, members: int) -> tuple[Any, list[list[Any]]]:
-        """The loop for so many, and each member's arguments after those of a stretch."""
-        if members not in self._orders:
+        """The compiled loop for so many, and each member's arguments after those of a stretch."""
+        if members not in self._loops:
             shape = DagShape(len(self.values), tuple("ragged" if isinstance(c, Ragged) else "fixed" for c in self._own),
                              tuple((len(one.params), one.kernel.specials) for one in self._several), members > 1)
             loop = make_dag_loop([one.kernel for one in self._several], shape)
-            self._orders[members] = loop, [self._rest() for _ in range(members)]
-        return self._orders[members]
+            rest = [self._rest() for _ in range(members)]
+            loops.compile_for(self._several[0].kernel, loop, self._order(0, self._claim, 0, 0.0, rest))
+            self._loops[members] = loop, rest
+        return self._loops[members]
 
     def _rest(self) -> list[Any]:
         dag = self.dag
