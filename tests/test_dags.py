@@ -167,6 +167,26 @@ def test_what_is_no_graph_is_refused_by_place(make: Callable[[], Any], words: st
         make()
 
 
+NUMBERS = st.one_of(st.integers(-2, 6), st.integers(-(2**63), 2**63 - 1))
+
+
+@PROPERTY
+@given(st.lists(NUMBERS, max_size=7), st.lists(NUMBERS, max_size=7), st.integers(0, 5))
+def test_any_numbers_are_a_graph_or_refused(first: list[int], second: list[int], cells: int) -> None:
+    """No array makes compiled code read or write where nothing is."""
+    for make in (lambda: Dag(first, second), lambda: Dag.of_edges(first, second, cells), lambda: Dag.of_targets(first),
+                 lambda: Dag.of_parents(second)):  # fmt: skip
+        try:
+            dag = make()
+            place = {int(cell): at for at, cell in enumerate(dag.order)}
+        except ParameterError as error:
+            if not error.message.startswith("dag: "):
+                raise
+            continue
+        assert sorted(place) == list(range(dag.cells))
+        assert all(place[i] < place[cell] for cell in place for i in dag.inputs_of(cell))
+
+
 def test_a_graph_does_not_change_with_the_arrays_that_it_was_made_of() -> None:
     offsets, inputs = np.array([0, 0, 1]), np.array([0])
     dag = Dag(offsets, inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import graphlib
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -289,8 +291,23 @@ def test_a_member_that_is_never_answered_gives_up(monkeypatch: pytest.MonkeyPatc
         flow.run(2, 1000, 60.0)
 
 
-def test_a_member_that_does_not_wait_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mutant gives other values, so the tests above would see it."""
+def unwaited(text: str) -> str:
+    """Inputs are read whether they are there or not."""
+    asked = "if load_acquire(flags, w) == 0:"
+    assert text.count(asked) == 1
+    return text.replace(asked, "if w < 0:")
+
+
+def raised_first(text: str) -> str:
+    """A cell is said to be done before it is."""
+    raised, begun = "            store_release(flags, p, 1)\n", "            touch(mark, p)\n"
+    assert text.count(raised) == text.count(begun) == 1
+    return text.replace(raised, "").replace(begun, begun + raised)
+
+
+@pytest.mark.parametrize("mutant", [unwaited, raised_first, None])
+def test_mutants_are_caught(mutant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They give other values, so the tests above would see it."""
 
     @grid.kernel("(n),()->()")
     def slow(inputs, own):  # type: ignore[no-untyped-def]
@@ -299,11 +316,43 @@ def test_a_member_that_does_not_wait_is_caught(monkeypatch: pytest.MonkeyPatch) 
             total = (total * 1.37 + 1.0) % 1000.0
         return total
 
-    cells = dagloops._cell
-    monkeypatch.setattr(dagloops, "_cell", lambda shape: cells(shape.__class__(**{**vars(shape), "waits": False})))
     own = np.arange(1000.0)
     out = grid.from_arrays({"own": own}, dims="x").propagate(slow, CHAIN)
-    assert not np.array_equal(carried(out, [own], members=2)[0], carried(out, [own])[0])
+    (expected,) = carried(out, [own])
+    dagloops._make.cache_clear()
+    source = dagloops.source
+    if mutant:
+        monkeypatch.setattr(dagloops, "source", lambda shape: mutant(source(shape)))
+    try:
+        assert np.array_equal(carried(out, [own], members=2)[0], expected) == (mutant is None)
+    finally:
+        dagloops._make.cache_clear()
+
+
+def test_the_critical_path_of_real_workflows(data_dir: Path) -> None:
+    @grid.kernel("(n),()->()")
+    def finished(inputs, seconds):  # type: ignore[no-untyped-def]
+        begun = 0.0
+        for one in inputs:
+            begun = max(begun, one)
+        return begun + seconds
+
+    files = sorted((data_dir / "workflows").glob("*.json"))
+    if not files:
+        pytest.skip(f"no workflows in {data_dir}")
+    for file in files:
+        workflow = json.loads(file.read_text())["workflow"]
+        tasks = {task["id"]: task["parents"] for task in workflow["specification"]["tasks"]}
+        took = {task["id"]: float(task["runtimeInSeconds"]) for task in workflow["execution"]["tasks"]}
+        number = {name: i for i, name in enumerate(tasks)}
+        edges = [(number[parent], number[name]) for name, parents in tasks.items() for parent in parents]
+        dag = grid.Dag.of_edges([s for s, _ in edges], [t for _, t in edges], len(tasks))
+        lazy = grid.from_arrays({"seconds": np.array([took[name] for name in tasks])}, dims="task")
+        found = grid.run(lazy.propagate(finished, dag), executor="inline", quiet=True)[0].to_numpy()
+        ends: dict[str, float] = {}
+        for name in graphlib.TopologicalSorter(tasks).static_order():
+            ends[name] = max((ends[parent] for parent in tasks[name]), default=0.0) + took[name]
+        assert found.tolist() == [ends[name] for name in tasks], file.name
 
 
 def test_a_stretch_ends_with_its_time_and_goes_on() -> None:
