@@ -25,12 +25,12 @@ TASK_SECONDS = 20e-9
 
 
 class PausedError(Exception):
-    """An `iterate` has kept its state after its time: another task goes on from there."""
+    """An `iterate` or a `propagate` has kept its state after its time: another task goes on from there."""
 
 
 @dataclass(frozen=True)
 class Crew:
-    """What carries an `iterate`.
+    """What carries an `iterate` or a `propagate`.
 
     Attributes:
         members: threads that there may be.

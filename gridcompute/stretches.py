@@ -1,4 +1,7 @@
-"""How many members carry an `iterate`, and for how many steps at a time: decided from measured times alone."""
+"""How many members carry an `iterate`, and for how many steps at a time: decided from measured times alone.
+
+Along a graph (`propagate`) a step is a cell.
+"""
 
 from __future__ import annotations
 

@@ -45,10 +45,11 @@ CACHE_BYTES = 64 * 2**20
 """Decoded input shards that a worker keeps within a task."""
 
 TURN_SECONDS = 300.0
-"""An `iterate` that takes longer goes on in another task from a state that was kept: a deadline is no bound for it."""
+"""An `iterate` or a `propagate` that takes longer goes on in another task from a state that was kept: a deadline is no
+bound for it."""
 
 GANG_ATTEMPTS = 2
-"""Tries of an `iterate` with several threads."""
+"""Tries of such an op with several threads."""
 
 
 @dataclass(frozen=True)
