@@ -252,6 +252,19 @@ def test_dtypes_settle_or_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     assert "dtypes=" in str(caught.value)
 
 
+@pytest.mark.parametrize("window", [3, 300, 30_000])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_many_cells_by_several_members_at_once(window: int, shuffled: bool) -> None:
+    rng, cells = np.random.default_rng(window), 100_000
+    targets = np.repeat(np.arange(1, cells), 2)
+    sources = np.maximum(targets - rng.integers(1, window + 1, len(targets)), 0)
+    number = rng.permutation(cells) if shuffled else np.arange(cells)
+    out = grid.space(x=cells).propagate(hashed, grid.Dag.of_edges(number[sources], number[targets], cells))
+    (expected,) = carried(out)
+    for members in (2, 2, 3):
+        np.testing.assert_array_equal(carried(out, members=members)[0], expected)
+
+
 CHAIN = grid.Dag.of_parents(np.arange(-1, 999))
 
 
