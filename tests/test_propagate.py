@@ -177,12 +177,16 @@ def test_a_column_says_which_kernel_a_cell_runs(seed: int, cells: int, shuffled:
     np.testing.assert_array_equal(grid.run(out, executor="inline", quiet=True)[0].to_numpy(), expected[0])
 
 
-def test_columns_with_inner_extents_and_text() -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_columns_with_inner_extents_and_text(turned: bool) -> None:
     rng, dag = np.random.default_rng(5), graph(5, 60, shuffled=True)
     inner = rng.random((60, 4))
     text = ["ab" * int(n) for n in rng.integers(0, 4, 60)]
-    lazy = grid.from_arrays({"inner": inner, "text": text}, dims={"inner": ("x", "m"), "text": ("x",)})
+    dims = ("m", "x") if turned else ("x", "m")
+    lazy = grid.from_arrays({"inner": inner.T if turned else inner}, dims=dims)
+    lazy = lazy.assign(text=grid.from_arrays({"text": text}, dims="x"))
     out = lazy.propagate(wide, dag)
+    assert out.dims == ("x",)
     found = grid.run(out, executor="inline", quiet=True, threads=2)[0].to_numpy()
     done: dict[int, float] = {}
     for cell in dag.order.tolist():

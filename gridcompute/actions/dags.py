@@ -82,7 +82,7 @@ class Propagate(Action):
     def compute(self, op: Op, region: Region, read: Read, crew: Crew = ALONE) -> Block:
         """See `Action`; the crew says how many threads carry it, and where states are kept on the way."""
         kept = crew.checkpoints.latest() if crew.checkpoints is not None else None
-        own, kind = self._own(op, region, read)
+        own, kind = self._own(op, read)
         if kept:
             row, values = kept[0], [np.array(kept[1][f.name].values) for f in op.fields]
         else:
@@ -96,14 +96,14 @@ class Propagate(Action):
                 crew.keep(flow.row, keep, lambda: _block(op, region, flow.columns()))
         return _block(op, region, flow.columns())
 
-    def _own(self, op: Op, region: Region, read: Read) -> tuple[list[Column], Array | None]:
+    def _own(self, op: Op, read: Read) -> tuple[list[Column], Array | None]:
         """The cells' own columns, and the number of each one's kernel."""
-        blocks = [read(i, source.whole) for i, source in enumerate(op.inputs)]
-        rows = blocks[0].rows if blocks else region.shape[0]
-        if rows != self.dag.cells:
-            raise RunError(f"propagate {op}: there are {counted(rows, 'cell')}, but the graph has {self.dag.cells:,}",
+        (cells,) = op.whole.shape  # counted by now
+        if cells != self.dag.cells:
+            raise RunError(f"propagate {op}: there are {counted(cells, 'cell')}, but the graph has {self.dag.cells:,}",
                            hint="give one node a cell, in the cells' order")
-        own = [spread(blocks[i][name], op.inputs[i].field(name), self.cells.loop, (rows,), core)
+        blocks = [read(i, source.whole) for i, source in enumerate(op.inputs)]
+        own = [spread(blocks[i][name], op.inputs[i].field(name), self.cells.loop, (cells,), core)
                for (i, name), core in zip(self.cells.columns, self.cells.core, strict=True)]
         if self.kind is None:
             return own, None
