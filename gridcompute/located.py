@@ -144,8 +144,8 @@ def _place(load: Op, part: Region) -> str:
 
 
 def _alone(op: Op, cell: tuple[int, ...] | None, region: Region) -> str:
-    """The call that runs the cell alone; empty where its position isn't known."""
-    if not _space(op).known:
+    """The call that runs the cell alone; empty where its position isn't known, or there is no such call."""
+    if not _space(op).known or op.action.spans:  # which computes all cells or none
         return ""
     if cell is None:
         bounds = zip(_space(op).names, _part(op, region).bounds, strict=True)

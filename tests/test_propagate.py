@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gridcompute as grid
-from gridcompute import checkpoints, dagloops, flows, gang, stretches, worker
+from gridcompute import checkpoints, dagloops, driver, flows, gang, stretches, worker
 from gridcompute.actions.dags import PlainFlow
 from gridcompute.columns import Fixed
 from gridcompute.errors import (
@@ -30,6 +30,7 @@ from gridcompute.errors import (
     UsageError,
 )
 from gridcompute.flows import Flow, fits
+from gridcompute.progressword import Board, Mark
 from gridcompute.store import open_store
 
 PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -288,8 +289,23 @@ def test_a_run_names_cell_and_input(plain: bool, monkeypatch: pytest.MonkeyPatch
     if plain:
         monkeypatch.setattr("gridcompute.actions.dags.fits", lambda *_: False)
     out = grid.from_arrays({"own": np.arange(1000.0)}, dims="x").propagate(fails, CHAIN)
-    with pytest.raises(KernelError, match=r"fails failed at x=700 of own in arrays in memory: ValueError"):
+    with pytest.raises(KernelError, match=r"fails failed at x=700 of own in arrays in memory: ValueError") as caught:
         grid.run(out, executor="inline", quiet=True, threads=2)
+    assert "isel" not in caught.value.hint  # which would run the others too
+
+
+def test_one_member_publishes_the_cell_that_it_is_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks: list[Mark | None] = []
+
+    class Watched(Board):
+        def free(self, task: int, *, reuse: bool = True) -> None:
+            marks.append(self.read(task))
+            super().free(task, reuse=reuse)
+
+    monkeypatch.setattr(driver, "Board", Watched)
+    with pytest.raises(KernelError):
+        grid.run(grid.from_arrays({"own": np.arange(1000.0)}, dims="x").propagate(fails, CHAIN), executor="inline")
+    assert [(mark.op, mark.cell) for mark in marks if mark is not None and mark.op] == [("fails", (700,))]
 
 
 def test_a_kind_that_is_none_names_its_cell() -> None:
