@@ -128,22 +128,23 @@ def _sleep_microseconds(typingctx: Any, amount: Any) -> Any:
 
 @intrinsic
 def _frozen(typingctx: Any, array: Any, start: Any, length: Any) -> Any:
-    """array[start:start + length] of a one-dimensional array, read-only, without a count of its owners.
+    """array[start:start + length] of a contiguous array, read-only, without a count of its owners.
 
     The count would be an atomic instruction, which takes longer than a small kernel; the array must outlive the view.
     """
-    view = types.Array(array.dtype, 1, "C", readonly=True)
+    view = types.Array(array.dtype, array.ndim, "C", readonly=True)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = signature.args[0]
         whole = cgutils.create_struct_proxy(kind)(context, builder, args[0])
         made = cgutils.create_struct_proxy(view)(context, builder)
-        size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
-        made.data = builder.gep(whole.data, [args[1]])
-        made.shape = cgutils.pack_array(builder, [args[2]])
-        made.strides = cgutils.pack_array(builder, [context.get_constant(types.intp, size)])
-        made.itemsize = context.get_constant(types.intp, size)
-        made.nitems = args[2]
+        inner = cgutils.unpack_tuple(builder, whole.shape)[1:]
+        start, made.nitems = args[1], args[2]
+        for length in inner:
+            start, made.nitems = builder.mul(start, length), builder.mul(made.nitems, length)
+        made.data = builder.gep(whole.data, [start])
+        made.shape = cgutils.pack_array(builder, [args[2], *inner])
+        made.strides, made.itemsize = whole.strides, whole.itemsize
         made.meminfo = cgutils.get_null_value(made.meminfo.type)
         made.parent = cgutils.get_null_value(made.parent.type)
         return made._getvalue()

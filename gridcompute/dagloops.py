@@ -43,18 +43,21 @@ SHORT, LONG = 2_000, 8_000
 """Nanoseconds: a member whose positions took less takes twice as many, one whose took more half as many."""
 
 
+WRONG_LENGTH = "a result has another length than its dimension"
+
+
 @dataclass(frozen=True)
 class DagShape:
     """What a loop's source depends on.
 
     Attributes:
-        outputs: number of results of a cell.
+        outputs: number of dimensions of each result of a cell: 0 is a number.
         own: per own column of a cell "fixed" or "ragged".
         kernels: per kernel the number of its parameters and its specials.
         waits: whether there are other members.
     """
 
-    outputs: int
+    outputs: tuple[int, ...]
     own: tuple[str, ...]
     kernels: tuple[tuple[int, tuple[str, ...]], ...]
     waits: bool
@@ -65,7 +68,7 @@ def arguments(shape: DagShape) -> list[str]:
     names = ["mark", "control", "claim", "ready", "times", "me", "members", "epoch", "last", "most", "patience",
              "flags", "order", "offsets", "inputs"]  # fmt: skip
     names += ["kind"] if len(shape.kernels) > 1 else []
-    names += [f"{what}{i}" for i in range(shape.outputs) for what in "vs"]
+    names += [f"{what}{i}" for i in range(len(shape.outputs)) for what in "vs"]
     for i, kind in enumerate(shape.own):
         names += [f"x{i}"] if kind == "fixed" else [f"x{i}_offsets", f"x{i}"]
     for k, (params, specials) in enumerate(shape.kernels):
@@ -109,7 +112,7 @@ def source(shape: DagShape) -> str:
 
 
 def _cell(shape: DagShape) -> list[str]:
-    outputs = range(shape.outputs)
+    outputs = range(len(shape.outputs))
     wait = [
         "    if load_acquire(flags, w) == 0:",
         "        code = wait_equal(flags, w, 1, control, patience)",
@@ -141,12 +144,15 @@ def _call(shape: DagShape, k: int) -> list[str]:
     """Run one of the kernels and keep what it gives."""
     params, specials = shape.kernels[k]
     special = {"cell": "(p,)", "rng": f"rng{k}"}
-    passed = [*(f"a{i}" for i in range(shape.outputs)), *(f"b{i}" for i in range(len(shape.own))),
+    passed = [*(f"a{i}" for i in range(len(shape.outputs))), *(f"b{i}" for i in range(len(shape.own))),
               *(f"p{k}_{i}" for i in range(params)), *(special[name] for name in specials)]
-    results = [f"r{k}_{i}" for i in range(shape.outputs)]
+    results = [f"r{k}_{i}" for i in range(len(shape.outputs))]
+    lengths = [f"{result}.shape[{axis}] != v{i}.shape[{axis + 1}]"
+               for i, result in enumerate(results) for axis in range(shape.outputs[i])]
     return [
         *([f"reset(rng{k}, p)"] if "rng" in specials else []),
         f"{', '.join(results)} = kernel{k}({', '.join(passed)})",
+        *([f"if {' or '.join(lengths)}:", f"    raise ValueError({WRONG_LENGTH!r})"] if lengths else []),
         *(f"v{i}[p] = {result}" for i, result in enumerate(results)),
     ]
 

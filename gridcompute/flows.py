@@ -127,8 +127,9 @@ class Flow:
     def _made(self, members: int) -> tuple[Any, list[list[Any]]]:
         """The compiled loop for so many, and each member's arguments after those of a stretch."""
         if members not in self._loops:
-            shape = DagShape(len(self.values), tuple("ragged" if isinstance(c, Ragged) else "fixed" for c in self._own),
-                             tuple((len(one.params), one.kernel.specials) for one in self._several), members > 1)
+            own = tuple("ragged" if isinstance(column, Ragged) else "fixed" for column in self._own)
+            kernels = tuple((len(one.params), one.kernel.specials) for one in self._several)
+            shape = DagShape(tuple(values.ndim - 1 for values in self.values), own, kernels, members > 1)
             loop = make_dag_loop([one.kernel for one in self._several], shape)
             rest = [self._rest() for _ in range(members)]
             loops.compile_for(self._several[0].kernel, loop, self._order(0, self._claim, 0, 0.0, rest))
@@ -140,7 +141,7 @@ class Flow:
         found: list[Any] = [self._flags, dag.order, dag.offsets, dag.inputs]
         found += [] if self._kind is None else [self._kind]
         for values in self.values:
-            found += [values, np.zeros(max(1, dag.widest), values.dtype)]
+            found += [values, np.zeros((max(1, dag.widest), *values.shape[1:]), values.dtype)]
         for column in self._own:
             found += [column.offsets] if isinstance(column, Ragged) else []
             found.append(column.values)

@@ -72,24 +72,26 @@ def propagate(
     called = [label, *(f"{label} {k}" for k in range(1, len(kernels)))]
     several = tuple(Map(kernel, places[: len(refs)], core, (dim,), tuple(own.items()), dtypes, seed, one)
                     for kernel, own, one in zip(kernels, bound, called, strict=True))
-    fields = tuple(Field(one, (dim,), dtype) for one, dtype in zip(output_names(first, names), dtypes, strict=True))
+    out = _output_space(first, space, dim)
+    fields = tuple(Field(one, (dim, *inner), dtype) for one, dtype, inner in
+                   zip(output_names(first, names), dtypes, first.signature.outputs, strict=True))
     accesses = tuple(Whole(tuple(op.space.dims)) for op in ops)
     action = Propagate(several, dag, None if kind is None else places[-1], int(keep))
-    return Op(action, ops, accesses, space.only(dim), fields, label)
+    return Op(action, ops, accesses, out, fields, label)
 
 
 def _require_kernels(kernels: Sequence[Kernel], kind: Ref | None) -> None:
     """Refuse kernels that can't go along a graph, or not together."""
     first = kernels[0]
     outputs, inputs = first.signature.outputs, first.signature.inputs
-    runs = inputs[: len(outputs)]
-    if any(outputs) or len(runs) < len(outputs) or any(len(dims) != 1 or dims != runs[0] for dims in runs):
+    runs, run = inputs[: len(outputs)], next((dims[0] for dims in inputs if dims), "")
+    if not run or runs != tuple((run, *dims) for dims in outputs):
         raise SignatureError(
             f"kernel {first.name} {first.signature} doesn't take its inputs' results and give one value each",
             hint="first as many runs of results as there are outputs, then the cell's own columns: (n),()->() or "
-            "(n),(n),()->(),()")
-    if any(runs[0][0] in dims for dims in inputs[len(outputs):]):
-        raise SignatureError(f"kernel {first.name} {first.signature}: a column can't have the length {runs[0][0]!r} "
+            "(n),(n),()->(),(), or (n,time),(time)->(time)")
+    if any(run in dims for dims in (*outputs, *inputs[len(outputs):])):
+        raise SignatureError(f"kernel {first.name} {first.signature}: a column can't have the length {run!r} "
                              "of the results", hint="give its dimension another name")
     for other in kernels[1:]:
         if str(other.signature) != str(first.signature):
@@ -128,6 +130,16 @@ def _dimension(kernel: Kernel, space: Space, refs: Sequence[Ref], core: Sequence
     return loop[0]
 
 
+def _output_space(kernel: Kernel, space: Space, dim: str) -> Space:
+    """The cells' dimension, then those of results that are arrays: dimensions of the columns."""
+    inner = kernel.signature.output_dims
+    for name in inner:
+        if name == dim or name not in space or space[name] is None:
+            raise DimensionError(f"kernel {kernel.name} {kernel.signature}: no column has the dimension {name!r} of "
+                                 "its results", hint=f"the columns' dimensions are {', '.join(space.names)}")
+    return Space(((dim, space[dim]), *((name, space[name]) for name in inner)))
+
+
 def _require_kind(kind: Ref, dim: str) -> None:
     field = field_of(kind)
     if field.dims != (dim,) or field.ragged or field.dtype.kind not in "iu" or field.nullable:
@@ -164,7 +176,7 @@ def _settled(kernels: Sequence[Kernel], bound: Sequence[Mapping[str, Any]], own:
         return _common([kernel.dtypes or () for kernel in kernels])
     seen = [found]
     for _ in range(ROUNDS):
-        runs = [(dtype, True) for dtype in found]
+        runs = [(dtype, not inner) for dtype, inner in zip(found, kernels[0].signature.outputs, strict=True)]
         try:
             found = _common([output_dtypes(kernel, [*runs, *own], params)
                              for kernel, params in zip(kernels, bound, strict=True)])
@@ -219,8 +231,9 @@ class Propagating:
 
         Args:
             kernel: its first inputs are the results of the cells that a cell reads, in the graph's order, one input
-                an output; its others are these columns: "(n),()->()" takes one. Where there are no others, columns
-                aren't read. Or several kernels of one signature; of the parameters each takes those that it has.
+                an output; its others are these columns: "(n),()->()" takes one, "(n,time),(time)->(time)" has a series
+                a cell. Where there are no others, columns aren't read. Or several kernels of one signature; of the
+                parameters each takes those that it has.
             dag: which cells each cell reads: one node a cell of the collection's dimension.
             kind: column that says which of several kernels a cell runs, from 0; no kernel takes it as an input.
             names: as in `map`.

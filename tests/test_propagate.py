@@ -77,6 +77,19 @@ def wide(inputs, fixed, text):  # type: ignore[no-untyped-def]
     return (total + inputs.sum()) % 1001.0
 
 
+@grid.kernel("(n,time),(n),(time)->(time),()")
+def routed(upstream, most, own):  # type: ignore[no-untyped-def]
+    """A series a cell, and the greatest number that was met on the way."""
+    flow, top = own.copy(), own[0]
+    for i in range(upstream.shape[0]):
+        top = max(top, most[i])
+        for k in range(flow.size):
+            flow[k] = (flow[k] * 1.25 + upstream[i, k] * (i + 1)) % 97.0
+    for one in flow:
+        top = max(top, one)
+    return flow, top
+
+
 @grid.kernel("(n)->()", dtypes=["u8"])
 def hashed(inputs, cell):  # type: ignore[no-untyped-def]
     chain = np.uint64(cell[0] + 1) * np.uint64(0x9E3779B97F4A7C15)
@@ -115,7 +128,7 @@ def carried(out: Any, own: Sequence[Any] = (), kind: Any = None, members: int = 
     """What a flow of so many members gives, begun anew at each cut."""
     action = out.op.action
     cells, row = action.dag.cells, 0
-    values = [np.zeros(cells, f.dtype) for f in out.op.fields]
+    values = [np.zeros([out.op.space[name] for name in f.dims], f.dtype) for f in out.op.fields]
     columns = [Fixed(one) if isinstance(one, np.ndarray) else one for one in own]
     for last in (*cuts, cells):
         if plain:
@@ -176,6 +189,51 @@ def test_a_column_says_which_kernel_a_cell_runs(seed: int, cells: int, shuffled:
     out = lazy.propagate([mixed, other, drawn], dag, kind="which", shift=1.5)
     expected = same(out, [own], kind)
     np.testing.assert_array_equal(grid.run(out, executor="inline", quiet=True)[0].to_numpy(), expected[0])
+
+
+@PROPERTY
+@given(seed=st.integers(0, 10**6), cells=st.integers(1, 60), times=st.integers(1, 5), shuffled=st.booleans())
+def test_results_that_are_arrays(seed: int, cells: int, times: int, shuffled: bool) -> None:
+    dag, own = graph(seed, cells, shuffled=shuffled), np.random.default_rng(seed).random((cells, times))
+    lazy = grid.from_arrays({"own": own}, dims=("x", "time"))
+    out = lazy.propagate(routed, dag, names=("flow", "most"))
+    assert [(f.name, f.dims) for f in out.fields] == [("flow", ("x", "time")), ("most", ("x",))]
+    flow, most = same(out, [own])
+    done: dict[int, Any] = {}
+    for cell in dag.order.tolist():
+        read = [done[i] for i in dag.inputs_of(cell)]
+        done[cell] = routed.func(np.array([one for one, _ in read]).reshape(-1, times),
+                                 np.array([one for _, one in read]), own[cell])  # fmt: skip
+    np.testing.assert_array_equal(flow, [done[cell][0] for cell in range(cells)])
+    np.testing.assert_array_equal(most, [done[cell][1] for cell in range(cells)])
+
+
+def test_arrays_through_a_run_with_states_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "TURN_SECONDS", 0.0)
+    dag, own = graph(1, 80, shuffled=True), np.random.default_rng(1).random((3, 80))
+    lazy = grid.from_arrays({"own": own}, dims=("time", "x"))
+    run = grid.run(lazy.propagate(routed, dag, names=("flow", "most"), checkpoint=30), executor="inline", store="work",
+                   quiet=True)  # fmt: skip
+    assert run.status.tasks == 3
+    monkeypatch.setattr("gridcompute.actions.dags.fits", lambda *_: False)
+    plain = grid.run(lazy.propagate(routed, dag, names=("flow", "most")), executor="inline", store="other", quiet=True)
+    for name in ("flow", "most"):
+        np.testing.assert_array_equal(run[name].to_numpy(), plain[name].to_numpy())
+    assert run["flow"].to_numpy().shape == (80, 3)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_result_of_another_length_names_its_cell(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    @grid.kernel("(n,time),(time)->(time)")
+    def short(inputs, own):  # type: ignore[no-untyped-def]
+        return own[1:] if own[0] == 2.0 else own
+
+    if plain:
+        monkeypatch.setattr("gridcompute.actions.dags.fits", lambda *_: False)
+    lazy = grid.from_arrays({"own": np.repeat(np.arange(3.0), 4).reshape(3, 4)}, dims=("x", "time"))
+    words = "gave 3 elements along 'time'" if plain else "a result has another length"
+    with pytest.raises(KernelError, match=f"short (failed )?at x=2 .*{words}"):
+        grid.run(lazy.propagate(short, grid.Dag.of_parents([-1, 0, 1])), executor="inline", quiet=True)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -516,6 +574,11 @@ def stepping(inputs, step):  # type: ignore[no-untyped-def]
     return step
 
 
+@grid.kernel("(n,z),()->(z)", dtypes=["f8"])
+def grown(inputs, own):  # type: ignore[no-untyped-def]
+    return np.zeros(2)
+
+
 @grid.kernel("(n),(n)->()")
 def alike(inputs, own):  # type: ignore[no-untyped-def]
     return 1.0
@@ -540,6 +603,7 @@ def alike(inputs, own):  # type: ignore[no-untyped-def]
     (lambda: ABOUT[["own", "n"]].propagate([mixed, other], DAG, kind="n"), ParameterError, "int64, with nulls over"),
     (lambda: ABOUT[["own", "m"]].propagate([mixed, longest], DAG, kind="m"), SignatureError, "different signatures"),
     (lambda: ABOUT[["own", "m"]].propagate([mixed, other], DAG, kind="m", z=1), ParameterError, "a parameter 'z'"),
+    (lambda: ABOUT[["own"]].propagate(grown, DAG), DimensionError, "no column has the dimension 'z' of its results"),
     (lambda: grid.from_arrays({"own": np.zeros((3, 2))}, dims=("x", "y")).propagate(mixed, DAG), DimensionError,
      "goes over the cells of one dimension"),
 ])  # fmt: skip

@@ -27,7 +27,7 @@ class Propagate(Action):
     """Kernels over the cells of one dimension in an order in which each finds its inputs' results.
 
     Attributes:
-        several: the kernels, of one signature: first a run of results of the cell's inputs per output, then columns.
+        several: the kernels, of one signature: first a run of results of the cell's inputs an output, then columns.
         dag: which cells each reads.
         kind: where the number of each cell's kernel comes from; None where there is one.
         keep: the state is kept after each so many cells; 0: when it is time. It isn't part of the key.
@@ -86,7 +86,8 @@ class Propagate(Action):
         if kept:
             row, values = kept[0], [np.array(kept[1][f.name].values) for f in op.fields]
         else:
-            row, values = 0, [np.zeros(self.dag.cells, f.dtype) for f in op.fields]
+            lengths = dict(zip(op.space.names, op.whole.shape, strict=True))
+            row, values = 0, [np.zeros([lengths[name] for name in f.dims], f.dtype) for f in op.fields]
         make = Flow if fits(self.several) else PlainFlow
         flow = make(self.several, self.dag, kind, own, values, crew.members, row)
         keep = self.keep if flow.exact else 0
@@ -98,7 +99,7 @@ class Propagate(Action):
 
     def _own(self, op: Op, read: Read) -> tuple[list[Column], Array | None]:
         """The cells' own columns, and the number of each one's kernel."""
-        (cells,) = op.whole.shape  # counted by now
+        cells = op.whole.shape[0]  # counted by now
         if cells != self.dag.cells:
             raise RunError(f"propagate {op}: there are {counted(cells, 'cell')}, but the graph has {self.dag.cells:,}",
                            hint="give one node a cell, in the cells' order")
@@ -126,7 +127,8 @@ def _block(op: Op, region: Region, columns: Sequence[Fixed]) -> Block:
 class PlainFlow:
     """Cells through `run_cells`, for kernels that compiled loops don't take: the reference of `gridcompute.flows`.
 
-    Cells that follow each other, have the same kernel and don't read each other go together. Arguments are `Flow`'s.
+    Cells that follow each other, have the same kernel and don't read each other go together, unless results are arrays.
+    Arguments are `Flow`'s.
     """
 
     exact = False
@@ -135,6 +137,7 @@ class PlainFlow:
                  values: Sequence[Array], members: int, row: int) -> None:
         self.row, self.dag, self.values = row, dag, list(values)
         self._several, self._kind, self._own = several, kind, own
+        self._arrays = any(one.ndim > 1 for one in values)
 
     def go(self, last: int) -> None:
         """One run of cells."""
@@ -144,7 +147,8 @@ class PlainFlow:
             count += 1
         at = slice(int(dag.offsets[first]), int(dag.offsets[first + count]))
         offsets = dag.offsets[first: first + count + 1] - at.start
-        inputs: list[Column] = [Ragged(offsets, values[dag.inputs[at]]) for values in self.values]
+        read = [values[dag.inputs[at]] for values in self.values]
+        inputs: list[Column] = [Fixed(one[None]) if self._arrays else Ragged(offsets, one) for one in read]
         inputs += [_cut(column, first, count) for column in self._own]
         one = self._several[0 if self._kind is None else int(self._kind[first])]
         with kernel_runs(one.name, (count,), (first,), by_cell=one.kernel.mode == "cell") as word:
@@ -159,7 +163,7 @@ class PlainFlow:
     def _joins(self, row: int, count: int) -> bool:
         """Whether the cell after so many can be computed with them."""
         dag, place = self.dag, row + count
-        if place >= dag.cells or dag.order[place] != dag.order[row] + count:
+        if self._arrays or place >= dag.cells or dag.order[place] != dag.order[row] + count:
             return False
         first, cell = dag.order[row], dag.order[place]
         read = dag.inputs[dag.offsets[cell]: dag.offsets[cell + 1]]
