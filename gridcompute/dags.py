@@ -190,6 +190,11 @@ class Dag:
             order = np.arange(self.cells, dtype=kind)
         return _ours(order), _ours(np.diff(starts))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for array in (state["offsets"], state["inputs"], *state.get("_ordered", ())):
+            _ours(array)  # pickles forget it, and loops are compiled for such arrays
+        self.__dict__.update(state)
+
     def __repr__(self) -> str:
         return f"<Dag of {counted(self.cells, 'cell')}, {counted(self.edges, 'edge')}>"
 

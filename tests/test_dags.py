@@ -198,6 +198,7 @@ def test_a_graph_does_not_change_with_the_arrays_that_it_was_made_of() -> None:
     assert dag.inputs.dtype == dag.order.dtype == np.int32
     again = pickle.loads(pickle.dumps(dag))
     assert (again.key, again.order.tolist()) == (dag.key, [0, 1])
+    assert not any(one.flags.writeable for one in (again.offsets, again.inputs, again.order, again.level_cells))
 
 
 def test_the_key_tells_graphs_apart() -> None:

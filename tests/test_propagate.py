@@ -31,7 +31,9 @@ from gridcompute.errors import (
 )
 from gridcompute.flows import Flow, fits
 from gridcompute.progressword import Board, Mark
+from gridcompute.shipping import by_value
 from gridcompute.store import open_store
+from gridcompute.worker import Payload
 
 PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -105,6 +107,16 @@ def longest(inputs):  # type: ignore[no-untyped-def]
     for one in inputs:
         found = max(found, one)
     return found + 1
+
+
+@grid.kernel("(n)->()")
+def first_of(inputs):  # type: ignore[no-untyped-def]
+    return inputs[0] if inputs.size else 0
+
+
+@grid.kernel("->()")
+def placed(cell):  # type: ignore[no-untyped-def]
+    return cell[0] % 2
 
 
 @grid.kernel("(n),()->()")
@@ -558,6 +570,14 @@ def test_a_plan_says_what_the_graph_is() -> None:
     large = grid.Dag(np.zeros(5 * 10**6 + 1, np.int64), [])
     bare, along = (grid.plan(grid.space(x=5 * 10**6).propagate(hashed, large)).peak_bytes, large.nbytes)
     assert bare >= along
+
+
+def test_a_worker_is_sent_the_graph_once(tmp_path: Path) -> None:
+    dag = graph(2, 20_000)
+    lazy = grid.space(x=20_000).map(placed)
+    plan = grid.plan(lazy.propagate([longest, first_of], dag, kind="placed")).plan
+    sent = sum(len(by_value(Payload.of(plan, stage, open_store(str(tmp_path)), {}))) for stage in plan.stages)
+    assert dag.nbytes < sent < dag.nbytes + 100_000
 
 
 ABOUT = grid.from_arrays({"own": np.zeros(3), "n": np.ma.array([1, 2, 3], mask=[0, 1, 0]), "m": np.arange(3)}, dims="x")
