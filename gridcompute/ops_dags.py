@@ -9,6 +9,7 @@ import numpy as np
 
 from gridcompute.access import Whole
 from gridcompute.actions.dags import Propagate
+from gridcompute.actions.loads import Load
 from gridcompute.actions.maps import Map
 from gridcompute.columns import Field
 from gridcompute.compiled import output_dtypes
@@ -18,6 +19,7 @@ from gridcompute.errors import DimensionError, MissingInputError, ParameterError
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.ops import Ref, check_inputs, field_of, gathered, joint_space, output_names
+from gridcompute.sources.arrays import from_arrays
 from gridcompute.spaces import Space
 from gridcompute.status import counted
 
@@ -140,6 +142,22 @@ def _output_space(kernel: Kernel, space: Space, dim: str) -> Space:
     return Space(((dim, space[dim]), *((name, space[name]) for name in inner)))
 
 
+def _kind_of(kind: Any, columns: Mapping[str, Ref], space: Space) -> Ref:
+    """The column of kinds: one of these by its name, or an array beside them."""
+    if isinstance(kind, str):
+        if kind not in columns:
+            raise MissingInputError(f"no column {kind!r} for kind=",
+                                    hint=f"the columns are {', '.join(columns) or 'none'}")
+        return columns[kind]
+    array = np.asarray(kind)
+    along = [name for name, length in space.dims if array.shape == (length,)]
+    if len(along) != 1:
+        raise ParameterError(f"propagate: kind is of shape {array.shape}, but the cells are {space}",
+                             hint="give an array of one number a cell, or a column's name")
+    source = from_arrays({"kind": array}, along[0])
+    return Op(Load(source), (), (), source.space, source.fields, "kind"), "kind"
+
+
 def _require_kind(kind: Ref, dim: str) -> None:
     field = field_of(kind)
     if field.dims != (dim,) or field.ragged or field.dtype.kind not in "iu" or field.nullable:
@@ -220,7 +238,7 @@ class Propagating:
         kernel: Kernel | Sequence[Kernel],
         dag: Dag,
         *,
-        kind: str | None = None,
+        kind: str | Sequence[int] | np.ndarray[Any, Any] | None = None,
         names: Sequence[str] | None = None,
         checkpoint: int = 0,
         seed: int = 0,
@@ -235,7 +253,7 @@ class Propagating:
                 a cell. Where there are no others, columns aren't read. Or several kernels of one signature; of the
                 parameters each takes those that it has.
             dag: which cells each cell reads: one node a cell of the collection's dimension.
-            kind: column that says which of several kernels a cell runs, from 0; no kernel takes it as an input.
+            kind: which of several kernels each cell runs, from 0: an array, or a column's name, which is then no input.
             names: as in `map`.
             checkpoint: keep the state after each so many cells; 0: about every half minute.
             seed: as in `map`.
@@ -249,10 +267,8 @@ class Propagating:
         if not kernels or not all(isinstance(one, Kernel) for one in kernels):
             raise ParameterError(f"propagate takes a kernel or several, not {kernel!r:.60}",
                                  hint='decorate the function: @grid.kernel("(n),()->()")')
-        if kind is not None and kind not in self.columns:
-            raise MissingInputError(f"no column {kind!r} for kind=",
-                                    hint=f"the columns are {', '.join(self.columns) or 'none'}")
-        refs = [ref for own, ref in self.columns.items() if own != kind]
-        op = propagate(kernels, refs, self.space, dag, kind=None if kind is None else self.columns[kind], names=names,
-                       params=params, keep=checkpoint, seed=seed, name=name)
+        of_kinds = None if kind is None else _kind_of(kind, self.columns, self.space)
+        refs = [ref for own, ref in self.columns.items() if not (isinstance(kind, str) and own == kind)]
+        op = propagate(kernels, refs, self.space, dag, kind=of_kinds, names=names, params=params, keep=checkpoint,
+                       seed=seed, name=name)
         return self.of(op, self.coords)

@@ -200,7 +200,10 @@ def test_a_column_says_which_kernel_a_cell_runs(seed: int, cells: int, shuffled:
     lazy = grid.from_arrays({"own": own, "which": kind.astype(np.int8)}, dims="x")
     out = lazy.propagate([mixed, other, drawn], dag, kind="which", shift=1.5)
     expected = same(out, [own], kind)
-    np.testing.assert_array_equal(grid.run(out, executor="inline", quiet=True)[0].to_numpy(), expected[0])
+    by_array = lazy[["own"]].propagate([mixed, other, drawn], dag, kind=kind, shift=1.5)
+    run = grid.run(out.rename(mixed="a"), by_array.rename(mixed="b"), executor="inline", quiet=True)
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(run[name].to_numpy(), expected[0])
 
 
 @PROPERTY
@@ -620,6 +623,8 @@ def alike(inputs, own):  # type: ignore[no-untyped-def]
     (lambda: ABOUT[["own"]].propagate([mixed, other], DAG), ParameterError, "2 kernels and no kind"),
     (lambda: ABOUT[["own", "m"]].propagate(mixed, DAG, kind="m"), ParameterError, "1 kernel and a kind"),
     (lambda: ABOUT[["own"]].propagate([mixed, other], DAG, kind="z"), MissingInputError, "no column 'z' for kind="),
+    (lambda: ABOUT[["own"]].propagate([mixed, other], DAG, kind=[0, 1]), ParameterError, r"kind is of shape \(2,\)"),
+    (lambda: ABOUT[["own"]].propagate([mixed, other], DAG, kind=[0.0, 1.0, 0.0]), ParameterError, "is float64 over"),
     (lambda: ABOUT[["own", "n"]].propagate([mixed, other], DAG, kind="n"), ParameterError, "int64, with nulls over"),
     (lambda: ABOUT[["own", "m"]].propagate([mixed, longest], DAG, kind="m"), SignatureError, "different signatures"),
     (lambda: ABOUT[["own", "m"]].propagate([mixed, other], DAG, kind="m", z=1), ParameterError, "a parameter 'z'"),
