@@ -4,6 +4,7 @@
     driver CHUNKS STORE   resident memory of a driver, in bytes: imported, planned, run
     plan CELLS            the same of planning a space
     cells CELLS STORE     the same of running a map, a stencil and a sum on Ray
+    dag TASKS             building and ordering a graph of tasks
 """
 
 from __future__ import annotations
@@ -88,7 +89,15 @@ def cells(number: str, store: str) -> dict[str, Any]:
     return {"before": before, "planned": before, "ran": ran, "right": int(done[0].to_numpy()) == n * (n - 1)}
 
 
-CASES: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "driver": driver, "plan": plan, "cells": cells}
+def dag(tasks: str) -> dict[str, Any]:
+    """See `benchmarks.scale_dags.build`."""
+    from benchmarks.scale_dags import build
+
+    return build(int(tasks))
+
+
+CASES: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "driver": driver, "plan": plan, "cells": cells,
+                                                 "dag": dag}
 
 if __name__ == "__main__":
     print(json.dumps(CASES[sys.argv[1]](*sys.argv[2:])))

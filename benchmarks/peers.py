@@ -21,7 +21,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmarks import taskbench_peers
+from benchmarks import scale_dags_oracle, taskbench_peers
 
 Answer = tuple[float, Any]
 
@@ -209,6 +209,23 @@ def ray_data(n: int) -> Answer:
     return _timed(lambda: int(data.range(n).map_batches(same).sum("id")))
 
 
+def dask_dag(tasks: int) -> Answer:
+    """An irregular graph in dask's own form, by its threaded scheduler; gives the hashes as text."""
+    import numba
+    import numpy as np
+
+    get = import_module("dask.threaded").get
+    compiled = numba.njit(nogil=True)(scale_dags_oracle.task)
+
+    def node(task: int, *hashes: int) -> int:
+        return int(compiled(task, np.array(hashes, np.uint64)))
+
+    node(0, 1), node(1)  # compiled before the clock counts
+    graph = {f"task-{c}": (node, c, *(f"task-{i}" for i in scale_dags_oracle.inputs(c))) for c in range(tasks)}
+    seconds, found = _timed(lambda: get(graph, list(graph), num_workers=2))
+    return seconds, [str(one) for one in found]
+
+
 @lru_cache
 def _cluster() -> Any:
     distributed: Any = import_module("distributed")
@@ -245,7 +262,8 @@ def distributed_taskbench(**graph: Any) -> Answer:
 
 CASES: dict[str, dict[str, Callable[..., Answer]]] = {
     "dask": {"tasks": dask_tasks, "cells": dask_cells, "plan": dask_plan, "taskbench": taskbench_peers.dask,
-             "scale-plan": dask_scale_plan, "scale-plan-bytes": dask_scale_bytes, "scale-run": dask_scale_run},
+             "scale-plan": dask_scale_plan, "scale-plan-bytes": dask_scale_bytes, "scale-run": dask_scale_run,
+             "dag": dask_dag},
     "distributed": {"tasks": distributed_tasks, "taskbench": distributed_taskbench},
     "parsl": {"taskbench": taskbench_peers.parsl},
     "ray": {"taskbench": taskbench_peers.ray_tasks, "tasks": ray_plain_tasks, "data": ray_data},

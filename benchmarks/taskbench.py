@@ -24,7 +24,7 @@ from benchmarks.rows import OURS, Reference, Row, Session, check
 from benchmarks.running import new_store
 from benchmarks.taskbench_kernel import FLOPS, LANES, kernels, kernels_sum
 from benchmarks.taskbench_mpi import MpiProgram
-from gridcompute.gang import loop_seconds
+from gridcompute.members import loop_seconds
 
 KERNEL = "kernel alone"
 SECTIONS = dict.fromkeys(oracle.PATTERNS)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from gridcompute.collection import Collection
     from gridcompute.coords import Coordinate
+    from gridcompute.dags import Dag
     from gridcompute.destined import UnrunOutputWarning
     from gridcompute.errors import GridError
     from gridcompute.kernels import Kernel, kernel, task
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from gridcompute.sinks.results import open_result
 
 _HOME = {
-    "Collection": "collection", "Coordinate": "coords", "Edges": "actions.stencils", "GridError": "errors",
-    "Job": "registry", "Kernel": "kernels", "Reduction": "reducer", "Run": "running",
+    "Collection": "collection", "Coordinate": "coords", "Dag": "dags", "Edges": "actions.stencils",
+    "GridError": "errors", "Job": "registry", "Kernel": "kernels", "Reduction": "reducer", "Run": "running",
     "UnrunOutputWarning": "destined", "concat": "api",
     "from_arrays": "api", "from_source": "api", "kernel": "kernels", "map": "api", "open_dataset": "api",
     "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",
@@ -56,7 +57,7 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "Collection", "Coordinate", "Edges", "GridError", "Job", "Kernel", "Reduction", "Run", "UnrunOutputWarning",
+    "Collection", "Coordinate", "Dag", "Edges", "GridError", "Job", "Kernel", "Reduction", "Run", "UnrunOutputWarning",
     "concat", "from_arrays", "from_source", "kernel", "map", "open_dataset", "open_result", "open_sequences",
     "open_table", "open_zarr", "plan", "random", "reduction", "resume", "run", "sequences", "space", "start", "stats",
     "task", "workload",

@@ -38,24 +38,38 @@ def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 @intrinsic
 def _load_acquire(typingctx: Any, array: Any, index: Any) -> Any:
-    """array[index] of an int64 array; nothing after it happens before it."""
+    """array[index] of an int64 or uint8 array; nothing after it happens before it."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _element(context, builder, signature.args[0], args[0], args[1])
-        return builder.load_atomic(place, "acquire", 8, typ=ir.IntType(64))
+        place, bits = _element(context, builder, signature.args[0], args[0], args[1]), array.dtype.bitwidth
+        value = builder.load_atomic(place, "acquire", bits // 8, typ=ir.IntType(bits))
+        return value if bits == 64 else builder.zext(value, ir.IntType(64))
 
     return types.int64(array, types.intp), codegen
 
 
 @intrinsic
 def _store_release(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
-    """array[index] = value of an int64 array; everything before it happens before it."""
+    """array[index] = value of an int64 or uint8 array; everything before it happens before it."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[2], _element(context, builder, signature.args[0], args[0], args[1]), "release", 8)
+        place, bits = _element(context, builder, signature.args[0], args[0], args[1]), array.dtype.bitwidth
+        builder.store_atomic(args[2] if bits == 64 else builder.trunc(args[2], ir.IntType(bits)), place, "release",
+                             bits // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.int64), codegen
+
+
+@intrinsic
+def _fetch_add(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """array[index] += value of an int64 array, in one piece; gives what was there before."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _element(context, builder, signature.args[0], args[0], args[1])
+        return builder.atomic_rmw("add", place, args[2], "monotonic")
+
+    return types.int64(array, types.intp, types.int64), codegen
 
 
 @intrinsic
@@ -114,22 +128,23 @@ def _sleep_microseconds(typingctx: Any, amount: Any) -> Any:
 
 @intrinsic
 def _frozen(typingctx: Any, array: Any, start: Any, length: Any) -> Any:
-    """array[start:start + length] of a one-dimensional array, read-only, without a count of its owners.
+    """array[start:start + length] of a contiguous array, read-only, without a count of its owners.
 
     The count would be an atomic instruction, which takes longer than a small kernel; the array must outlive the view.
     """
-    view = types.Array(array.dtype, 1, "C", readonly=True)
+    view = types.Array(array.dtype, array.ndim, "C", readonly=True)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = signature.args[0]
         whole = cgutils.create_struct_proxy(kind)(context, builder, args[0])
         made = cgutils.create_struct_proxy(view)(context, builder)
-        size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
-        made.data = builder.gep(whole.data, [args[1]])
-        made.shape = cgutils.pack_array(builder, [args[2]])
-        made.strides = cgutils.pack_array(builder, [context.get_constant(types.intp, size)])
-        made.itemsize = context.get_constant(types.intp, size)
-        made.nitems = args[2]
+        inner = cgutils.unpack_tuple(builder, whole.shape)[1:]
+        start, made.nitems = args[1], args[2]
+        for length in inner:
+            start, made.nitems = builder.mul(start, length), builder.mul(made.nitems, length)
+        made.data = builder.gep(whole.data, [start])
+        made.shape = cgutils.pack_array(builder, [args[2], *inner])
+        made.strides, made.itemsize = whole.strides, whole.itemsize
         made.meminfo = cgutils.get_null_value(made.meminfo.type)
         made.parent = cgutils.get_null_value(made.parent.type)
         return made._getvalue()
@@ -140,6 +155,7 @@ def _frozen(typingctx: Any, array: Any, start: Any, length: Any) -> Any:
 # For type checkers: an intrinsic is called without its first argument.
 load_acquire: Any = _load_acquire
 store_release: Any = _store_release
+fetch_add: Any = _fetch_add
 pause: Any = _pause
 nanoseconds: Any = _nanoseconds
 yield_core: Any = _yield_core
@@ -152,7 +168,7 @@ def wait_equal(flags: Any, index: int, value: int, control: Any, patience: int) 
     """Wait until flags[index] == value; see `CAME`, `ENDED`, `LATE`.
 
     Args:
-        flags: int64.
+        flags: int64 or uint8.
         index: of the flag.
         value: awaited.
         control: control[0] isn't 0 when all are to end.

@@ -105,7 +105,7 @@ def arrange(
         raise DimensionError(
             f"kernel {kernel.name}: {min(both)!r} has one length in one input and differs from cell to cell in another"
         )
-    laid = [_lay_out(kernel, i, column, math.prod(shape), len(shape)) for i, column in enumerate(inputs)]
+    laid = [laid_out(kernel, i, column, math.prod(shape), len(shape)) for i, column in enumerate(inputs)]
     # The copy's offsets count, where nulls made one.
     ragged = {
         core[0]: column.offsets for core, (column, _) in zip(cores, laid, strict=True) if isinstance(column, Ragged)
@@ -157,7 +157,19 @@ def _check_fixed(
             raise DimensionError(f"{where} has length {length} along {name!r}, not {lengths[name]}")
 
 
-def _lay_out(kernel: Kernel, position: int, column: Column, count: int, dims: int) -> tuple[Column, Array | None]:
+def laid_out(kernel: Kernel, position: int, column: Column, count: int, dims: int) -> tuple[Column, Array | None]:
+    """A column as loops take it, and its mask where the kernel takes `valid`.
+
+    Args:
+        kernel: whose input it is.
+        position: of the input in the signature.
+        column: over `dims` loop dimensions, then core ones.
+        count: cells.
+        dims: number of loop dimensions, which become one.
+
+    Raises:
+        UsageError: it has nulls that the kernel can't see.
+    """
     takes_mask = "valid" in kernel.specials
     valid = column.valid
     has_nulls = valid is not None and not bool(valid.all())

@@ -1,4 +1,4 @@
-"""States of an `iterate` on its way, kept in the work store: a run that broke off goes on from the last of them."""
+"""States of an `iterate` or a `propagate` on its way, kept in the work store: a run goes on from the last of them."""
 
 from __future__ import annotations
 

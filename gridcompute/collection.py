@@ -20,6 +20,7 @@ from gridcompute.errors import DimensionError, MissingInputError, ParameterError
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.ops import Ref
+from gridcompute.ops_dags import Propagating
 from gridcompute.ops_gaps import Gaps
 from gridcompute.reducer import Reduction
 from gridcompute.reducing import Reducible
@@ -29,7 +30,7 @@ from gridcompute.spaces import Space
 NOWHERE = Space()
 
 
-class Collection(Arithmetic, Gaps, Reducible):
+class Collection(Arithmetic, Gaps, Propagating, Reducible):
     """Named columns over a space, not yet computed.
 
     Attributes:

@@ -10,7 +10,6 @@ from typing import Any
 from gridcompute.access import Part, Slice, Whole
 from gridcompute.actions.loads import Load
 from gridcompute.actions.shapes import TAKE_BYTES, TAKE_SPREAD, TakeAt
-from gridcompute.actions.stencils import Iterate
 from gridcompute.axes import Layout
 from gridcompute.op import Op
 
@@ -117,7 +116,7 @@ class Cost:
             return access.length / max(op.space[access.dim] or 1, 1)
         read = {name for name, _ in access.dims} if isinstance(access, Whole) else set()
         # What the output has whole too is read once for all of its cells.
-        read -= op.action.whole if not isinstance(op.action, Iterate) else set(op.space.names)
+        read -= set(op.space.names) if op.action.spans else op.action.whole
         dropped = access.dim if isinstance(access, Slice) and not access.keep else ""
         if isinstance(op.action, TakeAt) and i == 0:  # goes over it piece by piece
             dropped = op.action.dim

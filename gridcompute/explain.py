@@ -159,6 +159,8 @@ class Planned:
         reads += [f.name for op in (*fused, *stage.roots) if not op.inputs for f in op.fields]
         steps = [_words(op) for op in fused if op.inputs and not isinstance(op.action, Choose)]
         way = f", computes {', '.join(dict.fromkeys(steps))} on the way" if steps else ""
+        way += "".join(f", goes {op.action.remark} ({size(op.action.held_bytes)})" for op in (*fused, *stage.roots)
+                       if op.action.remark)
         return (f"reads {size(stage.read_bytes)} of {', '.join(dict.fromkeys(reads))}" if reads else
                 "reads nothing") + way
 

@@ -9,9 +9,9 @@ the number of members: each cell is computed by the same code from the same inpu
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numba
@@ -20,12 +20,13 @@ import numpy as np
 from gridcompute import loops, random
 from gridcompute.access import Halo
 from gridcompute.actions.maps import Map
-from gridcompute.atomics import CAME, LATE
+from gridcompute.atomics import LATE
 from gridcompute.bands import Band, Tables, deal, edge_tables, window_tables
 from gridcompute.cellinputs import loop_parameter
 from gridcompute.columns import Array, Fixed
 from gridcompute.edges import Edges
 from gridcompute.errors import RunError
+from gridcompute.members import spent, together
 from gridcompute.shares import (
     LINE,
     Reads,
@@ -57,13 +58,6 @@ BASE = 1
 
 PATIENCE_SECONDS = 3600.0
 """A member that waits longer for another ends the gang; the run's deadline usually comes first."""
-
-_spent = 0.0
-
-
-def loop_seconds() -> float:
-    """Seconds of this process in loops over steps: from when all members were there to when all were done."""
-    return _spent
 
 
 def fits(cells: Map, neighbours: Halo | Edges, columns: Sequence[Fixed]) -> bool:
@@ -132,7 +126,6 @@ class Gang:
         self.done, self.ready = (aligned(self.members * PAD, np.int64) for _ in range(2))
         self.control, self.times = aligned(PAD, np.int64), aligned(2 * self.members, np.int64)
         self._marks = [(aligned(1, np.int64), aligned(1, np.int64)) for _ in range(self.members)]
-        self._codes, self._errors = [CAME] * self.members, list[tuple[int, BaseException]]()
         active = None if isinstance(neighbours, Halo) else neighbours.width_rule
         self._loop = make_step_loop(cells.kernel, self._shape(names), active)
         self._tables = self._rest(names, steps, tables)
@@ -289,39 +282,19 @@ class Gang:
             KernelError: the kernel raised; names the step and the cell, of several the first.
             RunError: a member waited too long.
         """
-        global _spent
         assert self.deal is None or last - first <= self.deal.band.reach, "a band has no halo for more steps"
-        self._errors.clear()
         orders = [self._arguments(m, first, last, mark if self.members == 1 else None) for m in range(self.members)]
-        others = [threading.Thread(target=self._member, args=(member, orders[member]), name=f"gang {member}",
-                                   daemon=True) for member in range(1, self.members)]  # fmt: skip
-        try:
-            for thread in others:
-                thread.start()
-            self._member(0, orders[0])
-            for thread in others:
-                thread.join()
-        except BaseException:
-            self.control[0] = 1
-            raise
-        self._check(mark)
-        seconds = float(self.times[1::2].max() - self.times[::2].min()) / 1e9
-        _spent += seconds
-        return seconds
+        self._carry(orders, mark)
+        return spent(self.times)
 
-    def _member(self, member: int, arguments: tuple[Any, ...]) -> None:
-        try:
-            self._codes[member] = self._loop(*arguments)
-            if self._codes[member] == LATE:
-                self.control[0] = 1
-        except BaseException as error:  # its peers are to end, whatever it was
-            self._errors.append((member, error))
-            self.control[0] = 1
+    def _carry(self, orders: Sequence[tuple[Any, ...]], mark: Array | None = None) -> None:
+        codes, errors = together([partial(self._loop, *order) for order in orders], self.control, "gang")
+        self._check(codes, errors, mark)
 
-    def _check(self, mark: Array | None) -> None:
+    def _check(self, codes: list[int], errors: list[tuple[int, BaseException]], mark: Array | None) -> None:
         """Raise what went wrong: of several kernels that raised, that of the first step and cell."""
         found = []
-        for member, error in self._errors:
+        for member, error in errors:
             cell, place = self._marks[member]
             at = cell if mark is None or self.members > 1 else mark
             found.append((isinstance(error, Exception), int(place[0]), int(at[0]), error))
@@ -330,8 +303,8 @@ class Gang:
                 raise error
             where = tuple(int(one) for one in np.unravel_index(flat, self.space))
             raise loops.in_step(loops.kernel_error(self.cells.kernel, where, error), step) from error
-        if LATE in self._codes:
-            member = self._codes.index(LATE)
+        if LATE in codes:
+            member = codes.index(LATE)
             raise RunError(f"iterate {self.cells.name}: member {member} of {self.members} waited more than "
                            f"{PATIENCE_SECONDS:.0f} s in step {int(self._marks[member][1][0])} for a neighbour",
                            hint="is one of its cells very slow? run with one worker to see")
@@ -342,9 +315,8 @@ class Gang:
         for _ in range(PROBES):
             for units in (0, 1):
                 began = time.perf_counter()
-                self._member(0, self._arguments(0, first, first + 1, units=units))
+                self._carry([self._arguments(0, first, first + 1, units=units)])
                 least[units] = min(least[units], time.perf_counter() - began)
-                self._check(None)
             if least[1] > LONG_PROBE_SECONDS:
                 break
         return max(least[1] - least[0], 0.0)

@@ -8,7 +8,6 @@ from typing import Any
 from gridcompute.access import Halo
 from gridcompute.actions.loads import Load
 from gridcompute.actions.rows import Explode
-from gridcompute.actions.stencils import Iterate
 from gridcompute.errors import KernelError
 from gridcompute.loops import ALONE
 from gridcompute.op import Op
@@ -109,9 +108,10 @@ def _loads(op: Op, cell: tuple[int, ...] | None, region: Region | None) -> Itera
 
 def _read(op: Op, i: int, region: Region) -> tuple[Region, ...]:
     """What a region reads of an input; of a neighbourhood the cells' own positions, which have the labels."""
-    if isinstance(op.accesses[i], Halo) or isinstance(op.action, Iterate):
-        at = dict(zip(op.space.names, region.bounds, strict=True))
-        return (Region(tuple(at[name] for name in op.inputs[i].space.names)),)
+    if isinstance(op.accesses[i], Halo) or op.action.spans:
+        at, source = dict(zip(op.space.names, region.bounds, strict=True)), op.inputs[i]
+        return (Region(tuple(at.get(name, full) for name, full in
+                             zip(source.space.names, source.whole.bounds, strict=True))),)
     return op.reads(i, region)
 
 
@@ -144,8 +144,8 @@ def _place(load: Op, part: Region) -> str:
 
 
 def _alone(op: Op, cell: tuple[int, ...] | None, region: Region) -> str:
-    """The call that runs the cell alone; empty where its position isn't known."""
-    if not _space(op).known:
+    """The call that runs the cell alone; empty where its position isn't known, or there is no such call."""
+    if not _space(op).known or op.action.spans:  # which computes all cells or none
         return ""
     if cell is None:
         bounds = zip(_space(op).names, _part(op, region).bounds, strict=True)

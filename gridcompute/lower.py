@@ -21,7 +21,6 @@ from gridcompute.actions.maps import Elementwise, Map
 from gridcompute.actions.rows import Explode, Filter, over_blocks
 from gridcompute.actions.shapes import Choose, TakeAt
 from gridcompute.actions.shuffles import BUCKET, Partition, Sample, Shuffle
-from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
 from gridcompute.axes import CHUNK_BYTES, Axis, Layout, cut
 from gridcompute.columns import Field
@@ -160,7 +159,7 @@ class Lowering:
         plain = all(isinstance(c.action, Map | Elementwise | Choose | Write) for c in consumers)
         if action.whole & set(op.space.names) and not plain:
             return True
-        again = any(isinstance(access, Halo) or isinstance(c.action, Iterate | TakeAt)
+        again = any(isinstance(access, Halo) or c.action.spans or isinstance(c.action, TakeAt)
                     or (isinstance(access, Take) and access.scattered)
                     for c in consumers for source, access in zip(c.inputs, c.accesses, strict=True) if source is op)
         return again or len(consumers) > 1
@@ -184,7 +183,7 @@ class Lowering:
 
     def _whole_of(self, op: Op) -> frozenset[str]:
         """Dimensions of the output that a fused op gives only whole, or that not every column has."""
-        if isinstance(op.action, Iterate):
+        if op.action.spans:
             return frozenset(op.space.names)
 
         def found() -> frozenset[str]:

@@ -64,6 +64,16 @@ class Action:
         """Which part of what was asked for this is, where one op becomes several stages; empty for its result."""
         return ""
 
+    @property
+    def remark(self) -> str:
+        """What a plan says of it beside its inputs."""
+        return ""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that a task holds besides columns."""
+        return 0
+
     heavy: ClassVar[bool] = False
     """Worth keeping rather than computing again for a second consumer."""
     durable: ClassVar[bool] = False

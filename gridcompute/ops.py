@@ -115,15 +115,15 @@ def _whole(op: Op, dims: set[str]) -> Access:
     return Whole(tuple((dim, op.space[dim]) for dim in op.space.names if dim in dims)) if dims else Point
 
 
-def check_inputs(kernel: Kernel, refs: Sequence[Ref]) -> tuple[tuple[str, ...], ...]:
-    """The core dimensions that each column's space has.
+def check_inputs(kernel: Kernel, refs: Sequence[Ref], skip: int = 0) -> tuple[tuple[str, ...], ...]:
+    """The core dimensions that each column's space has; the kernel's first inputs, `skip` of them, are no columns.
 
     Raises:
         SignatureError: the numbers of inputs differ, or a column is no fit for its place in the signature.
         DimensionError: a core dimension isn't one of the column's.
         UsageError: a column with nulls for a kernel that can't tell them.
     """
-    wanted = kernel.signature.inputs
+    wanted = kernel.signature.inputs[skip:]
     if len(wanted) != len(refs):
         named = ", ".join(repr(name) for _, name in refs) or "none"
         raise SignatureError(

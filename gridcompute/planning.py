@@ -184,6 +184,7 @@ class Plan:
                 need = int(one.cells * cost.weight(op)) if op.inputs else 0
                 task += need + cost.stored_bytes(op) + 2 * int(one.cells * op.cell_bytes)
                 read += int(one.cells * cost.read(op)) * chunks
+            task += op.action.held_bytes
             kept += int(op.cell_bytes * op.whole.cells)
         durable = any(op.action.durable or id(op) in outputs for op in roots)
         blocked = any(layout.blocked for layout in layouts)

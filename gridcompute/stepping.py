@@ -30,12 +30,12 @@ SURE_SECONDS = 3.0
 
 
 class PausedError(Exception):
-    """An `iterate` has kept its state after its time: another task goes on from there."""
+    """An `iterate` or a `propagate` has kept its state after its time: another task goes on from there."""
 
 
 @dataclass(frozen=True)
 class Crew:
-    """What carries an `iterate`.
+    """What carries an `iterate` or a `propagate`.
 
     Attributes:
         members: threads that there may be.

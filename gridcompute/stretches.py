@@ -1,4 +1,7 @@
-"""How many members carry an `iterate`, and for how many steps at a time: decided from measured times alone."""
+"""How many members carry an `iterate`, and for how many steps at a time: decided from measured times alone.
+
+Along a graph (`propagate`) a step is a cell.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,7 @@ class Stretches:
     Args:
         members: that there may be.
         step_seconds: estimated time of a step in one thread.
+        trial_seconds: what several do at first, in one thread's time.
 
     >>> some = Stretches(2, 20e-3)
     >>> some.choose(10**6)
@@ -47,13 +51,18 @@ class Stretches:
     ((1, 100), (1, 1))
     """
 
-    def __init__(self, members: int, step_seconds: float) -> None:
-        self.members, self.apart = members, False
+    def __init__(self, members: int, step_seconds: float, trial_seconds: float = TRIAL_SECONDS) -> None:
+        self.members, self.apart, self._shortest = members, False, trial_seconds
         self._alone = max(step_seconds, 1e-9)
         self._several: float | None = None
         self._known = False
         self._most = 0
         self._trial = self._rest = 0.0
+
+    @property
+    def alone(self) -> float:
+        """Seconds of a step in one thread, as last measured."""
+        return self._alone
 
     def choose(self, left: int) -> tuple[int, int]:
         """Members, and steps of the next stretch, of so many that are left."""
@@ -68,7 +77,7 @@ class Stretches:
             return self.members, min(_steps(several, STRETCH_SECONDS, left), self._most)
         wait = REST * self._trial - self._rest
         if several is None or wait <= 0:
-            return self.members, _steps(alone, TRIAL_SECONDS, left)
+            return self.members, _steps(alone, self._shortest, left)
         return 1, _steps(alone, min(STRETCH_SECONDS, wait), left)
 
     def took(self, members: int, steps: int, seconds: float) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from gridcompute.actions.dags import Propagate
 from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest
 from gridcompute.actions.stencils import Iterate
@@ -45,10 +46,11 @@ CACHE_BYTES = 64 * 2**20
 """Decoded input shards that a worker keeps within a task."""
 
 TURN_SECONDS = 300.0
-"""An `iterate` that takes longer goes on in another task from a state that was kept: a deadline is no bound for it."""
+"""An `iterate` or a `propagate` that takes longer goes on in another task from a state that was kept: a deadline is no
+bound for it."""
 
 GANG_ATTEMPTS = 2
-"""Tries of an `iterate` with several threads."""
+"""Tries of such an op with several threads."""
 
 
 @dataclass(frozen=True)
@@ -210,14 +212,14 @@ class StageWorker:
             output = self.payload.outputs[op.recipe]
             return commit_written(self.store, op, where, token, block, output, layout.place(chunk))
         kept = commit_block(self.store, op, where, token, block)
-        if isinstance(op.action, Iterate):
+        if op.action.spans:
             self._checkpoints(op, block.region, token).clear()
         return kept
 
     def _root(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block], token: str) -> Block:
         if isinstance(op.action, Write):
             return self._read(op, 0, op.reads(0, region)[0], memo)
-        if isinstance(op.action, Iterate):
+        if isinstance(op.action, Iterate | Propagate):
             crew = Crew(self._members, self._checkpoints(op, region, token), time.monotonic() + TURN_SECONDS,
                         self._offer, self.payload.worth)
             return self._compute(op, region, memo, partial(op.action.compute, crew=crew))

@@ -251,6 +251,19 @@ def iterated(kernel: Kernel, col: Col, steps: int, edges: Any, **params: Any) ->
     return replace(col, values=values)
 
 
+def propagated(kernel: Kernel, col: Col, inputs: list[list[int]], **params: Any) -> Col:
+    """A kernel over the results of the cells that each cell reads, and its own value."""
+    done: dict[int, Any] = {}
+
+    def of(cell: int) -> Any:
+        if cell not in done:
+            read = np.array([of(one) for one in inputs[cell]], col.values.dtype)
+            done[cell] = _run(kernel, [read, col.values[cell]], [], {}, params)[0]
+        return done[cell]
+
+    return replace(col, values=np.array([of(cell) for cell in range(len(inputs))]))
+
+
 REDUCERS: dict[str, Callable[..., Any]] = {
     "sum": lambda v: v.sum() if len(v) else 0,
     "count": len,

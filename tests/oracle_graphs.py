@@ -20,6 +20,7 @@ from oracle import (
     mapped,
     objects,
     ordered,
+    propagated,
     reduced,
     stencilled,
 )
@@ -317,6 +318,20 @@ def _edges(draw: Draw, g: Grown) -> Grown | None:
     )
 
 
+def _along(draw: Draw, g: Grown) -> Grown | None:
+    """Along a graph of the rows, which are counted first where their number isn't known."""
+    n = len(g.model["v"].values) if "v" in g.model.columns else 0
+    if not n:
+        return None
+    edges = [(c // 2, c) for c in range(1, n)] + [(c - 1, c) for c in range(1, n) if c % 3 == 0]
+    if draw(st.booleans()):
+        edges = [(n - 1 - source, n - 1 - target) for source, target in edges]
+    dag = grid.Dag.of_edges([s for s, _ in edges], [t for _, t in edges], n)
+    inputs = [[s for s, t in edges if t == cell] for cell in range(n)]
+    return alone(g.lazy["v"].propagate(k.upstream, dag), propagated(k.upstream, g.model["v"], inputs),
+                 f"along({g.said}, {edges})")  # fmt: skip
+
+
 def _one_reduced(draw: Draw, g: Grown) -> Grown | None:
     name = draw(st.sampled_from([n for n, c in g.model.columns.items() if c.kind == "fixed"]))
     return _reduced(draw, Grown(g.lazy[name], Table({name: g.model[name]}), f"{g.said}.{name}"), [])
@@ -327,6 +342,7 @@ TABLE_ENDS = [
     _one_reduced,
     _smoothed,
     _edges,
+    _along,
     lambda draw, g: _selected(draw, g, []),
     lambda draw, g: _joined(draw, g, []),
 ]

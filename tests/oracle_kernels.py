@@ -154,6 +154,14 @@ def heat(values, c=0.25):
     return values[1] + c * (values[0] - 2.0 * values[1] + values[2])
 
 
+@kernel("(n),()->()")
+def upstream(inputs, own):
+    total = own
+    for i in range(len(inputs)):
+        total += (i + 1) * inputs[i] - own
+    return total
+
+
 @kernel("(n)->()")
 def mixed(values, step):
     total = 1.0 * step

@@ -97,7 +97,26 @@ def test_a_gang_that_is_killed_goes_on_from_its_last_state(tmp_path: Path, optio
         return total
 
     lazy = grid.from_arrays({"v": np.arange(64.0)}, dims="x")["v"]
-    out = lazy.iterate(slow, 3000, edges=grid.Edges(ring, period=5, max_inputs=2), checkpoint=500)
+    killed_in_the_middle(lazy.iterate(slow, 3000, edges=grid.Edges(ring, period=5, max_inputs=2), checkpoint=500),
+                         tmp_path, options)  # fmt: skip
+
+
+def test_a_graph_of_cells_goes_on_from_its_last_state(tmp_path: Path, options: dict[str, Any]) -> None:
+    @grid.kernel("(n),()->()")
+    def slow(inputs: Any, own: Any) -> Any:
+        total = inputs.sum() + own
+        for _ in range(200_000):
+            total = (total * 1.37 + 1.0) % 1000.0
+        return total
+
+    rng = np.random.default_rng(3)
+    dag = grid.Dag.of_edges([int(rng.integers(0, cell)) for cell in range(1, 3000)], range(1, 3000), 3000)
+    killed_in_the_middle(grid.from_arrays({"own": np.arange(3000.0)}, dims="x").propagate(slow, dag, checkpoint=500),
+                         tmp_path, options)  # fmt: skip
+
+
+def killed_in_the_middle(out: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    """A run whose worker is killed when it has kept its first state gives what an undisturbed one gives."""
     run = grid.start(out, **options)
     until = time.monotonic() + 60
     while time.monotonic() < until and not list((tmp_path / "work").rglob("*s500.g0.arrow")):
