@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import gridcompute as grid
+from benchmarks import scale_dags
 from benchmarks.overhead_plans import INDEX, WINDOW
 from benchmarks.overhead_processes import child
 from benchmarks.overhead_tasks import end_ray
@@ -212,7 +213,7 @@ def take(session: Session, peers: Peers) -> Iterator[Row]:
 
 
 SECTIONS: dict[str, Callable[[Session, Peers], Iterator[Row]]] = {
-    "plan": plans, "take": take, "tasks": tasks, "memory": memory, "run": runs}
+    "plan": plans, "take": take, "dag": scale_dags.rows, "tasks": tasks, "memory": memory, "run": runs}
 
 
 def rows(session: Session, peers: Peers) -> Iterator[Row]:
