@@ -109,6 +109,14 @@ class TaskFailed:
 
 
 @dataclass(frozen=True)
+class TaskLate:
+    """Event: a task is past its time, with `chunk` in work: those behind it won't be begun, so others may have them."""
+
+    task: int
+    chunk: int
+
+
+@dataclass(frozen=True)
 class Tick:
     """Event: time has passed."""
 
@@ -118,7 +126,7 @@ class CancelAsked:
     """Event: the user wants the run to stop."""
 
 
-Event = TaskDone | TaskFailed | Tick | CancelAsked
+Event = TaskDone | TaskFailed | TaskLate | Tick | CancelAsked
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class Status:
         done, total: chunks kept and needed in this phase, per stage name.
         reused: chunks found committed at the start.
         computed: chunks kept by this run.
+        doubled: chunks that were computed twice, as a task went on with what others had been given.
         tasks: tasks finished.
         retries: attempts that were repeated.
         failures: messages of failures that were survived.
@@ -39,6 +40,7 @@ class Status:
     total: dict[str, int] = field(default_factory=dict)
     reused: int = 0
     computed: int = 0
+    doubled: int = 0
     tasks: int = 0
     retries: int = 0
     failures: list[str] = field(default_factory=list)

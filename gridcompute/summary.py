@@ -53,6 +53,7 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
         "rows": figures.get("rows", 0),
         "bytes": figures.get("nbytes", 0),
         "retries": figures.get("retries", 0),
+        "doubled": figures.get("doubled", 0),
         "failures": len(figures.get("failures", ())),
         "skipped": figures.get("skipped", 0),
         "peak_bytes": figures.get("peak_bytes", 0),
@@ -70,6 +71,8 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     rows += [(written, name) for name in (*told["outputs"], *told["files"])]
     chunks = f"{told['computed']:,} computed, {told['reused']:,} found committed"
     rows.append(("chunks", f"{chunks}; {counted(told['tasks'], 'task')}, {size(told['bytes'])} stored"))
+    if told["doubled"]:
+        rows.append(("", f"{counted(told['doubled'], 'chunk')} computed twice, taken from tasks that were late"))
     if told["skipped"]:
         rows.append(("skipped", f"{counted(told['skipped'], 'cell')}, see gridcompute report {told['run']}"))
     where = {"ray": "Ray", "inline": "this process"}.get(told["executor"], told["executor"])
