@@ -287,12 +287,17 @@ class RunState:
         return [self.running[number] for number, since in self._since.items()
                 if now - since > self.limits.deadline + (0.0 if number in self._begun else START_SECONDS)]
 
+    @property
+    def short(self) -> bool:
+        """Whether some workers will soon have nothing to do."""
+        return sum(map(len, self._ready)) <= self.limits.workers
+
     def late(self, now: float) -> list[Task]:
         """Tasks past their time with chunks that nobody begins, the longest over first; none while enough is ready.
 
         For each the driver finds out which chunk is in work, and reports it as `TaskLate`.
         """
-        if sum(map(len, self._ready)) > self.limits.workers or self._cancel_at is not None:
+        if not self.short or self._cancel_at is not None:
             return []
         over = ((since + self.running[number].seconds, number) for number, since in self._since.items()
                 if len(self.running[number].chunks) > 1 and number not in self._taken)

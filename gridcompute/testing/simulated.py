@@ -179,7 +179,7 @@ class _Simulation:
         return self.end
 
     def _next_time(self) -> float:
-        look = self.looked + self.cluster.looks if self.state.late(math.inf) else math.inf
+        look = self.looked + self.cluster.looks if self.state.short else math.inf
         due = self.state.wake_at
         return min(self.coming[0][0] if self.coming else math.inf, math.inf if due is None else due, look)
 
