@@ -53,6 +53,7 @@ _FORMAT = b"gridcompute-code-2\n"
 _LOCK_SECONDS = 300.0
 
 _seconds = 0.0
+_compiled = 0
 _depth = 0
 _made: dict[str, Any] = {}
 
@@ -60,6 +61,11 @@ _made: dict[str, Any] = {}
 def compile_seconds() -> float:
     """Seconds that this process has spent on compiling kernels or loading them from the cache."""
     return _seconds
+
+
+def compiled() -> int:
+    """How many functions this process has compiled; those loaded from the cache don't count."""
+    return _compiled
 
 
 def cached_njit(func: Callable[..., Any], key: str = "", *, flags: frozenset[str] = frozenset(),
@@ -249,6 +255,8 @@ class _Files(_Cache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Store a compiled form; an unwritable or full disk costs the next process a compilation, no more."""
+        global _compiled
+        _compiled += 1
         path = self._path(sig)
         if path is None or data.library.has_dynamic_globals or any(not one.can_cache for one in data.lifted):
             return

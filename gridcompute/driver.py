@@ -261,6 +261,7 @@ class Driver:
                             seconds=round(event.seconds, 6), worker=event.worker)
         if isinstance(event, TaskDone):
             self.status.compile_seconds += event.compile_seconds
+            self.status.compiled += event.compiled
             self.status.peak_bytes = max(self.status.peak_bytes, event.peak_bytes)
         elif isinstance(event, TaskFailed):
             failure = event.failure

@@ -86,7 +86,10 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskDone:
-    """Event: the chunks of a task are kept, but for those `left` that its time didn't reach."""
+    """Event: the chunks of a task are kept, but for those `left` that its time didn't reach.
+
+    `compile_seconds` of its `seconds` went into compiling functions, so many as `compiled` says, or loading their code.
+    """
 
     task: int
     kept: tuple[Kept, ...]
@@ -95,6 +98,7 @@ class TaskDone:
     compile_seconds: float = 0.0
     peak_bytes: int = 0
     left: tuple[int, ...] = ()
+    compiled: int = 0
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ class Status:
         failures: messages of failures that were survived.
         rows, nbytes: cells along first dimensions and stored bytes of what this run kept.
         task_seconds: time in tasks, all workers.
-        compile_seconds: of that, compilation.
+        compile_seconds: of that, compiling functions or loading their code.
+        compiled: functions compiled, other than loaded.
         started, ended: seconds since 1970.
         peak_bytes: largest resident memory that a worker reported.
     """
@@ -48,6 +49,7 @@ class Status:
     nbytes: int = 0
     task_seconds: float = 0.0
     compile_seconds: float = 0.0
+    compiled: int = 0
     started: float = 0.0
     ended: float = 0.0
     peak_bytes: int = 0

@@ -23,7 +23,7 @@ from gridcompute.actions.writes import Write
 from gridcompute.assemble import assemble
 from gridcompute.axes import Layout
 from gridcompute.checkpoints import Checkpoints
-from gridcompute.codecache import compile_seconds
+from gridcompute.codecache import compile_seconds, compiled
 from gridcompute.columns import Block, Field
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError
 from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
@@ -149,7 +149,7 @@ class StageWorker:
             return self._run(order, worker)
 
     def _run(self, order: Order, worker: str) -> TaskDone | TaskFailed:
-        began, compiled = time.perf_counter(), compile_seconds()
+        began, before, known = time.perf_counter(), compile_seconds(), compiled()
         self._places, self._cache, self._cached = order.places, {}, 0
         # Only a task's own thread publishes its cell, so what killed or held up a task runs on one the second time.
         self._threads = self.payload.threads if order.task.attempt == 1 else 1
@@ -165,18 +165,18 @@ class StageWorker:
                 for item in list(made) if self.payload.stage.held else made:
                     kept.append(item)  # noqa: PERF402 (what came before an error counts)
             except PausedError:
-                seconds, own = time.perf_counter() - began, compile_seconds() - compiled
+                seconds, own = time.perf_counter() - began, compile_seconds() - before
                 break
             except Exception as error:
                 failure = self._failure(error, chunk)
                 return TaskFailed(order.task.number, failure, tuple(kept), time.perf_counter() - began, worker)
             done += 1
-            seconds, own = time.perf_counter() - began, compile_seconds() - compiled
+            seconds, own = time.perf_counter() - began, compile_seconds() - before
             if seconds - own > order.task.seconds:
                 break
         left = order.task.chunks[done:]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return TaskDone(order.task.number, tuple(kept), seconds, worker, own, peak, left)
+        return TaskDone(order.task.number, tuple(kept), seconds, worker, own, peak, left, compiled() - known)
 
     def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int]) -> Iterator[Kept]:
         stage = self.payload.stage
