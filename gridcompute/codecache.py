@@ -31,12 +31,10 @@ import llvmlite
 import numba
 import numpy as np
 from llvmlite.binding import address_of_symbol
-from numba.core import environment
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher, cpu_target
-from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
 from gridcompute import syntax
@@ -45,6 +43,8 @@ from gridcompute.keys import OWN_PACKAGES, digest, installed, machine_key, stand
 
 types: Any = numba.types
 config: Any = numba.core.config
+environment: Any = numba.core.environment
+runtime: Any = numba.core.runtime
 
 _rebuild: Any = CompileResult._rebuild
 _dumps: Any = dumps
@@ -335,7 +335,7 @@ def _ready(target_context: Any, outside: Sequence[str]) -> None:
     numba gets ready to compile anything, which imports 200 modules, SciPy's linear algebra among them: 300 ms in a new
     worker. Code that was compiled needs no more than the runtime, but for names that come with those modules.
     """
-    rtsys.initialize(target_context)
+    runtime.rtsys.initialize(target_context)
     if not all(address_of_symbol(name) for name in outside):
         target_context.refresh()
 

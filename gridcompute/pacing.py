@@ -17,6 +17,9 @@ AHEAD = 2.0
 MOST = 4096
 """Chunks of a task at most: what a task that fails early gives back."""
 
+MOST_BYTES = 16 * 2**20
+"""Of a task's results that are held until it ends. What is committed doesn't add up: chunks are done one by one."""
+
 BURST = 128
 """Tasks submitted between two looks at the answers."""
 

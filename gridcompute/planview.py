@@ -16,6 +16,8 @@ class StageView(Protocol):
     def held(self) -> bool: ...  # noqa: D102
     @property
     def task_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def block_bytes(self) -> int: ...  # noqa: D102
 
 
 class PlanView(Protocol):

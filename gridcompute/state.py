@@ -28,7 +28,7 @@ from gridcompute.events import (
     TaskFailed,
     TaskLate,
 )
-from gridcompute.pacing import BURST, Pace
+from gridcompute.pacing import BURST, MOST, MOST_BYTES, Pace
 from gridcompute.planview import Limits, PlanView
 from gridcompute.retry import Policy
 
@@ -77,10 +77,11 @@ class RunState:
         self._live = 0
         self._tasks = 0
         self._cancel_at: float | None = None
-        # Asked for each chunk, and always the same: the consumers of a stage, which of them need all of it, and
-        # whether it reads held chunks.
+        # Asked for each chunk, and always the same: the consumers of a stage, and which of them need all of it; how
+        # many chunks its tasks may have; whether it reads held chunks.
         self._waits = [{after: plan.barrier(after, stage) for after in range(stage + 1, len(plan.stages))
                         if stage in plan.producers[after]} for stage in range(len(plan.stages))]
+        self._most = [max(1, MOST_BYTES // stage.block_bytes) if stage.block_bytes else MOST for stage in plan.stages]
         self._reads_held = [any(plan.stages[p].held for p in producers) for producers in plan.producers]
         for stage, chunks in done.items():
             for chunk in chunks:
@@ -356,7 +357,7 @@ class RunState:
     def _task(self, stage: int) -> Task:
         """The next run of ready chunks."""
         ready = self._ready[stage]
-        size = self._paces[stage].size(len(ready), self.limits.workers)
+        size = min(self._paces[stage].size(len(ready), self.limits.workers), self._most[stage])
         chunks = [heapq.heappop(ready)]
         if (stage, chunks[0]) not in self._alone:
             while len(chunks) < size and (more := self._first(stage)) is not None and (stage, more) not in self._alone:

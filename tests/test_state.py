@@ -30,6 +30,7 @@ from gridcompute.events import (
     TaskLate,
     Tick,
 )
+from gridcompute.pacing import MOST_BYTES
 from gridcompute.planview import Limits
 from gridcompute.retry import Policy
 from gridcompute.state import CANCEL_SECONDS, DONE, GONE, READY, RUNNING, START_SECONDS, RunState
@@ -42,6 +43,7 @@ class FakeStage:
     chunks: int
     held: bool = False
     task_bytes: int = 1
+    block_bytes: int = 0
 
 
 @dataclass
@@ -323,6 +325,17 @@ def test_tasks_grow_with_quick_chunks() -> None:
     assert len(task.chunks) == 1
     task, = tasks(state.apply(TaskDone(task.number, (), 1e-3), 0.0))
     assert len(task.chunks) == 250
+
+
+@pytest.mark.parametrize(("each", "most"), [(0, 250), (MOST_BYTES // 3, 3), (2 * MOST_BYTES, 1)])
+def test_what_a_task_holds_is_bounded(each: int, most: int) -> None:
+    plan = chain(1000, 1, held=(0,))
+    plan.stages[0] = FakeStage(1000, held=True, block_bytes=each)
+    plan.reads[1, 0] = [(0, chunk) for chunk in range(1000)]
+    state = RunState(FakePlan(plan.stages, plan.reads, (1,)), {}, Limits(1, queue=1), Policy())
+    task, = tasks(state.start(0.0))
+    task, = tasks(state.apply(TaskDone(task.number, (), 1e-3), 0.0))
+    assert len(task.chunks) == most
 
 
 def test_others_of_a_task_wait_for_an_input_that_one_of_them_lost() -> None:

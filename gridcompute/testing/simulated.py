@@ -45,6 +45,7 @@ class FlatStage:
     chunks: int
     held: bool = False
     task_bytes: int = 0
+    block_bytes: int = 0
 
 
 @dataclass(frozen=True)
