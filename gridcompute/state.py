@@ -365,9 +365,9 @@ class RunState:
         for chunk in chunks:
             self.status[stage][chunk] = RUNNING
         self._tasks += 1
-        tries = self._attempts and max(sum(self._attempts.get((stage, chunk), {}).values()) for chunk in chunks)
+        tries = (sum(self._attempts.get((stage, chunk), {}).values()) for chunk in chunks if self._attempts)
         seconds = self._paces[stage].limit(len(chunks), self.limits.workers)
-        task = Task(self._tasks, stage, tuple(chunks), 1 + (tries or 0), seconds)
+        task = Task(self._tasks, stage, tuple(chunks), 1 + max(tries, default=0), seconds)
         self.running[task.number] = task
         self._unsure.append(task.number)
         self._live += self._task_bytes(stage)
