@@ -2,21 +2,26 @@
 
 Virtual time, no Ray: what is measured is the policy. Costs are drawn anew in each repetition; a dispatch takes the
 driver 1 ms, half to submit a task and half to take in its answer. Greedy list scheduling in the same order, which
-pays no dispatch and knows every cost, stands as the peer.
+pays no dispatch and knows when each worker is free, stands as the peer.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from benchmarks.peering import Peers
 from benchmarks.rows import OURS, Reference, Row, Session, check
+from gridcompute.events import FailureKind, Task
 from gridcompute.testing.simulated import Cluster, FlatPlan, Simulated, list_schedule, simulate
 
 LIST = "list scheduling"
 BOUND = Reference(1.0, "no later than total / workers + longest chunk (Graham 1966), dispatch included")
-DISPATCH = Reference(1.02, "the same, and 2 % for dispatching")
+TENTH = Reference(1.1, "within 10 % of greedy list scheduling in the same order")
+SLOW = 10.0
+"""How much longer a straggler takes."""
+
 Costs = Callable[[random.Random, int], list[float]]
 
 
@@ -24,37 +29,141 @@ def _pareto(draw: random.Random, n: int) -> list[float]:
     return [0.02 * draw.paretovariate(1.5) for _ in range(n)]
 
 
-SECTIONS: dict[str, Costs] = {
+COSTS: dict[str, Costs] = {
     "uniform": lambda draw, n: [0.05] * n,
     "pareto": _pareto,
     "sorted": lambda draw, n: sorted(_pareto(draw, n)),
     "falling": lambda draw, n: sorted(_pareto(draw, n), reverse=True),
     "bimodal": lambda draw, n: [5.0 if draw.random() < 0.01 else 0.01 for _ in range(n)],
 }
+SECTIONS = (*COSTS, "stragglers", "failures")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A cluster and its work.
+
+    Attributes:
+        workers: that are simulated.
+        chunks: of the one stage.
+        scale: factor of all costs. With 1 there is a minute's work for each worker at most; where a thousand workers
+            or more work for minutes, chunks take longer.
+        seeds: repetitions.
+    """
+
+    workers: int
+    chunks: int
+    scale: float = 1.0
+    seeds: int = 3
+
+    @property
+    def name(self) -> str:
+        """As rows have it."""
+        return f"{self.workers}" + (f"/x{self.scale:g}" if self.scale != 1.0 else "")
+
+    def costs(self, kind: str, seed: int) -> list[float]:
+        """Seconds of each chunk."""
+        return [self.scale * seconds for seconds in COSTS[kind](random.Random(seed), self.chunks)]
+
+
+QUICK = (Size(2, 1000, seeds=2), Size(100, 20_000, seeds=2))
+DEFAULT = (Size(2, 2000), Size(16, 16_000), Size(100, 100_000), Size(1000, 300_000), Size(1000, 300_000, 10.0, seeds=1),
+           Size(10_000, 400_000, 100.0, seeds=1))
+FULL = (*DEFAULT[:4], Size(1000, 300_000, 10.0), Size(10_000, 1_000_000, 100.0))
+
+
+@dataclass
+class _Paces:
+    """Real seconds that the state machine took, by size."""
+
+    decisions: dict[str, list[float]] = field(default_factory=dict)
+    chunks: dict[str, list[float]] = field(default_factory=dict)
+
+    def note(self, size: Size, end: Simulated) -> None:
+        self.decisions.setdefault(size.name, []).append(end.decisions / max(end.seconds, 1e-9))
+        self.chunks.setdefault(size.name, []).append(size.chunks / max(end.seconds, 1e-9))
 
 
 def rows(session: Session, peers: Peers) -> Iterator[Row]:
     """Makespans against the bound, and the decisions that the driver's machine takes in a second."""
-    wanted = [name for name in SECTIONS if not session.only or name in session.only]
-    rates: dict[int, list[float]] = {}
-    for workers in session.pick((2, 100), (2, 16, 100, 1000), (2, 16, 100, 1000, 10_000)):
-        session.begin(f"{workers} workers")
-        for name in wanted:
-            ours, lists, work = [], [], 0.0
-            n = session.pick(min(500 * workers, 20_000), min(1000 * workers, 300_000), min(1000 * workers, 1_000_000))
-            for seed in range(session.pick(2, 3, 5)):
-                costs = SECTIONS[name](random.Random(seed), n)
-                bound, work = sum(costs) / workers + max(costs), sum(costs) / workers
-                end = _run(costs, Cluster(workers))
-                ours.append(end.makespan / bound)
-                lists.append(list_schedule(costs, workers) / bound)
-                rates.setdefault(workers, []).append(end.decisions / max(end.seconds, 1e-9))
-            target = DISPATCH if name in ("uniform", "bimodal") else BOUND
-            yield Row(f"makespan/{name}/{workers}", "x bound", {OURS: ours, LIST: lists}, target=target,
-                      note=f"{n:,} chunks, about {work:.0f} s of work for each worker.")
-    for workers, found in rates.items():
-        yield Row(f"decisions/{workers}", "1/s", {OURS: found}, more=True,
+    del peers
+    wanted, paces = session.only or SECTIONS, _Paces()
+    for size in session.pick(QUICK, DEFAULT, FULL):
+        session.begin(f"{size.name} workers")
+        for kind in (name for name in COSTS if name in wanted):
+            yield from _makespan(size, kind, paces)
+        if size.workers >= 100 and "stragglers" in wanted:
+            yield from (_stragglers(size, kind) for kind in ("uniform", "pareto"))
+        if size.workers >= 100 and "failures" in wanted:
+            yield from (_failures(size, kind) for kind in ("uniform", "pareto"))
+    for name, found in paces.decisions.items():
+        yield Row(f"decisions/{name}", "1/s", {OURS: found}, more=True,
                   note="Commands and events of the state machine in a second of processor time.")
+        yield Row(f"chunks/{name}", "1/s", {OURS: paces.chunks[name]}, more=True, note="Chunks in the same time.")
+
+
+def _dispatched(size: Size, bound: float) -> Reference:
+    """2 % for dispatching, and the one round over all workers that the driver needs to give each a first task."""
+    first = size.workers * Cluster.dispatch
+    return Reference(round(1.02 + first / bound, 4), f"the same, 2 % for dispatching, and the {first:g} s that the "
+                     "driver takes to give each worker a task and to take in its answer")
+
+
+def _makespan(size: Size, kind: str, paces: _Paces) -> Iterator[Row]:
+    ours, lists, ratios, work, least = [], [], [], 0.0, 1e99
+    for seed in range(size.seeds):
+        costs = size.costs(kind, seed)
+        work = sum(costs) / size.workers
+        bound, best = work + max(costs), list_schedule(costs, size.workers)
+        end = _run(costs, Cluster(size.workers))
+        ours.append(end.makespan / bound)
+        lists.append(best / bound)
+        ratios.append(end.makespan / best)
+        least = min(least, bound)
+        paces.note(size, end)
+    target = _dispatched(size, least) if kind in ("uniform", "bimodal") else BOUND
+    note = f"{size.chunks:,} chunks, about {work:.0f} s of work for each worker."
+    yield Row(f"makespan/{kind}/{size.name}", "x bound", {OURS: ours, LIST: lists}, target=target, note=note)
+    if target is BOUND:
+        yield Row(f"list/{kind}/{size.name}", "x list scheduling", {OURS: ratios}, target=TENTH, note="The same runs.")
+
+
+def _straggles(worker: int) -> float:
+    return SLOW if worker % 100 == 50 else 1.0
+
+
+def _stragglers(size: Size, kind: str) -> Row:
+    """One worker in a hundred is slow, which nobody knows."""
+    ours, lists, least = [], [], 1e99
+    speed = sum(1 / _straggles(worker) for worker in range(size.workers))
+    for seed in range(size.seeds):
+        costs = size.costs(kind, seed)
+        bound = sum(costs) / speed + SLOW * max(costs)
+        least = min(least, bound)
+        ours.append(_run(costs, Cluster(size.workers, slow=_straggles)).makespan / bound)
+        lists.append(list_schedule(costs, size.workers, _straggles) / bound)
+    return Row(f"stragglers/{kind}/{size.name}", "x bound", {OURS: ours, LIST: lists},
+               target=_dispatched(size, least), note=f"One worker in a hundred takes {SLOW:g} times as long, which "
+               "the bound knows: total / speed of all + longest chunk on a slow worker.")
+
+
+def _failures(size: Size, kind: str) -> Row:
+    """One task in a hundred loses its worker, and another comes in its place."""
+    ours, retries, least = [], 0, 1e99
+    for seed in range(size.seeds):
+        costs, draw = size.costs(kind, seed), random.Random(seed)
+
+        def fails(task: Task, draw: random.Random = draw) -> FailureKind | None:
+            del task
+            return "lost_worker" if draw.random() < 0.01 else None
+
+        end = _run(costs, Cluster(size.workers, fails=fails))
+        bound = (sum(costs) + end.lost) / size.workers + max(costs)
+        ours.append(end.makespan / bound)
+        retries, least = retries + end.retries, min(least, bound)
+    return Row(f"failures/{kind}/{size.name}", "x bound", {OURS: ours}, target=_dispatched(size, least),
+               note=f"One task in a hundred loses its worker, which is replaced after {Cluster.restart:g} s; lost time "
+               f"counts as work in the bound. {retries:,} chunks were tried again, and each was kept once.")
 
 
 def _run(costs: list[float], cluster: Cluster) -> Simulated:

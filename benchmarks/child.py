@@ -1,6 +1,7 @@
 """Programs that are measured as whole processes: `python -m benchmarks.child CASE ARGUMENTS`; the last line is JSON.
 
     run EXECUTOR STORE    the first run of a process: a kernel over a small grid, its result checked
+    first KIND STORE      seconds of the first task in a new Ray worker: of a compiled "kernel", or of a NumPy "task"
     driver CHUNKS STORE   resident memory of a driver, in bytes: imported, planned, run
     plan CELLS            the same of planning a space
     cells CELLS STORE     the same of running a map, a stencil and a sum on Ray
@@ -35,6 +36,51 @@ def run(executor: str, store: str) -> dict[str, Any]:
     ran = time.perf_counter()
     return {"import": imported - BEGAN, "session": connected - imported, "run": ran - connected,
             "compile": done.status.compile_seconds, "right": bool((done["i"].to_numpy() == range(1000)).all())}
+
+
+def first(kind: str, store: str) -> dict[str, Any]:
+    """Wall and processor seconds of a new worker's first task, from when it has its order to its answer."""
+    import numpy as np
+
+    import gridcompute as grid
+    from gridcompute import ray_executor
+    from gridcompute.ray_session import connect
+
+    told = os.path.join(store, "first.json")
+
+    def timed(*arguments: Any) -> Any:
+        import json
+        import time
+
+        from gridcompute.ray_executor import run_order
+
+        began, busy = time.perf_counter(), time.process_time()
+        answer = run_order(*arguments)
+        line = json.dumps({"wall": time.perf_counter() - began, "cpu": time.process_time() - busy})
+        try:
+            with open(told, "x") as file:
+                file.write(line)
+        except FileExistsError:
+            pass  # not the first
+        return answer
+
+    def summed(series: Any) -> Any:
+        return series.sum() + 1.5
+
+    def task(series: Any) -> Any:
+        return series.sum(axis=-1) + 1.5
+
+    os.makedirs(store, exist_ok=True)
+    ray_executor.run_order = timed
+    connect(workers=1)
+    made = grid.kernel("(t)->()")(summed) if kind == "kernel" else grid.task("(t)->()", dtypes=["f8"])(task)
+    values = np.arange(64.0).reshape(16, 4)
+    out = grid.from_arrays({"v": values}, dims=("n", "t"))["v"].map(made, names=("s",))
+    done = grid.run(out, executor="ray", workers=1, store=os.path.join(store, "work"), quiet=True)
+    right = bool((done["s"].to_numpy() == values.sum(1) + 1.5).all())
+    with open(told) as file:
+        found: dict[str, Any] = json.load(file)
+    return {**found, "compiled": done.status.compiled, "right": right}
 
 
 def resident() -> int:
@@ -96,8 +142,8 @@ def dag(tasks: str) -> dict[str, Any]:
     return build(int(tasks))
 
 
-CASES: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "driver": driver, "plan": plan, "cells": cells,
-                                                 "dag": dag}
+CASES: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "first": first, "driver": driver, "plan": plan,
+                                                 "cells": cells, "dag": dag}
 
 if __name__ == "__main__":
     print(json.dumps(CASES[sys.argv[1]](*sys.argv[2:])))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peering import ROOT, PeerError, Peers
-from benchmarks.rows import OURS, Row, Session, check, interleaved
+from benchmarks.rows import OURS, Reference, Row, Session, check, interleaved
 from benchmarks.running import new_store
 
 PEER_RUNS = {
@@ -97,6 +97,7 @@ def startup(session: Session, peers: Peers) -> Iterator[Row]:
     yield Row("startup/compile", "s", {OURS: cold.part("compile", repeat)}, note="The part of it that is compilation.")
     yield Row("startup/load-code", "s", {OURS: warm.part("compile", repeat)},
               note="The part of the warm run that loads that code from the cache.")
+    yield from _first_tasks(session, cache)
     few = session.pick(1, 3, 5)
     on_ray = _FirstRuns("ray", cache)
     plain = {"ray": whole(PEER_RUNS["ray"])} if peers.wanted("ray") else {}
@@ -105,6 +106,28 @@ def startup(session: Session, peers: Peers) -> Iterator[Row]:
               note="The same on a local Ray of two workers, which the process starts and stops. ray: a process that "
               "starts Ray with its defaults, runs ten plain tasks, and ends.")
     yield Row("startup/ray-session", "s", {OURS: on_ray.part("session", few)}, note="The part of it that starts Ray.")
+
+
+def _first_tasks(session: Session, cache: Path) -> Iterator[Row]:
+    """What compiled code adds to the first task of a new worker."""
+    found: dict[str, list[dict[str, Any]]] = {"kernel": [], "task": []}
+
+    def measure(kind: str) -> float:
+        with new_store() as url:
+            found[kind].append(child("first", kind, url, cache=cache))
+        return found[kind][-1]["wall"] * 1000
+
+    repeat = session.pick(1, 5, 9)
+    raw = interleaved({OURS: partial(measure, "kernel"), "empty worker": partial(measure, "task")}, repeat)
+    pairs = list(zip(found["kernel"][-repeat:], found["task"][-repeat:], strict=True))
+    check(not any(kernel["compiled"] for kernel, _ in pairs), "a warm cache compiles nothing")
+    yield Row("startup/first-task", "ms", raw,
+              note="The first task of a new Ray worker, from its order to its answer: a kernel whose compiled code is "
+              "in the cache. empty worker: the same as a task in NumPy, with nothing to compile or load.")
+    busy = "The same in processor time, which a busy machine disturbs less."
+    for unit, clock, what in (("ms", "wall", "The difference."), ("ms of CPU", "cpu", busy)):
+        yield Row(f"startup/first-task-more/{clock}", unit, {OURS: [1000 * (k[clock] - t[clock]) for k, t in pairs]},
+                  target=Reference(50.0, "under 50 ms over an empty worker's"), note=what)
 
 
 def memory(session: Session, peers: Peers) -> Iterator[Row]:

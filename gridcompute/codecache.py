@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import pickle
 import platform
@@ -21,7 +22,7 @@ import tempfile
 import time
 import types as pytypes
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
+from llvmlite.binding import address_of_symbol
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
@@ -41,14 +43,17 @@ from gridcompute.keys import OWN_PACKAGES, digest, installed, machine_key, stand
 
 types: Any = numba.types
 config: Any = numba.core.config
+environment: Any = numba.core.environment
+runtime: Any = numba.core.runtime
 
 _rebuild: Any = CompileResult._rebuild
 _dumps: Any = dumps
 
-_FORMAT = b"gridcompute-code-1\n"
+_FORMAT = b"gridcompute-code-2\n"
 _LOCK_SECONDS = 300.0
 
 _seconds = 0.0
+_compiled = 0
 _depth = 0
 _made: dict[str, Any] = {}
 
@@ -56,6 +61,11 @@ _made: dict[str, Any] = {}
 def compile_seconds() -> float:
     """Seconds that this process has spent on compiling kernels or loading them from the cache."""
     return _seconds
+
+
+def compiled() -> int:
+    """How many functions this process has compiled; those loaded from the cache don't count."""
+    return _compiled
 
 
 def cached_njit(func: Callable[..., Any], key: str = "", *, flags: frozenset[str] = frozenset(),
@@ -226,7 +236,6 @@ class _Files(_Cache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled form for a signature, or None; a broken file counts as none."""
-        target_context.refresh()
         path = self._path(sig)
         try:
             content = b"" if path is None else read_private(path)
@@ -237,17 +246,21 @@ class _Files(_Cache):
             return None
         try:
             # The folder and the file are this user's alone, and the digest says that it is whole.
-            loaded = _rebuild(target_context, *pickle.loads(content[head:]))  # noqa: S301
+            outside, reduced = _Unpickler(io.BytesIO(content[head:])).load()
+            _ready(target_context, outside)
+            loaded = _rebuild(target_context, *reduced)
         except Exception:  # whatever a stale pickle raises, compiling anew is the answer
             return None
         return loaded if tuple(loaded.signature.args) == tuple(getattr(sig, "args", sig)) else None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Store a compiled form; an unwritable or full disk costs the next process a compilation, no more."""
+        global _compiled
+        _compiled += 1
         path = self._path(sig)
         if path is None or data.library.has_dynamic_globals or any(not one.can_cache for one in data.lifted):
             return
-        content = _dumps(data._reduce())
+        content = _dumps((_outside(data.library), data._reduce()))
         with contextlib.suppress(OSError):
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
             try:
@@ -282,6 +295,49 @@ class _Files(_Cache):
             yield
         finally:
             os.close(handle)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Loads what numba made, without the modules of numba's own functions that are part of it.
+
+    A compiled function holds the globals of each function in it, for use by Python code, of which there is none here.
+    That of an array's sum imports SciPy's linear algebra.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        """See `pickle.Unpickler`."""
+        return _environment if (module, name) == ("numba.core.environment", "_rebuild_env") \
+            else super().find_class(module, name)
+
+
+def _environment(module: str, constants: list[Any], name: str) -> Any:
+    if module in sys.modules or not module.startswith("numba."):
+        return environment._rebuild_env(module, constants, name)
+    made = environment.lookup_environment(name)
+    if made is None:
+        made = environment.Environment({"__name__": module})
+        made.consts[:] = constants
+        made.env_name = name
+        environment.Environment._memo[name] = made
+    return made
+
+
+def _outside(library: Any) -> list[str]:
+    """Names that machine code expects to find in the process that runs it."""
+    module = library._final_module
+    return sorted(one.name for one in (*module.functions, *module.global_variables)
+                  if one.is_declaration and not one.name.startswith("llvm."))
+
+
+def _ready(target_context: Any, outside: Sequence[str]) -> None:
+    """Make this process one that can run loaded code.
+
+    numba gets ready to compile anything, which imports 200 modules, SciPy's linear algebra among them: 300 ms in a new
+    worker. Code that was compiled needs no more than the runtime, but for names that come with those modules.
+    """
+    runtime.rtsys.initialize(target_context)
+    if not all(address_of_symbol(name) for name in outside):
+        target_context.refresh()
 
 
 @lru_cache(maxsize=1)

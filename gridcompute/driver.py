@@ -22,20 +22,34 @@ from gridcompute.errors import (
     RunError,
     StoreError,
 )
-from gridcompute.events import CancelAsked, Command, Drop, Event, Finish, Kill, Submit, TaskDone, TaskFailed, Tick
+from gridcompute.events import (
+    CancelAsked,
+    Command,
+    Drop,
+    Event,
+    Finish,
+    Kill,
+    Submit,
+    TaskDone,
+    TaskFailed,
+    TaskLate,
+    Tick,
+)
 from gridcompute.executor import Executor
 from gridcompute.journal import Journal
 from gridcompute.lease import Lease
 from gridcompute.ledger import Ledger
-from gridcompute.losses import SILENT, named, overdue
+from gridcompute.looks import LOOK_SECONDS, look
+from gridcompute.losses import SILENT, named
 from gridcompute.op import Graph
 from gridcompute.outputs import outputs_of, sink_of
 from gridcompute.planning import Plan
+from gridcompute.planview import Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
 from gridcompute.sinks.base import Output, Sink, Written
 from gridcompute.sources.base import Source
-from gridcompute.state import Limits, RunState
+from gridcompute.state import DONE, GONE, RunState
 from gridcompute.status import Status, Watch
 from gridcompute.store import Store, open_store, transient
 from gridcompute.stored import StoredSource
@@ -45,9 +59,6 @@ WORKER_BYTES = 350 * 2**20
 """Measured proportional memory of an idle Ray worker with numba, pyarrow and gridcompute imported."""
 
 POLL_SECONDS = 0.5
-
-LOOK_SECONDS = 0.5
-"""Time between two looks at what tasks publish while answers come in."""
 
 REPLANS = 4
 """Times that one result of an earlier phase may turn out broken before the run stops."""
@@ -187,10 +198,7 @@ class Driver:
             events: list[Event] = list(self.executor.poll(self._patience(state)))
             if not events or self.clock() >= looked + LOOK_SECONDS:  # thousands of tasks may run
                 looked = self.clock()
-                for number in state.unseen:
-                    if self._board.read(number) is not None:
-                        state.began(number, looked)
-                events += [overdue(task, self.deadline) for task in state.overdue(looked)]
+                events += self._again(lambda: list(look(state, self._board, ledger, self.clock)))
             if self.cancelled.is_set():
                 events.append(CancelAsked())
             commands = []
@@ -225,7 +233,7 @@ class Driver:
 
     def _noted(self, event: Event, state: RunState, ledger: Ledger) -> Event:
         """Ledger, journal and figures, before the state machine decides; the event with what is known here of it."""
-        if isinstance(event, Tick | CancelAsked):
+        if isinstance(event, TaskLate | Tick | CancelAsked):
             return event
         task = state.running.get(event.task)
         if task is None:
@@ -236,8 +244,12 @@ class Driver:
             event = named(event, task, stage, self._board.read(task.number), kept)
         if not (isinstance(event, TaskFailed) and event.failure.kind == "hang"):
             self._board.free(task.number)
-        ledger.add(event.kept)
-        for item in event.kept:
+        # What was taken from a late task, and which it did all the same, may be kept by now.
+        news = tuple(item for item in event.kept if state.status[item.stage][item.chunk] not in (DONE, GONE))
+        self.status.doubled += len({item.chunk for item in event.kept} - {item.chunk for item in news})
+        event = replace(event, kept=news)
+        ledger.add(news)
+        for item in news:
             self.status.rows += max(0, item.rows)
             self.status.nbytes += item.nbytes
         complete = {item.chunk for item in event.kept if not ledger.missing(item.stage, item.chunk)}
@@ -249,6 +261,7 @@ class Driver:
                             seconds=round(event.seconds, 6), worker=event.worker)
         if isinstance(event, TaskDone):
             self.status.compile_seconds += event.compile_seconds
+            self.status.compiled += event.compiled
             self.status.peak_bytes = max(self.status.peak_bytes, event.peak_bytes)
         elif isinstance(event, TaskFailed):
             failure = event.failure

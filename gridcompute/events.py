@@ -86,7 +86,10 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskDone:
-    """Event: the chunks of a task are kept, but for those `left` that its time didn't reach."""
+    """Event: the chunks of a task are kept, but for those `left` that its time didn't reach.
+
+    `compile_seconds` of its `seconds` went into compiling functions, so many as `compiled` says, or loading their code.
+    """
 
     task: int
     kept: tuple[Kept, ...]
@@ -95,6 +98,7 @@ class TaskDone:
     compile_seconds: float = 0.0
     peak_bytes: int = 0
     left: tuple[int, ...] = ()
+    compiled: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,14 @@ class TaskFailed:
 
 
 @dataclass(frozen=True)
+class TaskLate:
+    """Event: a task is past its time, with `chunk` in work: those behind it won't be begun, so others may have them."""
+
+    task: int
+    chunk: int
+
+
+@dataclass(frozen=True)
 class Tick:
     """Event: time has passed."""
 
@@ -118,7 +130,7 @@ class CancelAsked:
     """Event: the user wants the run to stop."""
 
 
-Event = TaskDone | TaskFailed | Tick | CancelAsked
+Event = TaskDone | TaskFailed | TaskLate | Tick | CancelAsked
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,9 +19,10 @@ from gridcompute.op import Op
 from gridcompute.outputs import finished
 from gridcompute.pages import Page
 from gridcompute.planning import Plan
-from gridcompute.shard import Done, done, read_record, tombstone
+from gridcompute.shard import Done, done, read_record, shard_path, tombstone
 from gridcompute.shardfile import read_ends
 from gridcompute.sinks.base import Output, Written
+from gridcompute.spaces import Region
 from gridcompute.store import Store
 from gridcompute.stored import Entry, StoredSource
 from gridcompute.worker import Order
@@ -123,6 +125,22 @@ class Ledger:
         listings = [done(self.store, op.recipe) for op in stage.roots]
         self._blocks = {}
         return tuple(entry for chunk in task.chunks for entry in self._entries(stage.number, chunk, listings))
+
+    def reached(self, task: Task) -> int:
+        """How many of a task's chunks are committed by now, done in their order; of a held stage nothing is seen."""
+        stage = self.plan.stages[task.stage]
+        if stage.held:
+            return 0
+        return bisect_left(task.chunks, True, key=lambda chunk: not all(
+            self.store.exists(self._path(op, stage.layouts[root].region(chunk), token))
+            for root, (op, token) in enumerate(zip(stage.roots, self.token(task.stage, chunk), strict=True))))
+
+    @staticmethod
+    def _path(op: Op, region: Region, token: str) -> str:
+        """Where a worker commits an op's chunk at first."""
+        recorded = isinstance(op.action, Write | Ingest)
+        at = PART_REGION if isinstance(op.action, Ingest) else region
+        return shard_path(op.recipe, str(at), token, 0, "record" if recorded else "arrow")
 
     def missing(self, stage: int, chunk: int) -> tuple[int, ...]:
         """The roots of a chunk that aren't kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 TASK_SECONDS = 0.25
@@ -16,8 +17,20 @@ AHEAD = 2.0
 MOST = 4096
 """Chunks of a task at most: what a task that fails early gives back."""
 
+MOST_BYTES = 16 * 2**20
+"""Of a task's results that are held until it ends. What is committed doesn't add up: chunks are done one by one."""
+
 BURST = 128
 """Tasks submitted between two looks at the answers."""
+
+LEAST_SECONDS = 0.1
+"""Time that any task may take."""
+
+PATIENCE = 1.25
+"""How much longer than usual a task may take until others get what is left of it."""
+
+LAST = 2.0
+"""Tasks of the last round, over those that would take the driver least time: some wait behind others."""
 
 RECENT = 0.3
 """Weight of the last task in what a chunk is taken to last: input is often sorted by cost."""
@@ -29,7 +42,7 @@ class Pace:
 
     Attributes:
         seconds: of a usual chunk; None while none was measured. A geometric mean: a few chunks that take a thousand
-            times longer don't make all tasks small, since a task ends early at one (see `target`).
+            times longer don't make all tasks small, since a task ends early at one (see `limit`).
     """
 
     seconds: float | None = None
@@ -41,15 +54,16 @@ class Pace:
         self.seconds = float(before * (each / before) ** RECENT)
 
     def target(self, workers: int) -> float:
-        """Seconds toward which tasks are sized, and after which one begins no further chunk."""
+        """Seconds toward which tasks are sized, and which none may take by more than a chunk."""
         return max(TASK_SECONDS, AHEAD * DISPATCH_SECONDS * workers)
 
     def size(self, ready: int, workers: int) -> int:
         """Chunks of the next task: the target's worth, and near the end a share of what is left.
 
         That is guided self-scheduling (Polychronopoulos and Kuck 1987), but no task is shorter than one round of the
-        driver over all workers, which would wait longer for it than for each other; save for the last round, whose
-        chunks go one by one: in sorted input they take longest.
+        driver over all workers, which would wait longer for it than for each other; and when less than a round is
+        left, dispatching what is left takes about as long as a task does: tasks of n of r chunks, of s seconds each,
+        take the driver d r / n seconds, and the last of them n s more, which is least at n = sqrt(r d / s).
 
         Args:
             ready: chunks that could be in it.
@@ -57,7 +71,11 @@ class Pace:
         """
         if self.seconds is None:
             return 1
-        share = ready // (2 * workers)
-        if ready > workers:
-            share = max(share, min(int(DISPATCH_SECONDS * workers / self.seconds), ready - workers))
-        return max(1, min(int(self.target(workers) / self.seconds), share, MOST))
+        meanwhile = DISPATCH_SECONDS / self.seconds  # chunks that a worker does while the driver dispatches a task
+        least = min(meanwhile * workers, LAST * math.sqrt(meanwhile * ready))
+        return max(1, min(int(self.target(workers) / self.seconds), max(ready // (2 * workers), int(least)), MOST))
+
+    def limit(self, chunks: int, workers: int) -> float:
+        """Seconds after which a task of so many chunks begins no further one."""
+        target = self.target(workers)
+        return target if self.seconds is None else min(target, max(LEAST_SECONDS, PATIENCE * chunks * self.seconds))

@@ -66,6 +66,11 @@ class Stage:
         return self.layouts[0].chunks
 
     @property
+    def block_bytes(self) -> int:
+        """Estimated bytes of a chunk's results that stay in the worker until its task ends: of held ones."""
+        return -(-self.write_bytes // self.chunks) if self.held and self.chunks else 0
+
+    @property
     def name(self) -> str:
         """Names of the kept ops, with the step of those that take several stages."""
         names = (f"{op}: {op.action.step}" if op.action.step else str(op) for op in self.roots)

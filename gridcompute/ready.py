@@ -6,7 +6,7 @@ import heapq
 
 
 class Ready:
-    """A set of chunk numbers.
+    """Chunk numbers; one that was pushed twice is there twice.
 
     >>> some = Ready()
     >>> for chunk in (5, 6, 7, 2):
@@ -17,12 +17,12 @@ class Ready:
 
     def __init__(self) -> None:
         self._runs: list[list[int]] = []
-        """A heap of [first, last + 1]; runs don't overlap, so a run that loses its first chunks keeps its place."""
+        """A heap of [first, last + 1]."""
         self._last: list[int] = [0, 0]
         self._count = 0
 
     def push(self, chunk: int) -> None:
-        """Add a chunk that isn't there."""
+        """Add a chunk."""
         self._count += 1
         if self._last[0] < self._last[1] == chunk:
             self._last[1] += 1
@@ -37,6 +37,8 @@ class Ready:
         run[0] += 1
         if run[0] == run[1]:
             heapq.heappop(self._runs)
+        else:
+            heapq.heapreplace(self._runs, run)
         self._count -= 1
         return chunk
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from gridcompute.errors import RunError
 from gridcompute.events import (
@@ -27,8 +26,10 @@ from gridcompute.events import (
     Task,
     TaskDone,
     TaskFailed,
+    TaskLate,
 )
-from gridcompute.pacing import BURST, Pace
+from gridcompute.pacing import BURST, MOST, MOST_BYTES, Pace
+from gridcompute.planview import Limits, PlanView
 from gridcompute.ready import Ready
 from gridcompute.retry import Policy
 
@@ -40,50 +41,6 @@ START_SECONDS = 60.0
 
 CANCEL_SECONDS = 5.0
 """Grace that running tasks get after a cancel."""
-
-
-class StageView(Protocol):
-    """What the machine needs to know of a stage."""
-
-    @property
-    def chunks(self) -> int: ...  # noqa: D102
-    @property
-    def held(self) -> bool: ...  # noqa: D102
-    @property
-    def task_bytes(self) -> int: ...  # noqa: D102
-
-
-class PlanView(Protocol):
-    """What the machine needs to know of a plan; `gridcompute.planning.Plan` is one."""
-
-    @property
-    def stages(self) -> Sequence[StageView]: ...  # noqa: D102
-    @property
-    def goals(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
-    def producers(self) -> Sequence[frozenset[int]]: ...  # noqa: D102
-
-    def inputs(self, stage: int, chunk: int) -> Iterator[tuple[int, int]]: ...  # noqa: D102
-    def consumers(self, stage: int, chunk: int) -> Iterator[tuple[int, int]]: ...  # noqa: D102
-    def barrier(self, stage: int, producer: int) -> bool: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the machine may use.
-
-    Attributes:
-        workers: tasks that can run at once.
-        queue: tasks submitted ahead per worker, so that none waits for the driver.
-        live_bytes: most estimated bytes of tasks in work and of held chunks; one task may always run.
-        deadline: seconds after which a task is taken for hung. They count from when a worker was seen at it, else from
-            when one must have become free for it, and then `START_SECONDS` more.
-    """
-
-    workers: int = 1
-    queue: int = 2
-    live_bytes: int = 2**62
-    deadline: float = 3600.0
 
 
 class RunState:
@@ -110,6 +67,7 @@ class RunState:
         self._since: dict[int, float] = {}
         self._unsure: deque[int] = deque()
         self._begun: set[int] = set()
+        self._taken: dict[int, tuple[int, ...]] = {}
         self._alone: set[tuple[int, int]] = set()
         self._attempts: dict[tuple[int, int], dict[tuple[FailureKind, tuple[int, int] | None], int]] = {}
         self._delayed: list[tuple[float, int, int]] = []
@@ -120,6 +78,12 @@ class RunState:
         self._live = 0
         self._tasks = 0
         self._cancel_at: float | None = None
+        # Asked for each chunk, and always the same: the consumers of a stage, and which of them need all of it; how
+        # many chunks its tasks may have; whether it reads held chunks.
+        self._waits = [{after: plan.barrier(after, stage) for after in range(stage + 1, len(plan.stages))
+                        if stage in plan.producers[after]} for stage in range(len(plan.stages))]
+        self._most = [max(1, MOST_BYTES // stage.block_bytes) if stage.block_bytes else MOST for stage in plan.stages]
+        self._reads_held = [any(plan.stages[p].held for p in producers) for producers in plan.producers]
         for stage, chunks in done.items():
             for chunk in chunks:
                 self.status[stage][chunk] = DONE
@@ -127,24 +91,22 @@ class RunState:
 
     def _find_needed(self) -> None:
         """Walk back from the goals: a chunk is needed only if a needed consumer lacks its shard."""
-        wanted: list[Sequence[int]] = [()] * len(self.plan.stages)
+        lacking: list[Sequence[int]] = [()] * len(self.plan.stages)
         marks = [bytearray(stage.chunks) for stage in self.plan.stages]
         for stage in reversed(range(len(self.plan.stages))):
-            everything = stage in self.plan.goals
-            every = range(self.plan.stages[stage].chunks)
-            wanted[stage] = every if everything or all(marks[stage]) else [c for c in every if marks[stage][c]]
-            for chunk in wanted[stage]:
-                self.needed[stage] += 1
-                if self.status[stage][chunk] == DONE:
-                    self.kept[stage] += 1
-                    continue
-                self.status[stage][chunk] = WAITING
-                self.left[stage] += 1
+            status, every = self.status[stage], range(self.plan.stages[stage].chunks)
+            all_of_it = stage in self.plan.goals or all(marks[stage])
+            wanted: Sequence[int] = every if all_of_it else [c for c in every if marks[stage][c]]
+            lacking[stage] = wanted if DONE not in status else [chunk for chunk in wanted if status[chunk] != DONE]
+            self.needed[stage], self.left[stage] = len(wanted), len(lacking[stage])
+            self.kept[stage] = len(wanted) - len(lacking[stage])
+            for chunk in lacking[stage]:
+                status[chunk] = WAITING
                 for producer, before in self.plan.inputs(stage, chunk) if self.plan.producers[stage] else ():
                     marks[producer][before] = 1
-        for stage, chunks in enumerate(wanted):
+        for stage, chunks in enumerate(lacking):
             for chunk in chunks:
-                if self.status[stage][chunk] == WAITING and self._inputs_done(stage, chunk):
+                if self._inputs_done(stage, chunk):
                     self._release(stage, chunk)
 
     def _inputs_done(self, stage: int, chunk: int) -> bool:
@@ -171,6 +133,8 @@ class RunState:
             self._done(event, commands)
         elif isinstance(event, TaskFailed):
             self._failed(event, now, commands)
+        elif isinstance(event, TaskLate):
+            self._split(event)
         elif isinstance(event, CancelAsked) and self._cancel_at is None:
             self._cancel_at = now
         return self._next(now, commands)
@@ -187,23 +151,41 @@ class RunState:
         return self.plan.stages[stage].task_bytes
 
     def _done(self, event: TaskDone, commands: list[Command]) -> None:
+        taken = self._taken.pop(event.task, ())
         task = self._ended(event.task)
         if task is None:
             return
-        self._paces[task.stage].took(event.seconds - event.compile_seconds, len(task.chunks) - len(event.left))
+        done = len(task.chunks) + len(taken) - len(event.left)
+        self._paces[task.stage].took(event.seconds - event.compile_seconds, done)
         self._hold(task.stage, event.kept)
-        for chunk in task.chunks[: len(task.chunks) - len(event.left)]:
-            self._keep(task.stage, chunk, commands)
         if event.left == task.chunks:  # it has come further: how often it failed before counts no more
             for chunk in event.left:
                 self._attempts.pop((task.stage, chunk), None)
-        for chunk in event.left:
-            self._release(task.stage, chunk)
+        left = set(event.left)
+        for chunk in (*task.chunks, *taken):
+            if chunk not in left:
+                self._keep(task.stage, chunk, commands)
+        self._give_back(task.stage, [chunk for chunk in task.chunks if chunk in left])
+
+    def _split(self, event: TaskLate) -> None:
+        """What a late task won't begin any more goes back; one that it does all the same counts whoever is first."""
+        task = self.running.get(event.task)
+        if task is None or event.chunk not in task.chunks or task.number in self._taken:
+            return
+        at = task.chunks.index(event.chunk) + 1
+        self.running[task.number] = replace(task, chunks=task.chunks[:at])
+        self._taken[task.number] = task.chunks[at:]
+        self._give_back(task.stage, task.chunks[at:])
+
+    def _give_back(self, stage: int, chunks: Iterable[int]) -> None:
+        for chunk in chunks:
+            if self.status[stage][chunk] == RUNNING:
+                self._release(stage, chunk)
 
     def _hold(self, stage: int, kept: Iterable[Kept]) -> None:
         """Held blocks count as live until they are let go."""
         if self.plan.stages[stage].held:
-            for item in kept:
+            for item in (one for one in kept if self.status[stage][one.chunk] not in (DONE, GONE)):
                 self._held[stage, item.chunk] = self._held.get((stage, item.chunk), 0) + item.nbytes
                 self._live += item.nbytes
 
@@ -211,11 +193,12 @@ class RunState:
         self._live -= self._held.pop((stage, chunk), 0)
 
     def _keep(self, stage: int, chunk: int, commands: list[Command]) -> None:
+        if self.status[stage][chunk] in (DONE, GONE):  # another task had it too
+            return
         self.status[stage][chunk] = DONE
         self.left[stage] -= 1
         self.kept[stage] += 1
-        waits = {consumer: self.plan.barrier(consumer, stage) for consumer in range(stage + 1, len(self.plan.stages))
-                 if stage in self.plan.producers[consumer]}
+        waits = self._waits[stage]
         for consumer, after in self.plan.consumers(stage, chunk) if waits and not all(waits.values()) else ():
             if not waits[consumer] and self.status[consumer][after] == WAITING and self._inputs_done(consumer, after):
                 self._release(consumer, after)
@@ -224,12 +207,11 @@ class RunState:
                 for after, status in enumerate(self.status[consumer]):
                     if status == WAITING and self._inputs_done(consumer, after):
                         self._release(consumer, after)
-        self._drop_inputs(stage, chunk, commands)
+        if self._reads_held[stage]:
+            self._drop_inputs(stage, chunk, commands)
 
     def _drop_inputs(self, stage: int, chunk: int, commands: list[Command]) -> None:
         """Let go of held chunks whose last consumer this was."""
-        if not any(self.plan.stages[p].held for p in self.plan.producers[stage]):
-            return
         for producer, before in self.plan.inputs(stage, chunk):
             if self.plan.stages[producer].held and self.status[producer][before] == DONE and all(
                     self.status[s][c] in (DONE, GONE, IDLE) for s, c in self.plan.consumers(producer, before)):
@@ -238,24 +220,21 @@ class RunState:
                 commands.append(Drop(producer, before))
 
     def _failed(self, event: TaskFailed, now: float, commands: list[Command]) -> None:
+        self._taken.pop(event.task, None)
         task = self._ended(event.task)
         if task is None:
             return
         if event.failure.kind == "hang":
             commands.append(Kill(event.task))
-        kept = {item.chunk for item in event.kept}
         self._hold(task.stage, event.kept)
-        for chunk in task.chunks:
-            if chunk in kept:
-                self._keep(task.stage, chunk, commands)
-        rest = [chunk for chunk in task.chunks if chunk not in kept]
+        for chunk in sorted({item.chunk for item in event.kept}):
+            self._keep(task.stage, chunk, commands)
+        rest = [chunk for chunk in task.chunks if self.status[task.stage][chunk] == RUNNING]
         failure = event.failure
         blamed = [failure.chunk] if failure.chunk in rest else rest
-        for chunk in rest:
-            if chunk in blamed:
-                self._retry(task.stage, chunk, failure, now, commands)
-            elif self.status[task.stage][chunk] == RUNNING:
-                self._release(task.stage, chunk)
+        for chunk in blamed:
+            self._retry(task.stage, chunk, failure, now, commands)
+        self._give_back(task.stage, rest)
 
     def _retry(self, stage: int, chunk: int, failure: Failure, now: float, commands: list[Command]) -> None:
         attempts = self._attempts.setdefault((stage, chunk), {})
@@ -313,6 +292,22 @@ class RunState:
         return [self.running[number] for number, since in self._since.items()
                 if now - since > self.limits.deadline + (0.0 if number in self._begun else START_SECONDS)]
 
+    @property
+    def short(self) -> bool:
+        """Whether some workers will soon have nothing to do."""
+        return sum(map(len, self._ready)) <= self.limits.workers
+
+    def late(self, now: float) -> list[Task]:
+        """Tasks past their time with chunks that nobody begins, the longest over first; none while enough is ready.
+
+        For each the driver finds out which chunk is in work, and reports it as `TaskLate`.
+        """
+        if not self.short or self._cancel_at is not None:
+            return []
+        over = ((since + self.running[number].seconds, number) for number, since in self._since.items()
+                if len(self.running[number].chunks) > 1 and number not in self._taken)
+        return [self.running[number] for due, number in sorted(over) if due < now]
+
     def _stop(self, outcome: str, failure: Failure | None, commands: list[Command]) -> None:
         if self.outcome is None:
             commands.extend(Kill(number) for number in self.running)
@@ -356,15 +351,17 @@ class RunState:
 
     def _first(self, stage: int) -> int | None:
         """The next ready chunk; those that lost an input since they became ready wait again."""
-        ready = self._ready[stage]
-        while self._losses and ready and not self._inputs_done(stage, ready.first):
-            self.status[stage][ready.pop()] = WAITING
+        ready, status = self._ready[stage], self.status[stage]
+        while ready and (status[ready.first] != READY or (self._losses and not self._inputs_done(stage, ready.first))):
+            chunk = ready.pop()
+            if status[chunk] == READY:  # else a task that it was taken from has done it all the same
+                status[chunk] = WAITING
         return ready.first if ready else None
 
     def _task(self, stage: int) -> Task:
         """The next run of ready chunks."""
         ready = self._ready[stage]
-        size = self._paces[stage].size(len(ready), self.limits.workers)
+        size = min(self._paces[stage].size(len(ready), self.limits.workers), self._most[stage])
         chunks = [ready.pop()]
         if (stage, chunks[0]) not in self._alone:
             while len(chunks) < size and (more := self._first(stage)) is not None and (stage, more) not in self._alone:
@@ -372,8 +369,9 @@ class RunState:
         for chunk in chunks:
             self.status[stage][chunk] = RUNNING
         self._tasks += 1
-        attempt = 1 + max(sum(self._attempts.get((stage, chunk), {}).values()) for chunk in chunks)
-        task = Task(self._tasks, stage, tuple(chunks), attempt, self._paces[stage].target(self.limits.workers))
+        tries = (sum(self._attempts.get((stage, chunk), {}).values()) for chunk in chunks if self._attempts)
+        seconds = self._paces[stage].limit(len(chunks), self.limits.workers)
+        task = Task(self._tasks, stage, tuple(chunks), 1 + max(tries, default=0), seconds)
         self.running[task.number] = task
         self._unsure.append(task.number)
         self._live += self._task_bytes(stage)

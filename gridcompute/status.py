@@ -24,12 +24,14 @@ class Status:
         done, total: chunks kept and needed in this phase, per stage name.
         reused: chunks found committed at the start.
         computed: chunks kept by this run.
+        doubled: chunks that were computed twice, as a task went on with what others had been given.
         tasks: tasks finished.
         retries: attempts that were repeated.
         failures: messages of failures that were survived.
         rows, nbytes: cells along first dimensions and stored bytes of what this run kept.
         task_seconds: time in tasks, all workers.
-        compile_seconds: of that, compilation.
+        compile_seconds: of that, compiling functions or loading their code.
+        compiled: functions compiled, other than loaded.
         started, ended: seconds since 1970.
         peak_bytes: largest resident memory that a worker reported.
     """
@@ -39,6 +41,7 @@ class Status:
     total: dict[str, int] = field(default_factory=dict)
     reused: int = 0
     computed: int = 0
+    doubled: int = 0
     tasks: int = 0
     retries: int = 0
     failures: list[str] = field(default_factory=list)
@@ -46,6 +49,7 @@ class Status:
     nbytes: int = 0
     task_seconds: float = 0.0
     compile_seconds: float = 0.0
+    compiled: int = 0
     started: float = 0.0
     ended: float = 0.0
     peak_bytes: int = 0

@@ -46,6 +46,7 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
         "workers": figures.get("workers", 0),
         "start_seconds": figures.get("executor_seconds", 0.0),
         "compile_seconds": figures.get("compile_seconds", 0.0),
+        "compiled": figures.get("compiled", 0),
         "task_seconds": figures.get("task_seconds", 0.0),
         "computed": figures.get("computed", 0),
         "reused": figures.get("reused", 0),
@@ -53,6 +54,7 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
         "rows": figures.get("rows", 0),
         "bytes": figures.get("nbytes", 0),
         "retries": figures.get("retries", 0),
+        "doubled": figures.get("doubled", 0),
         "failures": len(figures.get("failures", ())),
         "skipped": figures.get("skipped", 0),
         "peak_bytes": figures.get("peak_bytes", 0),
@@ -70,6 +72,8 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     rows += [(written, name) for name in (*told["outputs"], *told["files"])]
     chunks = f"{told['computed']:,} computed, {told['reused']:,} found committed"
     rows.append(("chunks", f"{chunks}; {counted(told['tasks'], 'task')}, {size(told['bytes'])} stored"))
+    if told["doubled"]:
+        rows.append(("", f"{counted(told['doubled'], 'chunk')} computed twice, taken from tasks that were late"))
     if told["skipped"]:
         rows.append(("skipped", f"{counted(told['skipped'], 'cell')}, see gridcompute report {told['run']}"))
     where = {"ray": "Ray", "inline": "this process"}.get(told["executor"], told["executor"])
@@ -79,7 +83,8 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     if told["start_seconds"] >= 0.05:
         rows.append(("", f"of these {told['start_seconds']:.1f} s to start Ray"))
     if told["task_seconds"]:
-        rows.append(("", f"{told['compile_seconds']:.1f} s of compiling among {told['task_seconds']:.1f} s in tasks"))
+        what = f"compiling {counted(told['compiled'], 'function')}" if told["compiled"] else "loading compiled code"
+        rows.append(("", f"{told['compile_seconds']:.1f} s of {what} among {told['task_seconds']:.1f} s in tasks"))
     if told["retries"] or told["failures"]:
         again = f"{told['retries']:,}" if told["retries"] else "none"
         rows.append(("failures", f"{told['failures']:,}, of which {again} tried again"))

@@ -23,7 +23,7 @@ from gridcompute.actions.writes import Write
 from gridcompute.assemble import assemble
 from gridcompute.axes import Layout
 from gridcompute.checkpoints import Checkpoints
-from gridcompute.codecache import compile_seconds
+from gridcompute.codecache import compile_seconds, compiled
 from gridcompute.columns import Block, Field
 from gridcompute.commits import Commits, commit_block, commit_file, commit_written
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError, WorkerLostError
@@ -153,7 +153,7 @@ class StageWorker:
             return self._run(order, worker)
 
     def _run(self, order: Order, worker: str) -> TaskDone | TaskFailed:
-        began, compiled = time.perf_counter(), compile_seconds()
+        began, before, known = time.perf_counter(), compile_seconds(), compiled()
         self._places, self._cache, self._cached = order.places, {}, 0
         # Only a task's own thread publishes its cell, so what killed or held up a task runs on one the second time.
         self._threads = self.payload.threads if order.task.attempt == 1 else 1
@@ -172,14 +172,15 @@ class StageWorker:
                 failed = chunk, error
                 break
             done += 1
-            if commits.failed or time.perf_counter() - began - (compile_seconds() - compiled) > order.task.seconds:
+            if commits.failed or time.perf_counter() - began - (compile_seconds() - before) > order.task.seconds:
                 break
         kept = commits.end()
-        seconds, own = time.perf_counter() - began, compile_seconds() - compiled
+        seconds, own = time.perf_counter() - began, compile_seconds() - before
         if failed := failed or commits.failed:
             return TaskFailed(order.task.number, self._failure(failed[1], failed[0]), kept, seconds, worker)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return TaskDone(order.task.number, kept, seconds, worker, own, peak, order.task.chunks[done:])
+        left = order.task.chunks[done:]
+        return TaskDone(order.task.number, kept, seconds, worker, own, peak, left, compiled() - known)
 
     def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int], commits: Commits) -> None:
         """Compute a chunk of these roots; their commits are begun."""

@@ -225,13 +225,16 @@ def test_peers_stream_the_same(tmp_path: Path) -> None:
 
 
 def test_balance_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = lambda self, size, *_: (2, 5) if isinstance(size, tuple) else min(size, 50)  # noqa: E731
-    monkeypatch.setattr(Session, "pick", tiny)
+    sizes = (balance.Size(2, 50, seeds=2), balance.Size(5, 50, 10.0, seeds=1))
+    monkeypatch.setattr(Session, "pick", lambda *_: sizes)
     found = {row.name: row for row in balance.rows(Session(only=("pareto", "uniform")), Peers(Session()))}
-    assert set(found) == {*(f"makespan/{kind}/{n}" for kind in ("pareto", "uniform") for n in (2, 5)),
-                          "decisions/2", "decisions/5"}  # fmt: skip
+    assert set(found) == {*(f"{what}/{n}" for what in ("makespan/pareto", "list/pareto", "makespan/uniform",
+                                                       "decisions", "chunks") for n in ("2", "5/x10"))}
     assert all(value > 0 for row in found.values() for values in row.raw.values() for value in values)
     assert 0.9 < min(found["makespan/uniform/2"].raw["list scheduling"]) <= 1
+    monkeypatch.setattr(Session, "pick", lambda *_: (balance.Size(100, 2000, seeds=1),))
+    found = {row.name: row for row in balance.rows(Session(only=("stragglers", "failures")), Peers(Session()))}
+    assert set(found) == {f"{what}/{kind}/100" for what in ("stragglers", "failures") for kind in ("uniform", "pareto")}
 
 
 def test_scale_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -291,6 +294,14 @@ def test_peers_answer_in_processes_of_their_own(tmp_path: Path) -> None:
         assert {"peer dask", "peer numba"} <= set(peers.versions)
         with pytest.raises(PeerError, match="the peer dask failed in the case 'nothing'"):
             found["dask"].ask("nothing")
+
+
+def test_first_tasks_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Session, "pick", lambda self, *sizes: 1)
+    rows = list(overhead_processes._first_tasks(Session(folder=str(tmp_path)), tmp_path / "cache"))
+    assert [row.name for row in rows] == ["startup/first-task", "startup/first-task-more/wall",
+                                          "startup/first-task-more/cpu"]
+    assert all(value > 0 for value in rows[0].raw["ours"] + rows[0].raw["empty worker"])
 
 
 def test_whole_processes_are_measured(tmp_path: Path) -> None:

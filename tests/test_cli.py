@@ -375,8 +375,24 @@ def test_a_script_is_planned_up_to_its_first_run(call: Any, recwarn: pytest.Warn
     assert "1 of 1 chunk committed" in call("plan", "my_job.py").out
 
 
+NOTHING = summary.facts(record.RunRecord("r", "", [], {}, {}, [], "", "", 0.0, state="failed"))
+
+
+def test_compiling_is_told_from_loading() -> None:
+    told = {**NOTHING, "task_seconds": 3.0, "compile_seconds": 1.25}
+    assert any("1.2 s of loading compiled code among 3.0 s in tasks" in line for line in summary.screen(told))
+    told["compiled"] = 2
+    assert any("1.2 s of compiling 2 functions among 3.0 s in tasks" in line for line in summary.screen(told))
+
+
+def test_chunks_that_were_done_twice_are_counted() -> None:
+    assert not any("twice" in line for line in summary.screen(NOTHING))
+    found = summary.screen({**NOTHING, "doubled": 1})
+    assert any("1 chunk computed twice" in line for line in found)
+
+
 def test_failures_are_counted_in_words() -> None:
-    told = {**summary.facts(record.RunRecord("r", "", [], {}, {}, [], "", "", 0.0, state="failed")), "failures": 1}
+    told = {**NOTHING, "failures": 1}
     assert "  failures  1, of which none tried again" in summary.screen(told)
     assert "  failures  3, of which 2 tried again" in summary.screen({**told, "failures": 3, "retries": 2})
 

@@ -78,6 +78,60 @@ def test_a_second_process_compiles_nothing(run_script, tmp_path):
     assert second["compiled"] == []
 
 
+LOADED = """
+import json, sys
+import numpy as np
+from gridcompute.codecache import cached_njit
+from numba.core import event
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, event): compiled.append(event.data["dispatcher"].__qualname__)
+    def on_end(self, event): pass
+event.register("numba:compile", Listener())
+def arithmetic(x):
+    return np.exp(x[0]) ** 2.5 + x.sum() % 3.0
+def sorts(x):
+    return np.median(x) + np.argsort(x)[1]
+def solves(x):
+    return np.linalg.solve(np.diag(x), x).sum() + x @ x
+def looks_up(x):
+    found = {"a": x[0], "b": x[1]}
+    return found["a"] + found["b"]
+def listed(x):
+    many = [x[0]]
+    many.append(x[1])
+    return np.array(many).sum() + len(set(many))
+def fails(x):
+    if x[0] > 0:
+        raise ValueError("as it does")
+    return 0.0
+name, x = sys.argv[1], np.array([1.0, 2.0, 4.0])
+try:
+    value = float(cached_njit(globals()[name])(x))
+except ValueError as error:
+    value = str(error)
+print(json.dumps({"value": value, "compiled": len(compiled), "ready": "numba.np.arraymath" in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "sorts", "solves", "looks_up", "listed", "fails"])
+def test_loaded_code_needs_no_compiler(name, tmp_path):
+    """What a second process loads gives the same, though numba isn't made ready to compile as in the first.
+
+    But for looks_up: its hashes read a secret whose name comes with a module of numba's.
+    """
+    (tmp_path / "script.py").write_text(LOADED)
+    env = {**os.environ, "GRIDCOMPUTE_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, str(tmp_path / "script.py"), name]
+    first, second = (json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout)
+                     for _ in range(2))
+    assert first["value"] == second["value"]
+    assert first["compiled"] >= 1
+    assert first["ready"]
+    assert second["compiled"] == 0
+    assert second["ready"] == (name == "looks_up")
+
+
 def test_an_edited_helper_is_compiled_anew(run_script, tmp_path):
     run_script()
     path = tmp_path / "helper.py"

@@ -83,6 +83,50 @@ def test_a_worker_that_is_killed_once(tmp_path: Path, options: dict[str, Any]) -
     assert kept(journals(tmp_path)[0]) == {(1, 0, chunk) for chunk in range(12)}
 
 
+def test_what_stands_behind_a_long_chunk_is_done_by_others(tmp_path: Path, options: dict[str, Any]) -> None:
+    """The long chunk ends when all others are committed, also those behind it in its own task."""
+
+    @grid.task("()->()", dtypes=["f8"])
+    def waits(values: Any, place: str) -> Any:
+        import time
+        from pathlib import Path
+
+        until = time.monotonic() + 120
+        while 60.0 in values and len(list(Path(place).rglob("*.arrow"))) < 199:
+            if time.monotonic() > until:
+                raise TimeoutError("nobody does what stands behind this chunk")
+            time.sleep(0.02)
+        return values * 1.0
+
+    numbers = grid.from_arrays({"v": np.arange(200.0)}, dims="row")["v"]
+    run = grid.run(numbers.map(waits, place=str(options["store"])), **options)
+    np.testing.assert_array_equal(run["waits"].to_numpy(), np.arange(200.0))
+    assert run.status.computed == 200
+    assert run.status.doubled == 0
+
+
+def test_new_workers_load_what_one_has_compiled(tmp_path: Path, options: dict[str, Any]) -> None:
+    """The kernel's loop is compiled once, whichever worker is first, and then never again."""
+
+    @grid.kernel("(time)->()")
+    def unusual(series: Any) -> Any:
+        return series.sum() * 3.25 + series[0]
+
+    def workers(run: Any) -> set[int]:
+        return {int(e["worker"].rpartition(":")[2]) for e in read(run.record.journal) if e["kind"] == "kept"}
+
+    first = grid.run(cube().map(unusual), **options)
+    assert first.status.compiled == 1  # the kernel itself was, when the driver asked for its dtype
+    before = workers(first)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    again = grid.run(cube().map(unusual), **{**options, "store": tmp_path / "other"})
+    np.testing.assert_array_equal(again["unusual"].to_numpy(), CUBE.sum(0) * 3.25 + CUBE[0])
+    assert not before & workers(again)
+    assert again.status.compiled == 0
+    assert again.status.compile_seconds > 0
+
+
 def ring(step: int, cell: int, out: Any) -> int:
     out[0], out[1] = (cell + 1) % 64, (cell + step) % 64
     return 2

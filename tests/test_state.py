@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import settings
@@ -27,10 +27,13 @@ from gridcompute.events import (
     Task,
     TaskDone,
     TaskFailed,
+    TaskLate,
     Tick,
 )
+from gridcompute.pacing import MOST_BYTES
+from gridcompute.planview import Limits
 from gridcompute.retry import Policy
-from gridcompute.state import CANCEL_SECONDS, START_SECONDS, Limits, RunState
+from gridcompute.state import CANCEL_SECONDS, DONE, GONE, READY, RUNNING, START_SECONDS, RunState
 
 ChunkId = tuple[int, int]
 
@@ -40,6 +43,7 @@ class FakeStage:
     chunks: int
     held: bool = False
     task_bytes: int = 1
+    block_bytes: int = 0
 
 
 @dataclass
@@ -105,6 +109,7 @@ class RunMachine(RuleBasedStateMachine):
         self.kept: set[ChunkId] = {(s, c) for s, chunks in self.found.items() for c in chunks}
         self.held: set[ChunkId] = set()
         self.running: dict[int, Task] = {}
+        self.taken: dict[int, tuple[int, ...]] = {}
         self.over: list[int] = []
         self.blamed: Counter[tuple[int, int, FailureKind, ChunkId | None]] = Counter()
         self.now, self.finish = 0.0, None
@@ -154,16 +159,25 @@ class RunMachine(RuleBasedStateMachine):
         self.take(self.state.apply(event, self.now))
 
     def keep(self, task: Task, chunks: tuple[int, ...]) -> tuple[Kept, ...]:
+        """As the driver does: what another task has kept already is no news."""
+        status = self.state.status[task.stage]
+        chunks = tuple(chunk for chunk in chunks if status[chunk] not in (DONE, GONE))
         for chunk in chunks:
             self.kept.add((task.stage, chunk))
             if self.plan.stages[task.stage].held:
                 self.held.add((task.stage, chunk))
         return tuple(Kept(task.stage, 0, c, "", "", 1, self.nbytes) for c in chunks)
 
-    def pick(self, data: st.DataObject) -> Task:
+    def pick(self, data: st.DataObject) -> tuple[Task, tuple[int, ...]]:
+        """A task that ends, and its chunks with those that were taken from it: it may have gone on to them."""
         number = data.draw(st.sampled_from(sorted(self.running)))
         self.over.append(number)
-        return self.running.pop(number)
+        task = self.running.pop(number)
+        return task, task.chunks + self.taken.pop(number, ())
+
+    def lost_by(self, task: Task) -> list[int]:
+        """The chunks that only this task has."""
+        return [chunk for chunk in task.chunks if self.state.status[task.stage][chunk] == RUNNING]
 
     def live(self) -> bool:
         return self.finish is None and bool(self.running)
@@ -171,24 +185,34 @@ class RunMachine(RuleBasedStateMachine):
     @rule(data=st.data(), seconds=st.sampled_from((0.0, 1e-4, 0.05, 2.0)))
     @precondition(live)
     def done(self, data: st.DataObject, seconds: float) -> None:
-        task = self.pick(data)
+        task, chunks = self.pick(data)
         self.now += seconds
-        count = data.draw(st.one_of(st.just(len(task.chunks)), st.integers(1, len(task.chunks))))
-        kept = self.keep(task, task.chunks[:count])
-        self.send(TaskDone(task.number, kept, seconds, left=task.chunks[count:]))
+        count = data.draw(st.one_of(st.just(len(task.chunks)), st.integers(1, len(chunks))))
+        kept = self.keep(task, chunks[:count])
+        self.send(TaskDone(task.number, kept, seconds, left=chunks[count:]))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.live() and any(n not in self.taken for n in self.running))
+    def split(self, data: st.DataObject) -> None:
+        """A task is past its time: what is behind the chunk in work is ready for others."""
+        task = self.running[data.draw(st.sampled_from(sorted(n for n in self.running if n not in self.taken)))]
+        at = data.draw(st.integers(1, len(task.chunks)))
+        self.running[task.number] = replace(task, chunks=task.chunks[:at])
+        self.taken[task.number] = task.chunks[at:]
+        self.send(TaskLate(task.number, task.chunks[at - 1]))
 
     @rule(data=st.data(), kind=st.sampled_from(PASSING * 3 + KINDS), known=st.booleans())
     @precondition(live)
     def failed(self, data: st.DataObject, kind: FailureKind, known: bool) -> None:
-        task = self.pick(data)
-        count = data.draw(st.integers(0, len(task.chunks) - 1))
-        rest = task.chunks[count:]
-        blamed = rest[:1] if known else rest
+        task, chunks = self.pick(data)
+        count = data.draw(st.integers(0, len(chunks) - 1))
+        rest = [chunk for chunk in self.lost_by(task) if chunk in chunks[count:]]
+        failure = Failure(kind, "it failed", chunks[count] if known else -1)
+        blamed = [chunks[count]] if known and chunks[count] in rest else rest
         for chunk in blamed:
             self.blamed[task.stage, chunk, kind, None] += 1
-        failure = Failure(kind, "it failed", rest[0] if known else -1)
-        self.send(TaskFailed(task.number, failure, self.keep(task, task.chunks[:count])))
-        if kind in ("user", "divergence", "fatal", "corrupt_shard"):
+        self.send(TaskFailed(task.number, failure, self.keep(task, chunks[:count])))
+        if blamed and kind in ("user", "divergence", "fatal", "corrupt_shard"):
             assert self.finish == Finish("failed", failure)
 
     @rule(data=st.data())
@@ -197,7 +221,8 @@ class RunMachine(RuleBasedStateMachine):
         numbers = sorted(n for n, t in self.running.items() if self.inputs_of(t))
         task = self.running.pop(data.draw(st.sampled_from(numbers)))
         self.over.append(task.number)
-        chunk = data.draw(st.sampled_from([c for c in task.chunks if (task.stage, c) in self.plan.reads]))
+        self.taken.pop(task.number, None)
+        chunk = data.draw(st.sampled_from([c for c in self.lost_by(task) if (task.stage, c) in self.plan.reads]))
         place = task.chunks.index(chunk)
         lost = data.draw(st.sampled_from(self.plan.reads[task.stage, chunk]))
         self.blamed[task.stage, chunk, "corrupt_shard", lost] += 1
@@ -207,7 +232,7 @@ class RunMachine(RuleBasedStateMachine):
         self.send(TaskFailed(task.number, Failure("corrupt_shard", "an input is gone", chunk, lost=lost), kept))
 
     def inputs_of(self, task: Task) -> list[ChunkId]:
-        return [one for chunk in task.chunks for one in self.plan.reads.get((task.stage, chunk), ())]
+        return [one for chunk in self.lost_by(task) for one in self.plan.reads.get((task.stage, chunk), ())]
 
     @rule(seconds=st.sampled_from((0.0, 0.1, 1.0, 60.0)))
     def tick(self, seconds: float) -> None:
@@ -249,7 +274,8 @@ class RunMachine(RuleBasedStateMachine):
                 break
             if self.running and self.cancelled is None:
                 task = self.running.pop(min(self.running))
-                self.send(TaskDone(task.number, self.keep(task, task.chunks), 0.01))
+                taken = self.taken.pop(task.number, ())
+                self.send(TaskDone(task.number, self.keep(task, task.chunks), 0.01, left=taken))
             else:
                 self.now += CANCEL_SECONDS
                 self.send(Tick())
@@ -299,6 +325,17 @@ def test_tasks_grow_with_quick_chunks() -> None:
     assert len(task.chunks) == 1
     task, = tasks(state.apply(TaskDone(task.number, (), 1e-3), 0.0))
     assert len(task.chunks) == 250
+
+
+@pytest.mark.parametrize(("each", "most"), [(0, 250), (MOST_BYTES // 3, 3), (2 * MOST_BYTES, 1)])
+def test_what_a_task_holds_is_bounded(each: int, most: int) -> None:
+    plan = chain(1000, 1, held=(0,))
+    plan.stages[0] = FakeStage(1000, held=True, block_bytes=each)
+    plan.reads[1, 0] = [(0, chunk) for chunk in range(1000)]
+    state = RunState(FakePlan(plan.stages, plan.reads, (1,)), {}, Limits(1, queue=1), Policy())
+    task, = tasks(state.start(0.0))
+    task, = tasks(state.apply(TaskDone(task.number, (), 1e-3), 0.0))
+    assert len(task.chunks) == most
 
 
 def test_others_of_a_task_wait_for_an_input_that_one_of_them_lost() -> None:
@@ -389,6 +426,57 @@ def test_transient_waits_its_delay_even_if_an_input_is_made_again() -> None:
     assert due is not None
     assert 0.1 <= due <= 0.2
     assert [t.chunks for t in tasks(state.apply(Tick(), due))] == [(0,)]
+
+
+def late_task(queue: int = 2) -> tuple[RunState, Task]:
+    """A task of 25 chunks and a worker that waits for work: two workers, 50 chunks, of which others are done."""
+    state = RunState(chain(103), {}, Limits(2, queue=queue), Policy())
+    commands = state.start(0.0)
+    for task in tasks(commands)[:2]:
+        commands += state.apply(TaskDone(task.number, (), 0.001), 0.0)
+    first = max(state.running.values(), key=lambda task: len(task.chunks))
+    return state, first
+
+
+def test_what_a_late_task_holds_back_goes_to_others() -> None:
+    state, task = late_task()
+    assert len(task.chunks) > 10
+    state.began(task.number, 0.0)
+    while len(state.running) > 1 or any(state._ready):
+        other = next(number for number in state.running if number != task.number)
+        state.apply(TaskDone(other, (), 0.001), 0.0)
+    assert state.late(task.seconds) == []
+    assert state.late(task.seconds + 0.01) == [task]
+    commands = state.apply(TaskLate(task.number, task.chunks[2]), 1.0)
+    assert [chunk for other in tasks(commands) for chunk in other.chunks][:3] == list(task.chunks[3:6])
+    assert task.number not in [late.number for late in state.late(1e9)]
+    assert state.apply(TaskLate(task.number, task.chunks[0]), 1.0) == []
+    # It goes on to one all the same, which another has: whoever is first counts, and nothing is asked for twice.
+    before = state.kept[0]
+    state.apply(TaskDone(task.number, (), 3.0, left=task.chunks[4:]), 3.0)
+    assert state.kept[0] == before + 4
+    while state.running:
+        commands = state.apply(TaskDone(min(state.running), (), 0.001), 3.0)
+    assert commands[-1] == Finish("done")
+    assert state.kept == [103]
+
+
+def test_a_chunk_that_was_done_all_the_same_is_not_submitted() -> None:
+    state = RunState(chain(40), {}, Limits(1, queue=1), Policy())
+    task, = tasks(state.start(0.0))
+    task, = tasks(state.apply(TaskDone(task.number, (), 1e-3), 0.0))
+    state.apply(TaskLate(task.number, task.chunks[0]), 1.0)
+    assert state.status[0][task.chunks[1]] == READY
+    then, = tasks(state.apply(TaskDone(task.number, (), 1.0, left=task.chunks[2:]), 1.0))
+    assert then.chunks[0] == task.chunks[2]
+
+
+def test_late_tasks_are_left_alone_while_enough_is_ready() -> None:
+    state = RunState(chain(1000), {}, Limits(1, queue=1), Policy())
+    task, = tasks(state.start(0.0))
+    task, = tasks(state.apply(TaskDone(task.number, (), 1e-3), 0.0))
+    assert len(task.chunks) == 250
+    assert state.late(1e9) == []
 
 
 def test_cancel_gives_running_tasks_their_grace() -> None:

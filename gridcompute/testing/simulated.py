@@ -9,14 +9,30 @@ True
 from __future__ import annotations
 
 import heapq
+import math
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from gridcompute.events import Event, Failure, FailureKind, Finish, Kept, Kill, Submit, Task, TaskDone, TaskFailed, Tick
+from gridcompute.events import (
+    Event,
+    Failure,
+    FailureKind,
+    Finish,
+    Kept,
+    Kill,
+    Submit,
+    Task,
+    TaskDone,
+    TaskFailed,
+    TaskLate,
+    Tick,
+)
+from gridcompute.planview import Limits, PlanView
 from gridcompute.retry import Policy
-from gridcompute.state import Limits, PlanView, RunState
+from gridcompute.state import RunState
 
 Cost = Callable[[int, int], float]
 """Seconds that a chunk takes: `cost(stage, chunk)`."""
@@ -29,6 +45,7 @@ class FlatStage:
     chunks: int
     held: bool = False
     task_bytes: int = 0
+    block_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,16 +91,21 @@ class Cluster:
         dispatch: seconds of the one driver for a task, half to submit it, half to take in its answer.
         latency: seconds from a worker to the next task that waits for it.
         queue: tasks submitted ahead per worker.
+        looks: seconds between two looks of the driver at tasks past their time; it takes in each as an answer.
         slow: factor by worker number, for stragglers.
-        fails: the kind of failure of a task, or None; asked once for each task.
+        fails: the kind of failure of a task, or None; asked once for each task. It fails in the middle of its chunks,
+            and what it had kept by then counts.
+        restart: seconds until there is another worker in the place of one that was lost.
     """
 
     workers: int
     dispatch: float = 0.001
     latency: float = 0.001
     queue: int = 2
+    looks: float = 0.5
     slow: Callable[[int], float] = lambda worker: 1.0
     fails: Callable[[Task], FailureKind | None] = lambda task: None
+    restart: float = 3.0
 
 
 @dataclass
@@ -93,6 +115,7 @@ class Simulated:
     Attributes:
         makespan: virtual seconds from the first command to the end.
         work: virtual seconds of chunks that were kept.
+        lost: virtual seconds of workers in chunks that failed, and of those that were lost until another was there.
         tasks: tasks that ran.
         retries: chunks tried again.
         decisions: commands and events of the state machine.
@@ -103,6 +126,7 @@ class Simulated:
 
     makespan: float = 0.0
     work: float = 0.0
+    lost: float = 0.0
     tasks: int = 0
     retries: int = 0
     decisions: int = 0
@@ -116,12 +140,20 @@ def simulate(plan: PlanView, cost: Cost, cluster: Cluster, policy: Policy | None
     return _Simulation(plan, cost, cluster, policy or Policy()).run()
 
 
-def list_schedule(costs: Sequence[float], workers: int) -> float:
-    """Makespan of greedy list scheduling (Graham 1966): each chunk in order to the worker that is free first."""
-    free = [0.0] * workers
+def list_schedule(costs: Sequence[float], workers: int, slow: Callable[[int], float] = lambda worker: 1.0) -> float:
+    """Makespan of greedy list scheduling (Graham 1966): each chunk in order to the worker that is free first.
+
+    Args:
+        costs: seconds of each chunk.
+        workers: how many.
+        slow: factor by worker number; nobody knows it beforehand.
+    """
+    free, end = [(0.0, worker) for worker in range(workers)], 0.0
     for seconds in costs:
-        heapq.heapreplace(free, free[0] + seconds)
-    return max(free)
+        at, worker = free[0]
+        heapq.heapreplace(free, (at + seconds * slow(worker), worker))
+        end = max(end, at + seconds * slow(worker))
+    return end
 
 
 class _Simulation:
@@ -131,40 +163,60 @@ class _Simulation:
         began = time.process_time()
         self.state = RunState(plan, {}, limits, policy)
         self.end = Simulated(seconds=time.process_time() - began)
-        self.now = 0.0
+        self.now, self.looked = 0.0, 0.0
         self.idle = list(range(cluster.workers))
         self.waiting: deque[Task] = deque()
-        self.ends: list[tuple[float, int, int, Event]] = []
+        self.coming: list[tuple[float, int, int | None, Event | None]] = []
+        self.chunks: dict[int, list[float]] = {}
         self.killed: set[int] = set()
 
     def run(self) -> Simulated:
         self._decide([])
         while self.end.outcome is None:
-            if self.ends and (self.ends[0][0] <= self.now or not self.state.more):
+            if not self.state.more or (self.coming and self.coming[0][0] <= self.now):
                 self.now = max(self.now, self._next_time())
-            self._decide(list(self._arrived()))
+            self._decide([*self._arrived(), *self._late()])
         self.end.makespan, self.end.retries = self.now, self.state.retries
         return self.end
 
     def _next_time(self) -> float:
+        look = self.looked + self.cluster.looks if self.state.short else math.inf
         due = self.state.wake_at
-        return self.ends[0][0] if due is None else min(self.ends[0][0], due)
+        return min(self.coming[0][0] if self.coming else math.inf, math.inf if due is None else due, look)
 
     def _arrived(self) -> Iterator[Event]:
         """Answers that are there by now; their workers go on to what waits."""
-        while self.ends and self.ends[0][0] <= self.now:
-            at, _, worker, event = heapq.heappop(self.ends)
-            heapq.heappush(self.idle, worker)
-            if self.waiting:
-                self._begin(self.waiting.popleft(), at + self.cluster.latency)
-            if event.task not in self.killed:  # type: ignore[union-attr]
-                yield event
+        while self.coming and self.coming[0][0] <= self.now:
+            at, number, worker, event = heapq.heappop(self.coming)
+            if worker is not None:
+                heapq.heappush(self.idle, worker)
+                if self.waiting:
+                    self._begin(self.waiting.popleft(), at + self.cluster.latency)
+            if event is not None:
+                self.chunks.pop(number)
+                if number not in self.killed:
+                    yield event
+
+    def _late(self) -> Iterator[Event]:
+        """Chunks in work of tasks past their time, as the driver sees them at times."""
+        if self.now < self.looked + self.cluster.looks:
+            return
+        self.looked = self.now
+        for task in self.state.late(math.inf):
+            if task.number in self.chunks:
+                begins = self.chunks[task.number]
+                seen = math.ceil(begins[0] / self.cluster.looks) * self.cluster.looks
+                if seen <= self.now:
+                    self.state.began(task.number, seen)
+        unseen = set(self.state.unseen)  # when these began nobody knows, so none is taken for late
+        for task in self.state.late(self.now):
+            if task.number in self.chunks and task.number not in unseen:
+                at = bisect_right(self.chunks[task.number], self.now) - 1
+                yield TaskLate(task.number, task.chunks[at])
 
     def _decide(self, events: list[Event]) -> None:
-        if not events and not self.ends and not self.waiting and self.end.tasks and self.state.wake_at is not None:
-            self.now = max(self.now, self.state.wake_at)
         for event in [*events, Tick()]:
-            self.now += self.cluster.dispatch / 2 if event in events else 0.0
+            self.now += 0.0 if isinstance(event, Tick) else self.cluster.dispatch / 2
             began = time.process_time()
             commands = self.state.apply(event, self.now) if self.end.tasks else self.state.start(self.now)
             self.end.seconds += time.process_time() - began
@@ -187,17 +239,26 @@ class _Simulation:
 
     def _begin(self, task: Task, at: float) -> None:
         worker = heapq.heappop(self.idle)
-        seconds, done, kind = 0.0, 0, self.cluster.fails(task)
-        while done < len(task.chunks) and seconds <= task.seconds:
-            seconds += self.cost(task.stage, task.chunks[done]) * self.cluster.slow(worker)
-            done += 1
-        event: Event
+        slow, kind = self.cluster.slow(worker), self.cluster.fails(task)
+        begins, now = [], at
+        for chunk in task.chunks[: None if kind is None else len(task.chunks) // 2 + 1]:
+            begins.append(now)
+            now += self.cost(task.stage, chunk) * slow
+            if now > at + task.seconds:
+                break
+        self.chunks[task.number] = begins
+        kept = task.chunks[: len(begins) - (kind is not None)]
+        self.end.done.update(((task.stage, chunk), self.end.done.get((task.stage, chunk), 0) + 1) for chunk in kept)
+        items = tuple(Kept(task.stage, 0, chunk, "", "", 0, 0, True) for chunk in kept)
+        event: Event = TaskDone(task.number, items, now - at, left=task.chunks[len(kept) :])
+        back = now
         if kind is None:
-            kept = task.chunks[:done]
-            self.end.done.update(((task.stage, chunk), self.end.done.get((task.stage, chunk), 0) + 1) for chunk in kept)
-            self.end.work += seconds
-            event = TaskDone(task.number, tuple(Kept(task.stage, 0, chunk, "", "", 0, 0, True) for chunk in kept),
-                             seconds, left=task.chunks[done:])
+            self.end.work += now - at
         else:
-            event = TaskFailed(task.number, Failure(kind, "simulated", task.chunks[0]))
-        heapq.heappush(self.ends, (at + seconds, task.number, worker, event))
+            event = TaskFailed(task.number, Failure(kind, "simulated", task.chunks[len(kept)]), items)
+            back += self.cluster.restart if kind in ("lost_worker", "out_of_memory") else 0.0
+            self.end.work += begins[-1] - at
+            self.end.lost += back - begins[-1]
+        heapq.heappush(self.coming, (now, task.number, worker if back == now else None, event))
+        if back > now:
+            heapq.heappush(self.coming, (back, task.number, worker, None))
