@@ -99,6 +99,8 @@ LEVELS = {
     "gridcompute.actions.stencils": 29,
     "gridcompute.actions.groups": 29,
     "gridcompute.actions": 30,
+    "gridcompute.sources.buffers": 0,
+    "gridcompute.sources.chunks": 3,
     "gridcompute.sources.classic": 0,
     "gridcompute.sources.files": 3,
     "gridcompute.tabular": 15,
