@@ -96,9 +96,16 @@ class Fold:
         """Lanes of a fold with this many kept cells and groups: a rule of the graph alone."""
         return LANES if self.scheme.commutative and cells * groups < LANES else 1
 
-    def empty(self, cells: int, groups: int = 1, *, origin: int = 0) -> States:
-        """Fresh states for `cells` kept cells in `groups` groups, at a segment's start."""
-        lanes = self.lanes(cells, groups)
+    def empty(self, cells: int, groups: int = 1, *, origin: int = 0, lanes: int = 0) -> States:
+        """Fresh states for `cells` kept cells in `groups` groups, at a segment's start.
+
+        Args:
+            cells: that are kept.
+            groups: of each.
+            origin: position of the segment's first value.
+            lanes: of the fold that these cells are a part of; 0 for those of these cells alone.
+        """
+        lanes = lanes or self.lanes(cells, groups)
         n = lanes * groups * cells
         arrays = [np.zeros(n * size, kind) for _, kind, size in self.scheme.fields]
         with np.errstate(all="ignore"):

@@ -5,6 +5,7 @@ Kept ops are looked up by recipe, so the same payload means the same in every pr
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import time
@@ -37,6 +38,7 @@ from gridcompute.sinks.base import Output
 from gridcompute.spaces import Region
 from gridcompute.stepping import Crew, PausedError
 from gridcompute.store import Store, open_store, transient
+from gridcompute.tiles import bands, extents, together
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -246,17 +248,34 @@ class StageWorker:
         for op, region in wanted:
             assert isinstance(op.action, Fold)
             passes.append(op.action.begin(op, region))
-        boxes = [op.reads(0, region) for op, region in wanted]
 
         def fetch(several: tuple[Region, ...]) -> list[Block]:
             memo: dict[tuple[str, Region], Block] = {}
             return [self._read(op, 0, box, memo) for (op, _), box in zip(wanted, several, strict=True)]
 
-        runs = list(zip(*boxes, strict=True))
-        for several, blocks in zip(runs, ahead(fetch, runs, self._threads), strict=True):
+        def take(several: tuple[Region, ...], blocks: Sequence[Block]) -> None:
             for folding, box, block in zip(passes, several, blocks, strict=True):
                 folding.take(box, block)
+
+        parts = self._bands(wanted)
+        if len(parts) > 1 and len(parts) >= self._threads:
+            together(lambda several: take(several, fetch(several)), parts, self._threads)
+        else:
+            # A step of each band in turn; the next ones are read while one is folded.
+            runs = [several for step in itertools.zip_longest(*parts) for several in step if several is not None]
+            for several, blocks in zip(runs, ahead(fetch, runs, self._threads), strict=True):
+                take(several, blocks)
         return (folding.end() for folding in passes)
+
+    def _bands(self, wanted: Sequence[tuple[Op, Region]]) -> list[list[tuple[Region, ...]]]:
+        """What joined reductions read, a box for each of them, by bands that may be folded at once."""
+        boxes = [op.reads(0, region) for op, region in wanted]
+        tile = extents([op for op, _ in wanted], self.payload.kept)
+        if tile is None or any(own != boxes[0] for own in boxes):
+            return [list(zip(*boxes, strict=True))]
+        reduced = {i for i, name in enumerate(wanted[0][0].inputs[0].space.names)
+                   if any(isinstance(op.action, Fold) and name in op.action.reduce.dims for op, _ in wanted)}
+        return [[(box,) * len(wanted) for box in band] for band in bands(boxes[0], tile, reduced)]
 
     def _shard(self, recipe: str, kept: KeptOp, chunk: int) -> Block:
         key = (recipe, chunk)

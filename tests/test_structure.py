@@ -144,6 +144,7 @@ LEVELS = {
     "gridcompute.record": 40,
     "gridcompute.lazyarrays": 42,
     "gridcompute.results": 44,
+    "gridcompute.tiles": 32,
     "gridcompute.worker": 50,
     "gridcompute.ledger": 52,
     "gridcompute.outputs": 40,
