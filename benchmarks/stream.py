@@ -176,12 +176,9 @@ def _segments(path: str) -> tuple[Any, tuple[str, ...], list[Bands], int]:
 
 def _read(source: Any, names: Sequence[str], bands: Bands, threads: int) -> int:
     """Decode a segment's tiles as a worker does, and forget them; gives the number of cells."""
-    cells = [0] * len(bands)
-
-    def step(item: tuple[int, Region]) -> None:
-        cells[item[0]] += source.read(item[1], names).region.cells
-
-    tiles.together(step, [[(i, region) for region in band] for i, band in enumerate(bands)], threads)
+    cells: list[int] = []
+    tiles.in_order(lambda region: source.read(region, names), lambda _, block: cells.append(block.region.cells), bands,
+                   threads)
     return sum(cells)
 
 

@@ -11,7 +11,7 @@ import itertools
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from gridcompute.op import Op
 from gridcompute.spaces import Region
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 TILE_BYTES = 2**20
 """Input bytes up to which a tile takes several stored chunks: less wouldn't be worth a call."""
@@ -90,6 +91,31 @@ def bands(boxes: Sequence[Region], extents: Sequence[int], reduced: Collection[i
             band = tuple(pair for i, pair in enumerate(bounds) if i not in reduced)
             found.setdefault(band, []).append(Region(bounds))
     return list(found.values())
+
+
+def in_order(fetch: Callable[[T], U], take: Callable[[T, U], object], bands: Sequence[Sequence[T]],
+             threads: int) -> None:
+    """Fetch each item and take it in: in order within a band; by several threads at once, or fetched ahead."""
+    if len(bands) > 1 and len(bands) >= threads:
+        together(lambda item: take(item, fetch(item)), bands, threads)
+        return
+    items = [item for step in itertools.zip_longest(*bands) for item in step if item is not None]
+    for item, fetched in zip(items, ahead(fetch, items, threads), strict=True):
+        take(item, fetched)
+
+
+def ahead(fetch: Callable[[T], U], items: Sequence[T], threads: int) -> Iterator[U]:
+    """`fetch` of each item, in order; with several threads the next ones are fetched while one is used."""
+    if threads <= 1:
+        yield from map(fetch, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(fetch, item) for item in items[:threads])
+        for item in items[threads:]:
+            yield waiting.popleft().result()
+            waiting.append(pool.submit(fetch, item))
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def together(step: Callable[[T], object], bands: Sequence[Sequence[T]], threads: int) -> None:

@@ -5,17 +5,15 @@ Kept ops are looked up by recipe, so the same payload means the same in every pr
 
 from __future__ import annotations
 
-import itertools
 import json
 import resource
 import time
 import traceback
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest
@@ -38,10 +36,7 @@ from gridcompute.sinks.base import Output
 from gridcompute.spaces import Region
 from gridcompute.stepping import Crew, PausedError
 from gridcompute.store import Store, open_store, transient
-from gridcompute.tiles import bands, extents, together
-
-T = TypeVar("T")
-U = TypeVar("U")
+from gridcompute.tiles import bands, extents, in_order
 
 CACHE_BYTES = 64 * 2**20
 """Decoded input shards that a worker keeps within a task."""
@@ -257,14 +252,7 @@ class StageWorker:
             for folding, box, block in zip(passes, several, blocks, strict=True):
                 folding.take(box, block)
 
-        parts = self._bands(wanted)
-        if len(parts) > 1 and len(parts) >= self._threads:
-            together(lambda several: take(several, fetch(several)), parts, self._threads)
-        else:
-            # A step of each band in turn; the next ones are read while one is folded.
-            runs = [several for step in itertools.zip_longest(*parts) for several in step if several is not None]
-            for several, blocks in zip(runs, ahead(fetch, runs, self._threads), strict=True):
-                take(several, blocks)
+        in_order(fetch, take, self._bands(wanted), self._threads)
         return (folding.end() for folding in passes)
 
     def _bands(self, wanted: Sequence[tuple[Op, Region]]) -> list[list[tuple[Region, ...]]]:
@@ -342,20 +330,6 @@ class StageWorker:
             text = f"{type(error).__name__} in stage {self.payload.stage.name}: {error}"
             error = RunError(text, hint="".join(traceback.format_exception(error)[-3:]).strip())
         return Failure(kind, text, chunk, cell, error, lost)
-
-
-def ahead(fetch: Callable[[T], U], items: Sequence[T], threads: int) -> Iterator[U]:
-    """`fetch` of each item, in order; with several threads the next ones are fetched while one is used."""
-    if threads <= 1:
-        yield from map(fetch, items)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(fetch, item) for item in items[:threads])
-        for item in items[threads:]:
-            yield waiting.popleft().result()
-            waiting.append(pool.submit(fetch, item))
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def classify(error: BaseException) -> FailureKind:
