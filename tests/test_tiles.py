@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections import defaultdict
@@ -181,6 +182,21 @@ def test_a_segment_is_read_by_stored_chunks(path: str, monkeypatch: pytest.Monke
     np.testing.assert_allclose(run[0].to_numpy(), np.nanmean(values, 0))
     np.testing.assert_allclose(run[1].to_numpy(), np.nanvar(values, 0), rtol=1e-6)
     assert len(regions) == len(set(regions)) == 16 * 9  # each stored chunk once, by both
+
+
+def test_stacks_end_to_end_are_read_by_stored_chunks(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(path, "later.zarr")
+    shapes, read = set(), ZarrSource.read
+
+    def noted(self: ZarrSource, region: Region, names: Any) -> Any:
+        shapes.add(region.shape)
+        return read(self, region, names)
+
+    monkeypatch.setattr(ZarrSource, "read", noted)
+    run = grid.run(grid.open_dataset([path, "later.zarr"], dim="time")["v"].var("time"), executor="inline")
+    values = np.asarray(zarr.open_group(path)["v"][:], "f8")
+    np.testing.assert_allclose(run[0].to_numpy(), np.nanvar(values, 0), rtol=1e-6)
+    assert shapes == {(6, lat, lon) for lat in (4, 3) for lon in (5, 3)}
 
 
 @pytest.mark.parametrize("threads", [1, 2])
