@@ -180,10 +180,16 @@ class Fold:
         self._join([array.reshape(-1) for array in joined], after, shapes[0][0])
         return joined
 
-    def finish(self, states: Sequence[Array]) -> list[Fixed]:
-        """The output columns of closed states: (n,) arrays, or (n, *new dimensions)."""
+    def finish(self, states: Sequence[Array], *, last: bool = False) -> list[Fixed]:
+        """The output columns of closed states: (n,) arrays, or (n, *new dimensions).
+
+        Args:
+            states: of some cells.
+            last: nobody needs them any more, so a reduction's function may change them, and they aren't copied.
+        """
         n = len(states[0])
-        flat = [np.array(array, order="C").reshape(-1) for array in states]
+        flat = [np.require(array, requirements=["C", "W"]) if last else np.array(array, order="C") for array in states]
+        flat = [array.reshape(-1) for array in flat]
         known = self.scheme.outputs
         outs = [np.zeros(n * out.size, _half_to_single(out.dtype)) for out in known]
         valids = [np.ones(n * out.size, bool) for out in known]

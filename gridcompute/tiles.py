@@ -100,8 +100,9 @@ def in_order(fetch: Callable[[T], U], take: Callable[[T, U], object], bands: Seq
         together(lambda item: take(item, fetch(item)), bands, threads)
         return
     items = [item for step in itertools.zip_longest(*bands) for item in step if item is not None]
-    for item, fetched in zip(items, ahead(fetch, items, threads), strict=True):
-        take(item, fetched)
+    fetched = iter(ahead(fetch, items, threads))
+    for item in items:
+        take(item, next(fetched))  # without a name, which would hold its memory while the next one is fetched
 
 
 def ahead(fetch: Callable[[T], U], items: Sequence[T], threads: int) -> Iterator[U]:

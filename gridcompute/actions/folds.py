@@ -253,7 +253,8 @@ def _packed(action: Fold | Merge, op: Op, region: Region, states: list[Array], s
         return Block(region, columns, 1)
     column_dtype = action.dtype if isinstance(action, Merge) else op.inputs[0].field(reduce.column).dtype
     lead = (groups, *shape) if reduce.group else shape
-    for field, result in zip(op.fields, reduce.reduction.compiled(column_dtype).finish(states), strict=True):
+    results = reduce.reduction.compiled(column_dtype).finish(states, last=isinstance(action, Fold))
+    for field, result in zip(op.fields, results, strict=True):
         full = (*lead, *result.values.shape[1:])
         columns[field.name] = Fixed(result.values.reshape(full),
                                     None if result.valid is None else result.valid.reshape(full))
