@@ -6,6 +6,7 @@
     plan CELLS            the same of planning a space
     cells CELLS STORE     the same of running a map, a stencil and a sum on Ray
     dag TASKS             building and ordering a graph of tasks
+    anomaly STACK OUTPUT EXECUTOR THREADS STORE    most memory of writing a stack less its monthly means
 """
 
 from __future__ import annotations
@@ -142,8 +143,27 @@ def dag(tasks: str) -> dict[str, Any]:
     return build(int(tasks))
 
 
+def anomaly(path: str, output: str, executor: str, threads: str, store: str) -> dict[str, Any]:
+    """Most resident memory of this process, with all imported and at the end."""
+    import numpy as np
+
+    import gridcompute as grid
+    from benchmarks.stream_stack import MONTHS, most_resident
+
+    opened = grid.open_zarr(path)
+    field = opened[next(iter(opened.columns))]
+    floor = most_resident()
+    months = np.arange(field.space["time"]) % MONTHS
+    means = field.groupby(months, dim="time").mean()
+    month = grid.from_arrays({"month": months}, dims="time")["month"]
+    out = (field - means.take(month, means.space.names[0])).write(output)
+    at = {"workers": 2} if executor == "ray" else {"threads": int(threads)}
+    done = grid.run(out, executor=executor, store=store, quiet=True, **at)
+    return {"floor": floor, "peak": most_resident(), "right": done.status.computed > 0}
+
+
 CASES: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "first": first, "driver": driver, "plan": plan,
-                                                 "cells": cells, "dag": dag}
+                                                 "cells": cells, "dag": dag, "anomaly": anomaly}
 
 if __name__ == "__main__":
     print(json.dumps(CASES[sys.argv[1]](*sys.argv[2:])))

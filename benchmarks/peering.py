@@ -21,11 +21,11 @@ from benchmarks.rows import Session
 ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
-MODULES = {"dask": "dask.array", "distributed": "distributed", "joblib": "joblib", "numba": "numba", "parsl": "parsl",
-           "ray": "ray", "ray_dask": "ray.util.dask", "xarray": "xarray"}  # fmt: skip
+MODULES = {"dask": "dask.array", "distributed": "distributed", "flox": "flox", "joblib": "joblib", "numba": "numba",
+           "parsl": "parsl", "ray": "ray", "ray_dask": "ray.util.dask", "xarray": "xarray"}  # fmt: skip
 """Peers, with the module that shows whether one is installed."""
 
-PROGRAMS = {"mpi": "mpicc"}
+PROGRAMS = {"mpi": "mpicc", "cdo": "cdo"}
 """Peers that aren't Python's, with the command that shows whether one is installed."""
 
 

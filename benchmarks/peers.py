@@ -21,11 +21,11 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmarks import scale_dags_oracle, taskbench_peers
+from benchmarks import scale_dags_oracle, stream_peers, taskbench_peers
 
 Answer = tuple[float, Any]
 
-DISTRIBUTIONS = ("dask", "distributed", "joblib", "numba", "parsl", "ray", "xarray", "zarr")
+DISTRIBUTIONS = ("dask", "distributed", "flox", "joblib", "numba", "parsl", "ray", "xarray", "zarr")
 
 
 def same(i: int) -> int:
@@ -270,7 +270,8 @@ CASES: dict[str, dict[str, Callable[..., Answer]]] = {
     "ray_dask": {"taskbench": taskbench_peers.ray_dask},
     "joblib": {"tasks": joblib_tasks},
     "numba": {"loop": numba_loop},
-    "xarray": {"cells": xarray_cells},
+    "xarray": {"cells": xarray_cells, "stream": stream_peers.xarray_stream},
+    "flox": {"stream": stream_peers.xarray_stream},
 }
 """By peer and case; Ray's plain tasks run in our own session instead, so that both have the same one."""
 

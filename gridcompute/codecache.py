@@ -32,7 +32,7 @@ import numba
 import numpy as np
 from llvmlite.binding import address_of_symbol
 from numba.core.caching import _Cache
-from numba.core.compiler import CompileResult
+from numba.core.compiler import Compiler, CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.serialize import dumps
@@ -69,7 +69,7 @@ def compiled() -> int:
 
 
 def cached_njit(func: Callable[..., Any], key: str = "", *, flags: frozenset[str] = frozenset(),
-                inline: bool = False) -> Any:
+                inline: bool = False, apart: bool = False) -> Any:
     """Compile a function on first use, or load it from the user's cache if its like was compiled before.
 
     Plain Python functions that it calls are compiled with it, unless they belong to installed distributions.
@@ -81,15 +81,28 @@ def cached_njit(func: Callable[..., Any], key: str = "", *, flags: frozenset[str
         key: anything that its compiled code depends on and its own code doesn't show.
         flags: LLVM's fast-math flags ("contract", "reassoc").
         inline: put it into whatever compiled code calls it: a call with a few arrays takes 10 ns.
+        apart: the function's array arguments share no memory that it writes. Where it has many, LLVM doesn't check that
+            before a loop, and the loop isn't vectorised.
     """
     plain = unwrap(func)
     if config.DISABLE_JIT:
         return plain
-    full = digest(("njit", key, machine_key(plain), sorted(flags), *(["inline"] if inline else [])))
+    marks = [word for word, there in (("inline", inline), ("apart", apart)) if there]
+    full = digest(("njit", key, machine_key(plain), sorted(flags), *marks))
     with global_compiler_lock:
         if full not in _made:
-            _made[full] = _Copies(flags).root(plain, full, inline)
+            _made[full] = _Copies(flags).root(plain, full, inline, _Apart if apart else Compiler)
         return _made[full]
+
+
+class _Apart(Compiler):  # type: ignore[misc, unused-ignore]
+    """numba's compiler, with LLVM's `noalias` on the arguments, as numba itself has it for its parallel loops."""
+
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any,
+                 locals: Any) -> None:
+        flags.noalias = True
+        made: Any = super().__init__
+        made(typingctx, targetctx, library, args, return_type, flags, locals)
 
 
 class _Copies:
@@ -110,9 +123,10 @@ class _Copies:
             "fastmath": set(flags) if flags else False,
         }
 
-    def root(self, func: pytypes.FunctionType, key: str, inline: bool) -> CachedDispatcher:
+    def root(self, func: pytypes.FunctionType, key: str, inline: bool, compiler: type[Any]) -> CachedDispatcher:
         copy = _renamed(func, key)
-        dispatcher = CachedDispatcher(copy, targetoptions={**self.options, "forceinline": inline})
+        options = {**self.options, "forceinline": inline}
+        dispatcher = CachedDispatcher(copy, targetoptions=options, pipeline_class=compiler)
         dispatcher._cache = _Files(key)
         self.made[id(func)] = dispatcher
         self.fill(func, copy)

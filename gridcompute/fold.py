@@ -96,9 +96,16 @@ class Fold:
         """Lanes of a fold with this many kept cells and groups: a rule of the graph alone."""
         return LANES if self.scheme.commutative and cells * groups < LANES else 1
 
-    def empty(self, cells: int, groups: int = 1, *, origin: int = 0) -> States:
-        """Fresh states for `cells` kept cells in `groups` groups, at a segment's start."""
-        lanes = self.lanes(cells, groups)
+    def empty(self, cells: int, groups: int = 1, *, origin: int = 0, lanes: int = 0) -> States:
+        """Fresh states for `cells` kept cells in `groups` groups, at a segment's start.
+
+        Args:
+            cells: that are kept.
+            groups: of each.
+            origin: position of the segment's first value.
+            lanes: of the fold that these cells are a part of; 0 for those of these cells alone.
+        """
+        lanes = lanes or self.lanes(cells, groups)
         n = lanes * groups * cells
         arrays = [np.zeros(n * size, kind) for _, kind, size in self.scheme.fields]
         with np.errstate(all="ignore"):
@@ -173,10 +180,16 @@ class Fold:
         self._join([array.reshape(-1) for array in joined], after, shapes[0][0])
         return joined
 
-    def finish(self, states: Sequence[Array]) -> list[Fixed]:
-        """The output columns of closed states: (n,) arrays, or (n, *new dimensions)."""
+    def finish(self, states: Sequence[Array], *, last: bool = False) -> list[Fixed]:
+        """The output columns of closed states: (n,) arrays, or (n, *new dimensions).
+
+        Args:
+            states: of some cells.
+            last: nobody needs them any more, so a reduction's function may change them, and they aren't copied.
+        """
         n = len(states[0])
-        flat = [np.array(array, order="C").reshape(-1) for array in states]
+        flat = [np.require(array, requirements=["C", "W"]) if last else np.array(array, order="C") for array in states]
+        flat = [array.reshape(-1) for array in flat]
         known = self.scheme.outputs
         outs = [np.zeros(n * out.size, _half_to_single(out.dtype)) for out in known]
         valids = [np.ones(n * out.size, bool) for out in known]

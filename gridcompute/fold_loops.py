@@ -153,7 +153,8 @@ class Loops:
         if name not in self._built:
             scope = dict(self._scope)
             exec(compile(_source(self._functions, name), f"<gridcompute {name}>", "exec"), scope)
-            self._built[name] = cached_njit(scope[name])
+            # States, values and masks are arrays of their own; five states are more than LLVM would check for that.
+            self._built[name] = cached_njit(scope[name], apart=True)
         return self._built[name]
 
 

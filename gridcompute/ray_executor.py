@@ -108,6 +108,7 @@ class RayExecutor:
         self._ray: Any = None
         self._run: Any = None
         self._payloads: dict[int, tuple[str, Any, bool, Any]] = {}
+        self._local = workers
         self._pending: dict[Any, tuple[int, int]] = {}
         self._blocks: dict[int, Any] = {}
 
@@ -115,6 +116,7 @@ class RayExecutor:
         began = time.monotonic()
         self._ray = connect(workers=self._cores, address=self._address, dashboard=self._dashboard)
         cores = int(self._ray.cluster_resources().get("CPU", 1))
+        self._local = max(1, cores)
         wanted = self._cores or cores if self._address else min(self._cores or cores, cores)
         self.workers = max(1, wanted // self.threads)
         # Where Ray has more cores than were asked for, tasks submitted ahead would run at once.
@@ -134,7 +136,9 @@ class RayExecutor:
                 offer = partial(RayNodes, cores=cores) if cores > threads else None
                 payload = replace(payload, threads=threads, offer=offer, worth=self.worth)
             # Once a stage: Ray makes a class of each set of options.
-            call = self._run.options(num_cpus=payload.threads, max_retries=0, num_returns=2 if stage.held else 1,
+            # A local Ray may have fewer cores than a worker has threads: it would wait for more of them for ever.
+            cores = payload.threads if self._address else min(payload.threads, self._local)
+            call = self._run.options(num_cpus=cores, max_retries=0, num_returns=2 if stage.held else 1,
                                      name=f"stage {stage.number}")
             self._payloads[stage.number] = (uuid.uuid4().hex, self._ray.put(by_value(payload)), stage.held, call)
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import resource
 import time
 import traceback
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from gridcompute.actions.dags import Propagate
 from gridcompute.actions.folds import Fold
@@ -38,9 +37,7 @@ from gridcompute.spaces import Region
 from gridcompute.spread import Offer
 from gridcompute.stepping import Crew, PausedError
 from gridcompute.store import Store, open_store, transient
-
-T = TypeVar("T")
-U = TypeVar("U")
+from gridcompute.tiles import bands, extents, in_order
 
 CACHE_BYTES = 64 * 2**20
 """Decoded input shards that a worker keeps within a task."""
@@ -262,17 +259,27 @@ class StageWorker:
         for op, region in wanted:
             assert isinstance(op.action, Fold)
             passes.append(op.action.begin(op, region))
-        boxes = [op.reads(0, region) for op, region in wanted]
 
         def fetch(several: tuple[Region, ...]) -> list[Block]:
             memo: dict[tuple[str, Region], Block] = {}
             return [self._read(op, 0, box, memo) for (op, _), box in zip(wanted, several, strict=True)]
 
-        runs = list(zip(*boxes, strict=True))
-        for several, blocks in zip(runs, ahead(fetch, runs, self._threads), strict=True):
+        def take(several: tuple[Region, ...], blocks: Sequence[Block]) -> None:
             for folding, box, block in zip(passes, several, blocks, strict=True):
                 folding.take(box, block)
+
+        in_order(fetch, take, self._bands(wanted), self._threads)
         return (folding.end() for folding in passes)
+
+    def _bands(self, wanted: Sequence[tuple[Op, Region]]) -> list[list[tuple[Region, ...]]]:
+        """What joined reductions read, a box for each of them, by bands that may be folded at once."""
+        boxes = [op.reads(0, region) for op, region in wanted]
+        tile = extents([op for op, _ in wanted], self.payload.kept)
+        if tile is None or any(own != boxes[0] for own in boxes):
+            return [list(zip(*boxes, strict=True))]
+        reduced = {i for i, name in enumerate(wanted[0][0].inputs[0].space.names)
+                   if any(isinstance(op.action, Fold) and name in op.action.reduce.dims for op, _ in wanted)}
+        return [[(box,) * len(wanted) for box in band] for band in bands(boxes[0], tile, reduced)]
 
     def _shard(self, recipe: str, kept: KeptOp, chunk: int) -> Block:
         key = (recipe, chunk)
@@ -305,20 +312,6 @@ class StageWorker:
             text = f"{type(error).__name__} in stage {self.payload.stage.name}: {error}"
             error = RunError(text, hint="".join(traceback.format_exception(error)[-3:]).strip())
         return Failure(kind, text, chunk, cell, error, lost)
-
-
-def ahead(fetch: Callable[[T], U], items: Sequence[T], threads: int) -> Iterator[U]:
-    """`fetch` of each item, in order; with several threads the next ones are fetched while one is used."""
-    if threads <= 1:
-        yield from map(fetch, items)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(fetch, item) for item in items[:threads])
-        for item in items[threads:]:
-            yield waiting.popleft().result()
-            waiting.append(pool.submit(fetch, item))
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def classify(error: BaseException) -> FailureKind:

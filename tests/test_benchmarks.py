@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from benchmarks import (  # noqa: E402
     report,
     scale,
     stream,
+    stream_memory,
+    stream_peers,
+    stream_stack,
 )
 from benchmarks.__main__ import BENCHMARKS, main  # noqa: E402
 from benchmarks.peering import PeerError, Peers  # noqa: E402
@@ -37,6 +41,7 @@ from benchmarks.rows import (  # noqa: E402
     check,
     interleaved,
 )
+from benchmarks.stream import Setup  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -212,16 +217,43 @@ def test_a_section_is_measured_and_kept(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_streams_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tiny = lambda self, size, *_: {(120, 480): (120, 240), (1,): (2,)}.get(size, 1)  # noqa: E731
-    monkeypatch.setattr(Session, "pick", tiny)
-    found = [row.name for row in stream.rows(Session(folder=str(tmp_path)), Peers(Session()))]
-    assert found == [f"{what}/{name}/2 threads" for name in ("one", "five") for what in ("seconds", "times decoding")]
+    sizes = {(120, 480): (120, 240), stream.QUICK: (Setup(0, 2), Setup(2, 1))}
+    monkeypatch.setattr(Session, "pick", lambda self, size, *_: sizes.get(size, 1))
+    session, names = Session(folder=str(tmp_path), only=("one", "five"), peers=()), ("one", "five")
+    found = [row.name for row in stream.rows(session, Peers(session))]
+    kinds = ("seconds", "times decoding", "processor", "processor times decoding")
+    assert found == [*(f"{kind}/{name}/2 threads" for name in names for kind in kinds), "start/ray",
+                     *(f"{kind}/{name}/ray, 2 workers of 1 thread" for name in names for kind in kinds[:2])]
 
 
 def test_peers_stream_the_same(tmp_path: Path) -> None:
-    path = stream._stack(str(tmp_path / "stack.zarr"), 240)
-    assert stream._decode(2, path) > 0
-    assert stream._xarray("five", 2, path) > 0
+    path = stream_stack.stack(str(tmp_path / "stack.zarr"), 240)
+    assert stream._decode(Setup(0, 2), path)[0] > 0
+    _, answer = stream_peers.xarray_stream(path, "five", 2)
+    assert set(answer["cells"]) == set(stream.RESULTS["five"])
+    assert stream_stack.right(path, answer["cells"])
+    wrong = {**answer["cells"], "slope": [1e-3, 2e-3]}
+    assert not stream_stack.right(path, wrong)
+
+
+@pytest.mark.skipif(shutil.which("cdo") is None, reason="cdo isn't installed")
+def test_cdo_streams_the_same(tmp_path: Path) -> None:
+    path = stream_stack.stack(str(tmp_path / "stack.zarr"), 240)
+    copies = {path: stream_stack.netcdf(path)}
+    assert stream._cdo(copies, "five", 1, path)[0] > 0
+    assert stream._cdo(copies, "one", 1, path)[0] > 0
+
+
+def test_the_anomaly_s_memory_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = stream_stack.stack(str(tmp_path / "stack.zarr"), 240)
+    session = Session(mode="quick", folder=str(tmp_path))
+    monkeypatch.setattr(stream_memory, "interpreter", lambda peer: sys.executable)
+    monkeypatch.setattr(Peers, "wanted", lambda self, peer: peer == "xarray")
+    found = {row.name: row for row in stream_memory.memory(session, Peers(session), path)}
+    assert list(found) == ["memory/bare process", "memory/anomaly", "memory/anomaly, share"]
+    for system in (OURS, "xarray + dask"):
+        assert 0 < found["memory/bare process"].raw[system][0] < found["memory/anomaly"].raw[system][0]
 
 
 def test_balance_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -288,6 +288,28 @@ def test_one_function_is_one_dispatcher():
     assert cached_njit(make(), flags=frozenset({"reassoc"})) is not cached_njit(make())
 
 
+def test_arrays_that_lie_apart_need_no_check_of_it():
+    def make():
+        def work(a, b, c, d, x):
+            for i in range(len(x)):
+                a[i] += x[i]
+                b[i] += a[i] * x[i]
+                c[i] += b[i] / x[i]
+                d[i] += c[i] - b[i]
+
+        return work
+
+    x = np.random.default_rng(1).normal(size=1000)
+    sums = []
+    for apart in (False, True):
+        compiled, arrays = cached_njit(make(), apart=apart), np.zeros((4, 1000))
+        compiled(*arrays, x)
+        sums.append(arrays)
+    assert cached_njit(make(), apart=True) is not cached_njit(make())
+    assert sums[0].tobytes() == sums[1].tobytes()
+    assert all("noalias" in text for text in cached_njit(make(), apart=True).inspect_llvm().values())
+
+
 class Mine(NamedTuple):
     lon: np.ndarray
     lat: float

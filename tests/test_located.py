@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gridcompute as grid
-from gridcompute import driver, worker
+from gridcompute import driver, tiles
 from gridcompute.errors import KernelError, WorkerLostError
 from gridcompute.events import Failure, Task, TaskFailed
 from gridcompute.executor import InlineExecutor
@@ -187,7 +187,7 @@ def test_a_task_is_tried_again_on_the_one_thread_that_publishes_its_cell(
         def submit(self, order: Order) -> None:
             super().submit(replace(order, task=replace(order.task, attempt=attempt)))
 
-    monkeypatch.setattr(worker, "ahead", ahead)
+    monkeypatch.setattr(tiles, "ahead", ahead)
     run = grid.run(cube().mean("time"), executor=Again(threads=4))
     np.testing.assert_allclose(run[0].to_numpy(), CUBE.mean(0))
     assert used == {threads}

@@ -18,6 +18,7 @@ import numpy as np
 from gridcompute.access import Access, Tree
 from gridcompute.axes import SPREAD, Axis, Layout, cut
 from gridcompute.columns import Array, Block, Column, Field, Fixed
+from gridcompute.fold import States
 from gridcompute.keys import digest
 from gridcompute.op import Action, Op, Read
 from gridcompute.reducer import Reduction
@@ -192,32 +193,54 @@ class Fold(Action):
 
 
 class Folding:
-    """A segment while its boxes come in, in order."""
+    """A segment while its boxes come in: in order, whole or as tiles of some of the kept cells each (a band)."""
 
     def __init__(self, action: Fold, op: Op, region: Region) -> None:
         self.action, self.op, self.region = action, op, region
         reduce, source = action.reduce, op.inputs[0]
         field = source.field(reduce.column)
         where = dict(zip(op.space.names, region.bounds, strict=True))
-        self.shape = tuple(where[name][1] - where[name][0] for name in action.kept)
+        self.kept = tuple(where[name] for name in action.kept)
+        self.shape = tuple(hi - lo for lo, hi in self.kept)
         self.axes = [field.dims.index(name) for name in reduce.dims]
+        self.places = [source.space.names.index(name) for name in action.kept]
         self.fold = reduce.reduction.compiled(field.dtype)
-        groups = reduce.group[1] if reduce.group else 1
-        self.states = self.fold.empty(math.prod(self.shape), groups, origin=action.origin(region))
+        self.groups = reduce.group[1] if reduce.group else 1
+        # As many as the whole region has: how it is taken apart may not change a bit.
+        self.lanes = self.fold.lanes(math.prod(self.shape), self.groups)
+        self.bands: dict[tuple[tuple[int, int], ...], States] = {}
 
     def take(self, box: Region, block: Block) -> None:
-        """Fold the next box."""
+        """Fold the next box of its band; bands may be folded at once by several threads."""
         reduce = self.action.reduce
         column, codes = block[reduce.column], None
         assert isinstance(column, Fixed)
         if reduce.codes is not None:
             lo, hi = box.bounds[self.op.inputs[0].space.names.index(reduce.dims[0])]
             codes = reduce.codes[lo:hi]
-        self.fold.fold(self.states, column.values, self.axes, valid=column.valid, codes=codes)
+        band = tuple(box.bounds[place] for place in self.places)
+        states = self.bands.get(band)
+        if states is None:
+            states = self.bands[band] = self._fresh(band)
+        self.fold.fold(states, column.values, self.axes, valid=column.valid, codes=codes)
+
+    def _fresh(self, band: tuple[tuple[int, int], ...]) -> States:
+        return self.fold.empty(math.prod(hi - lo for lo, hi in band), self.groups, lanes=self.lanes,
+                               origin=self.action.origin(self.region))
 
     def end(self) -> Block:
         """The states, or the results where this is the only segment."""
-        return _packed(self.action, self.op, self.region, self.fold.close(self.states), self.shape)
+        if len(self.bands) == 1 and self.kept in self.bands:
+            states = self.fold.close(self.bands[self.kept])
+        else:
+            states = self.fold.close(self._fresh(self.kept))
+            for band, part in self.bands.items():
+                at = tuple(slice(lo - base, hi - base) for (lo, hi), (base, _) in zip(band, self.kept, strict=True))
+                for whole, piece in zip(states, self.fold.close(part), strict=True):
+                    lead, size = (self.groups, *self.shape), whole.shape[1]
+                    target = whole.reshape(*lead, size)[(slice(None), *at)]
+                    target[...] = piece.reshape(target.shape)
+        return _packed(self.action, self.op, self.region, states, self.shape)
 
 
 def _packed(action: Fold | Merge, op: Op, region: Region, states: list[Array], shape: tuple[int, ...]) -> Block:
@@ -230,7 +253,8 @@ def _packed(action: Fold | Merge, op: Op, region: Region, states: list[Array], s
         return Block(region, columns, 1)
     column_dtype = action.dtype if isinstance(action, Merge) else op.inputs[0].field(reduce.column).dtype
     lead = (groups, *shape) if reduce.group else shape
-    for field, result in zip(op.fields, reduce.reduction.compiled(column_dtype).finish(states), strict=True):
+    results = reduce.reduction.compiled(column_dtype).finish(states, last=isinstance(action, Fold))
+    for field, result in zip(op.fields, results, strict=True):
         full = (*lead, *result.values.shape[1:])
         columns[field.name] = Fixed(result.values.reshape(full),
                                     None if result.valid is None else result.valid.reshape(full))

@@ -73,6 +73,11 @@ class Joined:
         return max(int(source.stored_bytes) for source in self.sources)
 
     @property
+    def piecewise(self) -> bool:
+        """See `ZarrSource`: as the first of them, since it only decides how fast the others are read."""
+        return bool(getattr(self.sources[0], "piecewise", False))
+
+    @property
     def key(self) -> object:
         """See `Source`."""
         return ("joined", self.dim, self.sources[0].decoding)

@@ -19,6 +19,7 @@ from gridcompute.coords import Coordinate
 from gridcompute.errors import GridError, MissingInputError
 from gridcompute.keys import digest
 from gridcompute.sources.base import chosen, narrowed, require_within
+from gridcompute.sources.chunks import StoredChunks
 from gridcompute.sources.decoding import Decoding, Described, Variable, coordinate_of
 from gridcompute.sources.files import (
     VERIFY,
@@ -33,7 +34,7 @@ from gridcompute.sources.files import (
 )
 from gridcompute.spaces import Region, Space
 
-_OPEN = OpenFiles()
+_OPEN = OpenFiles(64)
 _LISTED = 10.0  # seconds for which a listing of a remote array's chunks is believed
 _METADATA = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
@@ -75,6 +76,12 @@ class ZarrSource:
         return self._zipped
 
     @property
+    def piecewise(self) -> bool:
+        """Whether reading stored chunks one by one costs no more than several at once: they are decoded directly."""
+        folders = [f"{self.url}/{path}" if path else self.url for _, (path, *_) in self.layouts]
+        return not is_remote(self.url) and all(_chunks(folder) is not None for folder in folders)
+
+    @property
     def _zipped(self) -> bool:
         return not is_remote(self.url) and os.path.isfile(self.url)
 
@@ -113,18 +120,29 @@ class ZarrSource:
         require_within(self.space, region)
         fields, decodings = chosen(self.fields, names, self.url, self.left_out), dict(self.decodings)
         where = dict(zip(self.space.names, region.slices, strict=True))
-        group, layouts = _group(self.url, self.options), dict(self.layouts)
         columns: dict[str, Column] = {}
         for f in fields:
             decoding = decodings[f.name]
             try:
-                raw = np.asarray(_array(group, layouts[f.name][0])[tuple(where[dim] for dim in decoding.dims)])
+                raw = self._raw(f.name, tuple(where[dim] for dim in decoding.dims))
+            except GridError:
+                raise
             except Exception as error:  # codecs raise errors of their own
                 raise broken(self.url, f"array {f.name!r}, region {region}", error) from error
             if raw.shape != field_region(self.space, region, decoding.dims).shape:
                 raise broken(self.url, f"array {f.name!r}", "it has changed since it was opened")
             columns[f.name] = decoding.decode(raw, f.dims)
         return Block(region, columns, region.shape[0] if region.bounds else 1)
+
+    def _raw(self, name: str, where: tuple[slice, ...]) -> Any:
+        """Stored values of a box: chunk by chunk where that can be, else by zarr-python."""
+        path = dict(self.layouts)[name][0]
+        chunks = None if is_remote(self.url) else _chunks(f"{self.url}/{path}" if path else self.url)
+        if chunks is not None and len(where) == len(chunks.shape) and all(part.stop > part.start for part in where):
+            if any(part.stop > n for part, n in zip(where, chunks.shape, strict=True)):
+                raise broken(self.url, f"array {name!r}", "it has changed since it was opened")
+            return chunks.read(where)
+        return np.asarray(_array(_group(self.url, self.options), path)[where])
 
     def select(self, names: Sequence[str]) -> ZarrSource:
         """See `Source`."""
@@ -202,6 +220,18 @@ def _base(path: str) -> str:
 
 def _group(url: str, options: Mapping[str, Any]) -> Any:
     return _OPEN.get((url, repr(sorted(options.items()))), "", lambda: _opened(url, options))
+
+
+def _chunks(folder: str) -> StoredChunks | None:
+    """A local array read chunk by chunk, opened anew when its metadata was written anew; None where that can't be."""
+    for name in ("zarr.json", ".zarray"):
+        try:
+            status = os.stat(f"{folder}/{name}")
+        except OSError:
+            continue
+        version = f"{name}-{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+        return _OPEN.get(("chunks", folder), version, lambda: StoredChunks.of(_opened(folder, {}), folder))
+    return None
 
 
 def _array(group: Any, path: str) -> Any:

@@ -1,0 +1,66 @@
+"""Memory that decoded values lie in, used again: fresh memory costs a page fault for every 4 KiB that is written.
+
+A buffer belongs to the arrays that look into it. Nobody hands it back: it is free once the last of them is gone, a view
+in another thread or in a block that is held included. So no one ever sees a value change that was handed out.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+MOST_BYTES = 64 * 2**20
+"""Bytes that a pool keeps while no one uses them."""
+
+_SLACK = 2  # a buffer isn't given for less than this part of itself
+
+
+class _Lease:
+    """What an array's `base` chain ends in: gives its memory back when the last array over it has gone."""
+
+    def __init__(self, pool: Buffers, memory: Array) -> None:
+        self._pool, self._memory = pool, memory
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self._pool._returned(self._memory)
+
+
+class Buffers:
+    """Free memory of a process, for all of its threads."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most = most_bytes
+        self._free: list[Array] = []
+        # Reentrant: a garbage collection within `array` may end a lease on this very thread.
+        self._lock = threading.RLock()
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array of a shape and type, its values arbitrary; its memory is used again after its last view."""
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if size == 0:
+            return np.empty(shape, dtype)
+        with self._lock:
+            fit = [i for i, memory in enumerate(self._free) if size <= memory.nbytes <= _SLACK * size]
+            memory = self._free.pop(min(fit, key=lambda i: self._free[i].nbytes)) if fit else None
+        lease = _Lease(self, np.empty(size, np.uint8) if memory is None else memory)
+        return np.asarray(lease)[:size].view(dtype).reshape(shape)
+
+    def _returned(self, memory: Array) -> None:
+        with self._lock:
+            self._free.append(memory)
+            while self.nbytes > self._most:
+                self._free.pop(0)  # the one that was free longest
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are free."""
+        return sum(memory.nbytes for memory in self._free)
+
+
+BUFFERS = Buffers()
+"""Of this process. A worker's forked child has a copy of its own."""

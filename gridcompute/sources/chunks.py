@@ -1,0 +1,161 @@
+"""Stored chunks of a local Zarr array, decoded straight into the memory that is handed out.
+
+zarr-python stays the plain way: it reads everything. What it costs beside the codec, an event loop and a copy or two a
+chunk, is saved here for the arrays that most are: C order, numbers, one compressor or none, no shards, a folder.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gridcompute.sources.buffers import BUFFERS
+
+Array = np.ndarray[Any, Any]
+
+_BYTES_BYTES = {"ZstdCodec": "zstd", "BloscCodec": "blosc", "GzipCodec": "gzip"}
+"""Codecs of format 3 that are numcodecs' own, with their names there."""
+
+_own = threading.local()
+
+
+def _zstd_size(data: memoryview) -> int | None:
+    """Decoded bytes by a Zstandard frame's header (RFC 8878, 3.1.1), None where it doesn't say."""
+    if len(data) < 18 or bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
+        return None
+    descriptor = data[4]
+    single, flag = descriptor >> 5 & 1, descriptor >> 6
+    width = (single, 2, 4, 8)[flag]
+    start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
+    size = int.from_bytes(data[start : start + width], "little") + 256 * (flag == 1)
+    return size if width else None
+
+
+def _blosc_size(data: memoryview) -> int | None:
+    """Decoded bytes by the header of a Blosc buffer that is as long as it says."""
+    if len(data) < 16 or int.from_bytes(data[12:16], "little") != len(data):
+        return None
+    return int.from_bytes(data[4:8], "little")
+
+
+def _lz4_size(data: memoryview) -> int | None:
+    """Decoded bytes as numcodecs puts them before an LZ4 block."""
+    return int.from_bytes(data[:4], "little") if len(data) > 4 else None
+
+
+_SIZES: Mapping[str, Callable[[memoryview], int | None]] = {
+    "zstd": _zstd_size, "blosc": _blosc_size, "lz4": _lz4_size, "gzip": lambda data: None, "zlib": lambda data: None,
+}  # fmt: skip
+"""How many bytes a compressor's output says it holds; what it doesn't say is found by decoding into new memory."""
+
+
+@dataclass(frozen=True)
+class StoredChunks:
+    """A local Zarr array whose chunk files can be decoded one by one.
+
+    Attributes:
+        folder: of the array.
+        shape: of the array.
+        chunks: extents of a chunk; those at the end are stored whole.
+        dtype: as stored, in its byte order.
+        fill: value of the chunks that have no file.
+        compressor: numcodecs' codec, or None.
+        key: path of a chunk file by its place.
+    """
+
+    folder: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fill: Any
+    compressor: Any
+    key: Callable[[tuple[int, ...]], str]
+
+    @classmethod
+    def of(cls, array: Any, folder: str) -> StoredChunks | None:
+        """How to read a `zarr.Array` that lies in a folder; None for one that zarr-python must read."""
+        dtype, metadata = array.dtype, array.metadata
+        if not array.ndim or not isinstance(dtype, np.dtype) or dtype.kind not in "biuf" or 0 in array.shape:
+            return None
+        if metadata.zarr_format == 2:
+            known = metadata.compressor is None or getattr(metadata.compressor, "codec_id", "") in _SIZES
+            if metadata.order != "C" or metadata.filters or not known:
+                return None
+            compressor, stored = metadata.compressor, np.dtype(dtype)
+        else:
+            codecs = [type(codec).__name__ for codec in metadata.codecs]
+            regular = type(metadata.chunk_grid).__name__ == "RegularChunkGrid" and not metadata.storage_transformers
+            if not regular or codecs[0] != "BytesCodec" or codecs[1:] not in ([], *([c] for c in _BYTES_BYTES)):
+                return None
+            import numcodecs
+
+            compressor = numcodecs.get_codec({"id": _BYTES_BYTES[codecs[1]]}) if codecs[1:] else None
+            endian = metadata.codecs[0].endian
+            stored = np.dtype(dtype).newbyteorder(endian.value if endian is not None else "=")
+        fill = stored.type(0) if metadata.fill_value is None else metadata.fill_value
+        return cls(folder, tuple(array.shape), tuple(array.chunks), stored, fill, compressor, metadata.encode_chunk_key)
+
+    def read(self, where: Sequence[slice]) -> Array:
+        """A box of values, in their stored byte order; its memory is used again once nobody looks into it.
+
+        Raises:
+            OSError: a chunk file can't be read.
+            Exception: a codec's own, of a chunk that can't be decoded; ValueError of one with too few bytes or many.
+        """
+        out = BUFFERS.array(tuple(part.stop - part.start for part in where), self.dtype)
+        spans = [range(part.start // n, -(-part.stop // n)) for part, n in zip(where, self.chunks, strict=True)]
+        for place in itertools.product(*spans):
+            first = [i * n for i, n in zip(place, self.chunks, strict=True)]
+            common = [(max(part.start, at), min(part.stop, at + n))
+                      for part, at, n in zip(where, first, self.chunks, strict=True)]
+            target = out[tuple(slice(lo - part.start, hi - part.start)
+                               for (lo, hi), part in zip(common, where, strict=True))]
+            if target.shape == self.chunks and target.flags.c_contiguous:
+                self._decode(place, target)
+                continue
+            chunk = BUFFERS.array(self.chunks, self.dtype)
+            self._decode(place, chunk)
+            target[...] = chunk[tuple(slice(lo - at, hi - at) for (lo, hi), at in zip(common, first, strict=True))]
+        return out
+
+    def _decode(self, place: tuple[int, ...], target: Array) -> None:
+        """Put a whole chunk into contiguous memory."""
+        name = self.key(place)
+        data = _content(os.path.join(self.folder, name))
+        if data is None:
+            target[...] = self.fill
+            return
+        size = math.prod(self.chunks) * self.dtype.itemsize
+        raw = target.reshape(-1).view(np.uint8)
+        # Into the target only what says that it fills it: a shorter chunk would leave old values behind.
+        if self.compressor is not None and _SIZES[self.compressor.codec_id](data) == size:
+            self.compressor.decode(data, raw)
+            return
+        decoded = np.frombuffer(data if self.compressor is None else self.compressor.decode(bytes(data)), np.uint8)
+        if decoded.size != size:
+            raise ValueError(f"chunk {name} holds {decoded.size} bytes, not {size}")
+        raw[:] = decoded
+
+
+def _content(path: str) -> memoryview | None:
+    """A file's bytes, in memory of this thread that the next call overwrites; None where there is no file."""
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 (a chunk that isn't there is no error)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        memory = getattr(_own, "memory", None)
+        if memory is None or len(memory) < size:
+            memory = _own.memory = bytearray(size + size // 4)
+        view, filled = memoryview(memory)[:size], 0
+        while filled < size and (count := file.readinto(view[filled:])):
+            filled += count
+        return view[:filled]

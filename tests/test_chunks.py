@@ -1,0 +1,158 @@
+"""Chunks decoded directly are what zarr-python reads: any codec, byte order and box; what can't be is left to it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
+
+from gridcompute.errors import CorruptInputError
+from gridcompute.sources import zarrs
+from gridcompute.sources.chunks import StoredChunks, _zstd_size
+from gridcompute.sources.zarrs import open_zarr
+from gridcompute.spaces import Region
+
+SHAPE, CHUNKS = (11, 7, 10), (4, 3, 5)
+COMPRESSORS: dict[int, list[Any]] = {
+    2: [None, numcodecs.Zstd(3), numcodecs.Blosc(cname="lz4"), numcodecs.Blosc(cname="zstd", shuffle=2),
+        numcodecs.GZip(1), numcodecs.Zlib(1), numcodecs.LZ4()],
+    3: [None, ZstdCodec(level=3, checksum=True), ZstdCodec(), BloscCodec(cname="lz4", typesize=8), GzipCodec()],
+}  # fmt: skip
+
+
+def made(path: Path, zarr_format: Any, compressor: Any, dtype: str, fill: Any, gaps: set[tuple[int, ...]]) -> Any:
+    """An array of random values, whose chunks at some places were never written."""
+    extra: dict[str, Any] = {"order": "C"}
+    if zarr_format == 3:
+        extra = {"serializer": BytesCodec(endian="big" if dtype[0] == ">" else "little")}
+    array = zarr.create_array(str(path), shape=SHAPE, chunks=CHUNKS, dtype=dtype, zarr_format=zarr_format,
+                              compressors=compressor, fill_value=fill, overwrite=True, **extra)
+    values = np.random.default_rng(3).integers(0, 250, SHAPE).astype(dtype)
+    for place in np.ndindex(3, 3, 2):
+        if place not in gaps:
+            at = tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, CHUNKS, strict=True))
+            array[at] = values[at]
+    return zarr.open_array(str(path), mode="r")
+
+
+@st.composite
+def boxes(draw: Any) -> tuple[slice, ...]:
+    ends = [sorted(draw(st.sets(st.integers(0, n), min_size=2, max_size=2))) for n in SHAPE]
+    return tuple(slice(lo, hi) for lo, hi in ends)
+
+
+@pytest.mark.parametrize(("zarr_format", "number"), [(f, i) for f in (2, 3) for i in range(len(COMPRESSORS[f]))])
+def test_a_box_is_what_zarr_reads(zarr_format: int, number: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("arrays")
+
+    @given(st.sampled_from(["<f4", ">f4", "<f8", "|u1", "<i2", ">i8", "|b1"]), st.booleans(),
+           st.sets(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 1)), max_size=4), st.data())
+    def holds(dtype: str, odd: bool, gaps: set[tuple[int, ...]], data: Any) -> None:
+        fill = (np.nan if "f" in dtype else 1) if odd else 0
+        plain = made(folder / "a.zarr", zarr_format, COMPRESSORS[zarr_format][number], dtype, fill, gaps)
+        direct = StoredChunks.of(plain, str(folder / "a.zarr"))
+        assert direct is not None
+        for _ in range(3):
+            where = data.draw(boxes())
+            wanted, found = np.asarray(plain[where]), direct.read(where)
+            assert found.shape == wanted.shape
+            native = wanted.dtype.newbyteorder("=")
+            assert found.astype(native).tobytes() == wanted.astype(native).tobytes()
+
+    holds()
+
+
+def test_format_2_without_a_fill_value(tmp_path: Path) -> None:
+    plain = made(tmp_path / "a.zarr", 2, None, "<f4", None, {(0, 0, 0)})
+    direct = StoredChunks.of(plain, str(tmp_path / "a.zarr"))
+    assert direct is not None
+    where = (slice(0, 11), slice(0, 7), slice(0, 10))
+    assert np.array_equal(direct.read(where), np.asarray(plain[where]))
+
+
+@pytest.mark.parametrize(("zarr_format", "options"), [
+    (3, {"shards": (8, 6, 10), "chunks": (4, 3, 5)}),
+    (3, {"compressors": [ZstdCodec(), Crc32cCodec()]}),
+    (3, {"filters": [TransposeCodec(order=(2, 1, 0))]}),
+    (2, {"order": "F"}),
+    (2, {"filters": [numcodecs.Delta("<f4")]}),
+    (2, {"compressors": numcodecs.BZ2()}),
+])  # fmt: skip
+def test_anything_else_is_read_by_zarr(zarr_format: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=SHAPE, dtype="<f4", zarr_format=zarr_format,
+                              **{"chunks": CHUNKS, **options})
+    values = np.arange(770, dtype="f4").reshape(SHAPE)
+    array[...] = values
+    assert StoredChunks.of(zarr.open_array(str(tmp_path / "a.zarr")), "") is None
+    source = open_zarr(tmp_path / "a.zarr")
+    assert not source.piecewise
+    column: Any = source.read(Region.of((1, 9), (0, 7), (2, 10)), ["a"])["a"]
+    assert np.array_equal(column.values, values[1:9, :, 2:])
+
+
+def test_the_values_of_a_block_stay_when_others_are_read(tmp_path: Path) -> None:
+    plain = made(tmp_path / "a.zarr", 3, ZstdCodec(), "<f4", 0, set())
+    source = open_zarr(tmp_path / "a.zarr")
+    regions = [Region.of((i, i + 4), (j, j + 3), (0, 5)) for i in (0, 4) for j in (0, 3)]
+    held: list[Any] = [source.read(region, ["a"])["a"].values[1:, ::2] for region in regions]  # type: ignore[union-attr]
+    for _ in range(20):
+        source.read(regions[0], ["a"])
+    for region, values in zip(regions, held, strict=True):
+        assert np.array_equal(values, np.asarray(plain[region.slices])[1:, ::2])
+
+
+@pytest.mark.parametrize("compressor", [ZstdCodec(), BloscCodec(), GzipCodec(), None])
+@pytest.mark.parametrize("harm", ["cut", "shorter", "longer", "empty", "other"])
+def test_a_broken_chunk_is_named(compressor: Any, harm: str, tmp_path: Path) -> None:
+    made(tmp_path / "a.zarr", 3, compressor, "<f4", 0, set())
+    chunk = tmp_path / "a.zarr" / "c" / "1" / "0" / "1"
+    encode = {ZstdCodec: numcodecs.Zstd().encode, BloscCodec: numcodecs.Blosc().encode,
+              GzipCodec: numcodecs.GZip().encode}.get(type(compressor), bytes)
+    chunk.write_bytes({"cut": chunk.read_bytes()[:-7], "shorter": bytes(encode(b"\1" * 236)),
+                       "longer": bytes(encode(b"\1" * 244)), "empty": b"", "other": b"\xff" * 240}[harm])
+    source = open_zarr(tmp_path / "a.zarr")
+    assert source.piecewise
+    source.read(Region.of((0, 4), (0, 7), (0, 10)), ["a"])
+    if (compressor, harm) == (None, "other"):
+        return  # as many bytes as there should be: nothing tells that they are wrong
+    with pytest.raises(CorruptInputError, match=r"a\.zarr: array 'a', region 4-8_0-3_0-10: ."):
+        source.read(Region.of((4, 8), (0, 3), (0, 10)), ["a"])
+
+
+def test_an_array_that_was_written_anew_is_opened_anew(tmp_path: Path) -> None:
+    made(tmp_path / "a.zarr", 3, ZstdCodec(), "<f4", 0, set())
+    source, region = open_zarr(tmp_path / "a.zarr"), Region.of((0, 2), (0, 2), (0, 2))
+    source.read(region, ["a"])
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=SHAPE, chunks=(2, 2, 2), dtype="<f4", overwrite=True)
+    array[...] = 5
+    assert np.array_equal(source.read(region, ["a"])["a"].values, np.full((2, 2, 2), 5))  # type: ignore[union-attr]
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=(1, 7, 10), chunks=(2, 2, 2), dtype="<f4", overwrite=True)
+    with pytest.raises(CorruptInputError, match="it has changed since it was opened"):
+        source.read(region, ["a"])
+
+
+def test_the_size_in_a_frame_s_header() -> None:
+    for size in (1, 200, 256, 300, 65_791, 65_792, 1_000_000):
+        frame = bytes(numcodecs.Zstd(1).encode(os.urandom(size)))
+        assert _zstd_size(memoryview(frame + bytes(18))) == size
+    assert _zstd_size(memoryview(b"")) is None
+    assert _zstd_size(memoryview(bytes(20))) is None
+    assert _zstd_size(memoryview(b"\x28\xb5\x2f\xfd\x00" + bytes(20))) is None  # written as a stream
+
+
+def test_remote_stores_are_read_by_zarr(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "memory://chunks-of-a-remote-store/a.zarr"
+    array = zarr.create_array(url, shape=(4,), chunks=(2,), dtype="<i4")
+    array[...] = np.arange(4)
+    source = open_zarr(url)
+    monkeypatch.setattr(zarrs, "_chunks", lambda folder: pytest.fail(f"looked for chunk files in {folder}"))
+    assert not source.piecewise
+    assert source.read(Region.of((1, 4)), ["a"])["a"].values.tolist() == [1, 2, 3]  # type: ignore[union-attr]
