@@ -6,6 +6,8 @@ not through a network.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -18,7 +20,9 @@ import gridcompute as grid
 from benchmarks.peering import Peers
 from benchmarks.rows import OURS, Row, Session, check
 from benchmarks.running import own_folders
+from gridcompute import ray_session
 from gridcompute.config import environment
+from gridcompute.shipping import by_value
 
 ONE = "one node"
 SECTIONS = ("stencil",)
@@ -44,35 +48,36 @@ def rows(session: Session, peers: Peers) -> Iterator[Row]:
 
 
 def _measured(side: int, steps: int, times: int, session: Session) -> dict[str, list[float]]:
-    from gridcompute import ray_session
-    from gridcompute.shipping import by_value
-
     lazy = grid.from_arrays({"v": np.zeros((side, side))}, dims=("y", "x"))["v"]
     out = lazy.iterate(grid.kernel("(y,x)->()")(diffuse), steps, halo={"y": 1, "x": 1}, boundary="periodic")
     found: dict[str, list[float]] = {name: [] for name in ("one", "two", "latency", "reach", "start")}
-    with own_folders(Path(session.folder)):
-        settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(ray_session.token_file())}
-        with environment({**ray_session.ENVIRONMENT, **settings}):
-            ray = ray_session._imported()
-            from ray.cluster_utils import Cluster
-
-            nodes = Cluster()
-            try:
-                for number in (2, 3):
-                    nodes.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}", include_dashboard=False,
-                                   object_store_memory=2**30)
-                ray_session.connect(workers=2, address=nodes.address)
-                lead = ray.remote(led).options(num_cpus=1, max_retries=0)
-                for repetition in range(times):
-                    session.begin(f"repetition {repetition + 1}")
-                    told = ray.get(lead.remote(by_value(out.op)))
-                    check(told.pop("same"), "two nodes give the bits of one")
-                    for name, value in told.items():
-                        found[name].append(value)
-            finally:
-                ray.shutdown()
-                nodes.shutdown()
+    with own_folders(Path(session.folder)), _two_nodes() as ray:
+        lead = ray.remote(led).options(num_cpus=1, max_retries=0)
+        for repetition in range(times):
+            session.begin(f"repetition {repetition + 1}")
+            told = ray.get(lead.remote(by_value(out.op)))
+            check(told.pop("same"), "two nodes give the bits of one")
+            for name, value in told.items():
+                found[name].append(value)
     return found
+
+
+@contextlib.contextmanager
+def _two_nodes() -> Iterator[Any]:
+    ray = ray_session.prepared()
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster()
+    try:
+        with environment({name: value for name, value in ray_session.ENVIRONMENT.items() if name not in os.environ}):
+            for number in (2, 3):  # Ray takes 127.0.0.1 for the machine's outward address
+                nodes.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}", include_dashboard=False,
+                               object_store_memory=2**30)  # fmt: skip
+        ray_session.connect(workers=2, address=nodes.address)
+        yield ray
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
 
 
 def led(payload: bytes) -> dict[str, Any]:

@@ -132,9 +132,7 @@ class RayExecutor:
         for payload in payloads:
             stage = payload.stage
             if any(op.action.spans for op in stage.roots):
-                cores, threads = self.workers * self.threads, self._span()
-                offer = partial(RayNodes, cores=cores) if cores > threads else None
-                payload = replace(payload, threads=threads, offer=offer, worth=self.worth)
+                payload = self._spanning(payload)
             # Once a stage: Ray makes a class of each set of options.
             # A local Ray may have fewer cores than a worker has threads: it would wait for more of them for ever.
             cores = payload.threads if self._address else min(payload.threads, self._local)
@@ -142,10 +140,14 @@ class RayExecutor:
                                      name=f"stage {stage.number}")
             self._payloads[stage.number] = (uuid.uuid4().hex, self._ray.put(by_value(payload)), stage.held, call)
 
-    def _span(self) -> int:
-        """Threads of a task that may have all of the run's cores that one node has."""
-        most = max((node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]), default=0)
-        return max(self.threads, min(self.workers * self.threads, int(most)))
+    def _spanning(self, payload: Payload) -> Payload:
+        """For a task that may have all of the run's cores: those of one node, and the offer of others."""
+        nodes = [int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]]
+        cores = self.workers * self.threads
+        threads = max(self.threads, min(cores, max(nodes, default=0)))
+        several = cores > threads and sum(node > 0 for node in nodes) > 1
+        return replace(payload, threads=threads, offer=partial(RayNodes, cores=cores) if several else None,
+                       worth=self.worth)
 
     def submit(self, order: Order) -> None:
         """See `Executor`."""

@@ -109,14 +109,7 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         _require_same(sys.modules["ray"], address)
         return sys.modules["ray"]
-    # Ray reads these when it is imported, and the driver needs them for as long as it lives.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token_file()))
-    for name, value in ENVIRONMENT.items():
-        if name.startswith("RAY_"):
-            os.environ.setdefault(name, value)
-    ray = _imported()
+    ray = prepared()
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
         if address:
@@ -136,6 +129,22 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
         ) from error
     _joined[ray.get_runtime_context().gcs_address] = address
     return ray
+
+
+def prepared() -> Any:
+    """The `ray` module, not connected, with the settings that this process keeps from now on.
+
+    Raises:
+        ClusterError: the token can't be kept.
+    """
+    # Ray reads these when it is imported, and the driver needs them for as long as it lives.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token_file()))
+    for name, value in ENVIRONMENT.items():
+        if name.startswith("RAY_"):
+            os.environ.setdefault(name, value)
+    return _imported()
 
 
 _joined: dict[str, str] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -369,19 +370,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
         patch.setenv("GRIDCOMPUTE_CACHE", str(folder / "cache"))
-        settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(ray_session.token_file())}
-        with environment({**ray_session.ENVIRONMENT, **settings}):
-            ray = ray_session._imported()
-            from ray.cluster_utils import Cluster
+        ray = ray_session.prepared()
+        from ray.cluster_utils import Cluster
 
-            ray.shutdown()
-            made = Cluster()
+        ray.shutdown()
+        made = Cluster()
+        with environment({name: value for name, value in ray_session.ENVIRONMENT.items() if name not in os.environ}):
             for number in (2, 3):  # Ray takes 127.0.0.1 for the machine's outward address
                 made.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}", include_dashboard=False)
-            ray_session.connect(workers=2, address=made.address)
-            yield made
-            ray.shutdown()
-            made.shutdown()
+        ray_session.connect(workers=2, address=made.address)
+        yield made
+        ray.shutdown()
+        made.shutdown()
 
 
 def on_two(cluster: Any) -> RayExecutor:
