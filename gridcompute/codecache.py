@@ -30,7 +30,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from llvmlite.binding import address_of_symbol
+from llvmlite.binding import add_symbol, address_of_symbol
 from numba.core.caching import _Cache
 from numba.core.compiler import Compiler, CompileResult
 from numba.core.compiler_lock import global_compiler_lock
@@ -347,9 +347,11 @@ def _ready(target_context: Any, outside: Sequence[str]) -> None:
     """Make this process one that can run loaded code.
 
     numba gets ready to compile anything, which imports 200 modules, SciPy's linear algebra among them: 300 ms in a new
-    worker. Code that was compiled needs no more than the runtime, but for names that come with those modules.
+    worker. Code that was compiled needs no more than the functions in C that manage arrays' memory, but for names that
+    come with those modules.
     """
-    runtime.rtsys.initialize(target_context)
+    for name, address in runtime._nrt_python.c_helpers.items():
+        add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
     if not all(address_of_symbol(name) for name in outside):
         target_context.refresh()
 

@@ -83,8 +83,8 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     if told["start_seconds"] >= 0.05:
         rows.append(("", f"of these {told['start_seconds']:.1f} s to start Ray"))
     if told["task_seconds"]:
-        what = f"compiling {counted(told['compiled'], 'function')}" if told["compiled"] else "loading compiled code"
-        rows.append(("", f"{told['compile_seconds']:.1f} s of {what} among {told['task_seconds']:.1f} s in tasks"))
+        code = f"compiling ({counted(told['compiled'], 'function')}) or loading code"
+        rows.append(("", f"{told['compile_seconds']:.1f} s of {code} among {told['task_seconds']:.1f} s in tasks"))
     if told["retries"] or told["failures"]:
         again = f"{told['retries']:,}" if told["retries"] else "none"
         rows.append(("failures", f"{told['failures']:,}, of which {again} tried again"))

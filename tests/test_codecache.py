@@ -101,20 +101,22 @@ def listed(x):
     many = [x[0]]
     many.append(x[1])
     return np.array(many).sum() + len(set(many))
+def makes(x):
+    return np.sort(x)[1:] * 2.0
 def fails(x):
     if x[0] > 0:
         raise ValueError("as it does")
     return 0.0
 name, x = sys.argv[1], np.array([1.0, 2.0, 4.0])
 try:
-    value = float(cached_njit(globals()[name])(x))
+    value = float(np.sum(cached_njit(globals()[name])(x)))
 except ValueError as error:
     value = str(error)
 print(json.dumps({"value": value, "compiled": len(compiled), "ready": "numba.np.arraymath" in sys.modules}))
 """
 
 
-@pytest.mark.parametrize("name", ["arithmetic", "sorts", "solves", "looks_up", "listed", "fails"])
+@pytest.mark.parametrize("name", ["arithmetic", "sorts", "solves", "looks_up", "listed", "makes", "fails"])
 def test_loaded_code_needs_no_compiler(name, tmp_path):
     """What a second process loads gives the same, though numba isn't made ready to compile as in the first.
 
