@@ -15,14 +15,13 @@ import fcntl
 import hashlib
 import io
 import os
-import pickle
 import platform
 import sys
 import tempfile
 import time
 import types as pytypes
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from llvmlite.binding import add_symbol, address_of_symbol
 from numba.core.caching import _Cache
 from numba.core.compiler import Compiler, CompileResult
 from numba.core.compiler_lock import global_compiler_lock
@@ -39,12 +37,11 @@ from numba.core.serialize import dumps
 
 from gridcompute import syntax
 from gridcompute.codefolder import cache_directory, made_private, read_private
+from gridcompute.codeloading import Unpickler, made_ready, names_outside
 from gridcompute.keys import OWN_PACKAGES, digest, installed, machine_key, standard, unwrap
 
 types: Any = numba.types
 config: Any = numba.core.config
-environment: Any = numba.core.environment
-runtime: Any = numba.core.runtime
 
 _rebuild: Any = CompileResult._rebuild
 _dumps: Any = dumps
@@ -260,8 +257,8 @@ class _Files(_Cache):
             return None
         try:
             # The folder and the file are this user's alone, and the digest says that it is whole.
-            outside, reduced = _Unpickler(io.BytesIO(content[head:])).load()
-            _ready(target_context, outside)
+            outside, reduced = Unpickler(io.BytesIO(content[head:])).load()
+            made_ready(target_context, outside)
             loaded = _rebuild(target_context, *reduced)
         except Exception:  # whatever a stale pickle raises, compiling anew is the answer
             return None
@@ -274,7 +271,7 @@ class _Files(_Cache):
         path = self._path(sig)
         if path is None or data.library.has_dynamic_globals or any(not one.can_cache for one in data.lifted):
             return
-        content = _dumps((_outside(data.library), data._reduce()))
+        content = _dumps((names_outside(data.library), data._reduce()))
         with contextlib.suppress(OSError):
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
             try:
@@ -309,51 +306,6 @@ class _Files(_Cache):
             yield
         finally:
             os.close(handle)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Loads what numba made, without the modules of numba's own functions that are part of it.
-
-    A compiled function holds the globals of each function in it, for use by Python code, of which there is none here.
-    That of an array's sum imports SciPy's linear algebra.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        """See `pickle.Unpickler`."""
-        return _environment if (module, name) == ("numba.core.environment", "_rebuild_env") \
-            else super().find_class(module, name)
-
-
-def _environment(module: str, constants: list[Any], name: str) -> Any:
-    if module in sys.modules or not module.startswith("numba."):
-        return environment._rebuild_env(module, constants, name)
-    made = environment.lookup_environment(name)
-    if made is None:
-        made = environment.Environment({"__name__": module})
-        made.consts[:] = constants
-        made.env_name = name
-        environment.Environment._memo[name] = made
-    return made
-
-
-def _outside(library: Any) -> list[str]:
-    """Names that machine code expects to find in the process that runs it."""
-    module = library._final_module
-    return sorted(one.name for one in (*module.functions, *module.global_variables)
-                  if one.is_declaration and not one.name.startswith("llvm."))
-
-
-def _ready(target_context: Any, outside: Sequence[str]) -> None:
-    """Make this process one that can run loaded code.
-
-    numba gets ready to compile anything, which imports 200 modules, SciPy's linear algebra among them: 300 ms in a new
-    worker. Code that was compiled needs no more than the functions in C that manage arrays' memory, but for names that
-    come with those modules.
-    """
-    for name, address in runtime._nrt_python.c_helpers.items():
-        add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
-    if not all(address_of_symbol(name) for name in outside):
-        target_context.refresh()
 
 
 @lru_cache(maxsize=1)

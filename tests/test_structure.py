@@ -48,6 +48,7 @@ LEVELS = {
     "gridcompute.signature": 3,
     "gridcompute.stats": 3,
     "gridcompute.codefolder": 3,
+    "gridcompute.codeloading": 3,
     "gridcompute.stores.base": 3,
     "gridcompute.sequences": 6,
     "gridcompute.stores.local": 6,
