@@ -97,14 +97,15 @@ def rows(session: Session, peers: Peers) -> Iterator[Row]:
     with own_folders(Path(session.folder)), contextlib.chdir(session.folder):
         stacks = [stack(f"stack{n}.zarr", n) for n in steps]
         try:
-            started = False
-            for setup in setups if set(wanted) & {"one", "five"} else ():
+            started, timed = False, [name for name in wanted if name in TARGETS]
+            known = _peers(peers, stacks) if timed else {}
+            for setup in setups if timed else ():
                 if setup.workers and not started:
                     started = True
                     yield _start(max(one.cores for one in setups))
-                others = {} if setup.workers else _peers(peers, stacks)
-                for name in [name for name in wanted if name in TARGETS]:
+                for name in timed:
                     session.begin(f"{name}, {setup}")
+                    others = {} if setup.workers else known
                     yield from _rows(session, name, setup, others, stacks, (steps[1] - steps[0]) * LAT * LON * 4 / 1e9)
         finally:
             end_ray()
@@ -215,11 +216,7 @@ def _peers(peers: Peers, stacks: Sequence[str]) -> dict[str, Callable[[str, int,
     for label, peer in (with_flox or peers.of("xarray")).items():
         found[f"xarray + dask{' + flox' * (label == 'flox')}"] = partial(_xarray, peer)
     if peers.wanted("cdo"):
-        copies = {path: f"{Path(path).stem}.nc" for path in stacks}
-        for path, copy in copies.items():
-            if not Path(copy).exists():
-                netcdf(path)
-        found["cdo"] = partial(_cdo, copies)
+        found["cdo"] = partial(_cdo, {path: netcdf(path) for path in stacks})
     else:
         print("cdo is left out: it isn't wanted, or there is no command `cdo` (apt install cdo)", file=sys.stderr)
     return found
