@@ -90,7 +90,8 @@ def outputs(name: str, field: Any) -> list[Any]:
 
 def rows(session: Session, peers: Peers) -> Iterator[Row]:
     """Seconds per GB, how many times decoding that is, and peak memory."""
-    steps = session.pick((120, 480), (960, 3840), (3840, 15360))
+    # From 1 GB on, so that the slope hasn't the step from one segment to several, with their states and merges.
+    steps = session.pick((120, 480), (3840, 7680), (3840, 15360))
     wanted = [name for name in SECTIONS if not session.only or name in session.only]
     cores = len(os.sched_getaffinity(0))
     setups = [one for one in session.pick(QUICK, SETUPS, SETUPS) if one.cores <= max(2, cores)]

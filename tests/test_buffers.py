@@ -99,4 +99,4 @@ def test_threads_share_it() -> None:
     for one in threads:
         one.join()
     assert not wrong
-    assert buffers.nbytes <= 4 * 8000
+    assert buffers.nbytes <= 2 * 4 * 8000  # a thread still has the last one while it asks for the next
