@@ -33,6 +33,7 @@ from gridcompute.planning import Plan, Stage
 from gridcompute.progressword import Word, chunk_begins, publishing
 from gridcompute.shard import decode_at, tombstone
 from gridcompute.sinks.base import Output
+from gridcompute.sources.chunks import forget
 from gridcompute.spaces import Region
 from gridcompute.spread import Offer
 from gridcompute.stepping import Crew, PausedError
@@ -48,6 +49,10 @@ bound for it."""
 
 GANG_ATTEMPTS = 2
 """Tries of such an op with several threads."""
+
+
+_stage = 0
+"""Of this process: which stage did the last task."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,10 @@ class StageWorker:
             return self._run(order, worker)
 
     def _run(self, order: Order, worker: str) -> TaskDone | TaskFailed:
+        global _stage
+        if _stage != id(self):  # what the stage before had decoded isn't in this one's bound
+            _stage = id(self)
+            forget()
         began, before, known = time.perf_counter(), compile_seconds(), compiled()
         self._places, self._cache, self._cached = order.places, {}, 0
         # Only a task's own thread publishes its cell, so what killed or held up a task runs on one the second time.

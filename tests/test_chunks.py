@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from gridcompute.errors import CorruptInputError
-from gridcompute.sources import zarrs
+from gridcompute.sources import chunks, zarrs
 from gridcompute.sources.chunks import StoredChunks, _zstd_size
 from gridcompute.sources.zarrs import open_zarr
 from gridcompute.spaces import Region
@@ -137,6 +137,30 @@ def test_an_array_that_was_written_anew_is_opened_anew(tmp_path: Path) -> None:
     zarr.create_array(str(tmp_path / "a.zarr"), shape=(1, 7, 10), chunks=(2, 2, 2), dtype="<f4", overwrite=True)
     with pytest.raises(CorruptInputError, match="it has changed since it was opened"):
         source.read(region, ["a"])
+
+
+def test_a_chunk_that_is_read_part_by_part_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array, decoded = made(tmp_path / "a.zarr", 3, ZstdCodec(), "<f4", 0, set()), list[Any]()
+    decode = StoredChunks._decode
+
+    def counted(self: StoredChunks, place: Any, target: Any) -> None:
+        decoded.append(place)
+        decode(self, place, target)
+
+    monkeypatch.setattr(StoredChunks, "_decode", counted)
+    source, expected = open_zarr(tmp_path / "a.zarr"), array[:]
+    rows = [source.read(Region.of((t, t + 1), (0, 3), (0, 5)), ["a"])["a"] for t in range(4)]
+    assert decoded == [(0, 0, 0)]
+    for t, row in enumerate(rows):
+        np.testing.assert_array_equal(row.values[0], expected[t, :3, :5])  # type: ignore[union-attr]
+    chunks.forget()
+    source.read(Region.of((0, 1), (0, 3), (0, 5)), ["a"])
+    assert len(decoded) == 2
+    file = tmp_path / "a.zarr" / "c" / "0" / "0" / "0"
+    zarr.open_array(str(tmp_path / "a.zarr"))[:4, :3, :5] = 7.0
+    assert file.exists()
+    again = source.read(Region.of((0, 1), (0, 3), (0, 5)), ["a"])["a"]
+    assert (again.values == 7.0).all(), "written anew, decoded anew"  # type: ignore[union-attr]
 
 
 def test_the_size_in_a_frame_s_header() -> None:

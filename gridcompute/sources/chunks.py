@@ -120,10 +120,26 @@ class StoredChunks:
             if target.shape == self.chunks and target.flags.c_contiguous:
                 self._decode(place, target)
                 continue
-            chunk = BUFFERS.array(self.chunks, self.dtype)
-            self._decode(place, chunk)
+            chunk = self._whole(place)
             target[...] = chunk[tuple(slice(lo - at, hi - at) for (lo, hi), at in zip(common, first, strict=True))]
         return out
+
+    def _whole(self, place: tuple[int, ...]) -> Array:
+        """A chunk of which a part is wanted; a thread keeps the last one, as the next box often wants another part."""
+        name = os.path.join(self.folder, self.key(place))
+        try:
+            status = os.stat(name)
+        except OSError:
+            version = None
+        else:
+            version = (name, self.chunks, self.dtype.str, status.st_size, status.st_mtime_ns, status.st_ino)
+        known, chunk = getattr(_own, "chunk", (None, None))
+        if version is None or chunk is None or known != version:
+            forget()
+            chunk = BUFFERS.array(self.chunks, self.dtype)
+            self._decode(place, chunk)
+            _own.chunk = (version, chunk)
+        return chunk
 
     def _decode(self, place: tuple[int, ...], target: Array) -> None:
         """Put a whole chunk into contiguous memory."""
@@ -142,6 +158,11 @@ class StoredChunks:
         if decoded.size != size:
             raise ValueError(f"chunk {name} holds {decoded.size} bytes, not {size}")
         raw[:] = decoded
+
+
+def forget() -> None:
+    """Let go of the chunk that this thread keeps."""
+    _own.chunk = (None, None)
 
 
 def _content(path: str) -> memoryview | None:
