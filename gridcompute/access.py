@@ -20,6 +20,9 @@ from gridcompute.spaces import Region, Space
 MOST_RUNS = 64
 """Intervals that a take of one chunk reads at most."""
 
+PIECE = 2**14
+"""Positions of a take that are looked through at a time."""
+
 Boundary = Literal["clip", "periodic", "fill"]
 Bounds = dict[str, tuple[int, int]]
 
@@ -165,8 +168,32 @@ class Take:
         where = _by_name(region, names)
         values, places = self._inverse
         hits = places[slice(*np.searchsorted(values, where[self.dim]))]
-        where[self.dim] = (int(hits.min()), int(hits.max()) + 1) if len(hits) else (0, 0)
+        # What lies between two positions may be read with them, see `runs`: by all that have positions on either side.
+        ends = [*self._across(*where[self.dim]), *([int(hits.min()), int(hits.max()) + 1] if len(hits) else [])]
+        where[self.dim] = (min(ends), max(ends)) if ends else (0, 0)
         return Region(tuple(where[name] for name in out.names))
+
+    def _across(self, lo: int, hi: int) -> list[int]:
+        """The first and last-plus-one of neighbouring output positions between which the input's lo to hi lies."""
+        found = []
+        starts = range(0, len(self.index) - 1, PIECE)
+        for order, which in ((starts, 0), (reversed(starts), -1)):
+            for at in order:
+                least, most = self._spans[:, at // PIECE]
+                if least >= lo or most < hi:
+                    continue
+                part = self.index[at: at + PIECE + 1]
+                jumps = np.flatnonzero((np.minimum(part[:-1], part[1:]) < lo) & (np.maximum(part[:-1], part[1:]) >= hi))
+                if len(jumps):
+                    found.append(at + int(jumps[which]) - 2 * which)
+                    break
+        return found
+
+    @cached_property
+    def _spans(self) -> Array:
+        """The least and the greatest index of each `PIECE` with the position after it: in most nothing is across."""
+        parts = [self.index[at: at + PIECE + 1] for at in range(0, len(self.index) - 1, PIECE)]
+        return np.array([[part.min() for part in parts], [part.max() for part in parts]], np.int64).reshape(2, -1)
 
     @cached_property
     def _inverse(self) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ Of eight commits that wait for a disk together each takes a tenth of the time of
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +37,10 @@ PART_REGION = Region.of((0, 1))
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="commit")
+
+
+# A forked process has the pool, but none of its threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 class Commits:

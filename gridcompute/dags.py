@@ -224,8 +224,9 @@ def _index_dtype(cells: int) -> np.dtype[Any]:
 
 
 def _kept(array: Array, dtype: np.dtype[Any]) -> Array:
-    """An array that nobody changes."""
-    return _ours(np.array(array, dtype, copy=True if array.flags.writeable else None, order="C"))
+    """An array that nobody changes; a view that is read-only still changes with what it looks into."""
+    changes = array.flags.writeable or not array.flags.owndata
+    return _ours(np.array(array, dtype, copy=True if changes else None, order="C"))
 
 
 def _ours(array: Array) -> Array:

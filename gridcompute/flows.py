@@ -111,7 +111,8 @@ class Flow:
         self._epoch += 1
         self._claim[0] = self.row
         with kernel_runs(self._several[0].name, (self.dag.cells,), (0,), by_cell=members == 1) as word:
-            marks = [aligned(1, np.int64) if word is None else word for _ in range(members)]
+            # Several members each have a mark of their own: the errors of one would name the cell of another.
+            marks = [aligned(1, np.int64) if word is None or members > 1 else word for _ in range(members)]
             orders = [self._order(member, marks[member], last, most_seconds, rest) for member in range(members)]
             codes, errors = together([partial(loop, *order) for order in orders], self._control, "flow")
             self._check(codes, errors, marks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gridcompute as grid
+from gridcompute import access
 from gridcompute.access import MOST_RUNS, Access, Halo, Part, Point, Slice, Take, Tree, Whole, wrapped
 from gridcompute.actions.folds import Segments
 from gridcompute.actions.rows import Blockwise
 from gridcompute.axes import Axis, Layout
+from gridcompute.planning import Plan
+from gridcompute.running import graph_of
 from gridcompute.spaces import Region, Space
 
 lengths = st.integers(1, 7)
@@ -138,6 +142,34 @@ def test_runs_of_a_take_hold_its_positions_and_little_else(positions: list[int],
         assert {a for a, _ in runs} | {b - 1 for _, b in runs} <= set(wanted), "each begins and ends with one"
         slack = max(1, (max(wanted) - min(wanted)) // MOST_RUNS)
         assert sum(b - a for a, b in runs) <= max(2 * len(wanted), slack * len(set(wanted)))
+
+
+@given(POSITIONS, st.integers(1, 7), st.data())
+def test_consumers_of_a_take_are_all_that_read_a_part(positions: list[int], piece: int, data: st.DataObject) -> None:
+    before, access.PIECE = access.PIECE, piece
+    try:
+        take, out = Take("x", np.array(positions, np.int64)), Space.of(x=len(positions))
+        into, ends = Space.of(x=10**9 + 41), sorted({0, *positions, *(one + 1 for one in positions), 10**9 + 41})
+        lo = data.draw(st.sampled_from(ends))
+        part = Region.of((lo, data.draw(st.sampled_from([lo + 1, *(one for one in ends if one > lo)]))))
+        fed = take.consumers(part, ("x",), out, out.whole())
+        if positions:
+            region = Region.of(data.draw(intervals(len(positions))))
+            read = take.inputs(region, out, into.whole(), ("x",))
+            if any(box.intersect(part).cells for box in read) and region.cells:
+                assert fed.intersect(region).cells, f"{region} reads {part}, but its consumers are {fed}"
+    finally:
+        access.PIECE = before
+
+
+def test_a_held_input_of_a_scattered_take_stays_until_all_have_read_it(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    values, index = draw.random(20_000), draw.permutation(20_000)
+    twice = grid.kernel("()->()", names=("v",))(lambda value: 2 * value)
+    held = grid.from_arrays({"x": values}, dims="y").map(twice)
+    assert any(stage.held for stage in Plan(graph_of([held.isel(y=index)])).stages)
+    run = grid.run(held.isel(y=index), executor="inline", store=tmp_path / "work", quiet=True)
+    np.testing.assert_array_equal(run["v"].to_numpy(), 2 * values[index])
 
 
 def test_a_take_that_jumps_about_is_scattered() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
-from gridcompute.errors import CorruptInputError
+from gridcompute.errors import CorruptInputError, MissingInputError
 from gridcompute.sources import chunks, zarrs
 from gridcompute.sources.chunks import StoredChunks, _zstd_size
 from gridcompute.sources.zarrs import open_zarr
@@ -161,6 +162,35 @@ def test_a_chunk_that_is_read_part_by_part_is_decoded_once(tmp_path: Path, monke
     assert file.exists()
     again = source.read(Region.of((0, 1), (0, 3), (0, 5)), ["a"])["a"]
     assert (again.values == 7.0).all(), "written anew, decoded anew"  # type: ignore[union-attr]
+
+
+def test_a_blosc_chunk_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "a.zarr", 3, BloscCodec(cname="lz4", typesize=4), "<f4", 0, set())
+    file = tmp_path / "a.zarr" / "c" / "0" / "0" / "0"
+    whole = file.read_bytes()
+    for length in (0, 3, 15, 16, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        with pytest.raises(CorruptInputError, match=r"a\.zarr"):
+            open_zarr(tmp_path / "a.zarr").read(Region.of((0, 4), (0, 3), (0, 5)), ["a"])
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_array_that_is_gone_or_of_another_type_is_refused(grouped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "g.zarr"
+    folder = path / "a" if grouped else path
+    if grouped:
+        zarr.open_group(str(path), mode="w")
+    name = "a" if grouped else "g"
+    made(folder, 3, ZstdCodec(), "<i8", 0, set())
+    source, box = open_zarr(path), Region.of((0, 4), (0, 3), (0, 5))
+    source.read(box, [name])
+    made(folder, 3, ZstdCodec(), "<f8", 0, set())
+    with pytest.raises(CorruptInputError, match="changed since it was opened"):
+        source.read(box, [name])
+    shutil.rmtree(folder)
+    for _ in range(2):
+        with pytest.raises(MissingInputError, match="any more"):
+            source.read(box, [name])
 
 
 def test_the_size_in_a_frame_s_header() -> None:

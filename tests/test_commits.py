@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +150,23 @@ def test_the_same_bytes_as_one_by_one(tmp_path: Path, monkeypatch: pytest.Monkey
         assert files
         found.append(files)
     assert found[0] == found[1]
+
+
+def test_a_forked_process_commits_too(tmp_path: Path) -> None:
+    """The pool's threads are the parent's: the child must make its own."""
+    grid.run(cells(300, place), store=tmp_path / "parent", executor="inline", quiet=True)
+    child = os.fork()
+    if not child:  # nothing of the tests' may run on in it
+        code = 1
+        try:
+            grid.run(cells(300, place), store=tmp_path / "child", executor="inline", quiet=True)
+            code = 0
+        finally:
+            os._exit(code)
+    until = time.monotonic() + 60
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+        time.sleep(0.05)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0), "it waited for threads that it doesn't have"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import graphlib
 import json
 import threading
@@ -30,7 +31,7 @@ from gridcompute.errors import (
     UsageError,
 )
 from gridcompute.flows import Flow, fits
-from gridcompute.progressword import Board, Mark
+from gridcompute.progressword import Board, Mark, publishing
 from gridcompute.shipping import by_value
 from gridcompute.store import open_store
 from gridcompute.worker import Payload
@@ -355,6 +356,16 @@ def test_a_kernel_that_raises_names_the_cell_and_ends_its_peers(members: int) ->
     assert caught.value.cell == (700,)
     assert time.monotonic() - began < 30
     assert not [t for t in threading.enumerate() if t.name.startswith("flow")]
+
+
+def test_of_several_members_each_has_a_mark_of_its_own(tmp_path: Path) -> None:
+    """Where a task publishes its progress, the cell that is told is still the one that raised."""
+    own = np.arange(1000.0)
+    out = grid.from_arrays({"own": own}, dims="x").propagate(fails, grid.Dag.of_edges([], [], 1000))
+    with contextlib.closing(Board(tmp_path)) as board, publishing(board.take(1)):
+        for _ in range(30):
+            with pytest.raises(KernelError, match=r"cell \(700,\)"):
+                carried(out, [own], members=3)
 
 
 @pytest.mark.parametrize("plain", [False, True])

@@ -39,8 +39,11 @@ def _zstd_size(data: memoryview) -> int | None:
 
 
 def _blosc_size(data: memoryview) -> int | None:
-    """Decoded bytes by the header of a Blosc buffer that is as long as it says."""
-    if len(data) < 16 or int.from_bytes(data[12:16], "little") != len(data):
+    """Decoded bytes by the header of a Blosc buffer; ValueError for one that is cut off: Blosc reads past its end."""
+    stored = int.from_bytes(data[12:16], "little")
+    if len(data) < 16 or stored > len(data):
+        raise ValueError(f"it is {len(data)} bytes long, and its header says {stored}: it was cut off")
+    if stored < len(data):
         return None
     return int.from_bytes(data[4:8], "little")
 

@@ -129,7 +129,8 @@ class ZarrSource:
                 raise
             except Exception as error:  # codecs raise errors of their own
                 raise broken(self.url, f"array {f.name!r}, region {region}", error) from error
-            if raw.shape != field_region(self.space, region, decoding.dims).shape:
+            same = decoding.kind == "text" or _alike(raw.dtype, decoding.dtype)
+            if not same or raw.shape != field_region(self.space, region, decoding.dims).shape:
                 raise broken(self.url, f"array {f.name!r}", "it has changed since it was opened")
             columns[f.name] = decoding.decode(raw, f.dims)
         return Block(region, columns, region.shape[0] if region.bounds else 1)
@@ -137,7 +138,11 @@ class ZarrSource:
     def _raw(self, name: str, where: tuple[slice, ...]) -> Any:
         """Stored values of a box: chunk by chunk where that can be, else by zarr-python."""
         path = dict(self.layouts)[name][0]
-        chunks = None if is_remote(self.url) else _chunks(f"{self.url}/{path}" if path else self.url)
+        folder = f"{self.url}/{path}" if path else self.url
+        chunks = None if is_remote(self.url) else _chunks(folder)
+        gone = chunks is None and not is_remote(self.url) and not self._zipped
+        if gone and not any(os.path.exists(f"{folder}/{one}") for one in _METADATA):
+            raise MissingInputError(f"the array {folder} isn't there any more", hint="check the path, then run again")
         if chunks is not None and len(where) == len(chunks.shape) and all(part.stop > part.start for part in where):
             if any(part.stop > n for part, n in zip(where, chunks.shape, strict=True)):
                 raise broken(self.url, f"array {name!r}", "it has changed since it was opened")
@@ -235,7 +240,16 @@ def _chunks(folder: str) -> StoredChunks | None:
 
 
 def _array(group: Any, path: str) -> Any:
-    return group[path] if path else group
+    try:
+        return group[path] if path else group
+    except KeyError:
+        raise MissingInputError(f"the Zarr store {group.store} has no array {path!r} any more",
+                                hint="check the path, then run again") from None
+
+
+def _alike(found: np.dtype[Any], opened: np.dtype[Any]) -> bool:
+    """Whether stored values still have the type that they had, but for byte order and sign."""
+    return found.itemsize == opened.itemsize and (found.kind == opened.kind or {found.kind, opened.kind} == {"i", "u"})
 
 
 def _opened(url: str, options: Mapping[str, Any]) -> Any:

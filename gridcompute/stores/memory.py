@@ -59,7 +59,9 @@ class MemoryStore:
 
     def put(self, path: str, data: bytes) -> None:
         """Write a name, replacing what is there."""
-        self._shared[self._key(path)] = bytes(data)
+        shared, key = self._shared, self._key(path)
+        with _LOCK:
+            shared[key] = bytes(data)
 
     def exists(self, path: str) -> bool:
         """Whether there are bytes under a name."""
@@ -67,7 +69,9 @@ class MemoryStore:
 
     def delete(self, path: str) -> None:
         """Remove a name."""
-        self._shared.pop(self._key(path), None)
+        shared, key = self._shared, self._key(path)
+        with _LOCK:
+            shared.pop(key, None)
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """The names below a folder, sorted."""
