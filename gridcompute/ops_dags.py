@@ -149,7 +149,7 @@ def _kind_of(kind: Any, columns: Mapping[str, Ref], space: Space) -> Ref:
             raise MissingInputError(f"no column {kind!r} for kind=",
                                     hint=f"the columns are {', '.join(columns) or 'none'}")
         return columns[kind]
-    array = np.asarray(kind)
+    array = np.asanyarray(kind)  # masked ones too, which are refused
     along = [name for name, length in space.dims if array.shape == (length,)]
     if len(along) != 1:
         raise ParameterError(f"propagate: kind is of shape {array.shape}, but the cells are {space}",

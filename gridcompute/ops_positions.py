@@ -71,12 +71,16 @@ def positions(length: int, index: Any, dim: str) -> Array:
     """Positions from 0, from indices that may count from the end.
 
     Raises:
-        ParameterError: one lies outside.
+        ParameterError: one lies outside, or is masked; or they aren't one list of whole numbers.
     """
+    if np.ma.is_masked(index):
+        raise ParameterError(f"positions along {dim!r} are masked: which of them are meant?", hint="index.compressed()")
     array = np.asarray(index)
+    if array.ndim != 1:
+        raise ParameterError(f"positions along {dim!r} must be one list, not of shape {array.shape}")
     if array.dtype == np.bool_ and array.shape == (length,):
         return np.flatnonzero(array)
-    if array.dtype.kind not in "iu" or array.ndim != 1:
+    if array.dtype.kind not in "iu":
         if array.size:
             raise ParameterError(f"positions along {dim!r} must be whole numbers, not {array.dtype}")
         array = array.astype(np.int64)

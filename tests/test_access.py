@@ -17,6 +17,7 @@ from gridcompute.access import MOST_RUNS, Access, Halo, Part, Point, Slice, Take
 from gridcompute.actions.folds import Segments
 from gridcompute.actions.rows import Blockwise
 from gridcompute.axes import Axis, Layout
+from gridcompute.errors import ParameterError
 from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.spaces import Region, Space
@@ -188,3 +189,12 @@ def test_a_take_from_far_apart_gives_what_numpy_gives(kind: str) -> None:
     cells = grid.space(n=n).map(grid.kernel("->()", names=("v",))(lambda cell: 3.0 * cell[0]))
     run = grid.run(cells.take(index, "n"), executor="inline", store="memory://far-apart", quiet=True)
     np.testing.assert_array_equal(run["v"].to_numpy(), 3.0 * index)
+
+
+@pytest.mark.parametrize(("index", "said"), [
+    ([[1]], "must be one list, not of shape"), (np.ma.MaskedArray([1, 2], [0, 1]), "are masked"),
+    ([0.5], "must be whole numbers, not float64"), ([7], "position 7 lies outside"),
+])  # fmt: skip
+def test_positions_that_mean_nothing_are_refused(index: Any, said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        grid.from_arrays({"x": np.arange(5)}, dims="y").isel(y=index)

@@ -637,6 +637,8 @@ def alike(inputs, own):  # type: ignore[no-untyped-def]
     (lambda: ABOUT[["own"]].propagate([mixed, other], DAG, kind=[0, 1]), ParameterError, r"kind is of shape \(2,\)"),
     (lambda: ABOUT[["own"]].propagate([mixed, other], DAG, kind=[0.0, 1.0, 0.0]), ParameterError, "is float64 over"),
     (lambda: ABOUT[["own", "n"]].propagate([mixed, other], DAG, kind="n"), ParameterError, "int64, with nulls over"),
+    (lambda: ABOUT[["own"]].propagate([mixed, other], DAG, kind=np.ma.MaskedArray([0, 1, 0], [0, 1, 0])),
+     ParameterError, "with nulls over"),
     (lambda: ABOUT[["own", "m"]].propagate([mixed, longest], DAG, kind="m"), SignatureError, "different signatures"),
     (lambda: ABOUT[["own", "m"]].propagate([mixed, other], DAG, kind="m", z=1), ParameterError, "a parameter 'z'"),
     (lambda: ABOUT[["own"]].propagate(grown, DAG), DimensionError, "no column has the dimension 'z' of its results"),
