@@ -78,7 +78,7 @@ class Driver:
         limits: memory, deadline (workers come from the executor).
         memory: bytes that a worker may take, 0 for no bound.
         overwrite: names of outputs that replace what lies there.
-        clock: seconds, for deadlines and delays.
+        clock: seconds, for deadlines and delays; by default the executor's own, where it has one, else real time.
         watch: called after each event.
     """
 
@@ -94,17 +94,17 @@ class Driver:
         deadline: float = 3600.0,
         overwrite: frozenset[str] = frozenset(),
         policy: Policy | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         watch: Watch | None = None,
     ) -> None:
         self.graph, self.store, self.executor, self.journal = graph, store, executor, journal
         self.run_name, self.memory, self.deadline = run, memory, deadline
         self.overwrite, self.policy = overwrite, policy or Policy()
-        self.clock, self.watch = clock, watch
+        self.clock, self.watch = clock or getattr(executor, "clock", time.monotonic), watch
         self.status = Status()
         self.cancelled = threading.Event()
         self.results: dict[str, StoredSource] = {}
-        self.sleep = time.sleep
+        self.sleep = getattr(executor, "sleep", time.sleep)
         self._board = Board(journal.path.parent)
         self._outputs: dict[str, Output] = {}
         self._leases: dict[str, Lease] = {}
