@@ -39,6 +39,7 @@ from gridcompute.executor import Executor
 from gridcompute.journal import Journal
 from gridcompute.lease import Lease
 from gridcompute.ledger import Ledger
+from gridcompute.leftovers import sweep
 from gridcompute.looks import LOOK_SECONDS, look
 from gridcompute.losses import SILENT, named
 from gridcompute.op import Graph
@@ -97,17 +98,14 @@ class Driver:
         clock: Callable[[], float] | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.graph, self.store, self.executor, self.journal = graph, store, executor, journal
+        self.graph, self.store, self.executor, self.journal, self.watch = graph, store, executor, journal, watch
         self.run_name, self.memory, self.deadline = run, memory, deadline
         self.overwrite, self.policy = overwrite, policy or Policy()
-        self.clock, self.watch = clock or getattr(executor, "clock", time.monotonic), watch
-        self.status = Status()
-        self.cancelled = threading.Event()
-        self.results: dict[str, StoredSource] = {}
-        self.sleep = getattr(executor, "sleep", time.sleep)
+        self.clock = getattr(executor, "clock", time.monotonic) if clock is None else clock
+        self.status, self.sleep = Status(), getattr(executor, "sleep", time.sleep)
+        self.cancelled, self.results = threading.Event(), dict[str, StoredSource]()
         self._board = Board(journal.path.parent)
-        self._outputs: dict[str, Output] = {}
-        self._leases: dict[str, Lease] = {}
+        self._outputs, self._leases = dict[str, Output](), dict[str, Lease]()
 
     def run(self) -> Mapping[str, StoredSource]:
         """All phases, to the end.
@@ -133,6 +131,8 @@ class Driver:
                         raise
                     self.status.failures.append(error.message)
                     self.journal.append("again", message=error.message[:2000])
+            if self._board.died:
+                sweep(self.store, self._outputs.values())
         finally:
             self._board.close()
             self.status.ended = time.time()
@@ -201,9 +201,8 @@ class Driver:
                 events += self._again(lambda: list(look(state, self._board, ledger, self.clock)))
             if self.cancelled.is_set():
                 events.append(CancelAsked())
-            commands = []
-            for event in [*events, Tick()]:
-                commands += state.apply(self._noted(event, state, ledger), self.clock())
+            commands = [command for event in [*events, Tick()]
+                        for command in state.apply(self._noted(event, state, ledger), self.clock())]
             self.status.retries = state.retries
             if events:
                 self._counts(plan, state)
@@ -240,6 +239,7 @@ class Driver:
             return event
         stage = ledger.plan.stages[task.stage]
         if isinstance(event, TaskFailed) and event.failure.kind in SILENT:
+            self._board.died = True
             kept = self._again(partial(ledger.committed, task))
             event = named(event, task, stage, self._board.read(task.number), kept)
         if not (isinstance(event, TaskFailed) and event.failure.kind == "hang"):

@@ -14,8 +14,10 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,7 +27,6 @@ from gridcompute.columns import Block
 from gridcompute.commits import AT_ONCE, Commits
 from gridcompute.digests import digest
 from gridcompute.events import Event, Failure, FailureKind, Kept, TaskDone, TaskFailed
-from gridcompute.executor import Executor
 from gridcompute.planning import Stage
 from gridcompute.store import Store
 from gridcompute.testing import faults
@@ -36,6 +37,9 @@ NODE_LOST = "the node went away (injected)"
 
 HANG_SECONDS = 3600.0
 """What hangs is killed by the run's deadline; where nobody does that it ends by itself."""
+
+NODE_SECONDS = 60.0
+"""Time in which a node that is to be killed is."""
 
 
 def stage_name(stage: Stage) -> str:
@@ -66,12 +70,15 @@ class Marks:
 
     def make(self, done: Injected) -> bool:
         """Take note of a fault that is about to be carried out; False if it was before."""
+        path = self._path(done.stage, done.chunk, done.attempt)
+        mine = f"{path}.{uuid.uuid4().hex}"  # a process that dies in here has noted nothing, and done nothing
+        Path(mine).write_text(json.dumps(asdict(done)))
         try:
-            fd = os.open(self._path(done.stage, done.chunk, done.attempt), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            os.link(mine, path)
         except FileExistsError:
             return False
-        with os.fdopen(fd, "w") as file:
-            json.dump(asdict(done), file)
+        finally:
+            os.unlink(mine)
         return True
 
     def all(self) -> list[Injected]:
@@ -104,7 +111,7 @@ class Injection:
         faults: by chunk.
         marks: where they are noted.
         driver: host and process of the driver: what happens there is simulated.
-        node: Ray's number of the driver's node, which isn't killed.
+        node: Ray's number of the driver's node, which isn't killed (its worker is).
         pauses: where it isn't None, time is virtual: seconds that were to be slept.
     """
 
@@ -144,15 +151,20 @@ class Injection:
             os.kill(os.getpid(), signal.SIGKILL)
         raise _Ended(kind, message)
 
-    def end_node(self) -> NoReturn:
-        """End this node, but for that of the driver, of which only this process ends."""
-        if not self.here:
-            import psutil
-            import ray
+    @property
+    def place(self) -> str:
+        """Ray's number of this node, where it may be killed; else empty."""
+        if self.here:
+            return ""
+        import ray
 
-            raylet = psutil.Process(os.getppid())
-            if ray.get_runtime_context().get_node_id() != self.node and "raylet" in raylet.name():
-                raylet.kill()
+        own = str(ray.get_runtime_context().get_node_id())
+        return "" if own == self.node else own
+
+    def end_node(self, place: str) -> NoReturn:
+        """Wait for whoever kills nodes and has read so in the mark; where that can't be, end this process."""
+        if place:
+            time.sleep(NODE_SECONDS)
         self.end("lost_worker", NODE_LOST)
 
 
@@ -199,7 +211,8 @@ class _TroubledWorker(StageWorker):
         self._commits = commits
         met = self._injection.next(chunk)
         if met is None:
-            return super()._chunk(chunk, tokens, roots, commits)
+            super()._chunk(chunk, tokens, roots, commits)
+            return
         self._met[chunk] = met
         fault, held = met[1], self.payload.stage.held
         self._begins(chunk, fault)
@@ -215,7 +228,10 @@ class _TroubledWorker(StageWorker):
             self._injection.end("lost_worker", "the worker died (injected)")
 
     def _begins(self, chunk: int, fault: Fault) -> None:
-        if fault.kind in ("store", "corrupt") or fault.how in ("commit", "answer") or not self._note(chunk):
+        if fault.kind in ("store", "corrupt") or fault.how in ("commit", "answer"):
+            return
+        place = self._injection.place if fault.kind == "kill-node" else ""
+        if not self._note(chunk, place):
             return
         if fault.kind == "slow":
             self._injection.pause(fault.seconds)
@@ -228,7 +244,7 @@ class _TroubledWorker(StageWorker):
         elif fault.kind == "error":
             raise ConnectionResetError(errno.ECONNRESET, f"chunk {chunk}: connection reset (injected)")
         elif fault.kind == "kill-node":
-            self._injection.end_node()
+            self._injection.end_node(place)
         else:
             self._injection.end("lost_worker", "the worker died (injected)")
 
@@ -310,6 +326,8 @@ class ChaosExecutor:
         """See `Executor`."""
         self._names = {payload.stage.number: stage_name(payload.stage) for payload in payloads}
         self.inner.begin(payloads)
+        if self.inner.name == "ray":
+            self.node = str(sys.modules["ray"].get_runtime_context().get_node_id())
 
     def submit(self, order: Order) -> None:
         """See `Executor`."""

@@ -158,6 +158,6 @@ class VirtualExecutor:
                 value = value.value
             places[place] = value
         event = self._stages[order.task.stage].run(replace(order, places=places), f"worker {worker}")
-        kept = tuple(k if k.value is None else replace(k, value=Held(node, self._lives[node], k.stage, k.chunk, k.value))
-                     for k in event.kept)
-        return replace(event, kept=kept)
+        life = self._lives[node]
+        return replace(event, kept=tuple(k if k.value is None else replace(
+            k, value=Held(node, life, k.stage, k.chunk, k.value)) for k in event.kept))
