@@ -241,7 +241,7 @@ class _TroubledWorker(StageWorker):
             raise _Ended("hang", "it never ends (injected)")
         elif fault.kind == "memory":
             raise MemoryError(f"no memory for chunk {chunk} (injected)")
-        elif fault.kind == "error":
+        elif fault.kind == "reset":
             raise ConnectionResetError(errno.ECONNRESET, f"chunk {chunk}: connection reset (injected)")
         elif fault.kind == "kill-node":
             self._injection.end_node(place)

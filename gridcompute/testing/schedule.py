@@ -15,7 +15,7 @@ from typing import Literal
 
 from gridcompute.errors import ParameterError
 
-FaultKind = Literal["kill-worker", "kill-node", "corrupt", "slow", "store", "hang", "memory", "error"]
+FaultKind = Literal["kill-worker", "kill-node", "corrupt", "slow", "store", "hang", "memory", "reset"]
 
 MOST = 2
 """Faults that one chunk may meet, of as many kinds: the policy allows three lost workers and one hang, so that its
@@ -36,7 +36,7 @@ class Fault:
     Attributes:
         kind: "kill-worker": its process ends by SIGKILL. "kill-node": so does the node's raylet. "corrupt": what the
             chunk has committed is damaged. "slow": it takes longer. "store": a call of its store fails. "hang": it
-            never ends. "memory": MemoryError. "error": a connection is reset, once.
+            never ends. "memory": MemoryError. "reset": a connection is reset.
         how: of a killed worker: at the "begin" of the chunk, at its "commit" when nothing is written yet, or when it
             is committed but no "answer" was given. Of what is corrupt: a bit is flipped ("flip"), the end is cut off
             ("cut"), or it is gone ("remove"). Of a store: as `gridcompute.testing.faults.Fault.kind`.
@@ -60,7 +60,7 @@ class Schedule:
     Attributes:
         seed: the same seed and rates give the same faults to the same attempts of the same chunks, whatever the
             number of workers and the timing.
-        kill_worker, kill_node, corrupt, slow, store_errors, hang, memory, errors: shares of chunks, 0 to 1; see
+        kill_worker, kill_node, corrupt, slow, store_errors, hang, memory_errors, resets: shares of chunks, 0 to 1; see
             `Fault.kind`.
         kill_driver: how many times the driver dies, to be gone on with.
         slow_seconds: most that a slow chunk takes longer.
@@ -76,8 +76,8 @@ class Schedule:
     slow: float = 0.0
     store_errors: float = 0.0
     hang: float = 0.0
-    memory: float = 0.0
-    errors: float = 0.0
+    memory_errors: float = 0.0
+    resets: float = 0.0
     kill_driver: int = 0
     slow_seconds: float = 0.5
 
@@ -123,6 +123,6 @@ class Schedule:
 
 RATES: dict[str, FaultKind] = {
     "kill_worker": "kill-worker", "kill_node": "kill-node", "corrupt": "corrupt", "slow": "slow",
-    "store_errors": "store", "hang": "hang", "memory": "memory", "errors": "error",
+    "store_errors": "store", "hang": "hang", "memory_errors": "memory", "resets": "reset",
 }  # fmt: skip
 """Kinds of faults by the names of their rates."""
