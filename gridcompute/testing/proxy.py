@@ -31,9 +31,9 @@ class HttpFault:
     """What goes wrong with some requests.
 
     Attributes:
-        kind: "timeout" (no answer), an HTTP status (nothing is done), "slow" (the answer comes in pieces), "partial" (the
-            answer's body is cut short), "reset before" (the connection is reset, nothing is done), "reset after" (it is
-            done, but the connection is reset).
+        kind: "timeout" (no answer), an HTTP status (nothing is done), "slow" (the answer comes in pieces), "partial"
+            (the answer's body is cut short), "reset before" (the connection is reset, nothing is done), "reset after"
+            (it is done, but the connection is reset).
         first: of the requests that fit, the first that fails, counted from 0.
         times: how many fail in a row.
         methods: that fit, empty for all.
@@ -152,7 +152,7 @@ class _Request(http.server.BaseHTTPRequestHandler):
             else:
                 self._answer(kind, body)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass  # noqa: N815 - the standard library's names
 
     def _refuse(self, status: int, code: str) -> None:
         text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
@@ -178,7 +178,8 @@ class _Request(http.server.BaseHTTPRequestHandler):
         finally:
             connection.close()
         if kind == "reset after":
-            return self._reset()
+            self._reset()
+            return
         self.send_response_only(answer.status, answer.reason)
         for name, value in answer.getheaders():
             if name.lower() not in ("connection", "transfer-encoding", "content-length"):

@@ -125,9 +125,11 @@ class Radosgw:
             (self._folder / name).mkdir()
         (self._folder / "ceph.conf").write_text(
             CONFIG.format(folder=self._folder, fsid=fsid, mon=mon, old=old, port=port, capacity=self.capacity))
+        keyring = str(self._folder / "keyring")
+        self._run("ceph-authtool", "--create-keyring", keyring)
         for name, caps in KEYRINGS.items():
             granted = [word for part, what in caps.items() for word in ("--cap", part, what)]
-            self._run("ceph-authtool", str(self._folder / "keyring"), *self._creating, "--gen-key", "-n", name, *granted)
+            self._run("ceph-authtool", keyring, "--gen-key", "-n", name, *granted)
         self._run("monmaptool", "--create", "--addv", "a", f"[v2:127.0.0.1:{mon},v1:127.0.0.1:{old}]", "--fsid", fsid,
                   str(self._folder / "monmap"))
         self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", str(self._folder / "monmap"))
@@ -143,10 +145,6 @@ class Radosgw:
         self._run("radosgw-admin", "user", "create", "--uid", "gridcompute", "--display-name", "gridcompute",
                   "--access-key", self.key, "--secret", self.secret)
         self.endpoint = f"http://127.0.0.1:{port}"
-
-    @property
-    def _creating(self) -> list[str]:
-        return [] if (self._folder / "keyring").exists() else ["--create-keyring"]
 
     @property
     def _environment(self) -> Mapping[str, str]:
