@@ -195,6 +195,8 @@ LEVELS = {
     "gridcompute.testing": 80,
     "gridcompute.testing.keeper": 81,
     "gridcompute.testing.kept": 82,
+    "gridcompute.testing.proxy": 81,
+    "gridcompute.testing.radosgw": 83,
     "gridcompute.testing.links": 83,
     "gridcompute.testing.cluster": 84,
     "gridcompute.testing.executors": 81,

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psutil
 
@@ -189,7 +190,8 @@ class LocalCluster:
         """
         import ray
 
-        found = ray._raylet.GcsClient(address=self.address).get_all_node_info(timeout=START_SECONDS)
+        raylet: Any = ray._raylet
+        found = raylet.GcsClient(address=self.address).get_all_node_info(timeout=START_SECONDS)
         return {name.hex(): info.state == 0 for name, info in found.items()}
 
     def _start(self, number: int, address: str) -> Node:
