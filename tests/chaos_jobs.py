@@ -17,8 +17,8 @@ import gridcompute as grid
 from gridcompute.testing.schedule import Schedule
 
 
-def climate(folder: Path) -> Any:
-    """climate.trend over 40 years of 6 x 7 pixels, some of their values missing."""
+def pixels(folder: Path) -> Path:
+    """40 years of 6 x 7 pixels, some of their values missing."""
     import xarray as xr
 
     path = folder / "small.nc"
@@ -28,18 +28,28 @@ def climate(folder: Path) -> Any:
         values[rng.random(values.shape) < 0.02] = np.nan
         times = np.arange("1980", "2020", dtype="M8[Y]").astype("M8[ns]")
         xr.Dataset({"t": (("time", "y", "x"), values)}, {"time": times}).to_netcdf(path)
-    return grid.workload("climate.trend")(input=str(path), output=str(folder / "never.zarr"), picture="none")
+    return path
 
 
-def genomics(folder: Path) -> Any:
-    """genomics.distance of 60 reads against 2 contigs, the second mostly a repeat."""
+def climate(folder: Path) -> Any:
+    """climate.trend on small data."""
+    return grid.workload("climate.trend")(input=str(pixels(folder)), output=str(folder / "never.zarr"), picture="none")
+
+
+def contigs(folder: Path) -> Path:
+    """2 contigs, the second mostly a repeat of the first."""
     path = folder / "small.fa"
     if not path.exists():
         rng = np.random.default_rng(2)
         first = "".join(rng.choice(list("ACGT"), 4000))
         path.write_text(f">one\n{first}\n>two\n{first[500:1500]}{''.join(rng.choice(list('ACGT'), 500))}\n")
-    return grid.workload("genomics.distance")(reference=str(path), count=60, output=str(folder / "never.parquet"),
-                                              picture="none")
+    return path
+
+
+def genomics(folder: Path) -> Any:
+    """genomics.distance of 60 reads."""
+    return grid.workload("genomics.distance")(reference=str(contigs(folder)), count=60,
+                                              output=str(folder / "never.parquet"), picture="none")
 
 
 @cache

@@ -197,8 +197,8 @@ def run_chaos(job: Job | Sequence[Collection | Destined], schedule: Schedule, *,
         kept = keep or not report.equal
         return replace(report, folder=str(folder) if kept else "")
     finally:
-        for path in folder.glob("*/work/runs/*"):  # the user's list of runs has none of these
-            (state_folder() / "runs" / f"{path.name}.json").unlink(missing_ok=True)
+        for path in folder.rglob("run.json"):  # the user's list of runs has none of these
+            (state_folder() / "runs" / f"{path.parent.name}.json").unlink(missing_ok=True)
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
 

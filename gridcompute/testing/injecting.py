@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gridcompute.actions.loads import Ingest
 from gridcompute.actions.writes import Write
 from gridcompute.columns import Block
 from gridcompute.commits import AT_ONCE, Commits
@@ -185,15 +186,15 @@ class _TroubledWorker(StageWorker):
 
     def __init__(self, worker: StageWorker, injection: Injection) -> None:
         super().__init__(worker.payload, worker.store)
-        self._injection = injection
+        self._injection, self._plain = injection, worker.store
         self._met: dict[int, tuple[int, Fault]] = {}
         self._commits: Commits | None = None
 
     def answer(self, order: Order, name: str) -> TaskDone | TaskFailed:
         try:
             event = self._run(order, name)
-            for item in event.kept:
-                self._kept(item)
+            for item in event.kept:  # where there was no commit of a block: of a file that was counted
+                self._committed(item)
             return event
         except _Ended as end:
             if self._commits is not None:  # what was under way would be done by nobody, or before the death
@@ -214,18 +215,17 @@ class _TroubledWorker(StageWorker):
             super()._chunk(chunk, tokens, roots, commits)
             return
         self._met[chunk] = met
-        fault, held = met[1], self.payload.stage.held
+        fault = met[1]
         self._begins(chunk, fault)
-        plain = self.store
         if fault.kind == "store":
             self._cache, self._cached = {}, 0  # so that it reads, whatever chunk was before it
             self.store = self._failing(chunk, fault)
         try:
             super()._chunk(chunk, tokens, roots, commits)
         finally:
-            self.store = plain
-        if held and (fault.kind, fault.how) == ("kill-worker", "commit") and self._note(chunk):
-            self._injection.end("lost_worker", "the worker died (injected)")
+            self.store = self._plain
+        if fault.how in ("commit", "answer") and not self._blocks and self._note(chunk):
+            self._die()
 
     def _begins(self, chunk: int, fault: Fault) -> None:
         if fault.kind in ("store", "corrupt") or fault.how in ("commit", "answer"):
@@ -246,40 +246,49 @@ class _TroubledWorker(StageWorker):
         elif fault.kind == "kill-node":
             self._injection.end_node(place)
         else:
-            self._injection.end("lost_worker", "the worker died (injected)")
+            self._die()
+
+    def _die(self) -> NoReturn:
+        self._injection.end("lost_worker", "the worker died (injected)")
+
+    @property
+    def _blocks(self) -> bool:
+        """Whether the stage commits blocks: it neither holds its results nor counts files."""
+        return not (self.payload.stage.held or isinstance(self.payload.stage.roots[0].action, Ingest))
 
     def _failing(self, chunk: int, fault: Fault) -> Store:
         """The store of a chunk: reads fail where shards are read and the number is odd, else writes."""
         reads = any(isinstance(place, str) for place in self._places.values())
         operation = "get" if reads and (chunk % 2 or self.payload.stage.held) else "put_new"
         script = (faults.Fault(0, fault.how, operation),)  # type: ignore[arg-type]
-        return _FailingStore(self.store, script, lambda: self._note(chunk))
+        return _FailingStore(self._plain, script, lambda: self._note(chunk))
 
     def _commit(self, root: int, chunk: int, token: str, block: Block) -> Kept:
+        """What meets a chunk at its commit, which other chunks of the task have no part in."""
         _, fault = self._met.get(chunk, (0, None))
-        if fault is not None and (fault.kind, fault.how) == ("kill-worker", "commit") and self._note(chunk):
-            self._injection.end("lost_worker", "the worker died (injected)")
-        if fault is None or fault.kind != "store":
-            return super()._commit(root, chunk, token, block)
+        if fault is not None and fault.how == "commit" and self._note(chunk):
+            self._die()
         # Commits are under way while the task's own thread is in other chunks: they have a store of their own.
         other = copy.copy(self)
-        other.store = self._failing(chunk, fault)
-        return StageWorker._commit(other, root, chunk, token, block)
+        other.store = self._failing(chunk, fault) if fault is not None and fault.kind == "store" else self._plain
+        item = StageWorker._commit(other, root, chunk, token, block)
+        self._committed(item)
+        return item
 
-    def _kept(self, item: Kept) -> None:
+    def _committed(self, item: Kept) -> None:
         """What meets a chunk once it is committed, before anybody knows."""
         _, fault = self._met.get(item.chunk, (0, None))
-        if fault is None or not (item.place or fault.how == "answer"):
+        if fault is None or not item.place:
             return
         if fault.kind == "corrupt" and self._note(item.chunk):
             self._damage(item, fault.how)
         elif fault.how == "answer" and self._note(item.chunk):
-            self._injection.end("lost_worker", "the worker died (injected)")
+            self._die()
 
     def _damage(self, item: Kept, how: str) -> None:
         op = self.payload.stage.roots[item.root]
         written = isinstance(op.action, Write) and item.blocks
-        store: Any = self.payload.outputs[op.recipe].store if written else self.store  # type: ignore[attr-defined]
+        store: Any = self.payload.outputs[op.recipe].store if written else self._plain  # type: ignore[attr-defined]
         damage(store, item.blocks[0][0] if item.blocks else item.place, how)
 
 

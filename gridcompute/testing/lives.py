@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from gridcompute import api
-from gridcompute.errors import DeadlineError, RunError
+from gridcompute.errors import DeadlineError, GridError, RunError
 from gridcompute.executor import InlineExecutor
 from gridcompute.origins import Origin, within
 from gridcompute.ray_executor import RayExecutor
@@ -73,14 +74,13 @@ class Life:
             run = api.start(*self.outputs, executor=executor, name="chaos", quiet=True, **self.options)
         try:
             return run.wait(self.limit)
-        except TimeoutError:
+        except (TimeoutError, KeyboardInterrupt) as error:
             run.cancel()
-            run.wait(CANCEL_SECONDS)
+            with contextlib.suppress(GridError, TimeoutError):
+                run.wait(CANCEL_SECONDS)
+            if isinstance(error, KeyboardInterrupt):
+                raise
             raise DeadlineError(f"the job still ran after {time.monotonic() - began:.0f} s") from None
-        except KeyboardInterrupt:
-            run.cancel()
-            run.wait(CANCEL_SECONDS)
-            raise
         except RunError as error:
             if isinstance(error.__cause__, DriverKilled):
                 raise error.__cause__ from None
