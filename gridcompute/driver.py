@@ -6,7 +6,6 @@ the last one gives the outputs.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from gridcompute.deliveries import Deliveries
 from gridcompute.errors import (
     CorruptShardError,
     GridError,
@@ -37,21 +37,18 @@ from gridcompute.events import (
 )
 from gridcompute.executor import Executor
 from gridcompute.journal import Journal
-from gridcompute.lease import Lease
 from gridcompute.ledger import Ledger
 from gridcompute.looks import LOOK_SECONDS, look
 from gridcompute.losses import SILENT, named
 from gridcompute.op import Graph
-from gridcompute.outputs import outputs_of, sink_of
 from gridcompute.planning import Plan
 from gridcompute.planview import Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
-from gridcompute.sinks.base import Output, Sink, Written
 from gridcompute.sources.base import Source
 from gridcompute.state import DONE, GONE, RunState
 from gridcompute.status import Status, Watch
-from gridcompute.store import Store, open_store, transient
+from gridcompute.store import Store, transient
 from gridcompute.stored import StoredSource
 from gridcompute.worker import Payload
 
@@ -99,15 +96,15 @@ class Driver:
     ) -> None:
         self.graph, self.store, self.executor, self.journal = graph, store, executor, journal
         self.run_name, self.memory, self.deadline = run, memory, deadline
-        self.overwrite, self.policy = overwrite, policy or Policy()
+        self.policy = policy or Policy()
         self.clock, self.watch = clock, watch
         self.status = Status()
         self.cancelled = threading.Event()
         self.results: dict[str, StoredSource] = {}
         self.sleep = time.sleep
         self._board = Board(journal.path.parent)
-        self._outputs: dict[str, Output] = {}
-        self._leases: dict[str, Lease] = {}
+        # Where Ray can't be reached, what can't be replaced stays.
+        self._deliveries = Deliveries(run, overwrite, self._again, reach=lambda: executor.begin([]))
 
     def run(self) -> Mapping[str, StoredSource]:
         """All phases, to the end.
@@ -150,14 +147,15 @@ class Driver:
                 break
             for op in plan.lowered.pending:
                 counted[op.recipe] = self._again(partial(ledger.stored, op))
-        self._deliver(plan, ledger)
+        self.results.update(self._deliveries.deliver(plan, ledger, self.journal))
+        self.journal.append("done", computed=self.status.computed, reused=self.status.reused)
 
     def _phase(self, plan: Plan, *, first: bool) -> Ledger:
         self._fits(plan)
         try:
             ledger, state = self._readied(plan, first=first)
         except BaseException:
-            self._leave()
+            self._deliveries.leave()
             raise
         self._loop(state, ledger, plan)
         self.journal.append("phase-done", number=self.status.phase)
@@ -165,8 +163,8 @@ class Driver:
 
     def _readied(self, plan: Plan, *, first: bool) -> tuple[Ledger, RunState]:
         """All that comes before the first task, the executor's start included."""
-        self._prepare(plan)
-        ledger = Ledger(plan, self.store, self._outputs)
+        self._deliveries.prepare(plan)
+        ledger = Ledger(plan, self.store, self._deliveries.outputs)
         found = self._again(ledger.find)
         self._has_room(plan, found)
         if first:
@@ -181,8 +179,8 @@ class Driver:
         self._watched()
         if any(state.left):
             # Only now: refusals and finished work needn't wait for Ray to start.
-            threads = self.executor.threads
-            self.executor.begin([Payload.of(plan, s, self.store, self._outputs, threads) for s in plan.stages])
+            threads, outputs = self.executor.threads, self._deliveries.outputs
+            self.executor.begin([Payload.of(plan, stage, self.store, outputs, threads) for stage in plan.stages])
             state.limits = Limits(self.executor.workers, self.executor.queue, deadline=self.deadline,
                                   live_bytes=self.memory * self.executor.workers if self.memory else 2**62)
             if self.cancelled.is_set():
@@ -310,9 +308,9 @@ class Driver:
 
     def _has_room(self, plan: Plan, found: Mapping[int, list[int]]) -> None:
         """Refuse what won't fit on the work store's disk even at a quarter of its uncompressed size."""
-        free, need = self.store.free_bytes(), 0
+        free, need, outputs = self.store.free_bytes(), 0, self._deliveries.outputs
         for stage in plan.stages:
-            sized = not stage.held and stage.chunks and all(op.recipe not in self._outputs for op in stage.roots)
+            sized = not stage.held and stage.chunks and all(op.recipe not in outputs for op in stage.roots)
             if sized:
                 need += stage.write_bytes * (stage.chunks - len(found.get(stage.number, ()))) // stage.chunks
         if free is not None and free < need / 4:
@@ -321,65 +319,6 @@ class Driver:
                 f"{need / 2**20:,.0f} MiB (uncompressed) there",
                 hint="make room, or choose another work store with store=",
             )
-
-    def _prepare(self, plan: Plan) -> None:
-        """Take the outputs before any work starts; nothing is written yet."""
-        sinks = {op.recipe: sink_of(op) for _, op in plan.sinks}
-        for key, output in outputs_of(plan).items():
-            sink, target = sinks[key], output.target
-            options = getattr(sink, "storage_options", {})
-            if sink.url in self.overwrite:
-                self._clear(sink, target.recipe)
-            lease = self._again(partial(Lease.acquire, sink.url, target.recipe, run=self.run_name, now=time.time(),
-                                        options=options))
-            try:
-                self._outputs[key] = self._again(
-                    partial(sink.prepare, target.space, target.fields, target.coords, target.extents, target.recipe)
-                )
-            except BaseException:
-                lease.release()
-                raise
-            self._leases[key] = lease
-
-    def _leave(self) -> None:
-        """Nothing was begun: give back the outputs that this run has taken and that hold nothing yet."""
-        for key, lease in self._leases.items():
-            with contextlib.suppress(GridError, OSError):  # why it couldn't begin is what matters
-                if lease.run == self.run_name and self._outputs[key].give_up():
-                    lease.release()
-
-    def _clear(self, sink: Sink, recipe: str) -> None:
-        """Remove what another recipe left at an output that may be overwritten."""
-        options = getattr(sink, "storage_options", {})
-        held = Lease.held(sink.url, options=options)
-        if held is not None and held.recipe == recipe:
-            return
-        if held is not None:
-            held.release()
-        present = open_store(sink.url, **({} if "://" in sink.url else {"private": False}), **options)
-        if names := list(present.list()):
-            self.executor.begin([])  # where Ray can't be reached, what can't be replaced stays
-        for name in names:
-            present.delete(name)
-
-    def _deliver(self, plan: Plan, ledger: Ledger) -> None:
-        """Metadata last, so that a dataset appears at once; then the leases go."""
-        for name, op in plan.lowered.outputs.items():
-            if op.recipe not in self._outputs:
-                self.results[name] = self._again(partial(ledger.stored, op))
-                continue
-            if op.recipe in ledger.finished:
-                continue
-            number, root = plan.home[id(op)]
-            chunks = range(plan.stages[number].chunks)
-            written = [Written(path, size, digested, rows) for chunk in chunks
-                       for path, rows, digested, size in ledger.pages[number][root].kept(chunk).blocks]
-            output = self._outputs[op.recipe]
-            self._again(partial(output.finalize, written))
-            self.journal.append("finalized", output=output.url)
-        for lease in self._leases.values():
-            lease.release()
-        self.journal.append("done", computed=self.status.computed, reused=self.status.reused)
 
     def _again(self, step: Callable[[], T]) -> T:
         """A step of the driver itself, tried again while its failure is one that passes."""

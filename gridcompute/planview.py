@@ -44,7 +44,7 @@ class Limits:
         queue: tasks submitted ahead per worker, so that none waits for the driver.
         live_bytes: most estimated bytes of tasks in work and of held chunks; one task may always run.
         deadline: seconds after which a task is taken for hung. They count from when a worker was seen at it, else from
-            when one must have become free for it, and then `START_SECONDS` more.
+            when one must have become free for it, and then `durations.START_SECONDS` more.
     """
 
     workers: int = 1

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gridcompute.durations import START_SECONDS
 from gridcompute.errors import RunError
 from gridcompute.events import (
     CancelAsked,
@@ -33,7 +34,7 @@ from gridcompute.events import (
 from gridcompute.pacing import MOST_BYTES
 from gridcompute.planview import Limits
 from gridcompute.retry import Policy
-from gridcompute.state import CANCEL_SECONDS, DONE, GONE, READY, RUNNING, START_SECONDS, RunState
+from gridcompute.state import CANCEL_SECONDS, DONE, GONE, READY, RUNNING, RunState
 
 ChunkId = tuple[int, int]
 
