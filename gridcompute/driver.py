@@ -48,7 +48,7 @@ from gridcompute.retry import Policy
 from gridcompute.sources.base import Source
 from gridcompute.state import DONE, GONE, RunState
 from gridcompute.status import Status, Watch
-from gridcompute.store import Store, transient
+from gridcompute.store import Store, transient, unanswered
 from gridcompute.stored import StoredSource
 from gridcompute.worker import Payload
 
@@ -331,9 +331,6 @@ class Driver:
                 decision = self.policy.decide("transient" if transient(error) else "fatal", attempt, 0)
                 if decision.action == "stop":
                     if transient(error):
-                        raise StoreError(
-                            f"a store can't be reached after {attempt} attempts: {type(error).__name__}: {error}",
-                            hint="check the network and the store, then resume the run",
-                        ) from error
+                        raise unanswered(error, f"after {attempt} attempts") from error
                     raise
                 self.sleep(decision.delay)

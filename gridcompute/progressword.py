@@ -66,23 +66,35 @@ class Board:
         for old in folder.glob("progress-*"):
             old.unlink(missing_ok=True)
         self._path = folder / f"progress-{uuid.uuid4().hex[:12]}"
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(fd, SLOTS * SLOT)  # sparse: untouched slots take no room
-            self._map = mmap.mmap(fd, SLOTS * SLOT)
-        finally:
-            os.close(fd)
+            os.ftruncate(self._fd, SLOTS * SLOT)  # sparse: untouched slots take no room
+            self._map = mmap.mmap(self._fd, SLOTS * SLOT)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._roomy = 0  # slots whose room on the disk is taken
         self._free = list(range(SLOTS - 1, -1, -1))
         self._taken: dict[int, int] = {}
 
     def take(self, task: int) -> Word | None:
-        """A slot for a task; None where all are taken."""
-        if not self._free:
+        """A slot for a task; None where all are taken, or the disk has no room for one more."""
+        if not self._free or not self._room(self._free[-1]):
             return None
         slot = self._taken[task] = self._free.pop()
         view = _view(self._map, slot)[0]
         view[_CHUNK], view[_DIMS], view[_TASK] = -1, _NO_OP, task
         return Word(str(self._path), slot, task)
+
+    def _room(self, slot: int) -> bool:
+        """Take room on the disk first: writing to a hole of a mapped file on a full disk ends the process (SIGBUS)."""
+        if slot >= self._roomy:
+            try:
+                os.posix_fallocate(self._fd, self._roomy * SLOT, (slot + 1 - self._roomy) * SLOT)
+            except OSError:
+                return False
+            self._roomy = slot + 1
+        return True
 
     def read(self, task: int) -> Mark | None:
         """What a task published last; None if nothing."""
@@ -110,6 +122,7 @@ class Board:
     def close(self) -> None:
         """Remove the file."""
         self._map.close()
+        os.close(self._fd)
         self._path.unlink(missing_ok=True)
 
 

@@ -135,11 +135,15 @@ def _at(error: OSError, folder: Path, index: Path) -> Path:
 def _write(path: Path, values: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(fd, "w") as file:
-        json.dump(values, file, indent=1, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(fd, "w") as file:
+            json.dump(values, file, indent=1, default=str)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # on a full disk it would stay, empty
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: str = "") -> RunRecord:

@@ -14,14 +14,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from gridcompute.errors import ParameterError, StoreError
-from gridcompute.stores.base import Store, checked_path, probe, transient
+from gridcompute.stores.base import Store, checked_path, probe, transient, unanswered
 from gridcompute.stores.local import LocalStore
 from gridcompute.stores.memory import MemoryStore
 from gridcompute.stores.remote import RemoteStore
 
 __all__ = [
     "LocalStore", "MemoryStore", "RemoteStore", "Store", "checked_path", "open_store", "probe", "split_url",
-    "transient",
+    "transient", "unanswered",
 ]
 
 _PROTOCOL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)

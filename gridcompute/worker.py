@@ -37,7 +37,7 @@ from gridcompute.sources.chunks import forget
 from gridcompute.spaces import Region
 from gridcompute.spread import Offer
 from gridcompute.stepping import Crew, PausedError
-from gridcompute.store import Store, open_store, transient
+from gridcompute.store import Store, open_store, transient, unanswered
 from gridcompute.tiles import bands, extents, in_order
 
 CACHE_BYTES = 64 * 2**20
@@ -315,6 +315,8 @@ class StageWorker:
         kind = classify(error)
         lost = (error.stage, error.chunk) if isinstance(error, LostInputError) else None
         cell = error.cell if isinstance(error, KernelError) else None
+        if kind == "transient":
+            error = unanswered(error, f"in stage {self.payload.stage.name}")
         if isinstance(error, GridError):
             text = str(error)
         else:

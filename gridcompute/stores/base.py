@@ -156,6 +156,18 @@ def transient(error: BaseException) -> bool:
     return any(isinstance(e, OSError) and e.errno in _PASSING for e in _chain(error))
 
 
+def unanswered(error: BaseException, where: str = "") -> StoreError:
+    """What the user reads of a failure that might have passed by waiting, and didn't.
+
+    Args:
+        error: as the store raised it, with a note of what was done where.
+        where: more about it, such as the stage, or how often it was tried.
+    """
+    doing = next(iter(getattr(error, "__notes__", ())), "using a store")
+    return StoreError(f"{doing} failed{where and f' {where}'}: {type(error).__name__}: {error}",
+                      hint="check the network and the store, then resume the run: what was committed stays")
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     link: BaseException | None = error
     for _ in range(16):

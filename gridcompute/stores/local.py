@@ -148,9 +148,11 @@ class LocalStore:
                 reason, hint = "isn't possible, that is a file, not a folder", "remove the file, or choose another name"
             if error.errno == errno.ENOENT and doing == "writing":
                 reason, hint = "isn't possible, its folder can't be made or went away", "choose another folder"
+            what = f"{doing} {path!r} in the store {self.root}"
             if not reason:
+                error.add_note(what)
                 raise
-            raise StoreError(f"{doing} {path!r} in the store {self.root} {reason}", hint=hint) from error
+            raise StoreError(f"{what} {reason}", hint=hint) from error
 
     @contextlib.contextmanager
     def _folder(self, path: str, create: bool = False) -> Iterator[int]:

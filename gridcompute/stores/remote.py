@@ -20,9 +20,10 @@ from gridcompute.stores.base import checked_path, listable, probe, sized, transi
 
 _LIMIT = 5 * 2**30 - 1  # S3's bound on a single PUT
 _S3 = frozenset({"s3", "s3a"})
-# One owner of retries: s3fs tries twice where a connection broke, botocore doesn't try again by itself, and
-# the run's policy decides about everything else. botocore's own 60 s to connect would hide a wrong address.
-_S3_CONFIG = {"connect_timeout": 10, "read_timeout": 60, "retries": {"total_max_attempts": 1}}
+# One owner of retries: s3fs tries twice where a connection broke (a whole read twice again, so four requests at most),
+# botocore doesn't try again by itself, and the run's policy decides about everything else. With botocore's own 60 s to
+# connect a wrong address would look like a slow one, and with its 60 s for an answer a dead server like a slow one.
+_S3_CONFIG = {"connect_timeout": 10, "read_timeout": 30, "retries": {"total_max_attempts": 1}}
 _S3_TRIES = 2
 
 
@@ -163,7 +164,9 @@ class RemoteStore:
             self._files.invalidate_cache()
             try:
                 found = self._files.find(below, detail=True)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _no_bucket(error):
+                    raise
                 found = {}
         skip = len(self._base) + 1
         names = ((name[skip:], int(info["size"] or 0)) for name, info in found.items()
@@ -203,11 +206,11 @@ class RemoteStore:
 
     @contextlib.contextmanager
     def _explained(self, doing: str, path: str, *, bucket: bool = False) -> Iterator[None]:
-        what = f"{doing} {path!r} in the store {self.url}"
+        what = f"{doing} {path!r} in the store {self.url}" if path else f"{doing} the store {self.url}"
         try:
             yield
         except FileNotFoundError as error:
-            if not bucket:
+            if not bucket and not _no_bucket(error):
                 raise
             raise StoreError(f"{what} failed: the bucket or folder isn't there",
                              hint="create it first, or check its name and the endpoint") from error
@@ -218,4 +221,11 @@ class RemoteStore:
             if "CredentialsError" in type(error).__name__:
                 raise StoreError(f"{what} failed: no credentials", hint=(
                     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, on every node")) from error
+            error.add_note(what)
             raise
+
+
+def _no_bucket(error: BaseException) -> bool:
+    """Whether S3 says that there is no such bucket, not only no such name in it."""
+    response = getattr(error.__cause__, "response", None)
+    return isinstance(response, dict) and response.get("Error", {}).get("Code") == "NoSuchBucket"

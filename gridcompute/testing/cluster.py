@@ -1,0 +1,256 @@
+"""Several Ray nodes on this machine, each a raylet with workers of its own, to try out what happens when one is lost.
+
+    with LocalCluster(nodes=3) as cluster:
+        grid.run(out, address=cluster.address)
+
+Node 0 is the head: Ray's control store runs there. The nodes have the addresses 127.0.0.2, 127.0.0.3, ... (Ray
+replaces 127.0.0.1 by the machine's outward address). With such addresses Ray's servers accept connections on all of
+the machine's interfaces, so token authentication is on; with `links=True` each node lies in a network namespace of
+its own, which nothing outside can reach, and its link can be cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from gridcompute import ray_session
+from gridcompute.testing.kept import START_SECONDS, Kept
+from gridcompute.testing.links import Links
+
+OBJECT_STORE_BYTES = 128 * 2**20
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+REDIS_SETTINGS = {"RAY_external_storage_namespace": "gridcompute", "RAY_gcs_rpc_server_reconnect_timeout_s": "120"}
+
+
+@dataclass
+class Node:
+    """One node.
+
+    Attributes:
+        number: its place in `LocalCluster.nodes`; 0 is the head.
+        address: IPv4, unlike that of any other node.
+        kept: its processes.
+        name: Ray's, in hexadecimal digits.
+    """
+
+    number: int
+    address: str
+    kept: Kept = field(repr=False)
+    name: str = ""
+
+    def raylet(self) -> psutil.Process | None:
+        """The process that leads the node, while it lives."""
+        return next((one for one in self.kept.processes() if one.name() == "raylet"), None)
+
+    def workers(self) -> list[int]:
+        """Process numbers of its workers, those that have outlived the raylet included."""
+        found = []
+        for one in self.kept.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                words = one.cmdline() or [""]
+                titled = words[0].startswith("ray::") and not words[0].startswith(AGENTS)
+                if titled or any(word.endswith("/default_worker.py") for word in words):
+                    found.append(one.pid)
+        return found
+
+
+class LocalCluster:
+    """Ray nodes on this machine, for as long as the `with` block lasts or this process lives.
+
+    Args:
+        nodes: how many, the head included.
+        cores: of each.
+        redis: keep the control store's contents in a Redis (redis-server), so that the head can be started again.
+        links: put each node into a network namespace of its own (root only); `cut` and `mend` are its link's.
+        object_store: bytes of each node's object store.
+
+    Attributes:
+        address: what `grid.run(..., address=...)` and `gridcompute run --address` want.
+        nodes: the nodes, lost ones included.
+        environment: what another process needs in its environment to join.
+
+    Raises:
+        TimeoutError: a node or Redis did not come up; with the end of its log.
+        OSError: the kernel gives no network namespace.
+    """
+
+    def __init__(self, nodes: int = 3, cores: int = 1, *, redis: bool = False, links: bool = False,
+                 object_store: int = OBJECT_STORE_BYTES) -> None:
+        self.count, self.cores, self.object_store = nodes, cores, object_store
+        self.nodes: list[Node] = []
+        self.address, self.links = "", Links() if links else None
+        self.environment: dict[str, str] = {}
+        self._redis, self._redis_address, self._redis_options = redis, "", list[str]()
+        self._kept: list[Kept] = []
+        self._folder = Path()
+
+    def __enter__(self) -> LocalCluster:
+        ray_session.prepared()
+        # Short: the names of Ray's sockets hang below it, and those are limited to 107 characters.
+        self._folder = Path(tempfile.mkdtemp(prefix="gridcompute-", dir="/tmp"))
+        self.environment = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH_")}
+        try:
+            if self.links is not None:
+                self.links.open()
+            if self._redis:
+                self._start_redis()
+            for _ in range(self.count):
+                self.add_node()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes and remove all files; a driver in this process should have left by `ray.shutdown()`."""
+        for kept in reversed(self._kept):
+            kept.close()
+        if self.links is not None:
+            self.links.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add_node(self) -> Node:
+        """Start one more node; the first is the head."""
+        number = len(self.nodes)
+        address = self.links.address(number) if self.links is not None else f"127.0.0.{number + 2}"
+        node = self._start(number, address)
+        self.nodes.append(node)
+        return node
+
+    def kill_node(self, number: int) -> None:
+        """As a machine that loses its power: the raylet and all else there at once, with nobody to say so."""
+        node = self.nodes[number]
+        if (raylet := node.raylet()) is not None:
+            raylet.suspend()  # else it would report its workers' deaths
+        killed = sorted(node.kept.processes(), key=lambda one: one.name() == "raylet")
+        for one in killed:
+            _kill(one)
+        psutil.wait_procs(killed, timeout=START_SECONDS)
+
+    def kill_raylet(self, number: int) -> None:
+        """The process that leads a node; its workers may live on."""
+        raylet = self.nodes[number].raylet()
+        if raylet is not None:
+            _kill(raylet)
+            psutil.wait_procs([raylet], timeout=START_SECONDS)
+
+    def kill_control_store(self) -> None:
+        """Ray's control store only; the head's raylet and its workers live on."""
+        stores = [one for one in self.nodes[0].kept.processes() if one.name() == "gcs_server"]
+        for one in stores:
+            _kill(one)
+        psutil.wait_procs(stores, timeout=START_SECONDS)
+
+    def kill_head(self) -> None:
+        """The head with Ray's control store."""
+        self.kill_node(0)
+
+    def restart_head(self) -> None:
+        """Start the head again at the same address; without `redis` it knows nothing of the other nodes."""
+        self.kill_node(0)
+        self.nodes[0] = self._start(0, self.nodes[0].address)
+
+    def workers(self, number: int) -> list[int]:
+        """Process numbers of a node's workers."""
+        return self.nodes[number].workers()
+
+    def cut(self, number: int) -> None:
+        """Take a node's link down; needs `links=True`."""
+        self._links().cut(number)
+
+    def mend(self, number: int) -> None:
+        """Take a node's link up again."""
+        self._links().mend(number)
+
+    def command(self, command: Sequence[str], node: int = 0) -> list[str]:
+        """A command to be run where it can reach the cluster: as it is, or within a node's network namespace."""
+        return list(command) if self.links is None else self.links.within(self.nodes[node].kept.pid, command)
+
+    def alive(self) -> dict[str, bool]:
+        """Of each node that Ray knows, by its name in hexadecimal digits, whether Ray takes it for alive.
+
+        Not with `links=True`: this process can't reach the control store there.
+        """
+        import ray
+
+        raylet: Any = ray._raylet
+        found = raylet.GcsClient(address=self.address).get_all_node_info(timeout=START_SECONDS)
+        return {name.hex(): info.state == 0 for name, info in found.items()}
+
+    def _start(self, number: int, address: str) -> Node:
+        port = self.address.rpartition(":")[2] or str(_free_port())
+        head = ["--head", "--port", port, "--include-dashboard", "false", *self._redis_options]
+        where = ["--address", self.address, "--include-log-monitor", "false"] if number else head
+        name = secrets.token_hex(28)
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *where, "--node-ip-address", address,
+                   "--num-cpus", str(self.cores), "--object-store-memory", str(self.object_store),
+                   "--disable-usage-stats", "--temp-dir", str(self._folder / "ray")]
+        settings = {**ray_session.ENVIRONMENT, **os.environ, **self.environment}
+        if self._redis_address:
+            settings |= REDIS_SETTINGS | ({} if number else {"RAY_REDIS_ADDRESS": self._redis_address})
+        settings["RAY_OVERRIDE_NODE_ID_FOR_TESTING"] = name
+        kept = Kept(command, self._folder / f"node-{number}.log", environment=settings, folder=self._folder,
+                    network=self.links is not None)
+        self._kept.append(kept)
+        if self.links is not None:
+            self.links.join(number, kept.pid)
+            kept.begin()
+        self.address = self.address or f"{address}:{port}"
+        # One after another: a raylet gives up if its agent takes 15 s to come up.
+        kept.wait_for(lambda: kept.code is not None, f"node {number} at {address}")
+        node = Node(number, address, kept, name)
+        if self.links is None:
+            kept.wait_for(lambda: self.alive().get(name), f"node {number} at {address} to be known as alive")
+        return node
+
+    def _start_redis(self) -> None:
+        port, word, folder = _free_port(), secrets.token_hex(32), self._folder / "redis"
+        folder.mkdir(mode=0o700)
+        settings = folder / "redis.conf"
+        settings.touch(mode=0o600)
+        settings.write_text(f"bind 127.0.0.1\nport {port}\nrequirepass {word}\ndir {folder}\nappendonly no\nsave ''\n")
+        kept = Kept(["redis-server", str(settings)], folder / "log", folder=self._folder)
+        self._kept.append(kept)
+        kept.wait_for(lambda: _listens("127.0.0.1", port), f"Redis at port {port}")
+        self._redis_address, self._redis_options = f"127.0.0.1:{port}", ["--redis-password", word]
+
+    def _links(self) -> Links:
+        if self.links is None:
+            raise ValueError("the nodes have no links of their own: LocalCluster(links=True)")
+        return self.links
+
+
+def _kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

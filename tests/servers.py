@@ -1,0 +1,59 @@
+"""Real servers for tests, each started once a session: Ceph's S3; and what is done where one isn't there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+from fixtures_s3 import S3
+
+from gridcompute.testing import radosgw
+from gridcompute.testing.links import forbidden
+
+
+def lacking(what: str) -> NoReturn:
+    """A server isn't installed: that skips a test at home, and fails it where everything has to be there."""
+    told = f"{what}: install it with `make servers`"
+    if os.environ.get("CI"):
+        pytest.fail(told)
+    pytest.skip(told)
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[radosgw.Radosgw]:
+    """Ceph's object gateway."""
+    if missing := radosgw.missing():
+        lacking(f"no {', '.join(missing)}")
+    with radosgw.Radosgw() as server:
+        yield server
+
+
+@pytest.fixture
+def ceph_s3(ceph: radosgw.Radosgw) -> S3:
+    """A new, empty bucket on Ceph."""
+    import s3fs
+
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    s3fs.S3FileSystem(**ceph.options).mkdir(bucket)
+    return S3(ceph.endpoint, f"s3://{bucket}/work", ceph.options)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> None:
+    """Redis is installed."""
+    if shutil.which("redis-server") is None:
+        lacking("no redis-server")
+
+
+@pytest.fixture(scope="session")
+def namespaces() -> None:
+    """The kernel lets this user make network namespaces."""
+    missing = [name for name in ("ip", "nsenter") if shutil.which(name) is None]
+    if missing:
+        lacking(f"no {', '.join(missing)}")
+    if reason := forbidden():
+        pytest.skip(f"no network namespaces here: {reason}")
