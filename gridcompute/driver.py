@@ -38,6 +38,7 @@ from gridcompute.events import (
 from gridcompute.executor import Executor
 from gridcompute.journal import Journal
 from gridcompute.ledger import Ledger
+from gridcompute.leftovers import sweep
 from gridcompute.looks import LOOK_SECONDS, look
 from gridcompute.losses import SILENT, named
 from gridcompute.op import Graph
@@ -75,7 +76,7 @@ class Driver:
         limits: memory, deadline (workers come from the executor).
         memory: bytes that a worker may take, 0 for no bound.
         overwrite: names of outputs that replace what lies there.
-        clock: seconds, for deadlines and delays.
+        clock: seconds, for deadlines and delays; by default the executor's own, where it has one, else real time.
         watch: called after each event.
     """
 
@@ -91,17 +92,15 @@ class Driver:
         deadline: float = 3600.0,
         overwrite: frozenset[str] = frozenset(),
         policy: Policy | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.graph, self.store, self.executor, self.journal = graph, store, executor, journal
+        self.graph, self.store, self.executor, self.journal, self.watch = graph, store, executor, journal, watch
         self.run_name, self.memory, self.deadline = run, memory, deadline
         self.policy = policy or Policy()
-        self.clock, self.watch = clock, watch
-        self.status = Status()
-        self.cancelled = threading.Event()
-        self.results: dict[str, StoredSource] = {}
-        self.sleep = time.sleep
+        self.clock = getattr(executor, "clock", time.monotonic) if clock is None else clock
+        self.status, self.sleep = Status(), getattr(executor, "sleep", time.sleep)
+        self.cancelled, self.results = threading.Event(), dict[str, StoredSource]()
         self._board = Board(journal.path.parent)
         # Where Ray can't be reached, what can't be replaced stays.
         self._deliveries = Deliveries(run, overwrite, self._again, reach=lambda: executor.begin([]))
@@ -130,6 +129,8 @@ class Driver:
                         raise
                     self.status.failures.append(error.message)
                     self.journal.append("again", message=error.message[:2000])
+            if self._board.died:
+                sweep(self.store, self._outputs.values())
         finally:
             self._board.close()
             self.status.ended = time.time()
@@ -199,9 +200,8 @@ class Driver:
                 events += self._again(lambda: list(look(state, self._board, ledger, self.clock)))
             if self.cancelled.is_set():
                 events.append(CancelAsked())
-            commands = []
-            for event in [*events, Tick()]:
-                commands += state.apply(self._noted(event, state, ledger), self.clock())
+            commands = [command for event in [*events, Tick()]
+                        for command in state.apply(self._noted(event, state, ledger), self.clock())]
             self.status.retries = state.retries
             if events:
                 self._counts(plan, state)
@@ -238,6 +238,7 @@ class Driver:
             return event
         stage = ledger.plan.stages[task.stage]
         if isinstance(event, TaskFailed) and event.failure.kind in SILENT:
+            self._board.died = True
             kept = self._again(partial(ledger.committed, task))
             event = named(event, task, stage, self._board.read(task.number), kept)
         if not (isinstance(event, TaskFailed) and event.failure.kind == "hang"):

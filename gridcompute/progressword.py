@@ -8,6 +8,7 @@ names the task's chunks only.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import mmap
 import os
@@ -29,6 +30,7 @@ SLOT = 512
 _TASK, _CHUNK, _CELL, _DIMS, _SHAPE, _ORIGIN, _NAME = 0, 1, 2, 3, 4, 12, 160
 _NO_OP, _NO_CELL = -1, -2
 _MOST_DIMS = 8
+_NAMES = "progress-" + "[0-9a-f]" * 12
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,20 @@ class Board:
     """The driver's side: slots of the tasks that run.
 
     Args:
-        folder: a private local folder; what earlier drivers left there is removed.
+        folder: a private local folder, in one with those of other runs; what dead drivers left in them is removed.
+
+    Attributes:
+        died: whether there was a dead driver; the next one's own workers that die are noted here, too.
     """
 
     def __init__(self, folder: Path) -> None:
-        for old in folder.glob("progress-*"):
-            old.unlink(missing_ok=True)
+        found = [*folder.glob(_NAMES), *folder.parent.glob(f"*/{_NAMES}")]
+        self.died = sum(map(_removed, found)) > 0
         self._path = folder / f"progress-{uuid.uuid4().hex[:12]}"
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
+            with contextlib.suppress(OSError):  # a file system without locks; a lock ends with its process
+                fcntl.flock(self._fd, fcntl.LOCK_SH)
             os.ftruncate(self._fd, SLOTS * SLOT)  # sparse: untouched slots take no room
             self._map = mmap.mmap(self._fd, SLOTS * SLOT)
         except BaseException:
@@ -124,6 +131,22 @@ class Board:
         self._map.close()
         os.close(self._fd)
         self._path.unlink(missing_ok=True)
+
+
+def _removed(old: Path) -> bool:
+    """Remove a board unless its driver lives, or another machine's may."""
+    try:
+        fd = os.open(old, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        old.unlink()
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def _view(memory: mmap.mmap, slot: int) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from gridcompute.actions.dags import Propagate
 from gridcompute.actions.folds import Fold
@@ -111,6 +111,7 @@ class Order:
         roots: per chunk, the roots that aren't kept yet.
         places: shard (or held block, or a reference to it) of each input chunk, by (recipe, chunk).
         word: where the task publishes its progress.
+        fault: what goes wrong on purpose while it is carried out.
     """
 
     task: Task
@@ -118,6 +119,15 @@ class Order:
     roots: tuple[tuple[int, ...], ...]
     places: Mapping[tuple[str, int], Any]
     word: Word | None = None
+    fault: Trouble | None = None
+
+
+class Trouble(Protocol):
+    """Carries out orders with faults injected; see `gridcompute.testing.injecting`."""
+
+    def carry_out(self, worker: StageWorker, order: Order, name: str) -> TaskDone | TaskFailed:
+        """Do an order in place of a worker."""
+        ...
 
 
 class LostInputError(RunError):
@@ -152,7 +162,7 @@ class StageWorker:
     def run(self, order: Order, worker: str = "") -> TaskDone | TaskFailed:
         """Do a task; what was kept before a failure is reported with it."""
         with publishing(order.word):
-            return self._run(order, worker)
+            return self._run(order, worker) if order.fault is None else order.fault.carry_out(self, order, worker)
 
     def _run(self, order: Order, worker: str) -> TaskDone | TaskFailed:
         global _stage

@@ -193,9 +193,15 @@ def test_divergence_is_reported_not_hidden(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_word_that_names_a_cell(tmp_path: Path) -> None:
-    (tmp_path / "progress-old").write_bytes(b"left by a killed driver")
+    (tmp_path / "progress-0123456789ab").write_bytes(b"left by a killed driver")
+    (tmp_path / "other").mkdir()
+    living = progressword.Board(tmp_path / "other")
+    assert not living.died
     board = progressword.Board(tmp_path)
+    assert board.died
     assert len(list(tmp_path.glob("progress-*"))) == 1
+    assert not progressword.Board(tmp_path / "other").died
+    living.close()
     assert next(tmp_path.glob("progress-*")).stat().st_mode & 0o777 == 0o600
     word = board.take(7)
     assert word is not None

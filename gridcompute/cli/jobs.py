@@ -22,6 +22,7 @@ from gridcompute.errors import GridError, InterruptedRunError, OutputExistsError
 if TYPE_CHECKING:
     from gridcompute.explain import Planned
     from gridcompute.record import RunRecord
+    from gridcompute.registry import Workload
 
 RUN_HELP = """Run a workload or a script, with progress, and go on from what was committed before.
 
@@ -69,7 +70,7 @@ class Jobs(Group):
         """The command of a workload, or of a script."""
         if is_script(cmd_name):
             settings = {"ignore_unknown_options": True, "help_option_names": []}
-            return _command(_script(self.verb, cmd_name), cmd_name, "A script.", settings)
+            return made_command(_script(self.verb, cmd_name), cmd_name, "A script.", settings)
         return workload_command(self.verb, cmd_name)
 
 
@@ -79,7 +80,8 @@ class Plans(Jobs):
     verb = "plan"
 
 
-def _command(function: Callable[..., int], name: str, text: str, settings: Mapping[str, Any] | None = None) -> Any:
+def made_command(function: Callable[..., int], name: str, text: str, settings: Mapping[str, Any] | None = None) -> Any:
+    """A function as a command."""
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
     one.command(
         name, cls=Command, help=text, context_settings={"help_option_names": ["-h", "--help"], **(settings or {})}
@@ -93,10 +95,25 @@ def workload_command(verb: str, name: str) -> Any:
     Raises:
         ParameterError: no such workload, or it can't be loaded.
     """
-    from gridcompute.registry import described, find
+    from gridcompute.registry import find
 
     workload = find(name)
     common = [p for p in common_parameters() if p.name not in {q.name for q in workload.parameters}]
+
+    def call(ctx: typer.Context, **values: Any) -> int:
+        options, quiet, as_json = split({n: values.pop(n) for n in [p.name for p in common]}, ctx.obj)
+        given = {p.name: values[p.name] for p in workload.parameters if said(ctx, p.name)}
+        if verb == "plan":
+            return plan_workload(name, given, options, as_json)
+        return run_workload(name, given, options, quiet, as_json)
+
+    return workload_made(verb, workload, call, common)
+
+
+def workload_made(verb: str, workload: Workload, call: Callable[..., int], common: Sequence[inspect.Parameter]) -> Any:
+    """A function as the command of a workload: it takes the context, the workload's parameters and these."""
+    from gridcompute.registry import described
+
     own = []
     for parameter in workload.parameters:
         shown = parameter.default not in ("", None)
@@ -110,14 +127,6 @@ def workload_command(verb: str, name: str) -> Any:
                 default=parameter.default,
             )
         )
-
-    def call(ctx: typer.Context, **values: Any) -> int:
-        options, quiet, as_json = split({n: values.pop(n) for n in [p.name for p in common]}, ctx.obj)
-        given = {p.name: values[p.name] for p in workload.parameters if _said(ctx, p.name)}
-        if verb == "plan":
-            return plan_workload(name, given, options, as_json)
-        return run_workload(name, given, options, quiet, as_json)
-
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     call.__signature__ = inspect.Signature([context, *own, *common], return_annotation=int)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in [context, *own, *common]}
@@ -125,10 +134,10 @@ def workload_command(verb: str, name: str) -> Any:
     if examples:
         usage = examples.replace("gridcompute run ", f"gridcompute {verb} ")
         told += "\n\n\b\nExamples:\n" + "\n".join(f"  {line}" for line in usage.splitlines())
-    return _command(call, name, told)
+    return made_command(call, workload.name, told)
 
 
-def _said(ctx: typer.Context, name: str) -> bool:
+def said(ctx: typer.Context, name: str) -> bool:
     """Whether a parameter stood on the command line: only then it enters the record."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
@@ -150,7 +159,7 @@ def _script(verb: str, path: str) -> Callable[..., int]:
 
 
 @contextlib.contextmanager
-def _output_aside(as_json: bool) -> Iterator[None]:
+def output_aside(as_json: bool) -> Iterator[None]:
     """Keep standard output for the one JSON document."""
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield
@@ -199,7 +208,7 @@ def run_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any]
 
     origin = Origin({"workload": name, "parameters": plain(given)}, reports=True)
     try:
-        with _output_aside(as_json):
+        with output_aside(as_json):
             carried = run_workload(name, given, options, origin=origin)
     except (KeyboardInterrupt, InterruptedRunError):
         return _stopped([run.record for run in origin.runs], quiet, as_json)
@@ -228,7 +237,7 @@ def run_script(path: str, arguments: list[str], options: Mapping[str, Any], quie
 
     origin = Origin({"script": str(Path(path).absolute()), "arguments": list(arguments)}, reports=True)
     try:
-        with _output_aside(as_json):
+        with output_aside(as_json):
             carried = run_script(path, arguments, options, origin=origin)
     except (KeyboardInterrupt, InterruptedRunError):
         return _stopped([run.record for run in origin.runs], quiet, as_json)
@@ -262,7 +271,7 @@ def plan_script(path: str, arguments: list[str], options: Mapping[str, Any], as_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnrunOutputWarning)  # of outputs that a later run would write
         try:
-            with _output_aside(as_json):
+            with output_aside(as_json):
                 code = run_script(path, arguments, options, origin=Origin(how, reports=True, plans=True)).code
         except PlannedInstead as reached:
             return _planned(how, reached.planned, as_json)
@@ -294,7 +303,7 @@ def plan_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any
     from gridcompute.resuming import plain
 
     wanted = {key: options[key] for key in ("memory", "workers", "store") if key in options}
-    with within(Origin({"workload": name, "parameters": plain(given)})), _output_aside(as_json):
+    with within(Origin({"workload": name, "parameters": plain(given)})), output_aside(as_json):
         job = find(name)(**given)
         planned = api.plan(*job.outputs, **wanted)
     return _planned({"workload": name, "parameters": plain(given)}, planned, as_json, job.lines)
@@ -334,7 +343,7 @@ def _resume() -> Callable[..., int]:
         options, quiet, as_json = split(values, None)
         record = load(run)
         try:
-            with _output_aside(as_json):
+            with output_aside(as_json):
                 made, carried = resume_record(record, changed=changed, reports=True, **options)
         except (KeyboardInterrupt, InterruptedRunError):
             return _stopped([load(record.folder)], quiet, as_json)

@@ -11,12 +11,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
+import hashlib
 import os
+import socket
 import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from gridcompute.errors import StoreError
 from gridcompute.stores.base import TEMPORARY, checked_path, listable, probe
@@ -124,12 +128,18 @@ class LocalStore:
         return info.f_bavail * info.f_frsize
 
     def sweep(self, older_than: float = 86400.0) -> int:
-        """Remove temporary files of dead writers, older than so many seconds by the disk's own times."""
+        """Remove temporary files of dead writers: this machine's, which hold no lock any more, and others' by age.
+
+        Args:
+            older_than: seconds by the disk's own times; whatever is older has no writer.
+        """
         swept, before = 0, time.time() - older_than
         for path, info in tuple(self._walk("")):
             head, _, name = path.rpartition("/")
-            if name.startswith(TEMPORARY) and info.st_mtime < before:
-                with contextlib.suppress(FileNotFoundError), self._folder(head) as folder:
+            if not name.startswith(TEMPORARY):
+                continue
+            with contextlib.suppress(FileNotFoundError), self._folder(head) as folder:
+                if info.st_mtime < before or (name.startswith(_mine()) and not _locked(folder, name)):
                     os.unlink(name, dir_fd=folder)
                     swept += 1
         return swept
@@ -198,20 +208,19 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _temporary(self, folder: int, data: bytes) -> Iterator[str]:
-        """A finished, synced file under a name of its own; removed at the end unless renamed."""
-        temporary = f"{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o600 if self.private else 0o666, dir_fd=folder)
+        """A finished, synced file under a name of its own; removed at the end unless renamed.
+
+        It is locked meanwhile: a lock ends with its process, so a sweep knows what nobody finishes any more.
+        """
+        fd, temporary = _new_file(folder, 0o600 if self.private else 0o666)
         try:
-            try:
-                rest = memoryview(data).cast("B")
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            rest = memoryview(data).cast("B")
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.fsync(fd)
             yield temporary
         finally:
+            os.close(fd)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=folder)
 
@@ -231,6 +240,41 @@ class LocalStore:
                                 yield head + entry.name, entry.stat(follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):  # nothing is below a file, or a link
                 continue
+
+
+@cache
+def _mine() -> str:
+    """How temporary files begin that are written on this machine."""
+    return f"{TEMPORARY}{hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()}-"
+
+
+def _new_file(folder: int, mode: int) -> tuple[int, str]:
+    """A temporary file, open and locked, and its name."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for last in (False, False, True):
+        name = f"{_mine()}{os.getpid()}-{uuid.uuid4().hex}"
+        fd = os.open(name, flags, mode, dir_fd=folder)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        if last or os.fstat(fd).st_nlink:  # else a sweep came between the two calls
+            break
+        os.close(fd)
+    return fd, name
+
+
+def _locked(folder: int, name: str) -> bool:
+    """Whether a file has a writer; where locks can't tell it has."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except PermissionError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
 
 
 def _sync(folder: int) -> None:
