@@ -18,6 +18,7 @@ from gridcompute.errors import MemoryBoundError
 from gridcompute.keys import digest
 from gridcompute.lower import Lowered, Lowering
 from gridcompute.op import Graph, Op
+from gridcompute.parts import most_parts
 from gridcompute.sources.base import Source
 from gridcompute.spaces import Region
 from gridcompute.walks import inputs_first
@@ -272,6 +273,12 @@ class Plan:
             known[stage, producer] = total > 1 and all(
                 sum(1 for number, _ in self.inputs(stage, chunk) if number == producer) == total for chunk in ends)
         return known[stage, producer]
+
+    def most_parts(self, stage: int, chunk: int) -> int:
+        """Into how many parts a chunk may be taken: as many as each of the stage's roots can."""
+        one = self.stages[stage]
+        return min(most_parts(op, layout.region(chunk), lambda op: id(op) in self._kept)
+                   for op, layout in zip(one.roots, one.layouts, strict=True))
 
     def token(self, op: Op, region: Region) -> str:
         """Digest of the outside objects that a region of an op reads, with their places where they may move (law 2)."""

@@ -1,0 +1,149 @@
+"""What a task takes of its process's memory, and a bound that it can't pass.
+
+Private memory counts: what lies in Ray's object store, or in files that are mapped, is shared with others. The system
+keeps the greatest size of a process (VmHWM) and starts again when asked to, so a task's own peak costs some 20 us.
+
+The bound is the system's limit of private writable memory (RLIMIT_DATA), set while a task runs: what goes beyond gets a
+MemoryError, which names its place, instead of the machine swapping or the system ending whatever process it likes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator
+
+from gridcompute.sources.buffers import BUFFERS
+
+WORKER_BYTES = 350 * 2**20
+"""Measured proportional memory of an idle Ray worker with numba, pyarrow and gridcompute imported."""
+
+SLACK_BYTES = 128 * 2**20
+"""Given to a task beyond its bound: stacks of threads, and what a compiler takes; few of their pages are ever used."""
+
+_WANTED = (b"VmHWM:", b"VmData:", b"RssAnon:", b"RssFile:", b"RssShmem:")
+
+
+class _Process:
+    """The files of this process; a child that was forked opens its own."""
+
+    def __init__(self) -> None:
+        self.files: tuple[int, int] | None = None
+        self.floor: int | None = None
+
+    def opened(self) -> tuple[int, int] | None:
+        if self.files is None:
+            try:
+                self.files = (os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC),
+                              os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC))
+                os.pwrite(self.files[1], b"5", 0)
+            except OSError:
+                self.files = (-1, -1)
+        return None if self.files[0] < 0 else self.files
+
+
+_own = _Process()
+os.register_at_fork(after_in_child=_own.__init__)  # type: ignore[misc]
+
+
+def _sizes() -> dict[bytes, int]:
+    """Bytes by name; empty where the system doesn't tell."""
+    files = _own.opened()
+    if files is None:
+        return {}
+    text = os.pread(files[0], 8192, 0)
+    found = {name: text.find(name) for name in _WANTED}
+    return {name[:-1]: int(text[at + len(name):].split(None, 1)[0]) * 1024 for name, at in found.items() if at >= 0}
+
+
+class Footprint:
+    """A task's memory, from when this is made.
+
+    Attributes:
+        base: private bytes of the process when it began its first task.
+    """
+
+    def __init__(self) -> None:
+        files = _own.opened()
+        if files is not None:
+            os.pwrite(files[1], b"5", 0)  # VmHWM begins again at what there is
+        self._life = 0 if files is not None else _life()
+        self.base = settled()
+
+    @property
+    def peak(self) -> int:
+        """Most private bytes that the process had since; of its whole life where the system doesn't tell."""
+        found = _sizes()
+        if not found:
+            return _life()
+        # Pages of files and of Ray's objects stay while they are mapped: there are no fewer now than at the peak.
+        return max(found[b"VmHWM"] - found[b"RssFile"] - found[b"RssShmem"], found[b"RssAnon"])
+
+    @property
+    def own(self) -> int:
+        """Of that, what came beyond the process as it was before its first task."""
+        return max(0, self.peak - (self.base if _sizes() else self._life))
+
+
+def _life() -> int:
+    """Most resident bytes in the life of the process; 0 where that isn't known either."""
+    try:
+        import resource
+        import sys
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def settled(again: bool = False) -> int:
+    """Private bytes of this process before its first task; `again` measures them anew.
+
+    Arrow's allocator reserves a gigabyte when it is first used, none of it touched: it must have been, before a limit.
+    """
+    if _own.floor is None or again:
+        import pyarrow as pa
+
+        pa.allocate_buffer(64)
+        _own.floor = _sizes().get(b"RssAnon", 0)
+    return _own.floor
+
+
+@contextlib.contextmanager
+def bounded(most: int) -> Iterator[None]:
+    """Limit this process while a task runs.
+
+    Args:
+        most: bytes that a worker may take in all; 0 for no limit. What the process took before its first task counts
+            as an idle worker's at most, so a caller's own data stays out of it.
+    """
+    found = _sizes()
+    if most <= 0 or not found:
+        yield
+        return
+    import resource
+
+    base = settled()
+    kept = max(0, found[b"RssAnon"] - base)  # by tasks before, as it is still in caches and free lists
+    limit = found[b"VmData"] - kept + most - min(base, WORKER_BYTES) + SLACK_BYTES
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    bounds = [limit, *(one for one in before if one != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def released() -> None:
+    """Give back what allocators keep for later: a task that ran out of memory is about to be tried again."""
+    import ctypes
+
+    import pyarrow as pa
+
+    BUFFERS.clear()
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
