@@ -22,6 +22,9 @@ WORKER_BYTES = 350 * 2**20
 SLACK_BYTES = 128 * 2**20
 """Given to a task beyond its bound: stacks of threads, and what a compiler takes; few of their pages are ever used."""
 
+VMSTAT = "/proc/vmstat"
+"""Where the system counts what it has ended for memory, limits of control groups included."""
+
 _WANTED = (b"VmHWM:", b"VmData:", b"RssAnon:", b"RssFile:", b"RssShmem:")
 
 
@@ -147,3 +150,24 @@ def released() -> None:
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class Kills:
+    """How often the system has ended a process here for memory: a worker that it ended looks as one that was lost."""
+
+    def __init__(self) -> None:
+        self._seen = _kills()
+
+    def another(self) -> bool:
+        """Whether it has once more since this was made or last said so."""
+        more = _kills() > self._seen
+        self._seen += more
+        return more
+
+
+def _kills() -> int:
+    try:
+        with open(VMSTAT) as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -2,8 +2,8 @@
 
 Ops are computed over any region of their space (that is how they are fused), so a piece of a chunk is a region like any
 other. A reduction takes its boxes in pieces, each in its place of the order. What can't be taken apart: an op whose
-values depend on where a chunk ends (a batch kernel, a task), one over the whole space (`iterate`, `propagate`), one that
-makes rows (a filter, a sort), a dimension that a kernel needs or gives whole, and a single cell.
+values depend on where a chunk ends (a batch kernel, a task), one over the whole space (`iterate`, `propagate`), one
+that makes rows (a filter, a sort), a dimension that a kernel gives whole, and a single cell.
 """
 
 from __future__ import annotations

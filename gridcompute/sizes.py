@@ -1,4 +1,4 @@
-"""How much of a stage is computed at once: what its tasks take, and into how many parts a chunk goes that took too much.
+"""How much of a stage is computed at once: what its tasks take, and in how many parts a chunk goes that took too much.
 
 A chunk whose task ran out of memory is done alone first, on one thread, then in 2, 4, 8 ... parts. The size that worked
 holds for the rest of its stage. None of this is part of a result: any number of parts gives the same bits.

@@ -223,7 +223,8 @@ class RunState:
         blamed = [failure.chunk] if failure.chunk in rest else rest
         for chunk in blamed:
             if failure.kind == "out_of_memory" and not self._sizes.exceeded(task, chunk, failure):
-                return self._stop("failed", failure, commands)
+                self._stop("failed", failure, commands)
+                return
             self._retry(task.stage, chunk, failure, now, commands)
         self._give_back(task.stage, rest)
 

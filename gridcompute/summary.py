@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gridcompute import journal
-from gridcompute.explain import size
 from gridcompute.progress import clock
 from gridcompute.record import RunRecord
-from gridcompute.status import counted
+from gridcompute.status import counted, size
 
 MOST_FAILURES = 10
 """Different messages of failures that a report shows."""

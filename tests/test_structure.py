@@ -152,6 +152,7 @@ LEVELS = {
     "gridcompute.ops_windows": 35,
     "gridcompute.cost": 33,
     "gridcompute.parts": 33,
+    "gridcompute.bounds": 38,
     "gridcompute.footprint": 3,
     "gridcompute.lower": 34,
     "gridcompute.planning": 36,
