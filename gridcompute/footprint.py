@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import time
 from collections.abc import Iterator
 
 from gridcompute.sources.buffers import BUFFERS
@@ -21,6 +22,10 @@ WORKER_BYTES = 350 * 2**20
 
 SLACK_BYTES = 128 * 2**20
 """Given to a task beyond its bound: stacks of threads, and what a compiler takes; few of their pages are ever used."""
+
+TRIM_BYTES = 32 * 2**20
+TRIM_SECONDS = 10.0
+"""When memory that a stage has left is given back before the next: so much, and so long after the last time."""
 
 VMSTAT = "/proc/vmstat"
 """Where the system counts what it has ended for memory, limits of control groups included."""
@@ -34,6 +39,7 @@ class _Process:
     def __init__(self) -> None:
         self.files: tuple[int, int] | None = None
         self.floor: int | None = None
+        self.trimmed = -TRIM_SECONDS
 
     def opened(self) -> tuple[int, int] | None:
         if self.files is None:
@@ -61,18 +67,13 @@ def _sizes() -> dict[bytes, int]:
 
 
 class Footprint:
-    """A task's memory, from when this is made.
-
-    Attributes:
-        base: private bytes of the process when it began its first task.
-    """
+    """A task's memory, from when this is made."""
 
     def __init__(self) -> None:
         files = _own.opened()
         if files is not None:
             os.pwrite(files[1], b"5", 0)  # VmHWM begins again at what there is
-        self._life = 0 if files is not None else _life()
-        self.base = settled()
+        self._before = _sizes().get(b"RssAnon", _life())
 
     @property
     def peak(self) -> int:
@@ -85,8 +86,8 @@ class Footprint:
 
     @property
     def own(self) -> int:
-        """Of that, what came beyond the process as it was before its first task."""
-        return max(0, self.peak - (self.base if _sizes() else self._life))
+        """Of that, what came since: less than the task's need where it lay in memory that an earlier one had left."""
+        return max(0, self.peak - self._before)
 
 
 def _life() -> int:
@@ -121,13 +122,13 @@ def bounded(most: int) -> Iterator[None]:
         most: bytes that a worker may take in all; 0 for no limit. What the process took before its first task counts
             as an idle worker's at most, so a caller's own data stays out of it.
     """
+    base = settled()
     found = _sizes()
     if most <= 0 or not found:
         yield
         return
     import resource
 
-    base = settled()
     kept = max(0, found[b"RssAnon"] - base)  # by tasks before, as it is still in caches and free lists
     limit = found[b"VmData"] - kept + most - min(base, WORKER_BYTES) + SLACK_BYTES
     before = resource.getrlimit(resource.RLIMIT_DATA)
@@ -139,14 +140,23 @@ def bounded(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def released() -> None:
-    """Give back what allocators keep for later: a task that ran out of memory is about to be tried again."""
+def trimmed() -> None:
+    """Between stages: give back what the one before has left, where that is much and was long ago."""
+    much = _sizes().get(b"RssAnon", 0) - settled() > TRIM_BYTES
+    if much and time.monotonic() > _own.trimmed + TRIM_SECONDS:
+        released(collect=False)
+        _own.trimmed = time.monotonic()
+
+
+def released(*, collect: bool = True) -> None:
+    """Give back what allocators keep for later; with a garbage collection before a task is tried again."""
     import ctypes
 
     import pyarrow as pa
 
     BUFFERS.clear()
-    gc.collect()
+    if collect:
+        gc.collect()
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

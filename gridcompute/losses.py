@@ -59,10 +59,10 @@ def named(event: TaskFailed, task: Task, stage: Stage, mark: Mark | None, kept: 
     if failure.kind == "out_of_memory":
         figures = _figures(failure, task, memory)
         if task.parts >= most:
-            hint += "; one chunk alone takes more, and it can't be taken apart " + ("further" if most > 1 else "")
+            hint += f"; this chunk can't be computed in {'more ' * (most > 1)}parts"
     message = f"{what[failure.kind]} in {where}{figures}: {failure.message}"
     kinds: dict[str, type[RunError]] = {"hang": DeadlineError, "out_of_memory": OutOfMemoryError}
-    error = kinds.get(failure.kind, WorkerLostError)(message, hint=hint.rstrip())
+    error = kinds.get(failure.kind, WorkerLostError)(message, hint=hint)
     return replace(event, kept=kept, failure=replace(failure, message=message, chunk=chunk, cell=cell, error=error))
 
 

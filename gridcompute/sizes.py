@@ -58,7 +58,8 @@ class Sizes:
         """A task ran out of memory: whether its chunk is worth trying again, and in how many parts from now on."""
         stage = task.stage
         # Of one that was killed nothing is known but that all together were too much: so fewer at once.
-        self._feared[stage] = failure.own_bytes or 2 * max(self.load(stage), self._share)
+        known = failure.peak_bytes > 0
+        self._feared[stage] = failure.own_bytes if known else 2 * max(self.load(stage), self._share)
         if task.attempt == 1 or len(task.chunks) > 1 or task.parts < self.parts(stage):
             return True
         if task.parts < self._plan.most_parts(stage, chunk):
@@ -66,4 +67,4 @@ class Sizes:
             self._most.pop(stage, None)
             return True
         self._tries[stage, chunk] = self._tries.get((stage, chunk), 0) + 1
-        return not failure.own_bytes and self._tries[stage, chunk] < AGAIN
+        return not known and self._tries[stage, chunk] < AGAIN

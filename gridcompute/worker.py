@@ -26,7 +26,7 @@ from gridcompute.columns import Block, Field
 from gridcompute.commits import Commits, commit_block, commit_file, commit_written
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError, WorkerLostError
 from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
-from gridcompute.footprint import Footprint, bounded, released
+from gridcompute.footprint import Footprint, bounded, released, trimmed
 from gridcompute.located import located
 from gridcompute.op import Op, Read, detached
 from gridcompute.parts import in_parts, tile
@@ -166,6 +166,7 @@ class StageWorker:
         if _stage != id(self):  # what the stage before had decoded isn't in this one's bound
             _stage = id(self)
             forget()
+            trimmed()
         began, before, known, footprint = time.perf_counter(), compile_seconds(), compiled(), Footprint()
         self._places, self._cache, self._cached = order.places, {}, 0
         # Only a task's own thread publishes its cell, so what killed or held up a task runs on one the second time.
