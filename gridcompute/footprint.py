@@ -10,6 +10,7 @@ MemoryError, which names its place, instead of the machine swapping or the syste
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import time
@@ -29,6 +30,9 @@ TRIM_SECONDS = 10.0
 
 VMSTAT = "/proc/vmstat"
 """Where the system counts what it has ended for memory, limits of control groups included."""
+
+_STARVED = ("not enough memory", "Cannot allocate memory", "can't start new thread", "std::bad_alloc")
+"""What Zstandard, the C library, Python and C++ say of it."""
 
 _WANTED = (b"VmHWM:", b"VmData:", b"RssAnon:", b"RssFile:", b"RssShmem:")
 
@@ -138,6 +142,17 @@ def bounded(most: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def starved(error: BaseException | None) -> bool:
+    """Whether an error says that there was no memory: readers and codecs make errors of their own of it."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if isinstance(error, OSError | RuntimeError) and any(words in str(error) for words in _STARVED):
+            return True
+        error = error.__cause__
+    return False
 
 
 def trimmed() -> None:

@@ -26,7 +26,7 @@ from gridcompute.columns import Block, Field
 from gridcompute.commits import Commits, commit_block, commit_file, commit_written
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError, WorkerLostError
 from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
-from gridcompute.footprint import Footprint, bounded, released, trimmed
+from gridcompute.footprint import Footprint, bounded, released, starved, trimmed
 from gridcompute.located import located
 from gridcompute.op import Op, Read, detached
 from gridcompute.parts import in_parts, tile
@@ -349,11 +349,8 @@ class StageWorker:
 
 def classify(error: BaseException) -> FailureKind:
     """The class of a failure (see `gridcompute.events.FailureKind`)."""
-    cause: BaseException | None = error
-    while cause is not None:  # a reader or a codec may have made an error of its own of it
-        if isinstance(cause, MemoryError):
-            return "out_of_memory"
-        cause = cause.__cause__
+    if starved(error):
+        return "out_of_memory"
     if isinstance(error, LostInputError | CorruptShardError):
         return "corrupt_shard"
     if isinstance(error, KernelError):
