@@ -17,7 +17,7 @@ from typing import Literal
 from gridcompute.codefolder import cache_directory
 from gridcompute.config import Settings, available_cores, available_memory, state_folder
 from gridcompute.errors import GridError
-from gridcompute.explain import size
+from gridcompute.status import size
 from gridcompute.store import open_store
 from gridcompute.stores.local import LocalStore
 

@@ -13,15 +13,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from gridcompute.bounds import planned_parts, remember
 from gridcompute.deliveries import Deliveries
-from gridcompute.errors import (
-    CorruptShardError,
-    GridError,
-    InterruptedRunError,
-    MemoryBoundError,
-    RunError,
-    StoreError,
-)
+from gridcompute.errors import CorruptShardError, GridError, InterruptedRunError, RunError, StoreError
 from gridcompute.events import (
     CancelAsked,
     Command,
@@ -36,6 +30,7 @@ from gridcompute.events import (
     Tick,
 )
 from gridcompute.executor import Executor
+from gridcompute.footprint import WORKER_BYTES
 from gridcompute.journal import Journal
 from gridcompute.ledger import Ledger
 from gridcompute.leftovers import sweep
@@ -43,7 +38,7 @@ from gridcompute.looks import LOOK_SECONDS, look
 from gridcompute.losses import SILENT, named
 from gridcompute.op import Graph
 from gridcompute.planning import Plan
-from gridcompute.planview import Limits
+from gridcompute.planview import UNBOUNDED, Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
 from gridcompute.sources.base import Source
@@ -52,9 +47,6 @@ from gridcompute.status import Status, Watch
 from gridcompute.store import Store, transient, unanswered
 from gridcompute.stored import StoredSource
 from gridcompute.worker import Payload
-
-WORKER_BYTES = 350 * 2**20
-"""Measured proportional memory of an idle Ray worker with numba, pyarrow and gridcompute imported."""
 
 POLL_SECONDS = 0.5
 
@@ -102,6 +94,7 @@ class Driver:
         self.status, self.sleep = Status(), getattr(executor, "sleep", time.sleep)
         self.cancelled, self.results = threading.Event(), dict[str, StoredSource]()
         self._board = Board(journal.path.parent)
+        self._parts: dict[str, int] = {}
         # Where Ray can't be reached, what can't be replaced stays.
         self._deliveries = Deliveries(run, overwrite, self._again, reach=lambda: executor.begin([]))
 
@@ -130,7 +123,7 @@ class Driver:
                     self.status.failures.append(error.message)
                     self.journal.append("again", message=error.message[:2000])
             if self._board.died:
-                sweep(self.store, self._outputs.values())
+                sweep(self.store, self._deliveries.outputs.values())
         finally:
             self._board.close()
             self.status.ended = time.time()
@@ -152,9 +145,10 @@ class Driver:
         self.journal.append("done", computed=self.status.computed, reused=self.status.reused)
 
     def _phase(self, plan: Plan, *, first: bool) -> Ledger:
-        self._fits(plan)
+        parts = {stage: one.number for stage, one in planned_parts(plan, self.memory).items()}  # refused here (law 4)
+        self._parts = {plan.stages[stage].recipe: number for stage, number in parts.items()}
         try:
-            ledger, state = self._readied(plan, first=first)
+            ledger, state = self._readied(plan, parts, first=first)
         except BaseException:
             self._deliveries.leave()
             raise
@@ -162,7 +156,7 @@ class Driver:
         self.journal.append("phase-done", number=self.status.phase)
         return ledger
 
-    def _readied(self, plan: Plan, *, first: bool) -> tuple[Ledger, RunState]:
+    def _readied(self, plan: Plan, parts: Mapping[int, int], *, first: bool) -> tuple[Ledger, RunState]:
         """All that comes before the first task, the executor's start included."""
         self._deliveries.prepare(plan)
         ledger = Ledger(plan, self.store, self._deliveries.outputs)
@@ -174,16 +168,18 @@ class Driver:
         self.journal.append("phase", number=self.status.phase, stages=stages, reused=ledger.reused,
                             chunks={stage.number: stage.chunks for stage in plan.stages},
                             found={number: len(chunks) for number, chunks in found.items()},
-                            recipes={stage.number: [op.recipe for op in stage.roots] for stage in plan.stages})
+                            recipes={stage.number: [op.recipe for op in stage.roots] for stage in plan.stages},
+                            bytes={stage.number: stage.task_bytes for stage in plan.stages})
         state = RunState(plan, found, Limits(), self.policy)
         self._counts(plan, state)
         self._watched()
         if any(state.left):
             # Only now: refusals and finished work needn't wait for Ray to start.
             threads, outputs = self.executor.threads, self._deliveries.outputs
-            self.executor.begin([Payload.of(plan, stage, self.store, outputs, threads) for stage in plan.stages])
-            state.limits = Limits(self.executor.workers, self.executor.queue, deadline=self.deadline,
-                                  live_bytes=self.memory * self.executor.workers if self.memory else 2**62)
+            self.executor.begin([Payload.of(plan, stage, self.store, outputs, threads, self.memory)
+                                 for stage in plan.stages])
+            live = max(1, self.memory - WORKER_BYTES) * self.executor.workers if self.memory else UNBOUNDED
+            state.limits = Limits(self.executor.workers, self.executor.queue, live, self.deadline, parts)
             if self.cancelled.is_set():
                 raise self._interrupted()
         return ledger, state
@@ -239,8 +235,9 @@ class Driver:
         stage = ledger.plan.stages[task.stage]
         if isinstance(event, TaskFailed) and event.failure.kind in SILENT:
             self._board.died = True
-            kept = self._again(partial(ledger.committed, task))
-            event = named(event, task, stage, self._board.read(task.number), kept)
+            kept = event.kept or self._again(partial(ledger.committed, task))
+            most = ledger.plan.most_parts(task.stage, task.chunks[0])
+            event = named(event, task, stage, self._board.read(task.number), kept, memory=self.memory, most=most)
         if not (isinstance(event, TaskFailed) and event.failure.kind == "hang"):
             self._board.free(task.number)
         # What was taken from a late task, and which it did all the same, may be kept by now.
@@ -257,8 +254,13 @@ class Driver:
         self.status.tasks += 1
         self.status.task_seconds += event.seconds
         self.journal.append("kept", task=event.task, stage=task.stage, chunks=sorted(complete),
-                            seconds=round(event.seconds, 6), worker=event.worker)
+                            seconds=round(event.seconds, 6), worker=event.worker,
+                            **({"bytes": event.own_bytes, "parts": task.parts} if isinstance(event, TaskDone) else {}))
         if isinstance(event, TaskDone):
+            self.status.measured(f"{stage.number + 1} {stage.name}", event.own_bytes, task.parts)
+            if task.parts > self._parts.get(stage.recipe, 1):
+                self._parts[stage.recipe] = task.parts
+                remember(stage.recipe, task.parts, self.memory)
             self.status.compile_seconds += event.compile_seconds
             self.status.compiled += event.compiled
             self.status.peak_bytes = max(self.status.peak_bytes, event.peak_bytes)
@@ -292,20 +294,6 @@ class Driver:
     def _watched(self) -> None:
         if self.watch is not None:
             self.watch(self.status)
-
-    def _fits(self, plan: Plan) -> None:
-        """Refuse beforehand what can't fit (law 4)."""
-        worst = max(plan.stages, key=lambda stage: stage.task_bytes, default=None)
-        if worst is None or not self.memory:
-            return
-        peak = worst.task_bytes + WORKER_BYTES
-        if peak > self.memory:
-            raise MemoryBoundError(
-                f"stage {worst.name} needs {peak / 2**20:,.0f} MiB per worker "
-                f"({worst.task_bytes / 2**20:,.0f} MiB for one chunk), but a worker may take "
-                f"{self.memory / 2**20:,.0f} MiB",
-                hint="use fewer workers, give more by memory=, or make the cells smaller",
-            )
 
     def _has_room(self, plan: Plan, found: Mapping[int, list[int]]) -> None:
         """Refuse what won't fit on the work store's disk even at a quarter of its uncompressed size."""

@@ -23,6 +23,7 @@
         +-- DivergenceError     the same chunk gave two different results
         +-- WorkerLostError     a worker or its node went away
         +-- DeadlineError       a task ran longer than it may
+        +-- OutOfMemoryError    a task needs more memory than a worker may take
         +-- ClusterError        Ray can't be started or reached
         `-- InterruptedRunError the run was cancelled; what was committed stays      (exit code 130)
 """
@@ -175,6 +176,10 @@ class WorkerLostError(RunError):
 
 class DeadlineError(RunError):
     """A task ran longer than it may."""
+
+
+class OutOfMemoryError(RunError):
+    """A task needs more memory than a worker may take, or than there is."""
 
 
 class ClusterError(RunError):

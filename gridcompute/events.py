@@ -55,6 +55,8 @@ class Failure:
         cell: index of the cell in work, where known.
         error: the exception itself, where it could be carried here.
         lost: (stage, chunk) of an input that must be made again.
+        peak_bytes: most private bytes that the process had, of one that ran out of memory and could say so; else 0.
+        own_bytes: of these, what the task took.
     """
 
     kind: FailureKind
@@ -63,6 +65,8 @@ class Failure:
     cell: tuple[int, ...] | None = None
     error: BaseException | None = field(default=None, compare=False, repr=False)
     lost: tuple[int, int] | None = None
+    peak_bytes: int = 0
+    own_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Task:
         chunks: in the order in which they are done.
         attempt: 1 for the first.
         seconds: after which no further chunk is begun; what is left goes to whoever is free.
+        parts: pieces that each chunk is computed in, one after the other (see `gridcompute.parts`).
     """
 
     number: int
@@ -82,6 +87,7 @@ class Task:
     chunks: tuple[int, ...]
     attempt: int = 1
     seconds: float = math.inf
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class TaskDone:
     """Event: the chunks of a task are kept, but for those `left` that its time didn't reach.
 
     `compile_seconds` of its `seconds` went into compiling functions, so many as `compiled` says, or loading their code.
+    `peak_bytes` is the most private memory that the process had meanwhile, of which the task took `own_bytes`.
     """
 
     task: int
@@ -99,6 +106,7 @@ class TaskDone:
     peak_bytes: int = 0
     left: tuple[int, ...] = ()
     compiled: int = 0
+    own_bytes: int = 0
 
 
 @dataclass(frozen=True)

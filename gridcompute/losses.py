@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gridcompute.errors import DeadlineError, RunError, WorkerLostError
+from gridcompute.errors import DeadlineError, OutOfMemoryError, RunError, WorkerLostError
 from gridcompute.events import Failure, Kept, Task, TaskFailed
 from gridcompute.located import cell_of, chunk_of, loop_of, read_for
 from gridcompute.planning import Stage
@@ -26,7 +26,8 @@ def overdue(task: Task, deadline: float) -> TaskFailed:
     return TaskFailed(task.number, Failure("hang", f"it ran longer than the deadline of {deadline:g} s"))
 
 
-def named(event: TaskFailed, task: Task, stage: Stage, mark: Mark | None, kept: tuple[Kept, ...]) -> TaskFailed:
+def named(event: TaskFailed, task: Task, stage: Stage, mark: Mark | None, kept: tuple[Kept, ...], *, memory: int = 0,
+          most: int = 1) -> TaskFailed:
     """The event of a silent failure, with the op, chunk and cell that the task had published, and what it had kept.
 
     Args:
@@ -35,10 +36,13 @@ def named(event: TaskFailed, task: Task, stage: Stage, mark: Mark | None, kept: 
         stage: of the task.
         mark: what it published last, where that could be read.
         kept: chunks of the task that are found committed.
+        memory: bytes that a worker may take, 0 for no bound.
+        most: parts that the chunk can be computed in.
     """
     done = {item.chunk for item in kept}
     left = [chunk for chunk in task.chunks if chunk not in done]
-    chunk = mark.chunk if mark is not None and mark.chunk in left else left[0] if len(left) == 1 else -1
+    known = mark.chunk if mark is not None else event.failure.chunk
+    chunk = known if known in left else left[0] if len(left) == 1 else -1
     where = f"stage {stage.name}"
     if chunk >= 0:
         region = stage.layouts[0].region(chunk)
@@ -51,10 +55,23 @@ def named(event: TaskFailed, task: Task, stage: Stage, mark: Mark | None, kept: 
     cell = mark.cell if mark is not None and mark.chunk == chunk else None
     failure = event.failure
     what = {"lost_worker": "a worker was lost", "out_of_memory": "a worker ran out of memory", "hang": "a task hangs"}
-    message = f"{what[failure.kind]} in {where}: {failure.message}"
-    kinds: dict[str, type[RunError]] = {"hang": DeadlineError}
-    error = kinds.get(failure.kind, WorkerLostError)(message, hint=_HINTS[failure.kind])
+    hint, figures = _HINTS[failure.kind], ""
+    if failure.kind == "out_of_memory":
+        figures = _figures(failure, task, memory)
+        if task.parts >= most:
+            hint += f"; this chunk can't be computed in {'more ' * (most > 1)}parts"
+    message = f"{what[failure.kind]} in {where}{figures}: {failure.message}"
+    kinds: dict[str, type[RunError]] = {"hang": DeadlineError, "out_of_memory": OutOfMemoryError}
+    error = kinds.get(failure.kind, WorkerLostError)(message, hint=hint)
     return replace(event, kept=kept, failure=replace(failure, message=message, chunk=chunk, cell=cell, error=error))
+
+
+def _figures(failure: Failure, task: Task, memory: int) -> str:
+    """How much a task that ran out of memory had, and might have had, in words."""
+    said = f", computed in {task.parts} parts" if task.parts > 1 else ""
+    had = [f"it had {failure.peak_bytes / 2**20:,.0f} MiB"] if failure.peak_bytes else []
+    had += [f"a worker may take {memory / 2**20:,.0f} MiB"] if memory else []
+    return said + (f" ({', '.join(had)})" if had else "")
 
 
 def _cell(stage: Stage, mark: Mark) -> str:

@@ -19,6 +19,7 @@ import cloudpickle
 
 from gridcompute.errors import WorkerLostError
 from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
+from gridcompute.footprint import Kills
 from gridcompute.ray_nodes import RayNodes
 from gridcompute.ray_session import connect
 from gridcompute.shipping import by_value
@@ -108,7 +109,7 @@ class RayExecutor:
         self._ray: Any = None
         self._run: Any = None
         self._payloads: dict[int, tuple[str, Any, bool, Any]] = {}
-        self._local = workers
+        self._local, self._kills = workers, Kills()
         self._pending: dict[Any, tuple[int, int]] = {}
         self._blocks: dict[int, Any] = {}
 
@@ -147,7 +148,7 @@ class RayExecutor:
         threads = max(self.threads, min(cores, max(nodes, default=0)))
         several = cores > threads and sum(node > 0 for node in nodes) > 1
         return replace(payload, threads=threads, offer=partial(RayNodes, cores=cores) if several else None,
-                       worth=self.worth)
+                       worth=self.worth, memory=payload.memory * (threads // self.threads))
 
     def submit(self, order: Order) -> None:
         """See `Executor`."""
@@ -190,7 +191,7 @@ class RayExecutor:
             return "out_of_memory"
         if isinstance(error, failures.RayTaskError):
             return "fatal"
-        return "lost_worker"
+        return "out_of_memory" if self._kills.another() else "lost_worker"
 
     def kill(self, task: int) -> None:
         """See `Executor`."""

@@ -44,6 +44,9 @@ ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "3",
     # Workers start at nice +15 otherwise.
     "RAY_worker_niceness": "0",
+    # Ray ends a task for memory before the system ends whatever process it likes.
+    "RAY_memory_usage_threshold": "0.92",
+    "RAY_memory_monitor_refresh_ms": "100",
     # One thread a worker: tasks are the parallelism.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

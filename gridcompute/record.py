@@ -39,6 +39,7 @@ _TYPES: dict[str, Any] = {
 }  # fmt: skip
 _FIGURES = ("seconds", "executor_seconds", "compile_seconds", "task_seconds", "workers", "computed", "reused", "tasks",
             "rows", "nbytes", "retries", "skipped", "peak_bytes", "doubled", "compiled")  # fmt: skip
+_NAMED_FIGURES = ("task_bytes", "parts")
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,10 @@ def _check(values: Mapping[str, Any]) -> None:
     times = [values.get(name, 0) for name in ("created", "pid_since", "resumed")]
     figures = [values.get("summary", {}).get(name, 0) for name in _FIGURES]
     if not all(isinstance(one, _NUMBERS) and abs(one) < 1e18 for one in (*times, *figures)):
+        raise TypeError("a figure isn't a number")
+    named = [values.get("summary", {}).get(name, {}) for name in _NAMED_FIGURES]
+    if not all(isinstance(one, dict) and all(isinstance(figure, int) and 0 <= figure < 2**62 for figure in one.values())
+               for one in named):
         raise TypeError("a figure isn't a number")
     if not (_NAME.fullmatch(values.get("run", "")) and values.get("state", "running") in _STATES):
         raise TypeError("its name or state isn't one")

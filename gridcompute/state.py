@@ -31,6 +31,7 @@ from gridcompute.pacing import BURST, MOST, MOST_BYTES, Pace
 from gridcompute.planview import Limits, PlanView
 from gridcompute.ready import Ready
 from gridcompute.retry import Policy
+from gridcompute.sizes import Sizes
 
 IDLE, WAITING, READY, RUNNING, DONE, GONE = range(6)
 """Of a chunk: needed by nobody; lacks an input, waits out a delay; may be submitted; submitted; kept; held, let go."""
@@ -61,6 +62,7 @@ class RunState:
         self.outcome: Finish | None = None
         self._ready = [Ready() for _ in plan.stages]
         self._durations, self._attempts = Durations(), Attempts(policy)
+        self._sizes = Sizes(plan, {})
         self._taken: dict[int, tuple[int, ...]] = {}
         self._held: dict[tuple[int, int], int] = {}
         self._losses = False
@@ -111,7 +113,8 @@ class RunState:
         self._ready[stage].push(chunk)
 
     def start(self, now: float) -> list[Command]:
-        """The first commands."""
+        """The first commands; the limits are known by now."""
+        self._sizes = Sizes(self.plan, self.limits.parts, self.limits.share)
         return self._next(now, [])
 
     def apply(self, event: Event, now: float) -> list[Command]:
@@ -133,11 +136,8 @@ class RunState:
         task = self.running.pop(number, None)
         if task is not None:
             self._durations.ended(number)
-            self._live -= self._task_bytes(task.stage)
+            self._live -= self._sizes.ended(task)
         return task
-
-    def _task_bytes(self, stage: int) -> int:
-        return self.plan.stages[stage].task_bytes
 
     def _done(self, event: TaskDone, commands: list[Command]) -> None:
         taken = self._taken.pop(event.task, ())
@@ -145,6 +145,7 @@ class RunState:
         if task is None:
             return
         done = len(task.chunks) + len(taken) - len(event.left)
+        self._sizes.measured(task, event.own_bytes)
         self._paces[task.stage].took(event.seconds - event.compile_seconds, done)
         self._hold(task.stage, event.kept)
         if event.left == task.chunks:  # it has come further: how often it failed before counts no more
@@ -221,6 +222,9 @@ class RunState:
         failure = event.failure
         blamed = [failure.chunk] if failure.chunk in rest else rest
         for chunk in blamed:
+            if failure.kind == "out_of_memory" and not self._sizes.exceeded(task, chunk, failure):
+                self._stop("failed", failure, commands)
+                return
             self._retry(task.stage, chunk, failure, now, commands)
         self._give_back(task.stage, rest)
 
@@ -319,7 +323,7 @@ class RunState:
     def _room(self, stage: int) -> bool:
         if not self.running:
             return True
-        fits = self._live + self._task_bytes(stage) <= self.limits.live_bytes
+        fits = self._live + self._sizes.load(stage) <= self.limits.live_bytes
         return fits and len(self.running) < self.limits.workers * self.limits.queue
 
     def _first(self, stage: int) -> int | None:
@@ -345,10 +349,11 @@ class RunState:
             self.status[stage][chunk] = RUNNING
         self._tasks += 1
         seconds = self._paces[stage].limit(len(chunks), self.limits.workers)
-        task = Task(self._tasks, stage, tuple(chunks), 1 + self._attempts.of(stage, chunks), seconds)
+        attempt, parts = 1 + self._attempts.of(stage, chunks), self._sizes.parts(stage)
+        task = Task(self._tasks, stage, tuple(chunks), attempt, seconds, parts)
         self.running[task.number] = task
         self._durations.submitted(task.number)
-        self._live += self._task_bytes(stage)
+        self._live += self._sizes.begun(task)
         return task
 
     @property

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gridcompute import journal
-from gridcompute.explain import size
 from gridcompute.progress import clock
 from gridcompute.record import RunRecord
-from gridcompute.status import counted
+from gridcompute.status import counted, size
 
 MOST_FAILURES = 10
 """Different messages of failures that a report shows."""
@@ -58,6 +57,8 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
         "failures": len(figures.get("failures", ())),
         "skipped": figures.get("skipped", 0),
         "peak_bytes": figures.get("peak_bytes", 0),
+        "task_bytes": figures.get("task_bytes", {}),
+        "parts": figures.get("parts", {}),
         "error": figures.get("error", ""),
         "folder": record.folder,
         "store": record.settings.get("store", ""),
@@ -90,6 +91,7 @@ def screen(told: Mapping[str, Any]) -> list[str]:
         rows.append(("failures", f"{told['failures']:,}, of which {again} tried again"))
     if told["peak_bytes"]:
         rows.append(("memory", f"at most {size(told['peak_bytes'])} in a worker"))
+    rows += [("", f"{name}: each chunk in {parts} parts") for name, parts in told["parts"].items()]
     if told["state"] in ("interrupted", "failed"):
         rows.append(("resume", f"gridcompute resume {told['run']}"))
     width = max(len(label) for label, _ in rows)
@@ -118,6 +120,8 @@ def history(record: RunRecord) -> dict[str, Any]:
             stage["kept"] = sorted({*stage["kept"], *event.get("chunks", ())})
             stage["seconds"] += float(event.get("seconds", 0.0))
             stage["tasks"] += 1
+            stage["bytes"] = max(stage["bytes"], int(event.get("bytes", 0)))
+            stage["parts"] = max(stage["parts"], int(event.get("parts", 1)))
         elif kind == "failed":
             key = (str(event.get("failure")), str(event.get("message", "")))
             entry = failures.setdefault(key, {"kind": key[0], "message": key[1], "times": 0, "cells": []})
@@ -147,6 +151,9 @@ def _stage(event: Mapping[str, Any], number: str, name: str) -> dict[str, Any]:
         "kept": [],
         "seconds": 0.0,
         "tasks": 0,
+        "planned_bytes": event.get("bytes", {}).get(number, 0),
+        "bytes": 0,
+        "parts": 1,
     }
 
 
@@ -187,6 +194,10 @@ def report_screen(told: Mapping[str, Any]) -> list[str]:
         chunks = f"{stage['computed']:,} of {counted(stage['chunks'], 'chunk')} computed{found}"
         tasks = counted(stage["tasks"], "task")
         lines.append(f"  stage {stage['number']} {stage['name']}: {chunks}, {tasks}, {stage['seconds']:.2f} s")
+        if stage["bytes"]:
+            parts = f", each chunk in {stage['parts']} parts" if stage["parts"] > 1 else ""
+            planned = f" (planned: {size(stage['planned_bytes'])})"
+            lines.append(f"    a task took at most {size(stage['bytes'])}{planned}{parts}")
     for failure in told["failed"][:MOST_FAILURES]:
         times, said = counted(failure["times"], "time"), failure["message"].splitlines()[0]
         lines.append(f"  failed {times} ({failure['kind']}): {said}")

@@ -55,6 +55,7 @@ class FakePlan:
     reads: dict[ChunkId, list[ChunkId]]
     goals: tuple[int, ...]
     feeds: dict[ChunkId, list[ChunkId]] = field(default_factory=dict)
+    divisible: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for chunk, inputs in self.reads.items():
@@ -73,6 +74,9 @@ class FakePlan:
         total = self.stages[producer].chunks
         return total > 1 and all(sum(p == producer for p, _ in self.reads.get((stage, c), ())) == total
                                  for c in range(self.stages[stage].chunks))
+
+    def most_parts(self, stage: int, chunk: int) -> int:
+        return self.divisible.get(stage, 1)
 
 
 def random_plan(draw: random.Random) -> FakePlan:

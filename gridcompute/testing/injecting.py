@@ -193,7 +193,7 @@ class _TroubledWorker(StageWorker):
         try:
             event = self._run(order, name)
             for item in event.kept:
-                self._kept(item)
+                self._committed(item)
             return event
         except _Ended as end:
             if self._commits is not None:  # what was under way would be done by nobody, or before the death
@@ -266,7 +266,7 @@ class _TroubledWorker(StageWorker):
         other.store = self._failing(chunk, fault)
         return StageWorker._commit(other, root, chunk, token, block)
 
-    def _kept(self, item: Kept) -> None:
+    def _committed(self, item: Kept) -> None:
         """What meets a chunk once it is committed, before anybody knows."""
         _, fault = self._met.get(item.chunk, (0, None))
         if fault is None or not (item.place or fault.how == "answer"):
