@@ -14,14 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from gridcompute.errors import (
-    CorruptShardError,
-    GridError,
-    InterruptedRunError,
-    MemoryBoundError,
-    RunError,
-    StoreError,
-)
+from gridcompute.errors import CorruptShardError, GridError, InterruptedRunError, MemoryBoundError, RunError, StoreError
 from gridcompute.events import (
     CancelAsked,
     Command,
@@ -48,6 +41,7 @@ from gridcompute.planview import Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
 from gridcompute.sinks.base import Output, Sink, Written
+from gridcompute.skips import Tally
 from gridcompute.sources.base import Source
 from gridcompute.state import DONE, GONE, RunState
 from gridcompute.status import Status, Watch
@@ -102,6 +96,7 @@ class Driver:
         self.overwrite, self.policy = overwrite, policy or Policy()
         self.clock, self.watch = clock, watch
         self.status = Status()
+        self.tally = Tally()
         self.cancelled = threading.Event()
         self.results: dict[str, StoredSource] = {}
         self.sleep = time.sleep
@@ -166,7 +161,7 @@ class Driver:
     def _readied(self, plan: Plan, *, first: bool) -> tuple[Ledger, RunState]:
         """All that comes before the first task, the executor's start included."""
         self._prepare(plan)
-        ledger = Ledger(plan, self.store, self._outputs)
+        ledger = Ledger(plan, self.store, self._outputs, self.tally)
         found = self._again(ledger.find)
         self._has_room(plan, found)
         if first:
@@ -182,7 +177,8 @@ class Driver:
         if any(state.left):
             # Only now: refusals and finished work needn't wait for Ray to start.
             threads = self.executor.threads
-            self.executor.begin([Payload.of(plan, s, self.store, self._outputs, threads) for s in plan.stages])
+            self.executor.begin([Payload.of(plan, s, self.store, self._outputs, threads, self.deadline)
+                                 for s in plan.stages])
             state.limits = Limits(self.executor.workers, self.executor.queue, deadline=self.deadline,
                                   live_bytes=self.memory * self.executor.workers if self.memory else 2**62)
             if self.cancelled.is_set():
@@ -257,8 +253,9 @@ class Driver:
         self.status.computed += len(complete)
         self.status.tasks += 1
         self.status.task_seconds += event.seconds
+        skipped = {"skipped": self.tally.count} if self.tally.count else {}
         self.journal.append("kept", task=event.task, stage=task.stage, chunks=sorted(complete),
-                            seconds=round(event.seconds, 6), worker=event.worker)
+                            seconds=round(event.seconds, 6), worker=event.worker, **skipped)
         if isinstance(event, TaskDone):
             self.status.compile_seconds += event.compile_seconds
             self.status.compiled += event.compiled
@@ -286,6 +283,7 @@ class Driver:
         return InterruptedRunError("the run was interrupted; what was committed stays", hint="run it again to go on")
 
     def _counts(self, plan: Plan, state: RunState) -> None:
+        self.status.skipped = self.tally.count
         names = [f"{stage.number + 1} {stage.name}" for stage in plan.stages]
         self.status.done = dict(zip(names, state.kept, strict=True))
         self.status.total = dict(zip(names, state.needed, strict=True))

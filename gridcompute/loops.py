@@ -76,6 +76,7 @@ class Shape:
             input whose lengths it has; or "rows" (a run of rows a cell).
         dims: number of loop dimensions.
         count_only: for "rows": only count them.
+        resumes: whether the loop begins at the cell `first`, and rows at `at`: to go on behind a cell that failed.
     """
 
     inputs: tuple[str, ...]
@@ -85,11 +86,12 @@ class Shape:
     outputs: tuple[tuple[str, int], ...]
     dims: int
     count_only: bool = False
+    resumes: bool = False
 
 
 def source(shape: Shape) -> str:
     """The loop's Python source; `loop` returns 0, or what was wrong with an output (see `status`)."""
-    arguments = ["mark", "status", "count"]
+    arguments = ["mark", "status", "count", *(["first"] if shape.resumes else [])]
     located = bool({"cell", "rng"} & set(shape.specials))
     arguments += ["origin", "extent", "space"] if located and shape.dims else []
     arguments += ["rng"] if "rng" in shape.specials else []
@@ -103,12 +105,23 @@ def source(shape: Shape) -> str:
         arguments += [] if shape.count_only else [f"o{i}"]
     rows = shape.outputs[0][0] == "rows"
     arguments += ["counts", "limit"] if rows else []
-    body = [f"c{d} = 0" for d in range(shape.dims)] if located else []
-    body += ["at = 0"] if rows else []
-    body += ["for i in range(count):"]
+    arguments += ["at"] if rows and shape.resumes else []
+    body = _beginning(shape) if located else []
+    body += ["at = 0"] if rows and not shape.resumes else []
+    body += ["for i in range(first, count):" if shape.resumes else "for i in range(count):"]
     body += ["    " + line for line in _cell(shape, located)]
     lines = [f"def loop({', '.join(arguments)}):", *("    " + line for line in body), "    return 0"]
     return "\n".join(lines) + "\n"
+
+
+def _beginning(shape: Shape) -> list[str]:
+    """The index of the first cell."""
+    if not shape.resumes:
+        return [f"c{d} = 0" for d in range(shape.dims)]
+    lines = ["rest = first"]
+    for d in reversed(range(shape.dims)):
+        lines += [f"c{d} = rest % extent[{d}]", f"rest //= extent[{d}]"] if d else ["c0 = rest"]
+    return lines
 
 
 def _cell(shape: Shape, located: bool) -> list[str]:

@@ -50,6 +50,7 @@ class Stage:
         task_bytes: estimated peak bytes of one chunk in work.
         read_bytes: estimated bytes read from outside, all chunks.
         write_bytes: estimated bytes kept, all chunks.
+        skips: whether a kernel of it skips cells in which it fails.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Stage:
     task_bytes: int
     read_bytes: int
     write_bytes: int
+    skips: bool = False
 
     @property
     def chunks(self) -> int:
@@ -195,7 +197,10 @@ class Plan:
         blocked = any(layout.blocked for layout in layouts)
         # Results much smaller than what was read for them are work worth keeping; others are a pass over the data.
         held = not durable and not blocked and 0 < read <= HELD_SHARE * kept and kept <= HELD_BYTES
-        return Stage(number, roots, layouts, held, task, read, kept)
+        # Which cells were skipped is known from what is committed.
+        skips = any(op.action.skips for root in roots for op in root.walk(
+            lambda op, root=root: op is not root and id(op) in self._kept))  # type: ignore[misc]
+        return Stage(number, roots, layouts, held and not skips, task, read, kept, skips)
 
     def leaves(self, op: Op) -> Iterator[Op]:
         """The kept ops and sources that one op's task reads."""

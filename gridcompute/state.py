@@ -371,7 +371,8 @@ class RunState:
         self._tasks += 1
         tries = (sum(self._attempts.get((stage, chunk), {}).values()) for chunk in chunks if self._attempts)
         seconds = self._paces[stage].limit(len(chunks), self.limits.workers)
-        task = Task(self._tasks, stage, tuple(chunks), 1 + max(tries, default=0), seconds)
+        alone = (stage, chunks[0]) in self._alone
+        task = Task(self._tasks, stage, tuple(chunks), 1 + max(tries, default=0), seconds, alone)
         self.running[task.number] = task
         self._unsure.append(task.number)
         self._live += self._task_bytes(stage)
