@@ -243,7 +243,8 @@ def main(link_fd: int, word_fd: int) -> None:
                 link.send("ready")
             else:
                 assert work is not None
-                link.send_bytes(_answer(work, *asked, word))
+                lo, hi = asked
+                link.send_bytes(_answer(work, lo, hi, word))
 
 
 def _answer(work: Work, lo: int, hi: int, word: Array) -> bytes:

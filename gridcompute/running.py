@@ -8,7 +8,8 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from gridcompute.collection import Collection
 from gridcompute.config import Settings, available_cores, available_memory
@@ -22,9 +23,13 @@ from gridcompute.op import Graph
 from gridcompute.places import require_free, require_replaceable
 from gridcompute.record import RunRecord, forget
 from gridcompute.results import Result
+from gridcompute.skips import Tally
 from gridcompute.status import Status, Watch, counted
 from gridcompute.store import open_store
 from gridcompute.stored import StoredSource
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def graph_of(outputs: Sequence[Collection | Destined]) -> Graph:
@@ -65,6 +70,10 @@ def memory_of(settings: Settings, workers: int) -> int:
     if settings.memory or settings.address:
         return settings.memory
     return available_memory() // max(1, workers)
+
+
+MOST_LISTED = 100
+"""Skipped cells that a run's record keeps."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +243,21 @@ class Run:
         values["state"] = self.state
         values["seconds"] = max(0.0, self.status.ended - self.status.started)
         values["error"] = "" if self._error is None else str(self._error)
+        values["skipped_cells"] = list(islice(self._tally.told(), MOST_LISTED))
         return values
+
+    @property
+    def skipped(self) -> pa.Table:
+        """The cells that were skipped (`on_error="skip"`), also for chunks that an earlier run computed.
+
+        A table of text: op, cell (as `replay` takes it), kind (a class of failure, "user" where the kernel raised) and
+        error. Of a chunk the first 1,000 are listed; `status.skipped` counts all.
+        """
+        return self._tally.table()
+
+    @property
+    def _tally(self) -> Tally:
+        return Tally() if self._driver is None else self._driver.tally
 
     @property
     def error(self) -> BaseException | None:

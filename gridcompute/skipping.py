@@ -16,9 +16,12 @@ import numpy as np
 from gridcompute import chunkcall, compiled, loops
 from gridcompute.cellinputs import Cells, arrange
 from gridcompute.columns import Array, Column, Fixed, Ragged
-from gridcompute.errors import KernelError
+from gridcompute.errors import KernelError, ParameterError, UsageError
 from gridcompute.kernels import Kernel
 from gridcompute.skips import MOST, MOST_TEXT, Told
+
+CHOICES = ("stop", "skip")
+"""What may be said of cells in which a kernel fails."""
 
 
 @dataclass
@@ -268,3 +271,34 @@ def explode_skipping(work: Work, carrier: Carrier) -> tuple[Array, list[Array], 
         return np.zeros(0, np.int64), [np.empty(0, dtype) for dtype in work.dtypes], Failed()
     (counts, *rows), failed = carrier(work)
     return counts, rows, failed
+
+
+def on_error_of(kernel: Kernel, said: str | None) -> str:
+    """A checked choice; empty where nothing was said.
+
+    Raises:
+        ParameterError: no such choice.
+        UsageError: a kernel that can't be run for some cells of a chunk only.
+    """
+    if said is not None and said not in CHOICES:
+        raise ParameterError(f"on_error is {said!r}", hint="one of stop, skip")
+    if said == "skip" and not can_skip(kernel):
+        raise UsageError(f"kernel {kernel.name} draws numbers for a whole chunk, so it can't skip cells of it",
+                         hint="make it a kernel of one cell, or leave on_error away")
+    return said or ""
+
+
+def can_skip(kernel: Kernel) -> bool:
+    """Whether a kernel can be run for some cells only: not where what a cell draws depends on those before it."""
+    return kernel.mode == "cell" or "rng" not in kernel.specials
+
+
+def refuse_on_error(options: Mapping[str, Any], verb: str) -> None:
+    """Refuse an option that a verb hasn't.
+
+    Raises:
+        ParameterError: on_error is among the options.
+    """
+    if "on_error" in options:
+        raise ParameterError(f"{verb} takes no on_error: all that comes behind would hang on the cell that is left out",
+                             hint="say it at the map before it, or let the kernel itself return NaN")

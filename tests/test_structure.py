@@ -153,6 +153,7 @@ LEVELS = {
     "gridcompute.ops_windows": 35,
     "gridcompute.cost": 33,
     "gridcompute.lower": 34,
+    "gridcompute.onerror": 36,
     "gridcompute.planning": 36,
     "gridcompute.collection": 38,
     "gridcompute.stored": 40,
