@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -66,10 +66,12 @@ class Apart:
 
     Args:
         patience: seconds that a cell (of a kernel of chunks: a part) may take.
+        plain: kernels are plain Python there.
     """
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: float, *, plain: bool = False) -> None:
         self._bytes, self._patience = b"", patience
+        self._more = {"NUMBA_DISABLE_JIT": "1"} if plain else {}
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._file.truncate(mmap.PAGESIZE)
         self._word = np.frombuffer(mmap.mmap(self._file.fileno(), mmap.PAGESIZE), np.int64, 1)
@@ -81,8 +83,8 @@ class Apart:
         """What is done from here on."""
         self._bytes, self._given = by_value((list(sys.path), work)), False
 
-    def part(self, lo: int, hi: int) -> Part | Death:
-        """Cells lo to hi, there.
+    def part(self, lo: int, hi: int, *, traced: bool = False) -> Part | Death:
+        """Cells lo to hi, there (`Work.part`, or `Work.traced`).
 
         Raises:
             WorkerLostError: no such process can be started.
@@ -92,7 +94,7 @@ class Apart:
         link = self._ready()
         answer = None
         with contextlib.suppress(OSError, EOFError):
-            link.send((lo, hi))
+            link.send((lo, hi, traced))
             if (late := self._late(link)) is not None:
                 return late
             answer = link.recv()
@@ -127,7 +129,7 @@ class Apart:
         command = [sys.executable, "-c", f"from gridcompute.apart import main; main({fds[0]}, {fds[1]})"]
         path = os.pathsep.join([*filter(None, sys.path), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds,
-                                         env={**os.environ, "PYTHONPATH": path})
+                                         env={**os.environ, "PYTHONPATH": path, **self._more})
         theirs.close()
         self._link, self._given = ours, False
         return ours
@@ -243,13 +245,13 @@ def main(link_fd: int, word_fd: int) -> None:
                 link.send("ready")
             else:
                 assert work is not None
-                lo, hi = asked
-                link.send_bytes(_answer(work, lo, hi, word))
+                lo, hi, traced = asked
+                link.send_bytes(_answer(work.traced if traced else work.part, lo, hi, word))
 
 
-def _answer(work: Work, lo: int, hi: int, word: Array) -> bytes:
+def _answer(call: Callable[[int, int, Array], Part], lo: int, hi: int, word: Array) -> bytes:
     try:
-        return pickle.dumps(work.part(lo, hi, word))
+        return pickle.dumps(call(lo, hi, word))
     except MemoryError:
         return pickle.dumps(MemoryError())
     except Exception as error:

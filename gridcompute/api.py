@@ -17,7 +17,7 @@ from gridcompute.explain import Planned
 from gridcompute.kernels import Kernel
 from gridcompute.onerror import skipping
 from gridcompute.op import Graph, Op
-from gridcompute.origins import Origin, PlannedInstead, current
+from gridcompute.origins import Origin, PlannedInstead, ReachedRun, current
 from gridcompute.places import require_apart
 from gridcompute.planning import Plan
 from gridcompute.progress import watcher
@@ -238,6 +238,8 @@ def _made(
     if settings.verify_inputs:
         os.environ["GRIDCOMPUTE_VERIFY_INPUTS"] = "1"
     origin = current() if how is None else Origin(dict(how))
+    if current().stops == current().calls:
+        raise ReachedRun(graph, settings)
     if current().plans:
         raise PlannedInstead(_planned(outputs, graph, settings))
     record = origin.record(graph, settings, name)

@@ -15,7 +15,8 @@ For a kernel "(time)->(),()" that takes `cell`, the loop reads
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -223,6 +224,22 @@ def kernel_function(kernel: Kernel) -> Any:
 def make_loop(kernel: Kernel, shape: Shape) -> Any:
     """The loop around a kernel, compiled (or plain, under NUMBA_DISABLE_JIT)."""
     return _make_loop(kernel_function(kernel), kernel.key, kernel.flags, shape)
+
+
+@contextlib.contextmanager
+def plainly(kernel: Kernel, func: Any = None) -> Iterator[None]:
+    """For a while a kernel is plain Python, as under NUMBA_DISABLE_JIT; `func` takes its function's place."""
+    before, known = config.DISABLE_JIT, _functions.pop(kernel.key, None)
+    config.DISABLE_JIT = 1
+    if func is not None:
+        _functions[kernel.key] = func
+    try:
+        yield
+    finally:
+        config.DISABLE_JIT = before
+        _functions.pop(kernel.key, None)
+        if known is not None:
+            _functions[kernel.key] = known
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ other cells have the bits that they have without them.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
@@ -26,10 +27,22 @@ CHOICES = ("stop", "skip")
 
 @dataclass
 class Failed:
-    """Cells of a region in which a kernel failed, by position; the first ones with class and text of the error."""
+    """Cells of a region in which a kernel failed, by position; the first ones with class and text of the error.
+
+    `last` is the last error of a kernel that raised, in this process.
+    """
 
     positions: list[int] = field(default_factory=list)
     told: list[tuple[int, str, str]] = field(default_factory=list)
+    last: KernelError | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "last": None}
+
+    def raised(self, position: int, error: KernelError) -> None:
+        """One more, behind the others: the kernel raised."""
+        self.last = error
+        self.add(position, "user", error.cause or error.message)
 
     def add(self, position: int, kind: str, text: str) -> None:
         """One more, behind the others."""
@@ -98,6 +111,15 @@ class Work:
         mark = np.zeros(1, np.int64) if mark is None else mark
         return self._exploded(lo, hi, mark) if self.rows else self._mapped(lo, hi, mark)
 
+    def traced(self, lo: int, hi: int, mark: Array | None = None) -> Part:
+        """As `part`, with the traceback of the last cell in which the kernel raised in place of its error."""
+        values, failed = self.part(lo, hi, mark)
+        if failed.last is not None:
+            position, kind, _ = failed.told[-1]
+            told = traceback.format_exception(failed.last.__cause__ or failed.last)
+            failed.told[-1] = position, kind, "".join(told).rstrip()
+        return values, failed
+
     def _mapped(self, lo: int, hi: int, mark: Array) -> Part:
         columns = compiled.empty_outputs(self.kernel, self.cells, self.dtypes)  # untouched pages cost nothing
         kinds, targets = compiled.targets(self.kernel, self.cells, columns)
@@ -138,7 +160,7 @@ class Work:
                 break
             except KernelError as error:
                 position = int(mark[0])
-                failed.add(position, "user", error.cause or error.message)
+                failed.raised(position, error)
                 if counts is not None:
                     counts[position] = 0
                     at += int(counts[first:position].sum())
@@ -163,7 +185,7 @@ class Work:
                 done.append(self._chunk(lo, hi))
             except KernelError as error:
                 if hi - lo == 1:
-                    failed.add(lo, "user", error.cause or error.message)
+                    failed.raised(lo, error)
                     done.append(self.nothing(lo, hi))
                 else:
                     middle = (lo + hi) // 2

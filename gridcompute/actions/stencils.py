@@ -76,7 +76,6 @@ class Stencil(Action):
 
     def compute(self, op: Op, region: Region, read: Read, carrier: Carrier | None = None) -> Block:
         """See `Action`."""
-        column, names = self.column_over(op, region, read), op.space.names
         skips: list[Skips] = []
 
         def skipping(inputs: list[Column], part: Region, lengths: tuple[int, ...], word: Array | None) -> list[Column]:
@@ -84,18 +83,18 @@ class Stencil(Action):
                            shape=part.shape, origin=part.start, space_shape=lengths, seed=self.cells.seed,
                            rng_name=self.cells.name)
             results, failed = run_skipping(work, carrier or partial(here, mark=word))
-            skips.extend(skipped(op, part, names, work.cells, failed))
+            skips.extend(skipped(op, part, op.space.names, work.cells, failed))
             return results
 
-        results = windows_run(self.cells, [column], [self.halo], names, region, op.space.shape,
-                              run=skipping if self.skips else None)
+        results = self.windows_over(op, region, read, skipping if self.skips else None)
         named = {f.name: result for f, result in zip(op.fields, results, strict=True)}
         return Block(region, named, region.shape[0], tuple(skips))
 
-    def column_over(self, op: Op, region: Region, read: Read) -> Fixed:
-        """The column over a region and its halo."""
+    def windows_over(self, op: Op, region: Region, read: Read, run: Run | None = None) -> list[Column]:
+        """What the kernel gives for the windows of a region's cells; see `windows_run`."""
         name = self.cells.columns[0][1]
-        return self._stitched(op, region, [read(0, part)[name] for part in op.reads(0, region)])
+        column = self._stitched(op, region, [read(0, part)[name] for part in op.reads(0, region)])
+        return windows_run(self.cells, [column], [self.halo], op.space.names, region, op.space.shape, run=run)
 
     def _stitched(self, op: Op, region: Region, pieces: list[Column]) -> Fixed:
         """The region with its halo, put together from the boxes read and completed at the boundary."""
