@@ -42,6 +42,9 @@ _functions: dict[str, Any] = {}
 ALONE = "run the kernel on that cell's input to see why, under NUMBA_DISABLE_JIT=1 in a debugger"
 """What to do about a cell that failed, where nothing more is known of it."""
 
+LOOP = "<gridcompute loop>"
+"""What stands for a loop's file."""
+
 WRONG_LENGTH = 1
 TOO_LONG = 2
 UNEQUAL = 3
@@ -252,7 +255,7 @@ def _make_loop(function: Any, key: str, flags: frozenset[str], shape: Shape) -> 
         "reset": random.reset,
         "touch": _touch_plain if plain else touch_compiled,
     }
-    exec(compile(text, "<gridcompute loop>", "exec"), namespace)
+    exec(compile(text, LOOP, "exec"), namespace)
     return cached_njit(namespace["loop"], digest((key, text)), flags=flags)
 
 

@@ -10,13 +10,11 @@ import pdb as debugger
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 from gridcompute.apart import Apart, Death
 from gridcompute.columns import Array
-from gridcompute.errors import KernelError
 from gridcompute.loops import plainly
-from gridcompute.skipping import Part, Work
+from gridcompute.skipping import Part, Work, traced
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,9 @@ def carry_out(work: Work, position: int, *, plain: bool = False, pdb: bool = Fal
                 one.set_quit()
     if failed.last is None:
         return _outcome(work, (values, failed))
-    cause = failed.last.__cause__ or failed.last
     if pdb:
-        debugger.post_mortem(_innermost(failed.last))
-    return Outcome(error="".join(traceback.format_exception(cause)).rstrip())
-
-
-def _innermost(error: KernelError) -> TracebackType | None:
-    return (error.__cause__ or error).__traceback__
+        debugger.post_mortem((failed.last.__cause__ or failed.last).__traceback__)
+    return Outcome(error=traced(failed.last))
 
 
 @contextlib.contextmanager

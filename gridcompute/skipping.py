@@ -7,6 +7,7 @@ other cells have the bits that they have without them.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -20,6 +21,8 @@ from gridcompute.columns import Array, Column, Fixed, Ragged
 from gridcompute.errors import KernelError, ParameterError, UsageError
 from gridcompute.kernels import Kernel
 from gridcompute.skips import MOST, MOST_TEXT, Told
+
+PACKAGE = os.path.dirname(__file__)
 
 CHOICES = ("stop", "skip")
 """What may be said of cells in which a kernel fails."""
@@ -58,6 +61,15 @@ class Failed:
     def cells(self, index: Callable[[int], tuple[int, ...]]) -> tuple[Told, ...]:
         """The first ones by index."""
         return tuple((index(position), kind, text) for position, kind, text in self.told)
+
+
+def traced(error: KernelError) -> str:
+    """What Python says of an error in a kernel, from the kernel's own first line on."""
+    cause = error.__cause__ or error
+    frame = cause.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith((PACKAGE, loops.LOOP)):
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(cause), cause, frame)).rstrip()
 
 
 Part = tuple[list[Array], Failed]
@@ -116,8 +128,7 @@ class Work:
         values, failed = self.part(lo, hi, mark)
         if failed.last is not None:
             position, kind, _ = failed.told[-1]
-            told = traceback.format_exception(failed.last.__cause__ or failed.last)
-            failed.told[-1] = position, kind, "".join(told).rstrip()
+            failed.told[-1] = position, kind, traced(failed.last)
         return values, failed
 
     def _mapped(self, lo: int, hi: int, mark: Array) -> Part:
