@@ -79,7 +79,7 @@ def parse_bytes(text: str | int) -> int:
     return value
 
 
-ENVIRONMENT = ("store", "executor", "workers", "address", "memory", "quiet")
+ENVIRONMENT = ("store", "executor", "workers", "address", "memory", "quiet", "on_error")
 """Settings that `GRIDCOMPUTE_STORE` and so on give where the caller doesn't."""
 
 
@@ -88,7 +88,7 @@ MOST_WORKERS = 2**20
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run may use; none of it changes a result.
+    """What a run may use; none of it changes a result, but for what `on_error` says.
 
     Attributes:
         store: URL of the work store.
@@ -102,6 +102,7 @@ class Settings:
         quiet: no progress bar.
         verify_inputs: hash the contents of inputs instead of trusting sizes and times.
         dashboard: start Ray's dashboard with a local cluster.
+        on_error: "skip" or "stop", for all kernels that weren't told what to do where they fail; else they stop.
     """
 
     store: str = WORK
@@ -115,10 +116,13 @@ class Settings:
     quiet: bool = False
     verify_inputs: bool = False
     dashboard: bool = False
+    on_error: str = ""
 
     def __post_init__(self) -> None:
         if self.executor not in ("ray", "inline"):
             raise ParameterError(f"executor is {self.executor!r}", hint="one of ray, inline")
+        if self.on_error not in ("", "stop", "skip"):
+            raise ParameterError(f"on_error is {self.on_error!r:.100}", hint="one of stop, skip")
         if not self.store or "\0" in self.store:
             raise ParameterError(f"store is {self.store!r:.100}", hint="a folder, or a URL like s3://bucket/folder")
         if not 0 <= self.workers <= MOST_WORKERS:

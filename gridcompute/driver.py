@@ -41,6 +41,7 @@ from gridcompute.planning import Plan
 from gridcompute.planview import UNBOUNDED, Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
+from gridcompute.skips import Tally
 from gridcompute.sources.base import Source
 from gridcompute.state import DONE, GONE, RunState
 from gridcompute.status import Status, Watch
@@ -91,7 +92,7 @@ class Driver:
         self.run_name, self.memory, self.deadline = run, memory, deadline
         self.policy = policy or Policy()
         self.clock = getattr(executor, "clock", time.monotonic) if clock is None else clock
-        self.status, self.sleep = Status(), getattr(executor, "sleep", time.sleep)
+        self.status, self.tally, self.sleep = Status(), Tally(), getattr(executor, "sleep", time.sleep)
         self.cancelled, self.results = threading.Event(), dict[str, StoredSource]()
         self._board = Board(journal.path.parent)
         self._parts: dict[str, int] = {}
@@ -159,7 +160,7 @@ class Driver:
     def _readied(self, plan: Plan, parts: Mapping[int, int], *, first: bool) -> tuple[Ledger, RunState]:
         """All that comes before the first task, the executor's start included."""
         self._deliveries.prepare(plan)
-        ledger = Ledger(plan, self.store, self._deliveries.outputs)
+        ledger = Ledger(plan, self.store, self._deliveries.outputs, self.tally)
         found = self._again(ledger.find)
         self._has_room(plan, found)
         if first:
@@ -176,8 +177,8 @@ class Driver:
         if any(state.left):
             # Only now: refusals and finished work needn't wait for Ray to start.
             threads, outputs = self.executor.threads, self._deliveries.outputs
-            self.executor.begin([Payload.of(plan, stage, self.store, outputs, threads, self.memory)
-                                 for stage in plan.stages])
+            self.executor.begin([Payload.of(plan, stage, self.store, outputs, threads, memory=self.memory,
+                                            deadline=self.deadline) for stage in plan.stages])
             live = max(1, self.memory - WORKER_BYTES) * self.executor.workers if self.memory else UNBOUNDED
             state.limits = Limits(self.executor.workers, self.executor.queue, live, self.deadline, parts)
             if self.cancelled.is_set():
@@ -253,8 +254,9 @@ class Driver:
         self.status.computed += len(complete)
         self.status.tasks += 1
         self.status.task_seconds += event.seconds
+        skipped = {"skipped": self.tally.count} if self.tally.count else {}
         self.journal.append("kept", task=event.task, stage=task.stage, chunks=sorted(complete),
-                            seconds=round(event.seconds, 6), worker=event.worker,
+                            seconds=round(event.seconds, 6), worker=event.worker, **skipped,
                             **({"bytes": event.own_bytes, "parts": task.parts} if isinstance(event, TaskDone) else {}))
         if isinstance(event, TaskDone):
             self.status.measured(f"{stage.number + 1} {stage.name}", event.own_bytes, task.parts)
@@ -287,6 +289,7 @@ class Driver:
         return InterruptedRunError("the run was interrupted; what was committed stays", hint="run it again to go on")
 
     def _counts(self, plan: Plan, state: RunState) -> None:
+        self.status.skipped = self.tally.count
         names = [f"{stage.number + 1} {stage.name}" for stage in plan.stages]
         self.status.done = dict(zip(names, state.kept, strict=True))
         self.status.total = dict(zip(names, state.needed, strict=True))

@@ -141,9 +141,11 @@ class KernelError(RunError):
         dims: the dimensions of `cell`; empty where the kernel was called on arrays, outside a run.
         cause: the original error's type and text.
         step: of an `iterate`; None elsewhere.
+        block: number of the cell's block, along a dimension whose cells aren't counted; else -1.
     """
 
     step: int | None = None
+    block: int = -1
 
     def __init__(self, message: str, *, op: str = "", cell: tuple[int, ...] | None = None,
                  dims: tuple[str, ...] = (), cause: str = "", hint: str = "") -> None:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gridcompute.skips import Skips
+
 FailureKind = Literal[
     "user", "transient", "lost_worker", "out_of_memory", "corrupt_shard", "hang", "divergence", "fatal"
 ]
@@ -30,6 +32,7 @@ class Kept:
         won: whether this attempt committed it (another may have been first).
         value: the held block, or a reference to it.
         blocks: of an ingested file: (place, rows, digest, bytes) of each block.
+        skips: cells that were skipped for it.
     """
 
     stage: int
@@ -42,6 +45,7 @@ class Kept:
     won: bool = True
     value: Any = field(default=None, compare=False, repr=False)
     blocks: tuple[tuple[str, int, str, int], ...] = ()
+    skips: tuple[Skips, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Task:
         attempt: 1 for the first.
         seconds: after which no further chunk is begun; what is left goes to whoever is free.
         parts: pieces that each chunk is computed in, one after the other (see `gridcompute.parts`).
+        alone: its one chunk was lost before without a word: kernels that skip run in a process of their own.
     """
 
     number: int
@@ -88,6 +93,7 @@ class Task:
     attempt: int = 1
     seconds: float = math.inf
     parts: int = 1
+    alone: bool = False
 
 
 @dataclass(frozen=True)

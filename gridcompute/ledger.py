@@ -18,10 +18,12 @@ from gridcompute.events import Kept, Task
 from gridcompute.op import Op
 from gridcompute.outputs import finished
 from gridcompute.pages import Page
-from gridcompute.planning import Plan
+from gridcompute.planning import Plan, Stage
 from gridcompute.shard import Done, done, read_record, shard_path, tombstone
 from gridcompute.shardfile import read_ends
 from gridcompute.sinks.base import Output, Written
+from gridcompute.skipnotes import notes, read_note, skips_in
+from gridcompute.skips import Tally
 from gridcompute.spaces import Region
 from gridcompute.store import Store
 from gridcompute.stored import Entry, StoredSource
@@ -38,13 +40,15 @@ class Ledger:
         plan: the phase.
         store: the work store.
         outputs: prepared outputs of the ops that write, by recipe.
+        tally: of the run's skipped cells.
     """
 
-    def __init__(self, plan: Plan, store: Store, outputs: Mapping[str, Output]) -> None:
+    def __init__(self, plan: Plan, store: Store, outputs: Mapping[str, Output], tally: Tally | None = None) -> None:
         self.plan, self.store, self.outputs = plan, store, outputs
         self.pages = [[Page(stage.number, root, op.recipe, layout)
                        for root, (op, layout) in enumerate(zip(stage.roots, stage.layouts, strict=True))]
                       for stage in plan.stages]
+        self.tally = tally or Tally()
         self.reused = 0
         self.finished: set[str] = set()
         self._blocks: dict[str, set[str]] = {}
@@ -66,9 +70,19 @@ class Ledger:
             self.finished |= whole
             for chunk in range(stage.chunks):
                 self.add(self._entries(stage.number, chunk, listings))
+            self._tell(stage, range(stage.chunks), listings)
             found[stage.number] = complete = [c for c in range(stage.chunks) if not self.missing(stage.number, c)]
             self.reused += len(complete)
         return found
+
+    def _tell(self, stage: Stage, chunks: Iterable[int], listings: Sequence[Listing]) -> None:
+        """Take note of the cells that were skipped for committed chunks; a sink's records tell it themselves."""
+        for root, (op, listing) in enumerate(zip(stage.roots, listings, strict=True)):
+            if stage.skips and not isinstance(op.action, Write) and (noted := notes(self.store, op.recipe)):
+                for chunk in chunks:
+                    at = str(stage.layouts[root].region(chunk)), self.token(stage.number, chunk)[root]
+                    if at in noted:
+                        self.tally.add(read_note(self.store, noted[at], listing.get(at)))
 
     def _entries(self, stage: int, chunk: int, listings: Sequence[Listing]) -> Iterator[Kept]:
         """What is there of a chunk."""
@@ -109,13 +123,15 @@ class Ledger:
                 written = [Written(str(p), int(s), str(d), int(r)) for p, s, d, r in json.loads(meta["written"])]
                 blocks = tuple((w.path, w.rows, w.digest, w.size) for w in written)
                 whole = all(self.outputs[op.recipe].verify(w) for w in written)
+            skips = skips_in(meta)
         except (CorruptShardError, KeyError, ValueError, TypeError) as error:
             tombstone(self.store, entry.path, str(error))
             return None
         if not whole:
             tombstone(self.store, entry.path, "what it names is gone or changed")
             return None
-        return Kept(stage, root, chunk, entry.path, record.digest, record.rows, record.size, won=False, blocks=blocks)
+        return Kept(stage, root, chunk, entry.path, record.digest, record.rows, record.size, won=False, blocks=blocks,
+                    skips=skips)
 
     def committed(self, task: Task) -> tuple[Kept, ...]:
         """What a task that gave no answer had committed: it needn't be done again."""
@@ -124,6 +140,7 @@ class Ledger:
             return ()
         listings = [done(self.store, op.recipe) for op in stage.roots]
         self._blocks = {}
+        self._tell(stage, task.chunks, listings)
         return tuple(entry for chunk in task.chunks for entry in self._entries(stage.number, chunk, listings))
 
     def reached(self, task: Task) -> int:
@@ -154,6 +171,7 @@ class Ledger:
         """Take note of what was kept."""
         for item in kept:
             self.pages[item.stage][item.root].add(item)
+            self.tally.add(item.skips)
 
     def drop(self, stage: int, chunk: int) -> None:
         """Let go of a held chunk."""

@@ -7,17 +7,22 @@ from dataclasses import replace
 from gridcompute.errors import DeadlineError, OutOfMemoryError, RunError, WorkerLostError
 from gridcompute.events import Failure, Kept, Task, TaskFailed
 from gridcompute.located import cell_of, chunk_of, loop_of, read_for
+from gridcompute.op import Op
 from gridcompute.planning import Stage
 from gridcompute.progressword import Mark
+from gridcompute.skips import in_words
 
 SILENT = ("lost_worker", "out_of_memory", "hang")
 """Kinds of failure of which the worker itself could report nothing."""
 
+_REPLAY = "gridcompute replay RUN CELL runs the kernel on that cell in a process of its own"
+
 _HINTS = {
     "lost_worker": "a process that dies in the same cell each time has a fault in its kernel or in a library that it "
-                   "calls: call the kernel on that cell's input in a process of its own",
+                   f'calls: {_REPLAY}; on_error="skip" leaves such cells out',
     "out_of_memory": "use fewer workers, give more by memory=, or make the cells smaller",
-    "hang": "call the kernel on that cell's input to see whether it ends; raise deadline= if it only takes long",
+    "hang": f'{_REPLAY} to see whether it ends; raise deadline= if it only takes long; on_error="skip" leaves such '
+            "cells out",
 }  # fmt: skip
 
 
@@ -55,7 +60,7 @@ def named(event: TaskFailed, task: Task, stage: Stage, mark: Mark | None, kept: 
     cell = mark.cell if mark is not None and mark.chunk == chunk else None
     failure = event.failure
     what = {"lost_worker": "a worker was lost", "out_of_memory": "a worker ran out of memory", "hang": "a task hangs"}
-    hint, figures = _HINTS[failure.kind], ""
+    hint, figures = _HINTS[failure.kind].replace("CELL", _words(stage, mark) if cell and mark else "CELL"), ""
     if failure.kind == "out_of_memory":
         figures = _figures(failure, task, memory)
         if task.parts >= most:
@@ -78,7 +83,19 @@ def _cell(stage: Stage, mark: Mark) -> str:
     """The cell that a task had published, in words."""
     if mark.cell is None:
         return ""
-    for op in (step for root in stage.roots for step in root.walk()):
-        if str(op) == mark.op and len(loop_of(op)) == len(mark.cell):
-            return f" at {cell_of(op, mark.cell)}{read_for(op, mark.cell)}"
-    return f" at cell {mark.cell}"
+    op = _op(stage, mark)
+    return f" at cell {mark.cell}" if op is None else f" at {cell_of(op, mark.cell)}{read_for(op, mark.cell)}"
+
+
+def _words(stage: Stage, mark: Mark) -> str:
+    """The cell as `replay` takes it; "CELL" where its dimensions aren't known."""
+    op = _op(stage, mark)
+    if op is None or mark.cell is None:
+        return "CELL"
+    return in_words(loop_of(op), mark.cell, -1 if op.space.known else mark.chunk)
+
+
+def _op(stage: Stage, mark: Mark) -> Op | None:
+    """The op whose kernel was running."""
+    return next((op for root in stage.roots for op in root.walk()
+                 if mark.cell is not None and str(op) == mark.op and len(loop_of(op)) == len(mark.cell)), None)

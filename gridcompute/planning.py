@@ -52,6 +52,7 @@ class Stage:
         read_bytes: estimated bytes read from outside, all chunks.
         write_bytes: estimated bytes kept, all chunks.
         fixed_bytes: of `task_bytes`, what parts of a chunk need as much of as the whole.
+        skips: whether a kernel of it skips cells in which it fails.
     """
 
     number: int
@@ -62,6 +63,7 @@ class Stage:
     read_bytes: int
     write_bytes: int
     fixed_bytes: int = 0
+    skips: bool = False
 
     @property
     def chunks(self) -> int:
@@ -200,7 +202,10 @@ class Plan:
         blocked = any(layout.blocked for layout in layouts)
         # Results much smaller than what was read for them are work worth keeping; others are a pass over the data.
         held = not durable and not blocked and 0 < read <= HELD_SHARE * kept and kept <= HELD_BYTES
-        return Stage(number, roots, layouts, held, task, read, kept, fixed)
+        # Which cells were skipped is known from what is committed.
+        skips = any(op.action.skips for root in roots for op in root.walk(
+            lambda op, root=root: op is not root and id(op) in self._kept))  # type: ignore[misc]
+        return Stage(number, roots, layouts, held and not skips, task, read, kept, fixed, skips)
 
     def leaves(self, op: Op) -> Iterator[Op]:
         """The kept ops and sources that one op's task reads."""

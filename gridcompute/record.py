@@ -51,7 +51,7 @@ class RunRecord:
         key: of its graph.
         graph: the graph's canonical form.
         how: how to make the graph again: {"workload", "parameters"} or {"script", "arguments"}; {} for a session.
-        settings: store, executor, workers, memory.
+        settings: store, executor, workers, memory, on_error.
         outputs: URLs of what is written.
         folder: the record's folder.
         cwd: folder the run was started in.
@@ -154,7 +154,8 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     run = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     local = settings.store if "://" not in settings.store else WORK
     outputs = [str(op.action.sink.url) for _, op in graph.outputs if hasattr(op.action, "sink")]
-    kept = {name: getattr(settings, name) for name in ("store", "executor", "workers", "address", "memory", "deadline")}
+    names = ("store", "executor", "workers", "address", "memory", "deadline", "on_error")
+    kept = {name: getattr(settings, name) for name in names}
     kept["store"] = settings.store if "://" in settings.store else str(Path(settings.store).expanduser().absolute())
     pid, since = driver_process()
     folder = str(Path(local).absolute() / "runs" / run)
@@ -276,7 +277,8 @@ def _check(values: Mapping[str, Any]) -> None:
         raise TypeError("its name or state isn't one")
     if values.get("pid", 0) < 0 or not all(isinstance(one, str) for one in values.get("outputs", ())):
         raise TypeError("a field has another type than it should")
-    if not all(isinstance(values.get("settings", {}).get(name, ""), str) for name in ("store", "executor", "address")):
+    texts = ("store", "executor", "address", "on_error")
+    if not all(isinstance(values.get("settings", {}).get(name, ""), str) for name in texts):
         raise TypeError("a setting has another type than it should")
 
 

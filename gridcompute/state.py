@@ -350,7 +350,7 @@ class RunState:
         self._tasks += 1
         seconds = self._paces[stage].limit(len(chunks), self.limits.workers)
         attempt, parts = 1 + self._attempts.of(stage, chunks), self._sizes.parts(stage)
-        task = Task(self._tasks, stage, tuple(chunks), attempt, seconds, parts)
+        task = Task(self._tasks, stage, tuple(chunks), attempt, seconds, parts, alone((stage, chunks[0])))
         self.running[task.number] = task
         self._durations.submitted(task.number)
         self._live += self._sizes.begun(task)

@@ -39,6 +39,7 @@ class Status:
         computed: chunks kept by this run.
         doubled: chunks that were computed twice, as a task went on with what others had been given.
         tasks: tasks finished.
+        skipped: cells that were skipped, those of reused chunks included.
         retries: attempts that were repeated.
         failures: messages of failures that were survived.
         rows, nbytes: cells along first dimensions and stored bytes of what this run kept.
@@ -58,6 +59,7 @@ class Status:
     computed: int = 0
     doubled: int = 0
     tasks: int = 0
+    skipped: int = 0
     retries: int = 0
     failures: list[str] = field(default_factory=list)
     rows: int = 0

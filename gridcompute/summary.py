@@ -13,7 +13,10 @@ from gridcompute.record import RunRecord
 from gridcompute.status import counted, size
 
 MOST_FAILURES = 10
-"""Different messages of failures that a report shows."""
+"""Different messages of failures that a report shows; also skipped cells."""
+
+MOST_CHARACTERS = 200
+"""Of an error in one line."""
 
 
 def exit_code(state: str, figures: Mapping[str, Any]) -> int:
@@ -110,6 +113,7 @@ def history(record: RunRecord) -> dict[str, Any]:
     stages: list[dict[str, Any]] = []
     failures: dict[tuple[str, str], dict[str, Any]] = {}
     attempts, began, last, events = 0, record.created, record.created, journal.read(record.journal)
+    skipped = 0
     for event in events:
         kind, last = event["kind"], event["time"]
         if kind == "begun":
@@ -117,6 +121,7 @@ def history(record: RunRecord) -> dict[str, Any]:
         elif kind == "phase":
             stages = [_stage(event, number, name) for number, name in event.get("stages", {}).items()]
         elif kind == "kept" and (stage := _of(stages, event)):
+            skipped = event.get("skipped", skipped)
             stage["kept"] = sorted({*stage["kept"], *event.get("chunks", ())})
             stage["seconds"] += float(event.get("seconds", 0.0))
             stage["tasks"] += 1
@@ -138,6 +143,7 @@ def history(record: RunRecord) -> dict[str, Any]:
         "events": len(events),
         "torn": events.torn,
         "damaged": events.skipped,
+        "skipped": skipped,
         "failed": sorted(failures.values(), key=lambda f: -f["times"]),
     }
 
@@ -157,6 +163,23 @@ def _stage(event: Mapping[str, Any], number: str, name: str) -> dict[str, Any]:
     }
 
 
+def skipped_cells(record: RunRecord) -> list[dict[str, str]]:
+    """Cells that a run skipped, as far as its record lists them: op, cell, kind, error."""
+    told = record.summary.get("skipped_cells", ())
+    names = ("op", "cell", "kind", "error")
+    return [{name: str(one.get(name, "")) for name in names} for one in told if isinstance(one, dict)]
+
+
+def failed_cells(record: RunRecord) -> list[dict[str, str]]:
+    """Cells that a run skipped, as far as its record lists them, and those that it stopped at or lost a worker in."""
+    found = skipped_cells(record)
+    for failure in history(record)["failed"]:
+        for cell in failure["cells"]:
+            at = ",".join(str(one) for one in cell) if isinstance(cell, list) else ""
+            found.append({"op": "", "cell": at, "kind": failure["kind"], "error": failure["message"]})
+    return found
+
+
 def recipes(record: RunRecord) -> set[str] | None:
     """Recipes of the shards that a run's phases named; None where its journal doesn't say (lost, or it never began)."""
     found: set[str] = set()
@@ -174,7 +197,9 @@ def _of(stages: Sequence[dict[str, Any]], event: Mapping[str, Any]) -> dict[str,
 def report(record: RunRecord) -> dict[str, Any]:
     """`facts` with the journal's `history`; the figures of a run that was killed come from its journal."""
     told, found = facts(record), history(record)
+    told["skipped_cells"], skipped = skipped_cells(record), found.pop("skipped")
     if not record.summary:
+        told["skipped"] = skipped
         told["seconds"] = found["last"] - found["began"]
         told["computed"] = sum(stage["computed"] for stage in found["stages"])
         told["reused"] = sum(stage["reused"] for stage in found["stages"])
@@ -201,6 +226,10 @@ def report_screen(told: Mapping[str, Any]) -> list[str]:
     for failure in told["failed"][:MOST_FAILURES]:
         times, said = counted(failure["times"], "time"), failure["message"].splitlines()[0]
         lines.append(f"  failed {times} ({failure['kind']}): {said}")
+    for one in told["skipped_cells"][:MOST_FAILURES]:
+        lines.append(f"  skipped {one['op']} at {one['cell']} ({one['kind']}): {one['error'][:MOST_CHARACTERS]}")
+    if told["skipped"] > MOST_FAILURES:
+        lines.append(f"  and more: gridcompute replay {told['run']} lists {len(told['skipped_cells'])}")
     if told["torn"] or told["damaged"]:
         damaged = counted(told["damaged"], "damaged line")
         lines.append(f"  the journal has {damaged}" + (" and an unfinished last one" if told["torn"] else ""))

@@ -5,6 +5,7 @@ Kept ops are looked up by recipe, so the same payload means the same in every pr
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from collections import Counter
@@ -18,6 +19,7 @@ from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest
 from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
+from gridcompute.apart import Isolation
 from gridcompute.assemble import assemble
 from gridcompute.axes import Layout
 from gridcompute.checkpoints import Checkpoints
@@ -34,6 +36,7 @@ from gridcompute.planning import Plan, Stage
 from gridcompute.progressword import Word, chunk_begins, publishing
 from gridcompute.shard import decode_at, tombstone
 from gridcompute.sinks.base import Output
+from gridcompute.skips import Skips, merged
 from gridcompute.sources.chunks import forget
 from gridcompute.spaces import Region
 from gridcompute.spread import Offer
@@ -47,6 +50,9 @@ CACHE_BYTES = 64 * 2**20
 TURN_SECONDS = 300.0
 """An `iterate` or a `propagate` that takes longer goes on in another task from a state that was kept: a deadline is no
 bound for it."""
+
+PATIENCE = 4
+"""Share of a deadline that one cell may take in a process of its own, before it is skipped."""
 
 GANG_ATTEMPTS = 2
 """Tries of such an op with several threads."""
@@ -79,6 +85,7 @@ class Payload:
         offer: asks for processes on several nodes, for what one task carries on all of them; None: there is one node.
         worth: seconds that such a task must have left for that.
         memory: bytes that a worker may take in all, 0 for no bound.
+        deadline: seconds that a task may take.
     """
 
     stage: Stage
@@ -90,10 +97,11 @@ class Payload:
     offer: Offer | None = None
     worth: float = 0.0
     memory: int = 0
+    deadline: float = 3600.0
 
     @classmethod
-    def of(cls, plan: Plan, stage: Stage, store: Store, outputs: Mapping[str, Output], threads: int = 1,
-           memory: int = 0) -> Payload:
+    def of(cls, plan: Plan, stage: Stage, store: Store, outputs: Mapping[str, Output], threads: int = 1, *,
+           memory: int = 0, deadline: float = 3600.0) -> Payload:
         """The payload of one stage of a plan."""
         kept = {}
         for root in stage.roots:
@@ -103,7 +111,7 @@ class Payload:
                     kept[leaf.recipe] = KeptOp(home[0], plan.stages[home[0]].layouts[home[1]], leaf.fields)
         roots = detached(stage.roots, lambda op: op not in stage.roots and op.recipe in kept)
         return cls(replace(stage, roots=roots), kept, store.url, getattr(store, "options", {}), outputs, threads,
-                   memory=memory)
+                   memory=memory, deadline=deadline)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +165,9 @@ class StageWorker:
         self._cached = 0
         self._threads = self._members = payload.threads
         self._offer, self._parts = payload.offer, 1
+        self._carrier: Isolation | None = None
+        self._skipped: list[Skips] = []
+        self._skipping = [{op.recipe for op in root.walk() if op.action.skips} for root in payload.stage.roots]
 
     def _edges(self, root: Op) -> Iterator[str]:
         """What the ops that are computed for a root read: a recipe as often as it is an input."""
@@ -168,7 +179,10 @@ class StageWorker:
         """Do a task; what was kept before a failure is reported with it."""
         if order.task.attempt > 1:
             released()
-        with publishing(order.word), bounded(self.payload.memory):
+        # Where something had ended a worker, kernels that skip are watched in a process of their own.
+        watched = contextlib.closing(Isolation(self.payload.deadline / PATIENCE)) if order.task.alone else None
+        with (publishing(order.word), bounded(self.payload.memory),
+              watched or contextlib.nullcontext() as self._carrier):
             return self._run(order, worker) if order.fault is None else order.fault.carry_out(self, order, worker)
 
     def _run(self, order: Order, worker: str) -> TaskDone | TaskFailed:
@@ -215,6 +229,7 @@ class StageWorker:
         stage = self.payload.stage
         wanted = [(stage.roots[i], stage.layouts[i].region(chunk)) for i in roots]
         memo: dict[tuple[str, Region], Block] = {}
+        self._skipped = []
         blocks: Iterator[Block]
         first = stage.roots[0]
         if isinstance(first.action, Ingest):
@@ -232,16 +247,17 @@ class StageWorker:
             return
         # A root that was committed before another failed isn't done again.
         for i, block in zip(roots, blocks, strict=True):
-            commits.begin(chunk, block.nbytes, partial(self._commit, i, chunk, tokens[i], block))
+            skips = merged(one for one in self._skipped if one.recipe in self._skipping[i])
+            commits.begin(chunk, block.nbytes, partial(self._commit, i, chunk, tokens[i], block, skips))
 
-    def _commit(self, root: int, chunk: int, token: str, block: Block) -> Kept:
+    def _commit(self, root: int, chunk: int, token: str, block: Block, skips: tuple[Skips, ...]) -> Kept:
         stage = self.payload.stage
         op, layout, where = stage.roots[root], stage.layouts[root], (stage.number, root, chunk)
         if isinstance(op.action, Write):
             block = replace(block, region=layout.region(chunk))
             output = self.payload.outputs[op.recipe]
-            return commit_written(self.store, op, where, token, block, output, layout.place(chunk))
-        kept = commit_block(self.store, op, where, token, block)
+            return commit_written(self.store, op, where, token, block, output, layout.place(chunk), skips)
+        kept = commit_block(self.store, op, where, token, block, skips)
         if op.action.spans:
             self._checkpoints(op, block.region, token).clear()
         return kept
@@ -273,8 +289,12 @@ class StageWorker:
                 raise RunError(f"{op} reads {part} of its input {i}, which its access doesn't name")
             return self._read(op, i, part, memo)
 
+        if op.action.skips:
+            compute = partial(op.action.compute, carrier=self._carrier)  # type: ignore[call-arg]
         try:
-            return (compute or op.action.compute)(op, region, read)
+            block = (compute or op.action.compute)(op, region, read)
+            self._skipped += block.skips
+            return block
         except KernelError as error:
             located(error, op, region)
             raise

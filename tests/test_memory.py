@@ -232,7 +232,7 @@ def test_the_real_limit_and_a_reader_that_takes_more_than_it_says() -> None:
     assert resource.getrlimit(resource.RLIMIT_DATA) == free
     assert np.array_equal(run["v"].to_numpy(), np.arange(2 * 10**7) * 2.0)
     assert list(run.status.parts.values()) >= [2]
-    assert bounds._read()[recipe_of(lazy)]["parts"] == list(run.status.parts.values())[0]
+    assert bounds._read()[recipe_of(lazy)]["parts"] == next(iter(run.status.parts.values()))
 
 
 def recipe_of(lazy: Any) -> str:

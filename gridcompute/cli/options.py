@@ -29,6 +29,10 @@ COMMON: dict[str, Any] = {
     "memory": Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory a worker may take, such as 4GB.", show_default=False)
     ],
+    "on_error": Annotated[
+        str | None,
+        typer.Option(metavar="stop|skip", help="At a cell that fails: stop, or skip and list it.", show_default=False),
+    ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors.")],
     "json": AsJson,
 }

@@ -28,6 +28,7 @@ from gridcompute.commits import AT_ONCE, Commits
 from gridcompute.digests import digest
 from gridcompute.events import Event, Failure, FailureKind, Kept, TaskDone, TaskFailed
 from gridcompute.planning import Stage
+from gridcompute.skips import Skips
 from gridcompute.store import Store
 from gridcompute.testing import faults
 from gridcompute.testing.schedule import Fault, Schedule
@@ -255,16 +256,16 @@ class _TroubledWorker(StageWorker):
         script = (faults.Fault(0, fault.how, operation),)  # type: ignore[arg-type]
         return _FailingStore(self.store, script, lambda: self._note(chunk))
 
-    def _commit(self, root: int, chunk: int, token: str, block: Block) -> Kept:
+    def _commit(self, root: int, chunk: int, token: str, block: Block, skips: tuple[Skips, ...]) -> Kept:
         _, fault = self._met.get(chunk, (0, None))
         if fault is not None and (fault.kind, fault.how) == ("kill-worker", "commit") and self._note(chunk):
             self._injection.end("lost_worker", "the worker died (injected)")
         if fault is None or fault.kind != "store":
-            return super()._commit(root, chunk, token, block)
+            return super()._commit(root, chunk, token, block, skips)
         # Commits are under way while the task's own thread is in other chunks: they have a store of their own.
         other = copy.copy(self)
         other.store = self._failing(chunk, fault)
-        return StageWorker._commit(other, root, chunk, token, block)
+        return StageWorker._commit(other, root, chunk, token, block, skips)
 
     def _committed(self, item: Kept) -> None:
         """What meets a chunk once it is committed, before anybody knows."""
