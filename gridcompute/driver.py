@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from gridcompute.deliveries import Deliveries
+from gridcompute.drops import DONE, GONE
 from gridcompute.errors import (
     CorruptShardError,
     GridError,
@@ -46,7 +47,7 @@ from gridcompute.planview import Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
 from gridcompute.sources.base import Source
-from gridcompute.state import DONE, GONE, RunState
+from gridcompute.state import RunState
 from gridcompute.status import Status, Watch
 from gridcompute.store import Store, transient
 from gridcompute.stored import StoredSource

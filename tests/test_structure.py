@@ -136,6 +136,7 @@ LEVELS = {
     "gridcompute.pacing": 0,
     "gridcompute.ready": 0,
     "gridcompute.planview": 3,
+    "gridcompute.drops": 19,
     "gridcompute.state": 20,
     "gridcompute.status": 5,
     "gridcompute.assemble": 30,
