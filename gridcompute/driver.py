@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from gridcompute.absent import missed
 from gridcompute.deliveries import Deliveries
 from gridcompute.drops import DONE, GONE
 from gridcompute.errors import (
@@ -37,6 +38,7 @@ from gridcompute.events import (
     Tick,
 )
 from gridcompute.executor import Executor
+from gridcompute.intermediates import Intermediates, recipes_of
 from gridcompute.journal import Journal
 from gridcompute.ledger import Ledger
 from gridcompute.looks import LOOK_SECONDS, look
@@ -64,6 +66,14 @@ REPLANS = 4
 T = TypeVar("T")
 
 
+class _AbsentError(Exception):
+    """Shards of an earlier phase are needed of which only the counts were kept."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__(f"{len(names)} shards")
+        self.names = names
+
+
 class Driver:
     """Carries out a graph.
 
@@ -78,6 +88,7 @@ class Driver:
         overwrite: names of outputs that replace what lies there.
         clock: seconds, for deadlines and delays.
         watch: called after each event.
+        keep_intermediates: delete no committed shards.
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class Driver:
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
         watch: Watch | None = None,
+        keep_intermediates: bool = False,
     ) -> None:
         self.graph, self.store, self.executor, self.journal = graph, store, executor, journal
         self.run_name, self.memory, self.deadline = run, memory, deadline
@@ -103,6 +115,10 @@ class Driver:
         self.cancelled = threading.Event()
         self.results: dict[str, StoredSource] = {}
         self.sleep = time.sleep
+        self._intermediates = Intermediates(store, self.status, keep=keep_intermediates)
+        self._delivered = False
+        self._absent: set[str] = set()
+        self._wanted: set[str] = set()
         self._board = Board(journal.path.parent)
         # Where Ray can't be reached, what can't be replaced stays.
         self._deliveries = Deliveries(run, overwrite, self._again, reach=lambda: executor.begin([]))
@@ -119,11 +135,16 @@ class Driver:
         self.status.started = time.time()
         try:
             broken: list[str] = []
+            first = True
             while True:
                 try:
-                    self._phases(first=not broken)
+                    self._phases(first=first)
                     break
+                except _AbsentError as error:
+                    # A result of an earlier phase was deleted, its counts weren't: it is made again after all.
+                    first, self._wanted = False, self._wanted | error.names
                 except CorruptShardError as error:
+                    first = False
                     # A result of an earlier phase doesn't verify: it is void by now, so going through the phases
                     # again makes it anew, and finds the rest.
                     broken.append(error.path)
@@ -133,22 +154,27 @@ class Driver:
                     self.journal.append("again", message=error.message[:2000])
         finally:
             self._board.close()
+            self._intermediates.close(wait=self._delivered)
             self.status.ended = time.time()
             self._watched()
         return self.results
 
     def _phases(self, *, first: bool) -> None:
         counted: dict[str, Source] = {}
-        self.status.phase = 0
+        self.status.phase, self._absent = 0, set()
+        self._intermediates.again()
         while True:
             plan = Plan(self.graph, counted)
             self.status.phase += 1
             ledger = self._phase(plan, first=first)
             if plan.final:
                 break
+            self._intermediates.counted(ledger)
             for op in plan.lowered.pending:
                 counted[op.recipe] = self._again(partial(ledger.stored, op))
         self.results.update(self._deliveries.deliver(plan, ledger, self.journal))
+        self._again(self._intermediates.finish)
+        self._delivered = True
         self.journal.append("done", computed=self.status.computed, reused=self.status.reused)
 
     def _phase(self, plan: Plan, *, first: bool) -> Ledger:
@@ -165,8 +191,11 @@ class Driver:
     def _readied(self, plan: Plan, *, first: bool) -> tuple[Ledger, RunState]:
         """All that comes before the first task, the executor's start included."""
         self._deliveries.prepare(plan)
-        ledger = Ledger(plan, self.store, self._deliveries.outputs)
+        going = self._again(partial(self._intermediates.begin, plan))
+        ledger = Ledger(plan, self.store, self._deliveries.outputs, self._wanted)
         found = self._again(ledger.find)
+        self._absent |= ledger.absent
+        self._intermediates.found(ledger)
         self._has_room(plan, found)
         if first:
             self.status.reused += ledger.reused
@@ -174,8 +203,11 @@ class Driver:
         self.journal.append("phase", number=self.status.phase, stages=stages, reused=ledger.reused,
                             chunks={stage.number: stage.chunks for stage in plan.stages},
                             found={number: len(chunks) for number, chunks in found.items()},
-                            recipes={stage.number: [op.recipe for op in stage.roots] for stage in plan.stages})
-        state = RunState(plan, found, Limits(), self.policy)
+                            recipes={stage.number: [name for op in stage.roots for name in recipes_of(op)]
+                                     for stage in plan.stages})
+        state = RunState(plan, found, Limits(), self.policy, disposable=going)
+        if wanted := set(missed(plan, state, self._absent)):
+            raise _AbsentError(wanted)
         self._counts(plan, state)
         self._watched()
         if any(state.left):
@@ -225,7 +257,7 @@ class Driver:
                 self.executor.kill(command.task)
                 self._board.free(command.task, reuse=False)
             elif isinstance(command, Drop):
-                ledger.drop(command.stage, command.chunk)
+                self._intermediates.dropped(ledger.drop(command.stage, command.chunk))
             else:
                 finish = command
         return finish
@@ -246,8 +278,10 @@ class Driver:
         # What was taken from a late task, and which it did all the same, may be kept by now.
         news = tuple(item for item in event.kept if state.status[item.stage][item.chunk] not in (DONE, GONE))
         self.status.doubled += len({item.chunk for item in event.kept} - {item.chunk for item in news})
+        self._intermediates.strays(item for item in event.kept if state.status[item.stage][item.chunk] == GONE)
         event = replace(event, kept=news)
         ledger.add(news)
+        self._intermediates.added(news)
         for item in news:
             self.status.rows += max(0, item.rows)
             self.status.nbytes += item.nbytes
@@ -313,7 +347,7 @@ class Driver:
         for stage in plan.stages:
             sized = not stage.held and stage.chunks and all(op.recipe not in outputs for op in stage.roots)
             if sized:
-                need += stage.write_bytes * (stage.chunks - len(found.get(stage.number, ()))) // stage.chunks
+                need += self._intermediates.least_bytes(plan, stage) * (stage.chunks - len(found.get(stage.number, ()))) // stage.chunks
         if free is not None and free < need / 4:
             raise StoreError(
                 f"the work store {self.store.url} has room for {free / 2**20:,.0f} MiB, but the plan keeps "

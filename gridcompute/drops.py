@@ -1,7 +1,7 @@
 """Which kept chunks nothing needs any more: decided purely, as chunks come to their end.
 
-A held chunk is let go when all that reads it is kept. A committed one only when all that reads it is committed, or was held
-and is let go itself: what is held is gone after an interruption, and would be made again from it.
+A held chunk is let go when all that reads it is kept. A committed one only when all that reads it is committed, or was
+held and is let go itself: what is held is gone after an interruption, and would be made again from it.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ class Status:
         compiled: functions compiled, other than loaded.
         started, ended: seconds since 1970.
         peak_bytes: largest resident memory that a worker reported.
+        kept_bytes, most_kept_bytes: of intermediate results in the work store that are needed now; at most at once.
+        deleted, deleted_bytes: shards of intermediate results that were deleted, as nothing needs them.
     """
 
     phase: int = 0
@@ -53,6 +55,10 @@ class Status:
     started: float = 0.0
     ended: float = 0.0
     peak_bytes: int = 0
+    kept_bytes: int = 0
+    most_kept_bytes: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
 
 
 Watch = Callable[[Status], None]

@@ -161,6 +161,8 @@ LEVELS = {
     "gridcompute.commits": 30,
     "gridcompute.tiles": 32,
     "gridcompute.worker": 50,
+    "gridcompute.absent": 53,
+    "gridcompute.intermediates": 53,
     "gridcompute.ledger": 52,
     "gridcompute.deliveries": 54,
     "gridcompute.pages": 51,
