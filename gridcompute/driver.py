@@ -347,7 +347,8 @@ class Driver:
         for stage in plan.stages:
             sized = not stage.held and stage.chunks and all(op.recipe not in outputs for op in stage.roots)
             if sized:
-                need += self._intermediates.least_bytes(plan, stage) * (stage.chunks - len(found.get(stage.number, ()))) // stage.chunks
+                left = stage.chunks - len(found.get(stage.number, ()))
+                need += self._intermediates.least_bytes(plan, stage) * left // stage.chunks
         if free is not None and free < need / 4:
             raise StoreError(
                 f"the work store {self.store.url} has room for {free / 2**20:,.0f} MiB, but the plan keeps "
