@@ -79,7 +79,7 @@ def parse_bytes(text: str | int) -> int:
     return value
 
 
-ENVIRONMENT = ("store", "executor", "workers", "address", "memory", "quiet", "on_error")
+ENVIRONMENT = ("store", "executor", "workers", "address", "memory", "quiet", "on_error", "keep_intermediates")
 """Settings that `GRIDCOMPUTE_STORE` and so on give where the caller doesn't."""
 
 
@@ -103,6 +103,7 @@ class Settings:
         verify_inputs: hash the contents of inputs instead of trusting sizes and times.
         dashboard: start Ray's dashboard with a local cluster.
         on_error: "skip" or "stop", for all kernels that weren't told what to do where they fail; else they stop.
+        keep_intermediates: leave committed intermediate results in the work store when nothing needs them any more.
     """
 
     store: str = WORK
@@ -117,6 +118,7 @@ class Settings:
     verify_inputs: bool = False
     dashboard: bool = False
     on_error: str = ""
+    keep_intermediates: bool = False
 
     def __post_init__(self) -> None:
         if self.executor not in ("ray", "inline"):
@@ -148,7 +150,7 @@ class Settings:
         for name in ENVIRONMENT:
             text = os.environ.get(f"GRIDCOMPUTE_{name.upper()}")
             if text and name not in given:
-                given[name] = text if name != "quiet" else text != "0"
+                given[name] = text if name not in ("quiet", "keep_intermediates") else text != "0"
         if "store" in given:
             given["store"] = os.fspath(given["store"])
         if isinstance(given.get("memory"), str):

@@ -13,8 +13,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from gridcompute.absent import missed
 from gridcompute.bounds import planned_parts, remember
 from gridcompute.deliveries import Deliveries
+from gridcompute.drops import DONE, GONE
 from gridcompute.errors import CorruptShardError, GridError, InterruptedRunError, RunError, StoreError
 from gridcompute.events import (
     CancelAsked,
@@ -31,6 +33,7 @@ from gridcompute.events import (
 )
 from gridcompute.executor import Executor
 from gridcompute.footprint import WORKER_BYTES
+from gridcompute.intermediates import Intermediates, recipes_of
 from gridcompute.journal import Journal
 from gridcompute.ledger import Ledger
 from gridcompute.leftovers import sweep
@@ -43,7 +46,7 @@ from gridcompute.progressword import Board
 from gridcompute.retry import Policy
 from gridcompute.skips import Tally
 from gridcompute.sources.base import Source
-from gridcompute.state import DONE, GONE, RunState
+from gridcompute.state import RunState
 from gridcompute.status import Status, Watch
 from gridcompute.store import Store, transient, unanswered
 from gridcompute.stored import StoredSource
@@ -55,6 +58,14 @@ REPLANS = 4
 """Times that one result of an earlier phase may turn out broken before the run stops."""
 
 T = TypeVar("T")
+
+
+class _AbsentError(Exception):
+    """Shards of an earlier phase are needed of which only the counts were kept."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__(f"{len(names)} shards")
+        self.names = names
 
 
 class Driver:
@@ -71,6 +82,7 @@ class Driver:
         overwrite: names of outputs that replace what lies there.
         clock: seconds, for deadlines and delays; by default the executor's own, where it has one, else real time.
         watch: called after each event.
+        keep_intermediates: delete no committed shards.
     """
 
     def __init__(
@@ -87,6 +99,7 @@ class Driver:
         policy: Policy | None = None,
         clock: Callable[[], float] | None = None,
         watch: Watch | None = None,
+        keep_intermediates: bool = False,
     ) -> None:
         self.graph, self.store, self.executor, self.journal, self.watch = graph, store, executor, journal, watch
         self.run_name, self.memory, self.deadline = run, memory, deadline
@@ -94,6 +107,10 @@ class Driver:
         self.clock = getattr(executor, "clock", time.monotonic) if clock is None else clock
         self.status, self.tally, self.sleep = Status(), Tally(), getattr(executor, "sleep", time.sleep)
         self.cancelled, self.results = threading.Event(), dict[str, StoredSource]()
+        self._intermediates = Intermediates(store, self.status, keep=keep_intermediates)
+        self._delivered = False
+        self._absent: set[str] = set()
+        self._wanted: set[str] = set()
         self._board = Board(journal.path.parent)
         self._parts: dict[str, int] = {}
         # Where Ray can't be reached, what can't be replaced stays.
@@ -111,11 +128,16 @@ class Driver:
         self.status.started = time.time()
         try:
             broken: list[str] = []
+            first = True
             while True:
                 try:
-                    self._phases(first=not broken)
+                    self._phases(first=first)
                     break
+                except _AbsentError as error:
+                    # A result of an earlier phase was deleted, its counts weren't: it is made again after all.
+                    first, self._wanted = False, self._wanted | error.names
                 except CorruptShardError as error:
+                    first = False
                     # A result of an earlier phase doesn't verify: it is void by now, so going through the phases
                     # again makes it anew, and finds the rest.
                     broken.append(error.path)
@@ -127,22 +149,27 @@ class Driver:
                 sweep(self.store, self._deliveries.outputs.values())
         finally:
             self._board.close()
+            self._intermediates.close(wait=self._delivered)
             self.status.ended = time.time()
             self._watched()
         return self.results
 
     def _phases(self, *, first: bool) -> None:
         counted: dict[str, Source] = {}
-        self.status.phase = 0
+        self.status.phase, self._absent = 0, set()
+        self._intermediates.again()
         while True:
             plan = Plan(self.graph, counted)
             self.status.phase += 1
             ledger = self._phase(plan, first=first)
             if plan.final:
                 break
+            self._intermediates.counted(ledger)
             for op in plan.lowered.pending:
                 counted[op.recipe] = self._again(partial(ledger.stored, op))
         self.results.update(self._deliveries.deliver(plan, ledger, self.journal))
+        self._again(self._intermediates.finish)
+        self._delivered = True
         self.journal.append("done", computed=self.status.computed, reused=self.status.reused)
 
     def _phase(self, plan: Plan, *, first: bool) -> Ledger:
@@ -160,8 +187,11 @@ class Driver:
     def _readied(self, plan: Plan, parts: Mapping[int, int], *, first: bool) -> tuple[Ledger, RunState]:
         """All that comes before the first task, the executor's start included."""
         self._deliveries.prepare(plan)
-        ledger = Ledger(plan, self.store, self._deliveries.outputs, self.tally)
+        going = self._again(partial(self._intermediates.begin, plan))
+        ledger = Ledger(plan, self.store, self._deliveries.outputs, self._wanted, self.tally)
         found = self._again(ledger.find)
+        self._absent |= ledger.absent
+        self._intermediates.found(ledger)
         self._has_room(plan, found)
         if first:
             self.status.reused += ledger.reused
@@ -169,9 +199,12 @@ class Driver:
         self.journal.append("phase", number=self.status.phase, stages=stages, reused=ledger.reused,
                             chunks={stage.number: stage.chunks for stage in plan.stages},
                             found={number: len(chunks) for number, chunks in found.items()},
-                            recipes={stage.number: [op.recipe for op in stage.roots] for stage in plan.stages},
+                            recipes={stage.number: [name for op in stage.roots for name in recipes_of(op)]
+                                     for stage in plan.stages},
                             bytes={stage.number: stage.task_bytes for stage in plan.stages})
-        state = RunState(plan, found, Limits(), self.policy)
+        state = RunState(plan, found, Limits(), self.policy, disposable=going)
+        if wanted := set(missed(plan, state, self._absent)):
+            raise _AbsentError(wanted)
         self._counts(plan, state)
         self._watched()
         if any(state.left):
@@ -221,7 +254,7 @@ class Driver:
                 self.executor.kill(command.task)
                 self._board.free(command.task, reuse=False)
             elif isinstance(command, Drop):
-                ledger.drop(command.stage, command.chunk)
+                self._intermediates.dropped(ledger.drop(command.stage, command.chunk))
             else:
                 finish = command
         return finish
@@ -244,8 +277,10 @@ class Driver:
         # What was taken from a late task, and which it did all the same, may be kept by now.
         news = tuple(item for item in event.kept if state.status[item.stage][item.chunk] not in (DONE, GONE))
         self.status.doubled += len({item.chunk for item in event.kept} - {item.chunk for item in news})
+        self._intermediates.strays(item for item in event.kept if state.status[item.stage][item.chunk] == GONE)
         event = replace(event, kept=news)
         ledger.add(news)
+        self._intermediates.added(news)
         for item in news:
             self.status.rows += max(0, item.rows)
             self.status.nbytes += item.nbytes
@@ -304,7 +339,8 @@ class Driver:
         for stage in plan.stages:
             sized = not stage.held and stage.chunks and all(op.recipe not in outputs for op in stage.roots)
             if sized:
-                need += stage.write_bytes * (stage.chunks - len(found.get(stage.number, ()))) // stage.chunks
+                left = stage.chunks - len(found.get(stage.number, ()))
+                need += self._intermediates.least_bytes(plan, stage) * left // stage.chunks
         if free is not None and free < need / 4:
             raise StoreError(
                 f"the work store {self.store.url} has room for {free / 2**20:,.0f} MiB, but the plan keeps "

@@ -163,7 +163,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Drop:
-    """Command: a held chunk is needed no more."""
+    """Command: a chunk, held or committed, is needed no more."""
 
     stage: int
     chunk: int

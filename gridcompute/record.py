@@ -154,7 +154,7 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     run = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     local = settings.store if "://" not in settings.store else WORK
     outputs = [str(op.action.sink.url) for _, op in graph.outputs if hasattr(op.action, "sink")]
-    names = ("store", "executor", "workers", "address", "memory", "deadline", "on_error")
+    names = ("store", "executor", "workers", "address", "memory", "deadline", "on_error", "keep_intermediates")
     kept = {name: getattr(settings, name) for name in names}
     kept["store"] = settings.store if "://" in settings.store else str(Path(settings.store).expanduser().absolute())
     pid, since = driver_process()

@@ -145,7 +145,7 @@ class Run:
                     overwrite = frozenset(sink.url for sink in replaced)
                     self._driver = Driver(self._graph, store, executor, journal, run=self.name, overwrite=overwrite,
                                           memory=memory_of(settings, executor.workers), deadline=settings.deadline,
-                                          watch=self._seen)
+                                          watch=self._seen, keep_intermediates=settings.keep_intermediates)
                     self._driver.cancelled = self._cancel
                     self.status = self._driver.status
                     self._ended = _Ended(dict(self._driver.run()))

@@ -6,10 +6,11 @@ the time that chunks of their stage have taken; failures go to the policy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gridcompute.attempts import Attempts
+from gridcompute.drops import DONE, GONE, IDLE, READY, RUNNING, WAITING, Drops
 from gridcompute.durations import Durations
 from gridcompute.errors import RunError
 from gridcompute.events import (
@@ -33,9 +34,6 @@ from gridcompute.ready import Ready
 from gridcompute.retry import Policy
 from gridcompute.sizes import Sizes
 
-IDLE, WAITING, READY, RUNNING, DONE, GONE = range(6)
-"""Of a chunk: needed by nobody; lacks an input, waits out a delay; may be submitted; submitted; kept; held, let go."""
-
 CANCEL_SECONDS = 5.0
 """Grace that running tasks get after a cancel."""
 
@@ -48,9 +46,11 @@ class RunState:
         done: chunks that are kept already, by stage.
         limits: workers, memory, deadline.
         policy: what is done about failures.
+        disposable: committed stages whose chunks are dropped once nothing needs them.
     """
 
-    def __init__(self, plan: PlanView, done: Mapping[int, Iterable[int]], limits: Limits, policy: Policy) -> None:
+    def __init__(self, plan: PlanView, done: Mapping[int, Iterable[int]], limits: Limits, policy: Policy, *,
+                 disposable: Collection[int] = ()) -> None:
         self.plan, self.limits = plan, limits
         self.status = [bytearray(stage.chunks) for stage in plan.stages]
         self.left = [0] * len(plan.stages)
@@ -71,11 +71,11 @@ class RunState:
         self._tasks = 0
         self._cancel_at: float | None = None
         # Asked for each chunk, and always the same: the consumers of a stage, and which of them need all of it; how
-        # many chunks its tasks may have; whether it reads held chunks.
+        # many chunks its tasks may have.
         self._waits = [{after: plan.barrier(after, stage) for after in range(stage + 1, len(plan.stages))
                         if stage in plan.producers[after]} for stage in range(len(plan.stages))]
         self._most = [max(1, MOST_BYTES // stage.block_bytes) if stage.block_bytes else MOST for stage in plan.stages]
-        self._reads_held = [any(plan.stages[p].held for p in producers) for producers in plan.producers]
+        self._drops = Drops(plan, self.status, self.left, self._waits, disposable)
         for stage, chunks in done.items():
             for chunk in chunks:
                 self.status[stage][chunk] = DONE
@@ -115,7 +115,7 @@ class RunState:
     def start(self, now: float) -> list[Command]:
         """The first commands; the limits are known by now."""
         self._sizes = Sizes(self.plan, self.limits.parts, self.limits.share)
-        return self._next(now, [])
+        return self._next(now, [Drop(*one) for one in self._drops.found()])
 
     def apply(self, event: Event, now: float) -> list[Command]:
         """Take in one event at a time `now` (seconds, any origin); what to do about it."""
@@ -196,17 +196,9 @@ class RunState:
                 for after, status in enumerate(self.status[consumer]):
                     if status == WAITING and self._inputs_done(consumer, after):
                         self._release(consumer, after)
-        if self._reads_held[stage]:
-            self._drop_inputs(stage, chunk, commands)
-
-    def _drop_inputs(self, stage: int, chunk: int, commands: list[Command]) -> None:
-        """Let go of held chunks whose last consumer this was."""
-        for producer, before in self.plan.inputs(stage, chunk):
-            if self.plan.stages[producer].held and self.status[producer][before] == DONE and all(
-                    self.status[s][c] in (DONE, GONE, IDLE) for s, c in self.plan.consumers(producer, before)):
-                self.status[producer][before] = GONE
-                self._let_go(producer, before)
-                commands.append(Drop(producer, before))
+        for one in self._drops.after(stage, chunk, again=self._losses):
+            self._let_go(*one)
+            commands.append(Drop(*one))
 
     def _failed(self, event: TaskFailed, now: float, commands: list[Command]) -> None:
         self._taken.pop(event.task, None)

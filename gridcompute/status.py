@@ -50,6 +50,8 @@ class Status:
         peak_bytes: most private memory that a worker had during a task, its base included.
         task_bytes: by stage, the most that one of its tasks took of that, the base not included.
         parts: by stage, pieces that its chunks were computed in, where they were more than one.
+        kept_bytes, most_kept_bytes: of intermediate results in the work store that are needed now; at most at once.
+        deleted, deleted_bytes: shards of intermediate results that were deleted, as nothing needs them.
     """
 
     phase: int = 0
@@ -72,6 +74,10 @@ class Status:
     peak_bytes: int = 0
     task_bytes: dict[str, int] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    kept_bytes: int = 0
+    most_kept_bytes: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
 
     def measured(self, stage: str, own_bytes: int, parts: int) -> None:
         """Take note of what a task of a stage took."""

@@ -33,6 +33,9 @@ COMMON: dict[str, Any] = {
         str | None,
         typer.Option(metavar="stop|skip", help="At a cell that fails: stop, or skip and list it.", show_default=False),
     ],
+    "keep_intermediates": Annotated[
+        bool, typer.Option("--keep-intermediates", help="Leave intermediate results in the work store.")
+    ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors.")],
     "json": AsJson,
 }
@@ -46,7 +49,7 @@ def common_parameters(names: tuple[str, ...] = tuple(COMMON)) -> list[inspect.Pa
             name,
             inspect.Parameter.KEYWORD_ONLY,
             annotation=COMMON[name],
-            default=False if name in ("quiet", "json") else None,
+            default=False if name in ("keep_intermediates", "quiet", "json") else None,
         )
         for name in names
     ]
