@@ -149,7 +149,9 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     run = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     local = settings.store if "://" not in settings.store else WORK
     outputs = [str(op.action.sink.url) for _, op in graph.outputs if hasattr(op.action, "sink")]
-    kept = {name: getattr(settings, name) for name in ("store", "executor", "workers", "address", "memory", "deadline")}
+    names = ("store", "executor", "workers", "address", "memory", "deadline")
+    kept = {name: getattr(settings, name) for name in names}
+    kept["certs"] = str(Path(settings.certs).expanduser().absolute()) if settings.certs else ""
     kept["store"] = settings.store if "://" in settings.store else str(Path(settings.store).expanduser().absolute())
     pid, since = driver_process()
     folder = str(Path(local).absolute() / "runs" / run)
@@ -267,7 +269,8 @@ def _check(values: Mapping[str, Any]) -> None:
         raise TypeError("its name or state isn't one")
     if values.get("pid", 0) < 0 or not all(isinstance(one, str) for one in values.get("outputs", ())):
         raise TypeError("a field has another type than it should")
-    if not all(isinstance(values.get("settings", {}).get(name, ""), str) for name in ("store", "executor", "address")):
+    settings = values.get("settings", {})
+    if not all(isinstance(settings.get(name, ""), str) for name in ("store", "executor", "address", "certs")):
         raise TypeError("a setting has another type than it should")
 
 

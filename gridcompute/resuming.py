@@ -19,7 +19,7 @@ from gridcompute.record import RunRecord, load
 from gridcompute.registry import Job, find
 from gridcompute.running import Run
 
-SETTINGS = ("store", "executor", "workers", "address", "memory", "deadline")
+SETTINGS = ("store", "executor", "workers", "address", "certs", "memory", "deadline")
 """Settings that a resumed run takes over from its record."""
 
 

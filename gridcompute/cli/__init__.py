@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from gridcompute.cli import jobs, machine, runs
+from gridcompute.cli import cluster, jobs, machine, runs
 from gridcompute.cli.command import Group
 from gridcompute.cli.output import complain, say_error
 from gridcompute.errors import GridError, ParameterError
@@ -35,7 +35,7 @@ Exit codes:
   0 all done, 1 failed, 2 usage, 3 done with skipped cells, 130 interrupted and resumable
 """
 
-ORDER = ("run", "plan", "resume", "status", "list", "report", "cancel", "clean", "doctor", "workloads")
+ORDER = ("run", "plan", "resume", "status", "list", "report", "cancel", "clean", "doctor", "workloads", "cluster")
 
 
 class Commands(Group):
@@ -74,6 +74,7 @@ def _top(
 jobs.add(app)
 runs.add(app)
 machine.add(app)
+cluster.add(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
