@@ -22,6 +22,8 @@ from typing import Any
 from gridcompute.config import WORK, Settings, state_folder
 from gridcompute.errors import RecordError, StoreError
 from gridcompute.op import Graph
+from gridcompute.secrecy import redacted_values
+from gridcompute.sources.files import shown
 
 FORMAT = 1
 
@@ -95,7 +97,7 @@ class RunRecord:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             index.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` makes those with the default mode
             index.mkdir(mode=0o700, exist_ok=True)
-            _write(folder / "run.json", {"format": FORMAT, **asdict(self)})
+            _write(folder / "run.json", {"format": FORMAT, **redacted_values(asdict(self))})
             _write(index / f"{self.run}.json", {"format": FORMAT, "folder": self.folder})
         except OSError as error:
             raise StoreError(f"the run's record can't be written to {_at(error, folder, index)}: {error.strerror}",
@@ -152,10 +154,12 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     names = ("store", "executor", "workers", "address", "memory", "deadline")
     kept = {name: getattr(settings, name) for name in names}
     kept["certs"] = str(Path(settings.certs).expanduser().absolute()) if settings.certs else ""
-    kept["store"] = settings.store if "://" in settings.store else str(Path(settings.store).expanduser().absolute())
+    there = Path(settings.store).expanduser().absolute()
+    kept["store"] = shown(settings.store) if "://" in settings.store else str(there)
     pid, since = driver_process()
     folder = str(Path(local).absolute() / "runs" / run)
-    return RunRecord(run, graph.key, graph.canonical(), dict(how), kept, outputs, folder, os.getcwd(),
+    known = redacted_values(graph.canonical()), redacted_values(how)
+    return RunRecord(run, graph.key, *known, kept, redacted_values(outputs), folder, os.getcwd(),
                      time.time(), pid=pid, pid_since=since, versions=versions(graph))
 
 

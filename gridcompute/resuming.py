@@ -18,6 +18,7 @@ from gridcompute.origins import Origin, within
 from gridcompute.record import RunRecord, load
 from gridcompute.registry import Job, find
 from gridcompute.running import Run
+from gridcompute.secrecy import MARK
 
 SETTINGS = ("store", "executor", "workers", "address", "certs", "memory", "deadline")
 """Settings that a resumed run takes over from its record."""
@@ -132,6 +133,11 @@ def resume_record(
             hint=f"gridcompute status {record.run} shows it; gridcompute cancel {record.run} stops it",
         )
     how = {key: value for key, value in record.how.items() if key != "call"}
+    if MARK in repr(how):
+        raise RecordError(
+            f"the run {record.run} was started with a secret in its parameters, which isn't kept",
+            hint="start it again as it was started: what was committed counts",
+        )
     if not how:
         raise RecordError(
             f"the run {record.run} was made in a session, so it can't be made again from here",

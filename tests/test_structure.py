@@ -26,6 +26,7 @@ LEVELS = {
     "gridcompute._sen": 0,
     "gridcompute.calendar": 0,
     "gridcompute.errors": 0,
+    "gridcompute.secrecy": -1,
     "gridcompute.interrupts": 0,
     "gridcompute.ipcsizes": 0,
     "gridcompute.numerics": 0,

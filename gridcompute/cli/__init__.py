@@ -123,7 +123,7 @@ def _debug() -> bool:
     """Show where an error came from, if that was asked for."""
     asked = os.environ.get("GRIDCOMPUTE_DEBUG", "0") not in ("", "0")
     if asked:
-        traceback.print_exc()
+        complain(traceback.format_exc())
     return asked
 
 
