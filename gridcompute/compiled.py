@@ -17,6 +17,7 @@ from gridcompute.cellinputs import Cells, arrange
 from gridcompute.columns import Column, Field, Fixed, Ragged
 from gridcompute.errors import DimensionError, KernelError, SignatureError
 from gridcompute.kernels import Kernel, explodes, install_eager
+from gridcompute.secrecy import clean
 from gridcompute.status import counted
 
 __all__ = ["Field", "explode_cells", "output_dtypes", "run_cells"]
@@ -220,7 +221,7 @@ def call(kernel: Kernel, cells: Cells, loop: Any, mark: Array, rest: tuple[Any, 
     except MemoryError:
         raise
     except Exception as error:
-        raise loops.kernel_error(kernel, cells.index(int(mark[0])), error) from error
+        raise loops.kernel_error(kernel, cells.index(int(mark[0])), error) from clean(error)
     if code == 0:
         return
     which, found, axis = (int(one) for one in status)

@@ -30,6 +30,8 @@
 
 from __future__ import annotations
 
+from gridcompute.secrecy import redacted
+
 
 class GridError(Exception):
     """Base of all errors that gridcompute raises on purpose.
@@ -37,14 +39,16 @@ class GridError(Exception):
     Args:
         message: what is wrong, naming the thing and the place.
         hint: the next step, shown on a line of its own.
+
+    Secrets are taken out of both.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = redacted(message)
+        self.hint = redacted(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.hint}" if self.hint else self.message

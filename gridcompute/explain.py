@@ -21,6 +21,7 @@ from gridcompute.places import occupied
 from gridcompute.planning import Plan, Stage
 from gridcompute.reasons import committed, earlier, previous, reason
 from gridcompute.record import RunRecord
+from gridcompute.secrecy import redacted, redacted_values
 from gridcompute.sinks.base import EXISTS_HINT
 from gridcompute.spaces import Space
 from gridcompute.status import counted, size
@@ -103,7 +104,8 @@ class Planned:
     @cached_property
     def _earlier(self) -> tuple[RunRecord, ...]:
         """Earlier runs of the same, latest first."""
-        return () if self._how is None else tuple(earlier(self._how, self.plan.graph.canonical(), os.getcwd()))
+        return () if self._how is None else tuple(
+            earlier(redacted_values(self._how), redacted_values(self.plan.graph.canonical()), os.getcwd()))
 
     def _ops(self, stage: Stage) -> list[Op]:
         return [op for root in stage.roots for op in (*self._fused(root), root)]
@@ -175,7 +177,7 @@ class Planned:
             names = ", ".join(str(op) for op in self.plan.lowered.pending)
             lines.append(f"  then the rest, planned when the cells of {names} have been counted")
         lines += [f"  a run would be refused: {url} {why}; {EXISTS_HINT}" for url, why in self.conflicts]
-        return "\n".join(lines)
+        return redacted("\n".join(lines))
 
     def __str__(self) -> str:
         return self.explain()

@@ -31,6 +31,7 @@ from gridcompute.codecache import cached_njit
 from gridcompute.errors import KernelError, UsageError
 from gridcompute.kernels import Kernel
 from gridcompute.keys import digest, machine_key
+from gridcompute.secrecy import clean
 
 types: Any = numba.types
 config: Any = numba.core.config
@@ -295,7 +296,7 @@ def compile_types(kernel: Kernel, function: Any, signature: tuple[Any, ...]) -> 
         raise UsageError(
             f"kernel {kernel.name} can't be compiled: {_short(str(error))}",
             hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use @grid.task",
-        ) from error
+        ) from clean(error)
 
 
 def _short(text: str) -> str:

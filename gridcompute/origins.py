@@ -66,7 +66,7 @@ class Origin:
             return new_record(graph, settings, how, name)
         fresh = new_record(graph, settings, how, name)
         if graph.key != old.key and not self.changed:
-            lines = graph_changes(old.graph, graph.canonical(), old.versions)
+            lines = graph_changes(old.graph, fresh.graph, old.versions)
             raise RecordError(
                 f"the run {old.run} can't go on as it was, its graph has changed: {'; '.join(lines)}",
                 hint=f"gridcompute resume {old.run} --changed computes what changed and keeps the rest",

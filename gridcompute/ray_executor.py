@@ -92,6 +92,8 @@ class RayExecutor:
         threads: of each worker, which reads and decodes with them; cores are divided by it.
         address: of a cluster, empty for a local Ray.
         dashboard: start a local Ray's dashboard.
+        certs: folder with the cluster's token and certificates.
+        allow_open: see `Settings`.
 
     Attributes:
         worth: seconds that an `iterate` must have left to be carried by several nodes.
@@ -102,8 +104,11 @@ class RayExecutor:
 
     name = "ray"
 
-    def __init__(self, *, workers: int, threads: int = 1, address: str = "", dashboard: bool = False) -> None:
-        self._cores, self._address, self._dashboard = workers, address, dashboard
+    def __init__(self, *, workers: int, threads: int = 1, address: str = "", dashboard: bool = False, certs: str = "",
+                 allow_open: str = "") -> None:
+        self._cores, self._address = workers, address
+        self._options: dict[str, Any] = {
+            "address": address, "dashboard": dashboard, "certs": certs, "allow_open": allow_open}
         self.threads, self.workers, self.queue = threads, max(1, workers // threads), 1
         self.start_seconds, self.worth = 0.0, SPREAD_SECONDS
         self._ray: Any = None
@@ -115,7 +120,7 @@ class RayExecutor:
 
     def _connect(self) -> None:
         began = time.monotonic()
-        self._ray = connect(workers=self._cores, address=self._address, dashboard=self._dashboard)
+        self._ray = connect(workers=self._cores, **self._options)
         cores = int(self._ray.cluster_resources().get("CPU", 1))
         self._local = max(1, cores)
         wanted = self._cores or cores if self._address else min(self._cores or cores, cores)

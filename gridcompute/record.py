@@ -22,6 +22,8 @@ from typing import Any
 from gridcompute.config import WORK, Settings, state_folder
 from gridcompute.errors import RecordError, StoreError
 from gridcompute.op import Graph
+from gridcompute.secrecy import redacted_values
+from gridcompute.sources.files import shown
 
 FORMAT = 1
 
@@ -96,7 +98,7 @@ class RunRecord:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             index.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` makes those with the default mode
             index.mkdir(mode=0o700, exist_ok=True)
-            _write(folder / "run.json", {"format": FORMAT, **asdict(self)})
+            _write(folder / "run.json", {"format": FORMAT, **redacted_values(asdict(self))})
             _write(index / f"{self.run}.json", {"format": FORMAT, "folder": self.folder})
         except OSError as error:
             raise StoreError(f"the run's record can't be written to {_at(error, folder, index)}: {error.strerror}",
@@ -156,10 +158,13 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     outputs = [str(op.action.sink.url) for _, op in graph.outputs if hasattr(op.action, "sink")]
     names = ("store", "executor", "workers", "address", "memory", "deadline", "on_error", "keep_intermediates")
     kept = {name: getattr(settings, name) for name in names}
-    kept["store"] = settings.store if "://" in settings.store else str(Path(settings.store).expanduser().absolute())
+    kept["certs"] = str(Path(settings.certs).expanduser().absolute()) if settings.certs else ""
+    there = Path(settings.store).expanduser().absolute()
+    kept["store"] = shown(settings.store) if "://" in settings.store else str(there)
     pid, since = driver_process()
     folder = str(Path(local).absolute() / "runs" / run)
-    return RunRecord(run, graph.key, graph.canonical(), dict(how), kept, outputs, folder, os.getcwd(),
+    known = redacted_values(graph.canonical()), redacted_values(how)
+    return RunRecord(run, graph.key, *known, kept, redacted_values(outputs), folder, os.getcwd(),
                      time.time(), pid=pid, pid_since=since, versions=versions(graph))
 
 
@@ -277,8 +282,8 @@ def _check(values: Mapping[str, Any]) -> None:
         raise TypeError("its name or state isn't one")
     if values.get("pid", 0) < 0 or not all(isinstance(one, str) for one in values.get("outputs", ())):
         raise TypeError("a field has another type than it should")
-    texts = ("store", "executor", "address", "on_error")
-    if not all(isinstance(values.get("settings", {}).get(name, ""), str) for name in texts):
+    settings, texts = values.get("settings", {}), ("store", "executor", "address", "certs", "on_error")
+    if not all(isinstance(settings.get(name, ""), str) for name in texts):
         raise TypeError("a setting has another type than it should")
 
 

@@ -18,8 +18,9 @@ from gridcompute.origins import Origin, within
 from gridcompute.record import RunRecord, load
 from gridcompute.registry import Job, find
 from gridcompute.running import Run
+from gridcompute.secrecy import MARK
 
-SETTINGS = ("store", "executor", "workers", "address", "memory", "deadline", "on_error", "keep_intermediates")
+SETTINGS = ("store", "executor", "workers", "address", "certs", "memory", "deadline", "on_error", "keep_intermediates")
 """Settings that a resumed run takes over from its record."""
 
 
@@ -149,6 +150,11 @@ def how_made(record: RunRecord) -> dict[str, Any]:
         RecordError: it was made in a session.
     """
     how = {key: value for key, value in record.how.items() if key != "call"}
+    if MARK in repr(how):
+        raise RecordError(
+            f"the run {record.run} was started with a secret in its parameters, which isn't kept",
+            hint="start it again as it was started: what was committed counts",
+        )
     if not how:
         raise RecordError(
             f"the run {record.run} was made in a session, so it can't be made again from here",

@@ -68,7 +68,8 @@ def executor_of(settings: Settings) -> Executor:
 
     workers = settings.workers if settings.address else settings.workers or available_cores()
     return RayExecutor(
-        workers=workers, threads=settings.threads, address=settings.address, dashboard=settings.dashboard
+        workers=workers, threads=settings.threads, address=settings.address, dashboard=settings.dashboard,
+        certs=settings.certs, allow_open=settings.allow_open,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from gridcompute.cli import chaos, jobs, machine, replay, runs
+from gridcompute.cli import chaos, cluster, jobs, machine, replay, runs
 from gridcompute.cli.command import Group
 from gridcompute.cli.output import complain, say_error
 from gridcompute.errors import GridError, ParameterError
@@ -36,7 +36,7 @@ Exit codes:
 """
 
 ORDER = ("run", "plan", "resume", "replay", "status", "list", "report", "cancel", "clean", "chaos", "doctor",
-         "workloads")
+         "workloads", "cluster")
 
 
 class Commands(Group):
@@ -77,6 +77,7 @@ runs.add(app)
 replay.add(app)
 chaos.add(app)
 machine.add(app)
+cluster.add(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +126,7 @@ def _debug() -> bool:
     """Show where an error came from, if that was asked for."""
     asked = os.environ.get("GRIDCOMPUTE_DEBUG", "0") not in ("", "0")
     if asked:
-        traceback.print_exc()
+        complain(traceback.format_exc())
     return asked
 
 

@@ -22,6 +22,14 @@ COMMON: dict[str, Any] = {
         str | None,
         typer.Option(metavar="ADDRESS", help="Ray cluster to run on; by default a local Ray.", show_default=False),
     ],
+    "certs": Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Token and certificates of that cluster.", show_default=False),
+    ],
+    "allow_open": Annotated[
+        str | None,
+        typer.Option(metavar="WORDS", help="Join a cluster that isn't closed; see the docs.", show_default=False),
+    ],
     "executor": Annotated[
         str | None, typer.Option(metavar="NAME", help="ray, or inline: in this process.", show_default=False)
     ],
