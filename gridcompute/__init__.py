@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gridcompute.kernels import Kernel, kernel, task
     from gridcompute.reducer import Reduction, reduction
     from gridcompute.registry import Job, workload
+    from gridcompute.replaying import replay
     from gridcompute.resuming import resume
     from gridcompute.running import Run
     from gridcompute.sinks.results import open_result
@@ -52,15 +53,15 @@ _HOME = {
     "UnrunOutputWarning": "destined", "concat": "api",
     "from_arrays": "api", "from_source": "api", "kernel": "kernels", "map": "api", "open_dataset": "api",
     "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",
-    "random": "", "reduction": "reducer", "resume": "resuming", "run": "api", "sequences": "", "space": "api",
-    "start": "api", "stats": "", "task": "kernels", "workload": "registry",
+    "random": "", "reduction": "reducer", "replay": "replaying", "resume": "resuming", "run": "api", "sequences": "",
+    "space": "api", "start": "api", "stats": "", "task": "kernels", "workload": "registry",
 }  # fmt: skip
 
 __all__ = [
     "Collection", "Coordinate", "Dag", "Edges", "GridError", "Job", "Kernel", "Reduction", "Run", "UnrunOutputWarning",
     "concat", "from_arrays", "from_source", "kernel", "map", "open_dataset", "open_result", "open_sequences",
-    "open_table", "open_zarr", "plan", "random", "reduction", "resume", "run", "sequences", "space", "start", "stats",
-    "task", "workload",
+    "open_table", "open_zarr", "plan", "random", "reduction", "replay", "resume", "run", "sequences", "space", "start",
+    "stats", "task", "workload",
 ]  # fmt: skip
 
 

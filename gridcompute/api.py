@@ -15,8 +15,9 @@ from gridcompute.errors import EmptyGridError, ParameterError
 from gridcompute.executor import Executor
 from gridcompute.explain import Planned
 from gridcompute.kernels import Kernel
+from gridcompute.onerror import skipping
 from gridcompute.op import Graph, Op
-from gridcompute.origins import Origin, PlannedInstead, current
+from gridcompute.origins import Origin, PlannedInstead, ReachedRun, current
 from gridcompute.places import require_apart
 from gridcompute.planning import Plan
 from gridcompute.progress import watcher
@@ -153,15 +154,16 @@ def concat(collections: Sequence[Collection], dim: str) -> Collection:
 
 
 def plan(*outputs: Collection | Destined, memory: int | str | None = None, workers: int = 0, store: str | None = None,
-         store_options: Mapping[str, Any] | None = None) -> Planned:
+         store_options: Mapping[str, Any] | None = None, on_error: str | None = None) -> Planned:
     """What a run would do: cells, tasks, bytes, peak memory, time, and what is committed already; nothing is computed.
 
     Raises:
         MemoryBoundError: it can't fit, with the numbers.
     """
     graph = graph_of(outputs)  # first, as in `_made`
-    settings = Settings.of(memory=memory, workers=workers, store=store, store_options=store_options)
+    settings = Settings.of(memory=memory, workers=workers, store=store, store_options=store_options, on_error=on_error)
     require_apart(graph, settings.store)
+    graph = skipping(graph) if settings.on_error == "skip" else graph
     return _planned(outputs, graph, settings)
 
 
@@ -189,7 +191,8 @@ def start(
         executor: "ray", "inline", or an executor of your own.
         how: how the graph can be made again, for `resume`; else it is known for scripts and workloads.
         name: of the run.
-        options: `store`, `workers`, `address`, `memory`, `deadline`, `quiet`; see `gridcompute.config.Settings`.
+        options: `store`, `workers`, `address`, `memory`, `deadline`, `on_error`, `quiet`; see
+            `gridcompute.config.Settings`.
     """
     return _made(outputs, watch, executor, how, name, options).start()
 
@@ -231,9 +234,12 @@ def _made(
     graph = graph_of(outputs)  # first: an output whose run is refused needs no warning that it was forgotten
     settings = Settings.of(executor=named, **options)
     require_apart(graph, settings.store)
+    graph = skipping(graph) if settings.on_error == "skip" else graph
     if settings.verify_inputs:
         os.environ["GRIDCOMPUTE_VERIFY_INPUTS"] = "1"
     origin = current() if how is None else Origin(dict(how))
+    if current().stops == current().calls:
+        raise ReachedRun(graph, settings)
     if current().plans:
         raise PlannedInstead(_planned(outputs, graph, settings))
     record = origin.record(graph, settings, name)

@@ -14,6 +14,7 @@ from gridcompute.columns import Column, Fixed, Ragged
 from gridcompute.errors import KernelError
 from gridcompute.kernels import Kernel
 from gridcompute.loops import compile_for, kernel_error, kernel_function
+from gridcompute.secrecy import clean
 
 Array = np.ndarray[Any, Any]
 
@@ -98,7 +99,7 @@ def _call(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int) -> 
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:  # sys.exit in a task ends the task, not the run
-        raise kernel_error(kernel, cells.index(0) if cells.count == 1 else None, error) from error
+        raise kernel_error(kernel, cells.index(0) if cells.count == 1 else None, error) from clean(error)
     return list(returned) if isinstance(returned, tuple) else [returned]
 
 

@@ -132,6 +132,7 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
         names: Sequence[str] | None = None,
         seed: int = 0,
         name: str = "",
+        on_error: str | None = None,
         **params: Any,
     ) -> Collection:
         """Run a kernel for every cell; its inputs are these columns, then those of `others`, in order.
@@ -142,6 +143,7 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
             names: of the outputs; else the kernel's.
             seed: of `rng`.
             name: the op's name in plans and messages, and part of the key of `rng`; else the kernel's.
+            on_error: where the kernel fails "stop" ends the run, "skip" leaves a null; else as the run's option says.
             params: the kernel's parameters: scalars, arrays, or a named tuple of arrays (one copy a node).
 
         Raises:
@@ -156,7 +158,8 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
         refs = [ref for one in every for ref in one.columns.values()]
         if not kernel.signature.inputs:
             refs = []
-        op = ops.map_cells(kernel, refs, self.space, names=names, params=params, seed=seed, name=name)
+        given: dict[str, Any] = {"params": params, "seed": seed, "name": name, "on_error": on_error}
+        op = ops.map_cells(kernel, refs, self.space, names=names, **given)
         return Collection.of(op, coords)
 
     def _with(self, ufunc: str, *operands: Any, reverse: bool = False) -> Collection:
@@ -216,7 +219,7 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
         Args:
             condition: a boolean column of the same rows, or a kernel that gives one.
             on: columns that the kernel takes; else all.
-            params: the kernel's parameters.
+            params: the kernel's parameters, and options of `map`; a row skipped by `on_error` is dropped.
         """
         if isinstance(condition, Kernel):
             condition = (self if on is None else self[on]).map(condition, names=["keep"], **params)
@@ -233,6 +236,7 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
         names: Sequence[str] | None = None,
         seed: int = 0,
         name: str = "",
+        on_error: str | None = None,
         **params: Any,
     ) -> Collection:
         """One row to many: the kernel gives arrays of a shared length, whose elements are the new rows.
@@ -246,14 +250,14 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
             names: as in `map`.
             seed: as in `map`.
             name: as in `map`.
+            on_error: as in `map`; a row that is skipped gives none.
             params: as in `map`.
         """
         refs = list((self if on is None else self[on]).columns.values())
         kept = self[list(keep)].op if keep else None
         return Collection.of(
-            ops_rows.explode_rows(
-                kernel, refs, keep=kept, names=names, params=params, dim=dim, most=max, seed=seed, name=name
-            )
+            ops_rows.explode_rows(kernel, refs, keep=kept, names=names, params=params, dim=dim, most=max, seed=seed,
+                                  name=name, on_error=on_error)
         )
 
     def sort(self, by: str | Sequence[str], descending: bool = False) -> Collection:
@@ -276,6 +280,7 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
         names: Sequence[str] | None = None,
         seed: int = 0,
         name: str = "",
+        on_error: str | None = None,
         **params: Any,
     ) -> Collection:
         """A kernel over the window around each cell of one column.
@@ -288,12 +293,14 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
             names: as in `map`.
             seed: as in `map`.
             name: as in `map`.
+            on_error: as in `map`.
             params: as in `map`.
         """
         ref = self._one()
         checked = ops_windows.halo_of(ref[0], halo, boundary)
         return Collection.of(
-            ops_windows.stencil(kernel, ref, checked, names=names, params=params, fill=fill, seed=seed, name=name),
+            ops_windows.stencil(kernel, ref, checked, names=names, params=params, fill=fill, seed=seed, name=name,
+                                on_error=on_error),
             self.coords,
         )
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gridcompute.errors import ParameterError
+from gridcompute.skips import Skips
 from gridcompute.spaces import Region, Space, writable
 
 Array = np.ndarray[Any, Any]
@@ -144,11 +145,13 @@ class Block:
         region: where it lies in its op's space (block numbers along dimensions of unknown length).
         columns: values by name; each column's array spans the dims of its field.
         rows: cells along the first dimension; differs from the region's extent where the length is unknown.
+        skips: cells that the op itself skipped in computing it (of no use to those that read it).
     """
 
     region: Region
     columns: Mapping[str, Column] = field(default_factory=dict)
     rows: int = 0
+    skips: tuple[Skips, ...] = ()
 
     def __getitem__(self, name: str) -> Column:
         return self.columns[name]

@@ -21,6 +21,8 @@ from gridcompute.keys import digest
 from gridcompute.op import Op
 from gridcompute.shard import TOMBSTONE, Record, commit, commit_record, shard_path
 from gridcompute.sinks.base import Output
+from gridcompute.skipnotes import META, note
+from gridcompute.skips import Skips, to_text
 from gridcompute.spaces import Region
 from gridcompute.store import Store
 
@@ -92,8 +94,9 @@ class Commits:
         return tuple(self._ended)
 
 
-def commit_block(store: Store, op: Op, where: tuple[int, int, int], token: str, block: Block) -> Kept:
-    """A block as a shard of the work store.
+def commit_block(store: Store, op: Op, where: tuple[int, int, int], token: str, block: Block,
+                 skips: tuple[Skips, ...] = ()) -> Kept:
+    """A block as a shard of the work store, with a note beside it where cells were skipped.
 
     Args:
         store: the work store.
@@ -101,9 +104,13 @@ def commit_block(store: Store, op: Op, where: tuple[int, int, int], token: str, 
         where: stage, root and chunk.
         token: of the chunk.
         block: over the chunk's region.
+        skips: cells that were skipped for it.
     """
-    done = commit(store, op.recipe, token, block, op.fields, op.space)
-    return Kept(*where, done.path, done.digest, done.rows, done.size, done.won)
+    if skips:
+        note(store, op.recipe, (str(block.region), token), skips)
+    meta = {META: to_text(skips)} if skips else None
+    done = commit(store, op.recipe, token, block, op.fields, op.space, meta=meta)
+    return Kept(*where, done.path, done.digest, done.rows, done.size, done.won, skips=skips)
 
 
 def commit_file(store: Store, op: Op, where: tuple[int, int, int], token: str, blocks: Iterable[Block]) -> Kept:
@@ -120,7 +127,7 @@ def commit_file(store: Store, op: Op, where: tuple[int, int, int], token: str, b
 
 
 def commit_written(store: Store, op: Op, where: tuple[int, int, int], token: str, block: Block, output: Output,
-                   place: tuple[int, ...]) -> Kept:
+                   place: tuple[int, ...], skips: tuple[Skips, ...] = ()) -> Kept:
     """A chunk in a sink's own format, then its record; arguments as `commit_block`, with the chunk's place there."""
     region = block.region
     try:
@@ -132,10 +139,11 @@ def commit_written(store: Store, op: Op, where: tuple[int, int, int], token: str
         written = output.write_chunk(block, region, place, replace=True)
     listed = json.dumps([[w.path, w.size, w.digest, w.rows] for w in written])
     size = sum(w.size for w in written)
-    record = Record("", size, digest([w.digest for w in written]), block.rows, (("written", listed),))
+    meta = (("written", listed), *([(META, to_text(skips))] if skips else []))
+    record = Record("", size, digest([w.digest for w in written]), block.rows, meta)
     done = commit_record(store, op.recipe, region, token, record)
     return Kept(*where, done.path, done.digest, block.rows, done.size, done.won,
-                blocks=tuple((w.path, w.rows, w.digest, w.size) for w in written))
+                blocks=tuple((w.path, w.rows, w.digest, w.size) for w in written), skips=skips)
 
 
 def blocks_recipe(recipe: str) -> str:

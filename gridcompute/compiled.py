@@ -17,6 +17,7 @@ from gridcompute.cellinputs import Cells, arrange
 from gridcompute.columns import Column, Field, Fixed, Ragged
 from gridcompute.errors import DimensionError, KernelError, SignatureError
 from gridcompute.kernels import Kernel, explodes, install_eager
+from gridcompute.secrecy import clean
 from gridcompute.status import counted
 
 __all__ = ["Field", "explode_cells", "output_dtypes", "run_cells"]
@@ -64,23 +65,24 @@ def run_cells(
         UsageError: inputs that don't fit the kernel, or a kernel that can't be compiled.
         KernelError: the kernel raised, or gave an array of a wrong length; names the cell.
     """
-    _require(kernel, rows=False)
+    require_kind(kernel, rows=False)
     cells = arrange(kernel, inputs, params, shape, origin, space_shape)
-    dtypes = _declared(kernel, cells, inputs, outputs)
-    columns = _empty_outputs(kernel, cells, dtypes)
+    dtypes = declared_dtypes(kernel, cells, inputs, outputs)
+    columns = empty_outputs(kernel, cells, dtypes)
     if cells.count == 0:
         return columns
     mark = np.zeros(1, np.int64) if progress is None else progress
     if kernel.mode != "cell":
         chunkcall.run_chunk(kernel, cells, columns, seed=seed, rng_name=rng_name, step=step)
         return columns
-    kinds, arguments = _targets(kernel, cells, columns)
-    loop = loops.make_loop(kernel, _loop_shape(kernel, cells, kinds))
-    _call(kernel, cells, loop, mark, _leading(kernel, cells, seed, rng_name, step), arguments)
+    kinds, arguments = targets(kernel, cells, columns)
+    loop = loops.make_loop(kernel, loop_shape(kernel, cells, kinds))
+    leading = leading_of(kernel, cells, seed, rng_name, step)
+    call(kernel, cells, loop, mark, (np.int64(cells.count), *leading, *arguments))
     return columns
 
 
-def _require(kernel: Kernel, *, rows: bool) -> None:
+def require_kind(kernel: Kernel, *, rows: bool) -> None:
     """Refuse a kernel that gives rows where cells are wanted, or the other way round."""
     what = f"kernel {kernel.name} {kernel.signature}"
     if rows and not explodes(kernel):
@@ -91,14 +93,14 @@ def _require(kernel: Kernel, *, rows: bool) -> None:
                              hint="add sizes={...: ...}, or use explode for a number of rows that differs by cell")
 
 
-def _declared(kernel: Kernel, cells: Cells, inputs: Sequence[Column],
+def declared_dtypes(kernel: Kernel, cells: Cells, inputs: Sequence[Column],
               outputs: Sequence[np.dtype[Any]] | None) -> tuple[np.dtype[Any], ...]:
     """The outputs' dtypes: as given, else inferred."""
     found = outputs or output_dtypes(kernel, inputs, cells.params, ndim=len(cells.shape))
     return tuple(np.dtype(one) for one in found)
 
 
-def _targets(kernel: Kernel, cells: Cells, columns: Sequence[Column]) -> tuple[tuple[tuple[str, int], ...], list[Any]]:
+def targets(kernel: Kernel, cells: Cells, columns: Sequence[Column]) -> tuple[tuple[tuple[str, int], ...], list[Any]]:
     """Kinds of the outputs, and the arrays that the loop fills."""
     kinds: list[tuple[str, int]] = []
     arguments: list[Any] = []
@@ -141,9 +143,9 @@ def explode_cells(
         UsageError: as `run_cells`.
         KernelError: as `run_cells`; also for a cell with more rows than `max`.
     """
-    _require(kernel, rows=True)
+    require_kind(kernel, rows=True)
     cells = arrange(kernel, inputs, params, shape, origin, space_shape)
-    dtypes = _declared(kernel, cells, inputs, outputs)
+    dtypes = declared_dtypes(kernel, cells, inputs, outputs)
     counts = np.zeros(cells.count, np.int64)
     if cells.count == 0:
         return counts, [np.empty(0, dtype) for dtype in dtypes]
@@ -155,9 +157,9 @@ def explode_cells(
 
     def go(count_only: bool, rows: list[Array]) -> None:
         # Each pass draws the same random numbers: the state is fresh, and reset at every cell.
-        leading = _leading(kernel, cells, seed, rng_name, step)
-        loop = loops.make_loop(kernel, _loop_shape(kernel, cells, kinds, count_only))
-        _call(kernel, cells, loop, mark, leading, [*rows, counts, limit], limit=max)
+        leading = leading_of(kernel, cells, seed, rng_name, step)
+        loop = loops.make_loop(kernel, loop_shape(kernel, cells, kinds, count_only))
+        call(kernel, cells, loop, mark, (np.int64(cells.count), *leading, *rows, counts, limit), limit=max)
 
     if max is None:
         go(True, [])
@@ -171,15 +173,17 @@ def explode_cells(
     return counts, [one[:total].copy() for one in rows]
 
 
-def _loop_shape(
-    kernel: Kernel, cells: Cells, outputs: tuple[tuple[str, int], ...], count_only: bool = False
+def loop_shape(
+    kernel: Kernel, cells: Cells, outputs: tuple[tuple[str, int], ...], count_only: bool = False, resumes: bool = False
 ) -> loops.Shape:
+    """What the source of a kernel's loop over these cells depends on."""
     kinds = tuple("ragged" if isinstance(column, Ragged) else "fixed" for column in cells.columns)
     masks = tuple("cell" if mask is not None else "" for mask in cells.masks)
-    return loops.Shape(kinds, masks, len(cells.params), kernel.specials, outputs, len(cells.shape), count_only)
+    return loops.Shape(kinds, masks, len(cells.params), kernel.specials, outputs, len(cells.shape), count_only,
+                       resumes)
 
 
-def _leading(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int) -> list[Any]:
+def leading_of(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int) -> list[Any]:
     """The loop's arguments between the count and the outputs."""
     found: list[Any] = []
     if {"cell", "rng"} & set(kernel.specials) and cells.shape:
@@ -201,18 +205,15 @@ def _int_tuple(values: Sequence[int]) -> tuple[np.int64, ...]:
     return tuple(np.int64(one) for one in values)
 
 
-def _call(
-    kernel: Kernel,
-    cells: Cells,
-    loop: Any,
-    mark: Array,
-    leading: list[Any],
-    trailing: list[Any],
-    limit: int | None = None,
-) -> None:
-    """Call the loop; turn what went wrong in a cell into an error that names it."""
+def call(kernel: Kernel, cells: Cells, loop: Any, mark: Array, rest: tuple[Any, ...], limit: int | None = None) -> None:
+    """Call a loop with its arguments from the count on; what goes wrong in a cell becomes an error that names it.
+
+    Raises:
+        KernelError: the kernel failed in the cell that `mark` holds.
+        UsageError: numba can't compile the kernel for these arguments.
+    """
     status = np.zeros(3, np.int64)
-    arguments = (mark, status, np.int64(cells.count), *leading, *trailing)
+    arguments = (mark, status, *rest)
     loops.compile_for(kernel, loop, arguments)
     try:
         with np.errstate(all="ignore"):  # under NUMBA_DISABLE_JIT NumPy would warn where compiled code doesn't
@@ -220,7 +221,7 @@ def _call(
     except MemoryError:
         raise
     except Exception as error:
-        raise loops.kernel_error(kernel, cells.index(int(mark[0])), error) from error
+        raise loops.kernel_error(kernel, cells.index(int(mark[0])), error) from clean(error)
     if code == 0:
         return
     which, found, axis = (int(one) for one in status)
@@ -240,7 +241,8 @@ def _call(
     raise KernelError(f"kernel {kernel.name} at cell {cell} {what}", op=kernel.name, cell=cell, cause=what, hint=hint)
 
 
-def _empty_outputs(kernel: Kernel, cells: Cells, dtypes: Sequence[np.dtype[Any]]) -> list[Column]:
+def empty_outputs(kernel: Kernel, cells: Cells, dtypes: Sequence[np.dtype[Any]]) -> list[Column]:
+    """Columns for a kernel's outputs, of any values."""
     if len(dtypes) != len(kernel.signature.outputs):
         raise SignatureError(
             f"kernel {kernel.name} has {counted(len(kernel.signature.outputs), 'output')}, "

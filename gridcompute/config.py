@@ -79,16 +79,20 @@ def parse_bytes(text: str | int) -> int:
     return value
 
 
-ENVIRONMENT = ("store", "executor", "workers", "address", "memory", "quiet")
+ENVIRONMENT = ("store", "executor", "workers", "address", "certs", "allow_open", "memory", "quiet", "on_error",
+               "keep_intermediates")
 """Settings that `GRIDCOMPUTE_STORE` and so on give where the caller doesn't."""
 
 
 MOST_WORKERS = 2**20
 
+OPEN_IN_WORDS = "everyone on this network may run code as me"
+"""What `allow_open` must say for a cluster beyond loopback that has no token or no TLS."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run may use; none of it changes a result.
+    """What a run may use; none of it changes a result, but for what `on_error` says.
 
     Attributes:
         store: URL of the work store.
@@ -97,11 +101,15 @@ class Settings:
         workers: cores; 0 means all of this machine's, or of the cluster.
         threads: of each worker, which reads and decodes ahead with them; cores are divided by it.
         address: of a Ray cluster; empty for a local one.
+        certs: folder with the cluster's token and certificates (`gridcompute cluster certs`).
+        allow_open: `OPEN_IN_WORDS` to join a cluster beyond loopback that has no token or no TLS.
         memory: bytes that one worker may take at its peak; 0 means its share of what is free.
         deadline: seconds that a task may take.
         quiet: no progress bar.
         verify_inputs: hash the contents of inputs instead of trusting sizes and times.
         dashboard: start Ray's dashboard with a local cluster.
+        on_error: "skip" or "stop", for all kernels that weren't told what to do where they fail; else they stop.
+        keep_intermediates: leave committed intermediate results in the work store when nothing needs them any more.
     """
 
     store: str = WORK
@@ -110,17 +118,25 @@ class Settings:
     workers: int = 0
     threads: int = 1
     address: str = ""
+    certs: str = ""
+    allow_open: str = ""
     memory: int = 0
     deadline: float = 3600.0
     quiet: bool = False
     verify_inputs: bool = False
     dashboard: bool = False
+    on_error: str = ""
+    keep_intermediates: bool = False
 
     def __post_init__(self) -> None:
         if self.executor not in ("ray", "inline"):
             raise ParameterError(f"executor is {self.executor!r}", hint="one of ray, inline")
+        if self.on_error not in ("", "stop", "skip"):
+            raise ParameterError(f"on_error is {self.on_error!r:.100}", hint="one of stop, skip")
         if not self.store or "\0" in self.store:
             raise ParameterError(f"store is {self.store!r:.100}", hint="a folder, or a URL like s3://bucket/folder")
+        if self.allow_open not in ("", OPEN_IN_WORDS):
+            raise ParameterError(f"allow_open is {self.allow_open!r:.80}", hint=f'say "{OPEN_IN_WORDS}", or nothing')
         if not 0 <= self.workers <= MOST_WORKERS:
             raise ParameterError(f"workers is {self.workers}", hint="a number of cores, or 0 for all")
         if self.threads < 1:
@@ -144,9 +160,10 @@ class Settings:
         for name in ENVIRONMENT:
             text = os.environ.get(f"GRIDCOMPUTE_{name.upper()}")
             if text and name not in given:
-                given[name] = text if name != "quiet" else text != "0"
-        if "store" in given:
-            given["store"] = os.fspath(given["store"])
+                given[name] = text if name not in ("quiet", "keep_intermediates") else text != "0"
+        for name in ("store", "certs"):
+            if name in given:
+                given[name] = os.fspath(given[name])
         if isinstance(given.get("memory"), str):
             given["memory"] = parse_bytes(given["memory"])
         for name, hint in (("workers", "cores, or 0 for all"), ("threads", "threads")):
@@ -159,15 +176,20 @@ class Settings:
 
 
 @contextlib.contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables set for a while; processes that are started meanwhile inherit them."""
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Environment variables set (None: not set) for a while; processes that are started meanwhile inherit them."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    set_variables(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        set_variables(before)
+
+
+def set_variables(values: Mapping[str, str | None]) -> None:
+    """Environment variables set from now on; None for one that isn't to be set."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

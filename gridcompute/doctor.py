@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import shutil
@@ -14,10 +15,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from gridcompute import certificates
+from gridcompute.attaching import joining
 from gridcompute.codefolder import cache_directory
 from gridcompute.config import Settings, available_cores, available_memory, state_folder
 from gridcompute.errors import GridError
-from gridcompute.explain import size
+from gridcompute.status import size
 from gridcompute.store import open_store
 from gridcompute.stores.local import LocalStore
 
@@ -59,6 +62,8 @@ def checks(settings: Settings, *, ray: bool = True) -> Iterator[Check]:
     """
     every: list[Callable[[], Check]] = [_python, _packages, _cores, _memory, _shared_memory, _temporary, _state, _code]
     every.append(lambda: _store(settings))
+    if settings.address or settings.certs:
+        every.append(lambda: _cluster(settings))
     if ray:
         every.append(_ray)
     for check in every:
@@ -156,6 +161,20 @@ def _store(settings: Settings) -> Check:
     return Check(
         "store", "ok", f"{store.url} takes conditional writes" + (f"; {size(free)} free" if free is not None else "")
     )
+
+
+def _cluster(settings: Settings) -> Check:
+    ends = certificates.found(settings.certs).ends if settings.certs else None
+    if settings.address:
+        joining(settings.address, certs=settings.certs, allow_open=settings.allow_open)
+    told = f"{settings.address} takes this machine in" if settings.address else settings.certs
+    if ends is None:
+        return Check("cluster", "ok", told)
+    left = (ends - datetime.datetime.now(datetime.UTC)).days
+    told += f"; certificates valid until {ends:%Y-%m-%d}"
+    if left < certificates.SOON:
+        return Check("cluster", "warning", told, "make new ones: gridcompute cluster certs --replace")
+    return Check("cluster", "ok", told)
 
 
 def _ray() -> Check:

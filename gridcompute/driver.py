@@ -6,7 +6,6 @@ the last one gives the outputs.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,14 +13,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from gridcompute.errors import (
-    CorruptShardError,
-    GridError,
-    InterruptedRunError,
-    MemoryBoundError,
-    RunError,
-    StoreError,
-)
+from gridcompute.absent import missed
+from gridcompute.bounds import planned_parts, remember
+from gridcompute.deliveries import Deliveries
+from gridcompute.drops import DONE, GONE
+from gridcompute.errors import CorruptShardError, GridError, InterruptedRunError, RunError, StoreError
 from gridcompute.events import (
     CancelAsked,
     Command,
@@ -36,28 +32,26 @@ from gridcompute.events import (
     Tick,
 )
 from gridcompute.executor import Executor
+from gridcompute.footprint import WORKER_BYTES
+from gridcompute.intermediates import Intermediates, recipes_of
 from gridcompute.journal import Journal
-from gridcompute.lease import Lease
 from gridcompute.ledger import Ledger
 from gridcompute.leftovers import sweep
 from gridcompute.looks import LOOK_SECONDS, look
 from gridcompute.losses import SILENT, named
 from gridcompute.op import Graph
-from gridcompute.outputs import outputs_of, sink_of
 from gridcompute.planning import Plan
-from gridcompute.planview import Limits
+from gridcompute.planview import UNBOUNDED, Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
-from gridcompute.sinks.base import Output, Sink, Written
+from gridcompute.secrecy import clean
+from gridcompute.skips import Tally
 from gridcompute.sources.base import Source
-from gridcompute.state import DONE, GONE, RunState
+from gridcompute.state import RunState
 from gridcompute.status import Status, Watch
-from gridcompute.store import Store, open_store, transient, unanswered
+from gridcompute.store import Store, transient, unanswered
 from gridcompute.stored import StoredSource
 from gridcompute.worker import Payload
-
-WORKER_BYTES = 350 * 2**20
-"""Measured proportional memory of an idle Ray worker with numba, pyarrow and gridcompute imported."""
 
 POLL_SECONDS = 0.5
 
@@ -65,6 +59,14 @@ REPLANS = 4
 """Times that one result of an earlier phase may turn out broken before the run stops."""
 
 T = TypeVar("T")
+
+
+class _AbsentError(Exception):
+    """Shards of an earlier phase are needed of which only the counts were kept."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__(f"{len(names)} shards")
+        self.names = names
 
 
 class Driver:
@@ -81,6 +83,7 @@ class Driver:
         overwrite: names of outputs that replace what lies there.
         clock: seconds, for deadlines and delays; by default the executor's own, where it has one, else real time.
         watch: called after each event.
+        keep_intermediates: delete no committed shards.
     """
 
     def __init__(
@@ -97,15 +100,22 @@ class Driver:
         policy: Policy | None = None,
         clock: Callable[[], float] | None = None,
         watch: Watch | None = None,
+        keep_intermediates: bool = False,
     ) -> None:
         self.graph, self.store, self.executor, self.journal, self.watch = graph, store, executor, journal, watch
         self.run_name, self.memory, self.deadline = run, memory, deadline
-        self.overwrite, self.policy = overwrite, policy or Policy()
+        self.policy = policy or Policy()
         self.clock = getattr(executor, "clock", time.monotonic) if clock is None else clock
-        self.status, self.sleep = Status(), getattr(executor, "sleep", time.sleep)
+        self.status, self.tally, self.sleep = Status(), Tally(), getattr(executor, "sleep", time.sleep)
         self.cancelled, self.results = threading.Event(), dict[str, StoredSource]()
+        self._intermediates = Intermediates(store, self.status, keep=keep_intermediates)
+        self._delivered = False
+        self._absent: set[str] = set()
+        self._wanted: set[str] = set()
         self._board = Board(journal.path.parent)
-        self._outputs, self._leases = dict[str, Output](), dict[str, Lease]()
+        self._parts: dict[str, int] = {}
+        # Where Ray can't be reached, what can't be replaced stays.
+        self._deliveries = Deliveries(run, overwrite, self._again, reach=lambda: executor.begin([]))
 
     def run(self) -> Mapping[str, StoredSource]:
         """All phases, to the end.
@@ -119,11 +129,16 @@ class Driver:
         self.status.started = time.time()
         try:
             broken: list[str] = []
+            first = True
             while True:
                 try:
-                    self._phases(first=not broken)
+                    self._phases(first=first)
                     break
+                except _AbsentError as error:
+                    # A result of an earlier phase was deleted, its counts weren't: it is made again after all.
+                    first, self._wanted = False, self._wanted | error.names
                 except CorruptShardError as error:
+                    first = False
                     # A result of an earlier phase doesn't verify: it is void by now, so going through the phases
                     # again makes it anew, and finds the rest.
                     broken.append(error.path)
@@ -132,42 +147,52 @@ class Driver:
                     self.status.failures.append(error.message)
                     self.journal.append("again", message=error.message[:2000])
             if self._board.died:
-                sweep(self.store, self._outputs.values())
+                sweep(self.store, self._deliveries.outputs.values())
         finally:
             self._board.close()
+            self._intermediates.close(wait=self._delivered)
             self.status.ended = time.time()
             self._watched()
         return self.results
 
     def _phases(self, *, first: bool) -> None:
         counted: dict[str, Source] = {}
-        self.status.phase = 0
+        self.status.phase, self._absent = 0, set()
+        self._intermediates.again()
         while True:
             plan = Plan(self.graph, counted)
             self.status.phase += 1
             ledger = self._phase(plan, first=first)
             if plan.final:
                 break
+            self._intermediates.counted(ledger)
             for op in plan.lowered.pending:
                 counted[op.recipe] = self._again(partial(ledger.stored, op))
-        self._deliver(plan, ledger)
+        self.results.update(self._deliveries.deliver(plan, ledger, self.journal))
+        self._again(self._intermediates.finish)
+        self._delivered = True
+        self.journal.append("done", computed=self.status.computed, reused=self.status.reused)
 
     def _phase(self, plan: Plan, *, first: bool) -> Ledger:
-        self._fits(plan)
+        parts = {stage: one.number for stage, one in planned_parts(plan, self.memory).items()}  # refused here (law 4)
+        self._parts = {plan.stages[stage].recipe: number for stage, number in parts.items()}
         try:
-            ledger, state = self._readied(plan, first=first)
+            ledger, state = self._readied(plan, parts, first=first)
         except BaseException:
-            self._leave()
+            self._deliveries.leave()
             raise
         self._loop(state, ledger, plan)
         self.journal.append("phase-done", number=self.status.phase)
         return ledger
 
-    def _readied(self, plan: Plan, *, first: bool) -> tuple[Ledger, RunState]:
+    def _readied(self, plan: Plan, parts: Mapping[int, int], *, first: bool) -> tuple[Ledger, RunState]:
         """All that comes before the first task, the executor's start included."""
-        self._prepare(plan)
-        ledger = Ledger(plan, self.store, self._outputs)
+        self._deliveries.prepare(plan)
+        going = self._again(partial(self._intermediates.begin, plan))
+        ledger = Ledger(plan, self.store, self._deliveries.outputs, self._wanted, self.tally)
         found = self._again(ledger.find)
+        self._absent |= ledger.absent
+        self._intermediates.found(ledger)
         self._has_room(plan, found)
         if first:
             self.status.reused += ledger.reused
@@ -175,16 +200,21 @@ class Driver:
         self.journal.append("phase", number=self.status.phase, stages=stages, reused=ledger.reused,
                             chunks={stage.number: stage.chunks for stage in plan.stages},
                             found={number: len(chunks) for number, chunks in found.items()},
-                            recipes={stage.number: [op.recipe for op in stage.roots] for stage in plan.stages})
-        state = RunState(plan, found, Limits(), self.policy)
+                            recipes={stage.number: [name for op in stage.roots for name in recipes_of(op)]
+                                     for stage in plan.stages},
+                            bytes={stage.number: stage.task_bytes for stage in plan.stages})
+        state = RunState(plan, found, Limits(), self.policy, disposable=going)
+        if wanted := set(missed(plan, state, self._absent)):
+            raise _AbsentError(wanted)
         self._counts(plan, state)
         self._watched()
         if any(state.left):
             # Only now: refusals and finished work needn't wait for Ray to start.
-            threads = self.executor.threads
-            self.executor.begin([Payload.of(plan, s, self.store, self._outputs, threads) for s in plan.stages])
-            state.limits = Limits(self.executor.workers, self.executor.queue, deadline=self.deadline,
-                                  live_bytes=self.memory * self.executor.workers if self.memory else 2**62)
+            threads, outputs = self.executor.threads, self._deliveries.outputs
+            self.executor.begin([Payload.of(plan, stage, self.store, outputs, threads, memory=self.memory,
+                                            deadline=self.deadline) for stage in plan.stages])
+            live = max(1, self.memory - WORKER_BYTES) * self.executor.workers if self.memory else UNBOUNDED
+            state.limits = Limits(self.executor.workers, self.executor.queue, live, self.deadline, parts)
             if self.cancelled.is_set():
                 raise self._interrupted()
         return ledger, state
@@ -225,7 +255,7 @@ class Driver:
                 self.executor.kill(command.task)
                 self._board.free(command.task, reuse=False)
             elif isinstance(command, Drop):
-                ledger.drop(command.stage, command.chunk)
+                self._intermediates.dropped(ledger.drop(command.stage, command.chunk))
             else:
                 finish = command
         return finish
@@ -240,15 +270,18 @@ class Driver:
         stage = ledger.plan.stages[task.stage]
         if isinstance(event, TaskFailed) and event.failure.kind in SILENT:
             self._board.died = True
-            kept = self._again(partial(ledger.committed, task))
-            event = named(event, task, stage, self._board.read(task.number), kept)
+            kept = event.kept or self._again(partial(ledger.committed, task))
+            most = ledger.plan.most_parts(task.stage, task.chunks[0])
+            event = named(event, task, stage, self._board.read(task.number), kept, memory=self.memory, most=most)
         if not (isinstance(event, TaskFailed) and event.failure.kind == "hang"):
             self._board.free(task.number)
         # What was taken from a late task, and which it did all the same, may be kept by now.
         news = tuple(item for item in event.kept if state.status[item.stage][item.chunk] not in (DONE, GONE))
         self.status.doubled += len({item.chunk for item in event.kept} - {item.chunk for item in news})
+        self._intermediates.strays(item for item in event.kept if state.status[item.stage][item.chunk] == GONE)
         event = replace(event, kept=news)
         ledger.add(news)
+        self._intermediates.added(news)
         for item in news:
             self.status.rows += max(0, item.rows)
             self.status.nbytes += item.nbytes
@@ -257,9 +290,15 @@ class Driver:
         self.status.computed += len(complete)
         self.status.tasks += 1
         self.status.task_seconds += event.seconds
+        skipped = {"skipped": self.tally.count} if self.tally.count else {}
         self.journal.append("kept", task=event.task, stage=task.stage, chunks=sorted(complete),
-                            seconds=round(event.seconds, 6), worker=event.worker)
+                            seconds=round(event.seconds, 6), worker=event.worker, **skipped,
+                            **({"bytes": event.own_bytes, "parts": task.parts} if isinstance(event, TaskDone) else {}))
         if isinstance(event, TaskDone):
+            self.status.measured(f"{stage.number + 1} {stage.name}", event.own_bytes, task.parts)
+            if task.parts > self._parts.get(stage.recipe, 1):
+                self._parts[stage.recipe] = task.parts
+                remember(stage.recipe, task.parts, self.memory)
             self.status.compile_seconds += event.compile_seconds
             self.status.compiled += event.compiled
             self.status.peak_bytes = max(self.status.peak_bytes, event.peak_bytes)
@@ -286,6 +325,7 @@ class Driver:
         return InterruptedRunError("the run was interrupted; what was committed stays", hint="run it again to go on")
 
     def _counts(self, plan: Plan, state: RunState) -> None:
+        self.status.skipped = self.tally.count
         names = [f"{stage.number + 1} {stage.name}" for stage in plan.stages]
         self.status.done = dict(zip(names, state.kept, strict=True))
         self.status.total = dict(zip(names, state.needed, strict=True))
@@ -294,92 +334,20 @@ class Driver:
         if self.watch is not None:
             self.watch(self.status)
 
-    def _fits(self, plan: Plan) -> None:
-        """Refuse beforehand what can't fit (law 4)."""
-        worst = max(plan.stages, key=lambda stage: stage.task_bytes, default=None)
-        if worst is None or not self.memory:
-            return
-        peak = worst.task_bytes + WORKER_BYTES
-        if peak > self.memory:
-            raise MemoryBoundError(
-                f"stage {worst.name} needs {peak / 2**20:,.0f} MiB per worker "
-                f"({worst.task_bytes / 2**20:,.0f} MiB for one chunk), but a worker may take "
-                f"{self.memory / 2**20:,.0f} MiB",
-                hint="use fewer workers, give more by memory=, or make the cells smaller",
-            )
-
     def _has_room(self, plan: Plan, found: Mapping[int, list[int]]) -> None:
         """Refuse what won't fit on the work store's disk even at a quarter of its uncompressed size."""
-        free, need = self.store.free_bytes(), 0
+        free, need, outputs = self.store.free_bytes(), 0, self._deliveries.outputs
         for stage in plan.stages:
-            sized = not stage.held and stage.chunks and all(op.recipe not in self._outputs for op in stage.roots)
+            sized = not stage.held and stage.chunks and all(op.recipe not in outputs for op in stage.roots)
             if sized:
-                need += stage.write_bytes * (stage.chunks - len(found.get(stage.number, ()))) // stage.chunks
+                left = stage.chunks - len(found.get(stage.number, ()))
+                need += self._intermediates.least_bytes(plan, stage) * left // stage.chunks
         if free is not None and free < need / 4:
             raise StoreError(
                 f"the work store {self.store.url} has room for {free / 2**20:,.0f} MiB, but the plan keeps "
                 f"{need / 2**20:,.0f} MiB (uncompressed) there",
                 hint="make room, or choose another work store with store=",
             )
-
-    def _prepare(self, plan: Plan) -> None:
-        """Take the outputs before any work starts; nothing is written yet."""
-        sinks = {op.recipe: sink_of(op) for _, op in plan.sinks}
-        for key, output in outputs_of(plan).items():
-            sink, target = sinks[key], output.target
-            options = getattr(sink, "storage_options", {})
-            if sink.url in self.overwrite:
-                self._clear(sink, target.recipe)
-            lease = self._again(partial(Lease.acquire, sink.url, target.recipe, run=self.run_name, now=time.time(),
-                                        options=options))
-            try:
-                self._outputs[key] = self._again(
-                    partial(sink.prepare, target.space, target.fields, target.coords, target.extents, target.recipe)
-                )
-            except BaseException:
-                lease.release()
-                raise
-            self._leases[key] = lease
-
-    def _leave(self) -> None:
-        """Nothing was begun: give back the outputs that this run has taken and that hold nothing yet."""
-        for key, lease in self._leases.items():
-            with contextlib.suppress(GridError, OSError):  # why it couldn't begin is what matters
-                if lease.run == self.run_name and self._outputs[key].give_up():
-                    lease.release()
-
-    def _clear(self, sink: Sink, recipe: str) -> None:
-        """Remove what another recipe left at an output that may be overwritten."""
-        options = getattr(sink, "storage_options", {})
-        held = Lease.held(sink.url, options=options)
-        if held is not None and held.recipe == recipe:
-            return
-        if held is not None:
-            held.release()
-        present = open_store(sink.url, **({} if "://" in sink.url else {"private": False}), **options)
-        if names := list(present.list()):
-            self.executor.begin([])  # where Ray can't be reached, what can't be replaced stays
-        for name in names:
-            present.delete(name)
-
-    def _deliver(self, plan: Plan, ledger: Ledger) -> None:
-        """Metadata last, so that a dataset appears at once; then the leases go."""
-        for name, op in plan.lowered.outputs.items():
-            if op.recipe not in self._outputs:
-                self.results[name] = self._again(partial(ledger.stored, op))
-                continue
-            if op.recipe in ledger.finished:
-                continue
-            number, root = plan.home[id(op)]
-            chunks = range(plan.stages[number].chunks)
-            written = [Written(path, size, digested, rows) for chunk in chunks
-                       for path, rows, digested, size in ledger.pages[number][root].kept(chunk).blocks]
-            output = self._outputs[op.recipe]
-            self._again(partial(output.finalize, written))
-            self.journal.append("finalized", output=output.url)
-        for lease in self._leases.values():
-            lease.release()
-        self.journal.append("done", computed=self.status.computed, reused=self.status.reused)
 
     def _again(self, step: Callable[[], T]) -> T:
         """A step of the driver itself, tried again while its failure is one that passes."""
@@ -392,6 +360,6 @@ class Driver:
                 decision = self.policy.decide("transient" if transient(error) else "fatal", attempt, 0)
                 if decision.action == "stop":
                     if transient(error):
-                        raise unanswered(error, f"after {attempt} attempts") from error
+                        raise unanswered(error, f"after {attempt} attempts") from clean(error)
                     raise
                 self.sleep(decision.delay)

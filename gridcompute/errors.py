@@ -23,11 +23,14 @@
         +-- DivergenceError     the same chunk gave two different results
         +-- WorkerLostError     a worker or its node went away
         +-- DeadlineError       a task ran longer than it may
+        +-- OutOfMemoryError    a task needs more memory than a worker may take
         +-- ClusterError        Ray can't be started or reached
         `-- InterruptedRunError the run was cancelled; what was committed stays      (exit code 130)
 """
 
 from __future__ import annotations
+
+from gridcompute.secrecy import redacted
 
 
 class GridError(Exception):
@@ -36,14 +39,16 @@ class GridError(Exception):
     Args:
         message: what is wrong, naming the thing and the place.
         hint: the next step, shown on a line of its own.
+
+    Secrets are taken out of both.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = redacted(message)
+        self.hint = redacted(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
@@ -140,9 +145,11 @@ class KernelError(RunError):
         dims: the dimensions of `cell`; empty where the kernel was called on arrays, outside a run.
         cause: the original error's type and text.
         step: of an `iterate`; None elsewhere.
+        block: number of the cell's block, along a dimension whose cells aren't counted; else -1.
     """
 
     step: int | None = None
+    block: int = -1
 
     def __init__(self, message: str, *, op: str = "", cell: tuple[int, ...] | None = None,
                  dims: tuple[str, ...] = (), cause: str = "", hint: str = "") -> None:
@@ -175,6 +182,10 @@ class WorkerLostError(RunError):
 
 class DeadlineError(RunError):
     """A task ran longer than it may."""
+
+
+class OutOfMemoryError(RunError):
+    """A task needs more memory than a worker may take, or than there is."""
 
 
 class ClusterError(RunError):

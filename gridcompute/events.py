@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gridcompute.skips import Skips
+
 FailureKind = Literal[
     "user", "transient", "lost_worker", "out_of_memory", "corrupt_shard", "hang", "divergence", "fatal"
 ]
@@ -30,6 +32,7 @@ class Kept:
         won: whether this attempt committed it (another may have been first).
         value: the held block, or a reference to it.
         blocks: of an ingested file: (place, rows, digest, bytes) of each block.
+        skips: cells that were skipped for it.
     """
 
     stage: int
@@ -42,6 +45,7 @@ class Kept:
     won: bool = True
     value: Any = field(default=None, compare=False, repr=False)
     blocks: tuple[tuple[str, int, str, int], ...] = ()
+    skips: tuple[Skips, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Failure:
         cell: index of the cell in work, where known.
         error: the exception itself, where it could be carried here.
         lost: (stage, chunk) of an input that must be made again.
+        peak_bytes: most private bytes that the process had, of one that ran out of memory and could say so; else 0.
+        own_bytes: of these, what the task took.
     """
 
     kind: FailureKind
@@ -63,6 +69,8 @@ class Failure:
     cell: tuple[int, ...] | None = None
     error: BaseException | None = field(default=None, compare=False, repr=False)
     lost: tuple[int, int] | None = None
+    peak_bytes: int = 0
+    own_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ class Task:
         chunks: in the order in which they are done.
         attempt: 1 for the first.
         seconds: after which no further chunk is begun; what is left goes to whoever is free.
+        parts: pieces that each chunk is computed in, one after the other (see `gridcompute.parts`).
+        alone: its one chunk was lost before without a word: kernels that skip run in a process of their own.
     """
 
     number: int
@@ -82,6 +92,8 @@ class Task:
     chunks: tuple[int, ...]
     attempt: int = 1
     seconds: float = math.inf
+    parts: int = 1
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,7 @@ class TaskDone:
     """Event: the chunks of a task are kept, but for those `left` that its time didn't reach.
 
     `compile_seconds` of its `seconds` went into compiling functions, so many as `compiled` says, or loading their code.
+    `peak_bytes` is the most private memory that the process had meanwhile, of which the task took `own_bytes`.
     """
 
     task: int
@@ -99,6 +112,7 @@ class TaskDone:
     peak_bytes: int = 0
     left: tuple[int, ...] = ()
     compiled: int = 0
+    own_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Drop:
-    """Command: a held chunk is needed no more."""
+    """Command: a chunk, held or committed, is needed no more."""
 
     stage: int
     chunk: int

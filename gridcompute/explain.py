@@ -12,32 +12,21 @@ from gridcompute.actions.folds import GROUP, Fold, Merge
 from gridcompute.actions.maps import Elementwise
 from gridcompute.actions.shapes import Choose
 from gridcompute.actions.writes import Write
-from gridcompute.driver import WORKER_BYTES
-from gridcompute.errors import GridError, MemoryBoundError
+from gridcompute.bounds import Parts, needs, planned_parts
+from gridcompute.errors import GridError
+from gridcompute.footprint import WORKER_BYTES
 from gridcompute.op import Op
 from gridcompute.outputs import outputs_of, sink_of
 from gridcompute.places import occupied
 from gridcompute.planning import Plan, Stage
 from gridcompute.reasons import committed, earlier, previous, reason
 from gridcompute.record import RunRecord
+from gridcompute.secrecy import redacted, redacted_values
 from gridcompute.sinks.base import EXISTS_HINT
 from gridcompute.spaces import Space
-from gridcompute.status import counted
+from gridcompute.status import counted, size
 from gridcompute.store import Store
 from gridcompute.timing import rates, remaining_seconds
-
-
-def size(count: float) -> str:
-    """Bytes as people read them.
-
-    >>> size(1536)
-    '1.5 KiB'
-    """
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(count) < 1024 or unit == "TiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return ""
 
 
 class Planned:
@@ -59,11 +48,7 @@ class Planned:
                  how: Mapping[str, Any] | None = None, overwrite: Collection[str] = ()) -> None:
         self.plan, self.workers, self.memory, self.overwrite = plan, workers, memory, frozenset(overwrite)
         self._store, self._how = store, how
-        if memory and self.peak_bytes > memory:
-            raise MemoryBoundError(
-                f"the plan needs {size(self.peak_bytes)} per worker, but a worker may take {size(memory)}",
-                hint="use fewer workers, give more by memory=, or make the cells smaller",
-            )
+        self.parts: Mapping[int, Parts] = planned_parts(plan, memory)
 
     @property
     def tasks(self) -> int:
@@ -73,7 +58,10 @@ class Planned:
     @property
     def peak_bytes(self) -> int:
         """Most bytes that a worker needs, its base included."""
-        return max((stage.task_bytes for stage in self.plan.stages), default=0) + WORKER_BYTES
+        return max((needs(stage, self._parts(stage)) for stage in self.plan.stages), default=WORKER_BYTES)
+
+    def _parts(self, stage: Stage) -> int:
+        return self.parts[stage.number].number if stage.number in self.parts else 1
 
     @cached_property
     def found(self) -> tuple[int | None, ...]:
@@ -116,7 +104,8 @@ class Planned:
     @cached_property
     def _earlier(self) -> tuple[RunRecord, ...]:
         """Earlier runs of the same, latest first."""
-        return () if self._how is None else tuple(earlier(self._how, self.plan.graph.canonical(), os.getcwd()))
+        return () if self._how is None else tuple(
+            earlier(redacted_values(self._how), redacted_values(self.plan.graph.canonical()), os.getcwd()))
 
     def _ops(self, stage: Stage) -> list[Op]:
         return [op for root in stage.roots for op in (*self._fused(root), root)]
@@ -137,7 +126,8 @@ class Planned:
             "reads_stages": sorted(n + 1 for n in self.plan.producers[stage.number]),
             "fused": list(dict.fromkeys(str(op) for root in stage.roots for op in self._fused(root))),
             "space": str(stage.roots[0].space), "extents": {name: axis.extent for name, axis in stage.layouts[0].axes},
-            "read_bytes": stage.read_bytes, "write_bytes": stage.write_bytes, "chunk_bytes": stage.task_bytes,
+            "read_bytes": stage.read_bytes, "write_bytes": stage.write_bytes,
+            "chunk_bytes": needs(stage, self._parts(stage)) - WORKER_BYTES, "parts": self._parts(stage),
             "recipes": [op.recipe for op in stage.roots], "committed": self.found[stage.number],
             "reason": self.reasons[stage.number],
         }
@@ -179,13 +169,15 @@ class Planned:
                 chunks += " of (" + ", ".join(f"{name} {facts['extents'][name]}" for name in space.names) + ")"
             lines.append(f"  {facts['number']}. {facts['name']} -> {space} in {chunks}")
             lines.append(f"     {self._work(stage)}; {facts['kept']}, {size(stage.write_bytes)}")
+            if stage.number in self.parts:
+                lines.append(f"     each chunk {self.parts[stage.number]}")
             if facts["reason"]:
                 lines.append(f"     {facts['reason']}")
         if not self.plan.final:
             names = ", ".join(str(op) for op in self.plan.lowered.pending)
             lines.append(f"  then the rest, planned when the cells of {names} have been counted")
         lines += [f"  a run would be refused: {url} {why}; {EXISTS_HINT}" for url, why in self.conflicts]
-        return "\n".join(lines)
+        return redacted("\n".join(lines))
 
     def __str__(self) -> str:
         return self.explain()

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from gridcompute.errors import ParameterError, RecordError, StoreError
+from gridcompute.secrecy import redacted_values
 
 _TAIL = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
 _TAIL_LENGTH = len(b',"crc":"00000000"}')
@@ -99,7 +100,7 @@ class Journal:
             raise ParameterError("an event's fields can't be named kind, time or crc")
         with self._lock:
             now = self._clock()
-            line = _line({"kind": kind, "time": now, **fields})
+            line = _line({"kind": kind, "time": now, **redacted_values(fields)})
             self._write(line)
             self._dirty = True
             if not 0 <= now - self._synced < SYNC_SECONDS:  # also when the clock was set back

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,10 +18,12 @@ from gridcompute.events import Kept, Task
 from gridcompute.op import Op
 from gridcompute.outputs import finished
 from gridcompute.pages import Page
-from gridcompute.planning import Plan
-from gridcompute.shard import Done, done, read_record, shard_path, tombstone
+from gridcompute.planning import Plan, Stage
+from gridcompute.shard import TOMBSTONE, Done, done, names, read_record, shard_path, tombstone
 from gridcompute.shardfile import read_ends
 from gridcompute.sinks.base import Output, Written
+from gridcompute.skipnotes import notes, read_note, skips_in
+from gridcompute.skips import Tally
 from gridcompute.spaces import Region
 from gridcompute.store import Store
 from gridcompute.stored import Entry, StoredSource
@@ -38,16 +40,26 @@ class Ledger:
         plan: the phase.
         store: the work store.
         outputs: prepared outputs of the ops that write, by recipe.
+        wanted: names of shards whose counts aren't enough this time.
+        tally: of the run's skipped cells.
+
+    Attributes:
+        absent: names of shards of which only the counts are there, which is enough for this phase.
+        reused: chunks that were found committed.
+        finished: recipes of outputs that were found finished.
     """
 
-    def __init__(self, plan: Plan, store: Store, outputs: Mapping[str, Output]) -> None:
-        self.plan, self.store, self.outputs = plan, store, outputs
+    def __init__(self, plan: Plan, store: Store, outputs: Mapping[str, Output], wanted: Collection[str] = (),
+                 tally: Tally | None = None) -> None:
+        self.plan, self.store, self.outputs, self.wanted = plan, store, outputs, wanted
+        self.absent: set[str] = set()
         self.pages = [[Page(stage.number, root, op.recipe, layout)
                        for root, (op, layout) in enumerate(zip(stage.roots, stage.layouts, strict=True))]
                       for stage in plan.stages]
+        self.tally = tally or Tally()
         self.reused = 0
         self.finished: set[str] = set()
-        self._blocks: dict[str, set[str]] = {}
+        self._blocks: dict[str, frozenset[str]] = {}
 
     def find(self) -> dict[int, list[int]]:
         """Chunks of each stage that are committed already (law 2: a shard that exists is done).
@@ -66,9 +78,19 @@ class Ledger:
             self.finished |= whole
             for chunk in range(stage.chunks):
                 self.add(self._entries(stage.number, chunk, listings))
+            self._tell(stage, range(stage.chunks), listings)
             found[stage.number] = complete = [c for c in range(stage.chunks) if not self.missing(stage.number, c)]
             self.reused += len(complete)
         return found
+
+    def _tell(self, stage: Stage, chunks: Iterable[int], listings: Sequence[Listing]) -> None:
+        """Take note of the cells that were skipped for committed chunks; a sink's records tell it themselves."""
+        for root, (op, listing) in enumerate(zip(stage.roots, listings, strict=True)):
+            if stage.skips and not isinstance(op.action, Write) and (noted := notes(self.store, op.recipe)):
+                for chunk in chunks:
+                    at = str(stage.layouts[root].region(chunk)), self.token(stage.number, chunk)[root]
+                    if at in noted:
+                        self.tally.add(read_note(self.store, noted[at], listing.get(at)))
 
     def _entries(self, stage: int, chunk: int, listings: Sequence[Listing]) -> Iterator[Kept]:
         """What is there of a chunk."""
@@ -85,37 +107,53 @@ class Ledger:
         entry = listing.get((str(at), token))
         if entry is None:
             return None
-        if isinstance(op.action, Write | Ingest):
+        if entry.kind == "record":
             return self._recorded(op, stage, root, chunk, entry)
         return Kept(stage, root, chunk, entry.path, "", -1, entry.size, won=False)
 
-    def _has(self, op: Op, places: set[str]) -> bool:
-        """Whether all these blocks of an ingest op are there, none of them void."""
+    def _counts(self, stage: int) -> bool:
+        """Whether counts are all that is asked of a stage in this phase."""
+        return not self.plan.final and stage in self.plan.goals
+
+    def _missed(self, op: Op, places: Iterable[str]) -> tuple[set[str], bool]:
+        """Those of an ingest op's blocks that aren't there; whether one of them is void."""
         if op.recipe not in self._blocks:
-            self._blocks[op.recipe] = {entry.path for entry in done(self.store, blocks_recipe(op.recipe)).values()}
-        return places <= self._blocks[op.recipe]
+            self._blocks[op.recipe] = names(self.store, blocks_recipe(op.recipe))
+        there = self._blocks[op.recipe]
+        void = {place for place in places if place + TOMBSTONE in there}
+        return void | {place for place in places if place not in there}, bool(void)
 
     def _recorded(self, op: Op, stage: int, root: int, chunk: int, entry: Done) -> Kept | None:
-        """A record counts only if what it names is still there."""
+        """A record counts only if what it names is still there, or was deleted and only its counts are asked for."""
         region = PART_REGION if isinstance(op.action, Ingest) else self.plan.stages[stage].layouts[root].region(chunk)
-        token = self.token(stage, chunk)[root]
+        token, place, missed = self.token(stage, chunk)[root], entry.path, set[str]()
+        blocks: tuple[tuple[str, int, str, int], ...] = ()
         try:
             record = read_record(self.store, op.recipe, region, token, generation=entry.generation)
-            meta = dict(record.meta)
+            meta, whole = dict(record.meta), True
             if isinstance(op.action, Ingest):
                 blocks = tuple((str(p), int(r), str(d), int(s)) for p, r, d, s in json.loads(meta["blocks"]))
-                whole = self._has(op, {place for place, *_ in blocks})
+                missed, void = self._missed(op, [place for place, *_ in blocks])
+                whole = not void
+            elif not isinstance(op.action, Write):
+                place = shard_path(op.recipe, str(region), token, entry.generation)
+                missed = {place}
             else:
                 written = [Written(str(p), int(s), str(d), int(r)) for p, s, d, r in json.loads(meta["written"])]
                 blocks = tuple((w.path, w.rows, w.digest, w.size) for w in written)
                 whole = all(self.outputs[op.recipe].verify(w) for w in written)
+            skips = skips_in(meta)
         except (CorruptShardError, KeyError, ValueError, TypeError) as error:
             tombstone(self.store, entry.path, str(error))
             return None
         if not whole:
             tombstone(self.store, entry.path, "what it names is gone or changed")
             return None
-        return Kept(stage, root, chunk, entry.path, record.digest, record.rows, record.size, won=False, blocks=blocks)
+        if missed and (not self._counts(stage) or not missed.isdisjoint(self.wanted)):
+            return None  # made again under the same names
+        self.absent |= missed
+        return Kept(stage, root, chunk, place, record.digest, record.rows, record.size, won=False, blocks=blocks,
+                    skips=skips)
 
     def committed(self, task: Task) -> tuple[Kept, ...]:
         """What a task that gave no answer had committed: it needn't be done again."""
@@ -124,6 +162,7 @@ class Ledger:
             return ()
         listings = [done(self.store, op.recipe) for op in stage.roots]
         self._blocks = {}
+        self._tell(stage, task.chunks, listings)
         return tuple(entry for chunk in task.chunks for entry in self._entries(stage.number, chunk, listings))
 
     def reached(self, task: Task) -> int:
@@ -154,11 +193,14 @@ class Ledger:
         """Take note of what was kept."""
         for item in kept:
             self.pages[item.stage][item.root].add(item)
+            self.tally.add(item.skips)
 
-    def drop(self, stage: int, chunk: int) -> None:
-        """Let go of a held chunk."""
+    def drop(self, stage: int, chunk: int) -> tuple[Kept, ...]:
+        """Let go of a chunk: what was kept of it."""
+        going = tuple(page.kept(chunk) for page in self.pages[stage] if page.has(chunk))
         for page in self.pages[stage]:
             page.drop(chunk)
+        return going
 
     def order(self, task: Task) -> Order:
         """A task with its tokens and the places of its inputs."""

@@ -37,6 +37,8 @@ def located(error: KernelError, op: Op, region: Region) -> KernelError:
     if error.dims or not dims or (error.cell is not None and len(error.cell) != len(dims)):
         return error
     error.op, error.dims = str(op), dims
+    if _space(op)[dims[0]] is None:
+        error.block = _part(op, region).start[0]
     if error.cell is None:
         words, where = "on a chunk", f"on {chunk_of(_space(op), _part(op, region))}"
     else:

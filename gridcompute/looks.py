@@ -15,6 +15,9 @@ from gridcompute.losses import overdue
 from gridcompute.progressword import Board
 from gridcompute.state import RunState
 
+WATCHED = 16
+"""Deadlines that a task may take which looks for cells that hang."""
+
 LOOK_SECONDS = 0.5
 """Time between two looks at what tasks publish while answers come in."""
 
@@ -39,7 +42,10 @@ def look(state: RunState, board: Board, ledger: Ledger, clock: Callable[[], floa
     for number in state.unseen:
         if board.read(number) is not None:
             state.began(number, now)
-    yield from (overdue(task, state.limits.deadline) for task in state.overdue(now))
+    # A worker that watches kernels in a process of their own ends them itself.
+    long_over = {task.number for task in state.overdue(now - (WATCHED - 1) * state.limits.deadline)}
+    yield from (overdue(task, state.limits.deadline) for task in state.overdue(now) if task.number in long_over
+                or not (task.alone and ledger.plan.stages[task.stage].skips))
     unseen = set(state.unseen)
     for task in state.late(now):
         mark = board.read(task.number)

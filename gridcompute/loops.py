@@ -15,7 +15,8 @@ For a kernel "(time)->(),()" that takes `cell`, the loop reads
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -30,6 +31,7 @@ from gridcompute.codecache import cached_njit
 from gridcompute.errors import KernelError, UsageError
 from gridcompute.kernels import Kernel
 from gridcompute.keys import digest, machine_key
+from gridcompute.secrecy import clean
 
 types: Any = numba.types
 config: Any = numba.core.config
@@ -40,6 +42,9 @@ _functions: dict[str, Any] = {}
 
 ALONE = "run the kernel on that cell's input to see why, under NUMBA_DISABLE_JIT=1 in a debugger"
 """What to do about a cell that failed, where nothing more is known of it."""
+
+LOOP = "<gridcompute loop>"
+"""What stands for a loop's file."""
 
 WRONG_LENGTH = 1
 TOO_LONG = 2
@@ -76,6 +81,7 @@ class Shape:
             input whose lengths it has; or "rows" (a run of rows a cell).
         dims: number of loop dimensions.
         count_only: for "rows": only count them.
+        resumes: whether the loop begins at the cell `first`, and rows at `at`: to go on behind a cell that failed.
     """
 
     inputs: tuple[str, ...]
@@ -85,11 +91,12 @@ class Shape:
     outputs: tuple[tuple[str, int], ...]
     dims: int
     count_only: bool = False
+    resumes: bool = False
 
 
 def source(shape: Shape) -> str:
     """The loop's Python source; `loop` returns 0, or what was wrong with an output (see `status`)."""
-    arguments = ["mark", "status", "count"]
+    arguments = ["mark", "status", "count", *(["first"] if shape.resumes else [])]
     located = bool({"cell", "rng"} & set(shape.specials))
     arguments += ["origin", "extent", "space"] if located and shape.dims else []
     arguments += ["rng"] if "rng" in shape.specials else []
@@ -103,12 +110,23 @@ def source(shape: Shape) -> str:
         arguments += [] if shape.count_only else [f"o{i}"]
     rows = shape.outputs[0][0] == "rows"
     arguments += ["counts", "limit"] if rows else []
-    body = [f"c{d} = 0" for d in range(shape.dims)] if located else []
-    body += ["at = 0"] if rows else []
-    body += ["for i in range(count):"]
+    arguments += ["at"] if rows and shape.resumes else []
+    body = _beginning(shape) if located else []
+    body += ["at = 0"] if rows and not shape.resumes else []
+    body += ["for i in range(first, count):" if shape.resumes else "for i in range(count):"]
     body += ["    " + line for line in _cell(shape, located)]
     lines = [f"def loop({', '.join(arguments)}):", *("    " + line for line in body), "    return 0"]
     return "\n".join(lines) + "\n"
+
+
+def _beginning(shape: Shape) -> list[str]:
+    """The index of the first cell."""
+    if not shape.resumes:
+        return [f"c{d} = 0" for d in range(shape.dims)]
+    lines = ["rest = first"]
+    for d in reversed(range(shape.dims)):
+        lines += [f"c{d} = rest % extent[{d}]", f"rest //= extent[{d}]"] if d else ["c0 = rest"]
+    return lines
 
 
 def _cell(shape: Shape, located: bool) -> list[str]:
@@ -212,6 +230,22 @@ def make_loop(kernel: Kernel, shape: Shape) -> Any:
     return _make_loop(kernel_function(kernel), kernel.key, kernel.flags, shape)
 
 
+@contextlib.contextmanager
+def plainly(kernel: Kernel, func: Any = None) -> Iterator[None]:
+    """For a while a kernel is plain Python, as under NUMBA_DISABLE_JIT; `func` takes its function's place."""
+    before, known = config.DISABLE_JIT, _functions.pop(kernel.key, None)
+    config.DISABLE_JIT = 1
+    if func is not None:
+        _functions[kernel.key] = func
+    try:
+        yield
+    finally:
+        config.DISABLE_JIT = before
+        _functions.pop(kernel.key, None)
+        if known is not None:
+            _functions[kernel.key] = known
+
+
 @lru_cache(maxsize=256)
 def _make_loop(function: Any, key: str, flags: frozenset[str], shape: Shape) -> Any:
     text = source(shape)
@@ -222,7 +256,7 @@ def _make_loop(function: Any, key: str, flags: frozenset[str], shape: Shape) -> 
         "reset": random.reset,
         "touch": _touch_plain if plain else touch_compiled,
     }
-    exec(compile(text, "<gridcompute loop>", "exec"), namespace)
+    exec(compile(text, LOOP, "exec"), namespace)
     return cached_njit(namespace["loop"], digest((key, text)), flags=flags)
 
 
@@ -262,7 +296,7 @@ def compile_types(kernel: Kernel, function: Any, signature: tuple[Any, ...]) -> 
         raise UsageError(
             f"kernel {kernel.name} can't be compiled: {_short(str(error))}",
             hint="numba compiles a subset of Python and NumPy; inputs are read-only; for anything else use @grid.task",
-        ) from error
+        ) from clean(error)
 
 
 def _short(text: str) -> str:

@@ -84,6 +84,11 @@ class Action:
     """The number of cells that a chunk gives depends on the data."""
 
     @property
+    def skips(self) -> bool:
+        """Cells in which its kernel fails become nulls, or give no rows; else the first one stops the run."""
+        return False
+
+    @property
     def positional(self) -> bool:
         """Values depend on positions along a dimension, so its length must be known first."""
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from gridcompute.compiled import output_dtypes
 from gridcompute.errors import AlignmentError, DimensionError, ParameterError, SignatureError, UsageError
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
+from gridcompute.skipping import on_error_of
 from gridcompute.spaces import Space
 from gridcompute.status import counted as number_of
 from gridcompute.times import COMPARED, Moment, counted, require_moment, result_attrs, time_attrs
@@ -80,6 +82,7 @@ def map_cells(
     params: Mapping[str, Any],
     seed: int,
     name: str,
+    on_error: str | None = None,
 ) -> Op:
     """A kernel over columns (or over a space without columns: `cells`).
 
@@ -107,7 +110,9 @@ def map_cells(
     dtypes = tuple(output_dtypes(kernel, [field_of(ref) for ref in refs], bound, ndim=max(len(loop), 1)))
     out_space, fields = _outputs(kernel, refs, space, loop, dtypes, names)
     inner = space.only(*loop).shape[1:]
-    action = Map(kernel, columns, core, loop, tuple(bound.items()), dtypes, seed, name or kernel.name, inner)
+    action = Map(kernel, columns, core, loop, tuple(bound.items()), dtypes, seed, name or kernel.name, inner,
+                 on_error_of(kernel, on_error))
+    fields = tuple(replace(f, nullable=action.skips) for f in fields)
     return Op(action, ops, accesses, out_space, fields, name or kernel.name)
 
 

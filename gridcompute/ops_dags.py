@@ -19,6 +19,7 @@ from gridcompute.errors import DimensionError, MissingInputError, ParameterError
 from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.ops import Ref, check_inputs, field_of, gathered, joint_space, output_names
+from gridcompute.skipping import refuse_on_error
 from gridcompute.sources.arrays import from_arrays
 from gridcompute.spaces import Space
 from gridcompute.status import counted
@@ -51,6 +52,7 @@ def propagate(
         UsageError: a column with nulls for a kernel that can't tell them.
     """
     first = kernels[0]
+    refuse_on_error(params, "propagate")
     _require_kernels(kernels, kind)
     if not isinstance(dag, Dag):
         raise ParameterError(f"propagate takes a graph of cells, not {type(dag).__name__}",

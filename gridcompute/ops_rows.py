@@ -21,6 +21,7 @@ from gridcompute.op import Op
 from gridcompute.ops import Ref, check_inputs, field_of, gathered, joint_space, output_names
 from gridcompute.reducer import Reduction
 from gridcompute.reducing import still_times
+from gridcompute.skipping import on_error_of
 from gridcompute.spaces import Space
 
 
@@ -66,6 +67,7 @@ def explode_rows(
     most: int | None,
     seed: int,
     name: str,
+    on_error: str | None = None,
 ) -> Op:
     """One row to many: the elements of the arrays that a kernel gives."""
     core = check_inputs(kernel, refs)
@@ -83,7 +85,8 @@ def explode_rows(
     dtypes = tuple(output_dtypes(kernel, [field_of(ref) for ref in refs], bound))
     ops, columns = gathered([*([(keep, f.name) for f in keep.fields] if keep else []), *refs])
     columns = columns[len(columns) - len(refs) :]
-    cells = Map(kernel, columns, core, space.names, tuple(bound.items()), dtypes, seed, name or kernel.name)
+    cells = Map(kernel, columns, core, space.names, tuple(bound.items()), dtypes, seed, name or kernel.name,
+                on_error=on_error_of(kernel, on_error))
     made = tuple(Field(label, (dim,), dtype) for label, dtype in zip(output_names(kernel, names), dtypes, strict=True))
     twice = sorted({f.name for f in made} & {f.name for f in keep.fields}) if keep else []
     if twice:

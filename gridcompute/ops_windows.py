@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -17,6 +18,7 @@ from gridcompute.kernels import Kernel
 from gridcompute.op import Op
 from gridcompute.ops import Ref, field_of, joint_space, output_names
 from gridcompute.ops_rows import one_dimension
+from gridcompute.skipping import on_error_of, refuse_on_error
 from gridcompute.spaces import Space
 
 
@@ -57,13 +59,16 @@ def stencil(
     fill: float,
     seed: int,
     name: str,
+    on_error: str | None = None,
 ) -> Op:
     """A kernel over the window around each cell; its core dimensions are the halo's, in the signature's order."""
     cells, _ = _window_cells(kernel, [ref], halo, params, seed, name)
+    cells = replace(cells, on_error=on_error_of(kernel, on_error))
     require_fill(ref, halo, fill)
     space = ref[0].space.only(*field_of(ref).dims)
     fields = tuple(
-        Field(label, space.names, dtype) for label, dtype in zip(output_names(kernel, names), cells.dtypes, strict=True)
+        Field(label, space.names, dtype, nullable=cells.skips)
+        for label, dtype in zip(output_names(kernel, names), cells.dtypes, strict=True)
     )
     return Op(
         Stencil(cells, _ordered(kernel, halo), fill), (ref[0],), (_ordered(kernel, halo),), space, fields, cells.name
@@ -157,6 +162,7 @@ def iterate(
     name: str,
 ) -> Op:
     """The kernel `steps` times over all columns of an op, each value replaced by what the kernel gives."""
+    refuse_on_error(params, "iterate")
     for number, what in ((steps, f"iterate can't take {steps!r} steps"), (keep, f"iterate: checkpoint is {keep!r}")):
         if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 0:
             raise ParameterError(what, hint="a whole number, 0 or more")

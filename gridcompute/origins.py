@@ -35,6 +35,7 @@ class Origin:
         runs: what `grid.run` and `grid.start` made, in order.
         reports: whether who made it says how its runs ended, as the command line does; else an interrupted run does.
         plans: whether `PlannedInstead` takes the place of a run.
+        stops: number of the call that `ReachedRun` takes the place of; None where all are run.
     """
 
     how: Mapping[str, Any] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class Origin:
     runs: list[Any] = field(default_factory=list)
     reports: bool = False
     plans: bool = False
+    stops: int | None = None
 
     @property
     def upcoming(self) -> dict[str, Any]:
@@ -64,7 +66,7 @@ class Origin:
             return new_record(graph, settings, how, name)
         fresh = new_record(graph, settings, how, name)
         if graph.key != old.key and not self.changed:
-            lines = graph_changes(old.graph, graph.canonical(), old.versions)
+            lines = graph_changes(old.graph, fresh.graph, old.versions)
             raise RecordError(
                 f"the run {old.run} can't go on as it was, its graph has changed: {'; '.join(lines)}",
                 hint=f"gridcompute resume {old.run} --changed computes what changed and keeps the rest",
@@ -95,6 +97,19 @@ class PlannedInstead(BaseException):
     def __init__(self, planned: Planned) -> None:
         super().__init__()
         self.planned = planned
+
+
+class ReachedRun(BaseException):
+    """The graph and settings of a run that is looked at instead; past what a script catches.
+
+    Attributes:
+        graph: what was to be run.
+        settings: how.
+    """
+
+    def __init__(self, graph: Graph, settings: Settings) -> None:
+        super().__init__()
+        self.graph, self.settings = graph, settings
 
 
 _stack: list[Origin] = []

@@ -32,7 +32,7 @@ class Page(Sequence[Entry]):
     """
 
     def __init__(self, stage: int, root: int, recipe: str, layout: Layout) -> None:
-        self._where, self._recipe, self._layout = (stage, root), recipe, layout
+        self._where, self._recipe, self.layout = (stage, root), recipe, layout
         self._rows = np.zeros(layout.chunks, _ROW)  # memory that nobody has written to costs nothing
         self._others: dict[int, Kept] = {}
 
@@ -52,6 +52,12 @@ class Page(Sequence[Entry]):
             self._others[item.chunk] = item
         else:
             self._rows[item.chunk] = (1 + name.generation, item.rows, item.nbytes, name.token, item.digest)
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes of all that is kept."""
+        rows = int(self._rows["nbytes"].sum(where=self._rows["generation"] != 0))
+        return rows + sum(item.nbytes for item in self._others.values())
 
     def drop(self, chunk: int) -> None:
         """Let go of a chunk."""
@@ -73,7 +79,7 @@ class Page(Sequence[Entry]):
         return Kept(*self._where, chunk, place, digest.decode(), rows, nbytes, won=False)
 
     def _path(self, chunk: int, token: str, generation: int) -> str:
-        return shard_path(self._recipe, str(self._layout.region(chunk)), token, generation)
+        return shard_path(self._recipe, str(self.layout.region(chunk)), token, generation)
 
     @overload
     def __getitem__(self, chunk: int) -> Entry: ...

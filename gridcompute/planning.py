@@ -18,6 +18,7 @@ from gridcompute.errors import MemoryBoundError
 from gridcompute.keys import digest
 from gridcompute.lower import Lowered, Lowering
 from gridcompute.op import Graph, Op
+from gridcompute.parts import most_parts
 from gridcompute.sources.base import Source
 from gridcompute.spaces import Region
 from gridcompute.walks import inputs_first
@@ -50,6 +51,8 @@ class Stage:
         task_bytes: estimated peak bytes of one chunk in work.
         read_bytes: estimated bytes read from outside, all chunks.
         write_bytes: estimated bytes kept, all chunks.
+        fixed_bytes: of `task_bytes`, what parts of a chunk need as much of as the whole.
+        skips: whether a kernel of it skips cells in which it fails.
     """
 
     number: int
@@ -59,6 +62,8 @@ class Stage:
     task_bytes: int
     read_bytes: int
     write_bytes: int
+    fixed_bytes: int = 0
+    skips: bool = False
 
     @property
     def chunks(self) -> int:
@@ -176,7 +181,7 @@ class Plan:
     def _stage(self, number: int, roots: tuple[Op, ...]) -> Stage:
         layouts = tuple(self.lowered.layouts[id(op)] for op in roots)
         outputs = {id(op) for op in self.lowered.outputs.values()} | {id(op) for op in self.lowered.pending}
-        cost, task, read, kept = self._cost, 0, 0, 0
+        cost, task, fixed, read, kept = self._cost, 0, 0, 0, 0
         for op, layout in zip(roots, layouts, strict=True):
             _require_countable(op, layout)
             one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
@@ -184,18 +189,23 @@ class Plan:
                 boxes = op.reads(0, one)
                 cells, source = boxes[0].cells if boxes else 0, op.inputs[0]
                 task = max(task, int(cells * cost.input_weight(source))) + int(one.cells * op.cell_bytes)
+                fixed += int(one.cells * op.cell_bytes)
                 read = max(read, int(cells * cost.input_read(source)) * len(boxes) * chunks)
             else:
                 need = int(one.cells * cost.weight(op)) if op.inputs else 0
-                task += need + cost.stored_bytes(op) + 2 * int(one.cells * op.cell_bytes)
+                output = cost.stored_bytes(op) + 2 * int(one.cells * op.cell_bytes)
+                task, fixed = task + need + output, fixed + output
                 read += int(one.cells * cost.read(op)) * chunks
-            task += op.action.held_bytes
+            task, fixed = task + op.action.held_bytes, fixed + op.action.held_bytes
             kept += int(op.cell_bytes * op.whole.cells)
         durable = any(op.action.durable or id(op) in outputs for op in roots)
         blocked = any(layout.blocked for layout in layouts)
         # Results much smaller than what was read for them are work worth keeping; others are a pass over the data.
         held = not durable and not blocked and 0 < read <= HELD_SHARE * kept and kept <= HELD_BYTES
-        return Stage(number, roots, layouts, held, task, read, kept)
+        # Which cells were skipped is known from what is committed.
+        skips = any(op.action.skips for root in roots for op in root.walk(
+            lambda op, root=root: op is not root and id(op) in self._kept))  # type: ignore[misc]
+        return Stage(number, roots, layouts, held and not skips, task, read, kept, fixed, skips)
 
     def leaves(self, op: Op) -> Iterator[Op]:
         """The kept ops and sources that one op's task reads."""
@@ -272,6 +282,12 @@ class Plan:
             known[stage, producer] = total > 1 and all(
                 sum(1 for number, _ in self.inputs(stage, chunk) if number == producer) == total for chunk in ends)
         return known[stage, producer]
+
+    def most_parts(self, stage: int, chunk: int) -> int:
+        """Into how many parts a chunk may be taken: as many as each of the stage's roots can."""
+        one = self.stages[stage]
+        return min(most_parts(op, layout.region(chunk), lambda op: id(op) in self._kept)
+                   for op, layout in zip(one.roots, one.layouts, strict=True))
 
     def token(self, op: Op, region: Region) -> str:
         """Digest of the outside objects that a region of an op reads, with their places where they may move (law 2)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -33,6 +33,10 @@ class PlanView(Protocol):
     def inputs(self, stage: int, chunk: int) -> Iterator[tuple[int, int]]: ...  # noqa: D102
     def consumers(self, stage: int, chunk: int) -> Iterator[tuple[int, int]]: ...  # noqa: D102
     def barrier(self, stage: int, producer: int) -> bool: ...  # noqa: D102
+    def most_parts(self, stage: int, chunk: int) -> int: ...  # noqa: D102
+
+
+UNBOUNDED = 2**62
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,17 @@ class Limits:
         queue: tasks submitted ahead per worker, so that none waits for the driver.
         live_bytes: most estimated bytes of tasks in work and of held chunks; one task may always run.
         deadline: seconds after which a task is taken for hung. They count from when a worker was seen at it, else from
-            when one must have become free for it, and then `START_SECONDS` more.
+            when one must have become free for it, and then `durations.START_SECONDS` more.
+        parts: by stage, pieces that its chunks are computed in from the start (see `gridcompute.sizes`).
     """
 
     workers: int = 1
     queue: int = 2
-    live_bytes: int = 2**62
+    live_bytes: int = UNBOUNDED
     deadline: float = 3600.0
+    parts: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def share(self) -> int:
+        """A worker's part of the live bytes; 0 where they aren't bounded."""
+        return 0 if self.live_bytes == UNBOUNDED else self.live_bytes // max(1, self.workers)

@@ -19,6 +19,7 @@ import cloudpickle
 
 from gridcompute.errors import WorkerLostError
 from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
+from gridcompute.footprint import Kills
 from gridcompute.ray_nodes import RayNodes
 from gridcompute.ray_session import connect
 from gridcompute.shipping import by_value
@@ -91,6 +92,8 @@ class RayExecutor:
         threads: of each worker, which reads and decodes with them; cores are divided by it.
         address: of a cluster, empty for a local Ray.
         dashboard: start a local Ray's dashboard.
+        certs: folder with the cluster's token and certificates.
+        allow_open: see `Settings`.
 
     Attributes:
         worth: seconds that an `iterate` must have left to be carried by several nodes.
@@ -101,20 +104,23 @@ class RayExecutor:
 
     name = "ray"
 
-    def __init__(self, *, workers: int, threads: int = 1, address: str = "", dashboard: bool = False) -> None:
-        self._cores, self._address, self._dashboard = workers, address, dashboard
+    def __init__(self, *, workers: int, threads: int = 1, address: str = "", dashboard: bool = False, certs: str = "",
+                 allow_open: str = "") -> None:
+        self._cores, self._address = workers, address
+        self._options: dict[str, Any] = {
+            "address": address, "dashboard": dashboard, "certs": certs, "allow_open": allow_open}
         self.threads, self.workers, self.queue = threads, max(1, workers // threads), 1
         self.start_seconds, self.worth = 0.0, SPREAD_SECONDS
         self._ray: Any = None
         self._run: Any = None
         self._payloads: dict[int, tuple[str, Any, bool, Any]] = {}
-        self._local = workers
+        self._local, self._kills = workers, Kills()
         self._pending: dict[Any, tuple[int, int]] = {}
         self._blocks: dict[int, Any] = {}
 
     def _connect(self) -> None:
         began = time.monotonic()
-        self._ray = connect(workers=self._cores, address=self._address, dashboard=self._dashboard)
+        self._ray = connect(workers=self._cores, **self._options)
         cores = int(self._ray.cluster_resources().get("CPU", 1))
         self._local = max(1, cores)
         wanted = self._cores or cores if self._address else min(self._cores or cores, cores)
@@ -147,7 +153,7 @@ class RayExecutor:
         threads = max(self.threads, min(cores, max(nodes, default=0)))
         several = cores > threads and sum(node > 0 for node in nodes) > 1
         return replace(payload, threads=threads, offer=partial(RayNodes, cores=cores) if several else None,
-                       worth=self.worth)
+                       worth=self.worth, memory=payload.memory * (threads // self.threads))
 
     def submit(self, order: Order) -> None:
         """See `Executor`."""
@@ -190,7 +196,7 @@ class RayExecutor:
             return "out_of_memory"
         if isinstance(error, failures.RayTaskError):
             return "fatal"
-        return "lost_worker"
+        return "out_of_memory" if self._kills.another() else "lost_worker"
 
     def kill(self, task: int) -> None:
         """See `Executor`."""

@@ -6,9 +6,11 @@ asked for. The settings for health checks, keepalive and niceness are the measur
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -16,7 +18,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ from typing import Any
 import psutil
 
 from gridcompute import reaper
-from gridcompute.config import environment, state_folder
+from gridcompute.attaching import VARIABLES, joining, within
+from gridcompute.certificates import require_private
+from gridcompute.config import environment, set_variables, state_folder
 from gridcompute.errors import ClusterError
 
 LOOPBACK = "127.0.0.1"
@@ -44,6 +48,9 @@ ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "3",
     # Workers start at nice +15 otherwise.
     "RAY_worker_niceness": "0",
+    # Ray ends a task for memory before the system ends whatever process it likes.
+    "RAY_memory_usage_threshold": "0.92",
+    "RAY_memory_monitor_refresh_ms": "100",
     # One thread a worker: tasks are the parallelism.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -56,29 +63,39 @@ ENVIRONMENT = {
 
 
 def token_file() -> Path:
-    """The file with this user's cluster token, made if it isn't there: 0600 in a folder of 0700.
+    """The file with the token of this process's own Ray, made if it isn't there: 0600 in a folder of 0700.
+
+    No other process's Ray has the same. The file goes when the process ends; those of killed ones with the next start.
 
     Raises:
         ClusterError: it is readable by others, or can't be made.
     """
-    folder = state_folder()
-    path = folder / "ray_token"
+    folder, host = state_folder() / "tokens", re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
+    path = folder / f"{host}_{os.getpid()}_{reaper.start_time(os.getpid())}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` makes those with the default mode
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for other in folder.glob(f"{host}_*_*"):
+            pid, _, since = other.name.removeprefix(f"{host}_").partition("_")
+            if pid.isdigit() and since != str(reaper.start_time(int(pid))):
+                other.unlink(missing_ok=True)
         with contextlib.suppress(FileExistsError):
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             with os.fdopen(fd, "w") as file:
                 file.write(secrets.token_hex(32))
-        mode = path.stat().st_mode & 0o777
+            atexit.register(_remove_token, path, os.getpid())
     except OSError as error:
         raise ClusterError(
             f"no token can be kept in {path}: {error}", hint="set GRIDCOMPUTE_STATE to a folder of yours"
         ) from error
-    if mode & 0o077:
-        raise ClusterError(
-            f"others can read the cluster token {path} (mode {mode:o})", hint=f"remove it; a new one is made: rm {path}"
-        )
+    require_private(path)
     return path
+
+
+def _remove_token(path: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not a forked child
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -95,26 +112,31 @@ def _own_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
+def connect(*, workers: int, address: str = "", dashboard: bool = False, certs: str = "",
+            allow_open: str = "") -> Any:
     """The `ray` module, connected.
 
     Args:
         workers: cores of a local Ray.
         address: of a cluster; empty starts a local Ray, or takes the one that this process is connected to.
         dashboard: start a local Ray's dashboard (on loopback).
+        certs: folder with the cluster's token and certificates; else Ray's variables say where they are.
+        allow_open: joins a cluster beyond loopback without token or TLS, if it says so in words; see `attaching`.
 
     Raises:
-        ClusterError: Ray can't be started or reached.
+        ClusterError: Ray can't be started or reached; a cluster that can't be is refused within 5 s.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         _require_same(sys.modules["ray"], address)
         return sys.modules["ray"]
-    ray = prepared()
+    address = _found(address)
+    _take(joining(address, certs=certs, allow_open=allow_open) if address else _own())
+    ray = _ready()
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
         if address:
-            _answers(address)
-            _within(CONNECT_SECONDS, partial(ray.init, address=address, **common))
+            within(CONNECT_SECONDS, partial(ray.init, address=address, **common), f"the Ray cluster at {address} can't "
+                   f"be reached: it answers, but doesn't take this process in within {CONNECT_SECONDS:g} s")
         else:
             _start_local(ray, num_cpus=workers, include_dashboard=dashboard, _temp_dir=_temporary(), **common)
     except ClusterError:
@@ -123,7 +145,7 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
         where = f"the Ray cluster at {address} can't be reached" if address else "no local Ray could be started"
         raise ClusterError(
             f"{where}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",
-            hint="check the address and that RAY_AUTH_TOKEN_PATH names the cluster's token"
+            hint="check that a node of the cluster runs on this machine, and the versions of Ray and Python there"
             if address
             else "gridcompute doctor says what is missing; --executor inline works without Ray",
         ) from error
@@ -137,14 +159,53 @@ def prepared() -> Any:
     Raises:
         ClusterError: the token can't be kept.
     """
-    # Ray reads these when it is imported, and the driver needs them for as long as it lives.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token_file()))
+    return _ready()
+
+
+def _ready() -> Any:
+    # Ray reads these when it is imported, and the driver needs them for as long as it lives.
     for name, value in ENVIRONMENT.items():
         if name.startswith("RAY_"):
             os.environ.setdefault(name, value)
     return _imported()
+
+
+_taken: dict[str, tuple[str | None, str | None]] = {}
+"""Ray's variables about who may join that were set here, and what the caller had set in their place."""
+
+
+def _own() -> dict[str, str | None]:
+    """The variables of a local Ray: a token of its own, never that of a cluster whose variables are set here."""
+    mode = os.environ.get("RAY_AUTH_MODE") or "token"
+    token = str(token_file()) if mode.lower() == "token" else None
+    return {**dict.fromkeys(VARIABLES), "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN_PATH": token, "RAY_USE_TLS": "0"}
+
+
+def _take(values: Mapping[str, str | None]) -> None:
+    """Set Ray's variables about who may join, for this process and those that it starts from now on."""
+    _taken.update({name: (value, os.environ.get(name)) for name, value in values.items()})
+    set_variables(values)
+    if "ray" in sys.modules:  # it keeps what it read when it was imported
+        raylet = sys.modules["ray"]._raylet
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _found(address: str) -> str:
+    """The address to join; empty for a local Ray. "auto" is what Ray finds on this machine."""
+    # What was set for a Ray before isn't the caller's.
+    set_variables({name: theirs for name, (ours, theirs) in _taken.items() if os.environ.get(name) == ours})
+    _taken.clear()
+    if address != "auto":
+        return "" if address == "local" else address
+    try:
+        return str(_ready()._private.services.canonicalize_bootstrap_address_or_die("auto"))
+    except (ConnectionError, ValueError) as error:
+        raise ClusterError(f"no Ray cluster is found on this machine: {str(error).splitlines()[0]}",
+                           hint="give the address of its head, such as 10.0.0.1:6379") from error
 
 
 _joined: dict[str, str] = {}
@@ -182,8 +243,10 @@ def _start_local(ray: Any, **options: Any) -> None:
     """Start a local Ray whose servers listen on loopback only, and that ends with this process however that ends."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     missing = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
-    with environment(missing), _own_signals(), _kept_address(ray):
-        ray.init(_node_ip_address=LOOPBACK, **options)
+    # A task has no business with the secrets of a cluster that it doesn't run on.
+    elsewhere = {"GRIDCOMPUTE_CERTS": None, "GRIDCOMPUTE_ALLOW_OPEN": None, "GRIDCOMPUTE_ADDRESS": None}
+    with environment({**missing, **elsewhere}), _own_signals(), _kept_address(ray):
+        ray.init(address="local", _node_ip_address=LOOPBACK, **options)  # whatever RAY_ADDRESS says
     reaper.watch(child.pid for child in psutil.Process().children(recursive=True) if child.pid not in before)
 
 
@@ -197,41 +260,6 @@ def _kept_address(ray: Any) -> Iterator[None]:
         yield
     finally:
         services.resolve_ip_for_localhost = before
-
-
-def _answers(address: str) -> None:
-    """Refuse an address where nobody listens at once: Ray would try for minutes.
-
-    Raises:
-        ClusterError: nobody listens there.
-    """
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except OSError as error:
-        raise ClusterError(f"the Ray cluster at {address} can't be reached: {error}",
-                           hint="check the address, and that the cluster runs") from error
-
-
-def _within(seconds: float, step: Callable[[], Any]) -> None:
-    """Do a step in a thread that is given up after so many seconds."""
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            step()
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="gridcompute connects", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer within {seconds:g} s: a wrong token, a wrong TLS certificate, or no Ray")
-    if failure:
-        raise failure[0]
 
 
 def _temporary() -> str:

@@ -22,6 +22,8 @@ from typing import Any
 from gridcompute.config import WORK, Settings, state_folder
 from gridcompute.errors import RecordError, StoreError
 from gridcompute.op import Graph
+from gridcompute.secrecy import redacted_values
+from gridcompute.sources.files import shown
 
 FORMAT = 1
 
@@ -39,6 +41,7 @@ _TYPES: dict[str, Any] = {
 }  # fmt: skip
 _FIGURES = ("seconds", "executor_seconds", "compile_seconds", "task_seconds", "workers", "computed", "reused", "tasks",
             "rows", "nbytes", "retries", "skipped", "peak_bytes", "doubled", "compiled")  # fmt: skip
+_NAMED_FIGURES = ("task_bytes", "parts")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class RunRecord:
         key: of its graph.
         graph: the graph's canonical form.
         how: how to make the graph again: {"workload", "parameters"} or {"script", "arguments"}; {} for a session.
-        settings: store, executor, workers, memory.
+        settings: store, executor, workers, memory, on_error.
         outputs: URLs of what is written.
         folder: the record's folder.
         cwd: folder the run was started in.
@@ -95,7 +98,7 @@ class RunRecord:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             index.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` makes those with the default mode
             index.mkdir(mode=0o700, exist_ok=True)
-            _write(folder / "run.json", {"format": FORMAT, **asdict(self)})
+            _write(folder / "run.json", {"format": FORMAT, **redacted_values(asdict(self))})
             _write(index / f"{self.run}.json", {"format": FORMAT, "folder": self.folder})
         except OSError as error:
             raise StoreError(f"the run's record can't be written to {_at(error, folder, index)}: {error.strerror}",
@@ -153,11 +156,15 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     run = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     local = settings.store if "://" not in settings.store else WORK
     outputs = [str(op.action.sink.url) for _, op in graph.outputs if hasattr(op.action, "sink")]
-    kept = {name: getattr(settings, name) for name in ("store", "executor", "workers", "address", "memory", "deadline")}
-    kept["store"] = settings.store if "://" in settings.store else str(Path(settings.store).expanduser().absolute())
+    names = ("store", "executor", "workers", "address", "memory", "deadline", "on_error", "keep_intermediates")
+    kept = {name: getattr(settings, name) for name in names}
+    kept["certs"] = str(Path(settings.certs).expanduser().absolute()) if settings.certs else ""
+    there = Path(settings.store).expanduser().absolute()
+    kept["store"] = shown(settings.store) if "://" in settings.store else str(there)
     pid, since = driver_process()
     folder = str(Path(local).absolute() / "runs" / run)
-    return RunRecord(run, graph.key, graph.canonical(), dict(how), kept, outputs, folder, os.getcwd(),
+    known = redacted_values(graph.canonical()), redacted_values(how)
+    return RunRecord(run, graph.key, *known, kept, redacted_values(outputs), folder, os.getcwd(),
                      time.time(), pid=pid, pid_since=since, versions=versions(graph))
 
 
@@ -267,11 +274,16 @@ def _check(values: Mapping[str, Any]) -> None:
     figures = [values.get("summary", {}).get(name, 0) for name in _FIGURES]
     if not all(isinstance(one, _NUMBERS) and abs(one) < 1e18 for one in (*times, *figures)):
         raise TypeError("a figure isn't a number")
+    named = [values.get("summary", {}).get(name, {}) for name in _NAMED_FIGURES]
+    if not all(isinstance(one, dict) and all(isinstance(figure, int) and 0 <= figure < 2**62 for figure in one.values())
+               for one in named):
+        raise TypeError("a figure isn't a number")
     if not (_NAME.fullmatch(values.get("run", "")) and values.get("state", "running") in _STATES):
         raise TypeError("its name or state isn't one")
     if values.get("pid", 0) < 0 or not all(isinstance(one, str) for one in values.get("outputs", ())):
         raise TypeError("a field has another type than it should")
-    if not all(isinstance(values.get("settings", {}).get(name, ""), str) for name in ("store", "executor", "address")):
+    settings, texts = values.get("settings", {}), ("store", "executor", "address", "certs", "on_error")
+    if not all(isinstance(settings.get(name, ""), str) for name in texts):
         raise TypeError("a setting has another type than it should")
 
 

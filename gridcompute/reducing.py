@@ -18,6 +18,7 @@ from gridcompute.errors import AlignmentError, DimensionError, MissingInputError
 from gridcompute.op import Op
 from gridcompute.ops import Ref, field_of
 from gridcompute.reducer import Reduction
+from gridcompute.skipping import refuse_on_error
 from gridcompute.spaces import Space
 from gridcompute.times import time_attrs
 
@@ -88,6 +89,7 @@ def chosen(how: str | Reduction, options: Mapping[str, Any]) -> Reduction:
     Raises:
         ParameterError: no builtin has that name, or an option it doesn't take.
     """
+    refuse_on_error(options, "a reduction")
     if isinstance(how, Reduction):
         return how
     known = (*BUILTINS, "histogram", "topk", "quantile", "linregress")

@@ -18,8 +18,9 @@ from gridcompute.origins import Origin, within
 from gridcompute.record import RunRecord, load
 from gridcompute.registry import Job, find
 from gridcompute.running import Run
+from gridcompute.secrecy import MARK
 
-SETTINGS = ("store", "executor", "workers", "address", "memory", "deadline")
+SETTINGS = ("store", "executor", "workers", "address", "certs", "memory", "deadline", "on_error", "keep_intermediates")
 """Settings that a resumed run takes over from its record."""
 
 
@@ -131,24 +132,8 @@ def resume_record(
             f"the run {record.run} is still running (process {record.pid})",
             hint=f"gridcompute status {record.run} shows it; gridcompute cancel {record.run} stops it",
         )
-    how = {key: value for key, value in record.how.items() if key != "call"}
-    if not how:
-        raise RecordError(
-            f"the run {record.run} was made in a session, so it can't be made again from here",
-            hint="run the cell again: what was committed counts",
-        )
-    origin = Origin(how, expected=record, changed=changed, reports=reports)
-    # A script says itself what it doesn't leave to the environment.
-    kept = SETTINGS if "workload" in how else tuple(name for name in SETTINGS if name in ENVIRONMENT)
-    settings = {name: record.settings[name] for name in kept if record.settings.get(name)}
-    settings.update({name: value for name, value in options.items() if value is not None})
-    with _folder(record):
-        if "workload" in how:
-            carried = run_workload(str(how["workload"]), dict(how.get("parameters", {})), settings, origin=origin)
-        else:
-            carried = run_script(
-                str(how["script"]), [str(a) for a in how.get("arguments", [])], settings, origin=origin
-            )
+    how = how_made(record)
+    carried = make_again(record, Origin(how, expected=record, changed=changed, reports=reports), options)
     made = [one for one in carried.runs if one.name == record.run]
     if not made:
         raise RecordError(
@@ -156,6 +141,39 @@ def resume_record(
             hint="run it anew; what was committed counts",
         )
     return made[0], carried
+
+
+def how_made(record: RunRecord) -> dict[str, Any]:
+    """How a run's graph is made, without the number of the call.
+
+    Raises:
+        RecordError: it was made in a session.
+    """
+    how = {key: value for key, value in record.how.items() if key != "call"}
+    if MARK in repr(how):
+        raise RecordError(
+            f"the run {record.run} was started with a secret in its parameters, which isn't kept",
+            hint="start it again as it was started: what was committed counts",
+        )
+    if not how:
+        raise RecordError(
+            f"the run {record.run} was made in a session, so it can't be made again from here",
+            hint="run the cell again: what was committed counts",
+        )
+    return how
+
+
+def make_again(record: RunRecord, origin: Origin, options: Mapping[str, Any]) -> Carried:
+    """Call a run's workload or script again: in its folder, with its settings, but for the options given now."""
+    how = origin.how
+    # A script says itself what it doesn't leave to the environment.
+    kept = SETTINGS if "workload" in how else tuple(name for name in SETTINGS if name in ENVIRONMENT)
+    settings = {name: record.settings[name] for name in kept if record.settings.get(name)}
+    settings.update({name: value for name, value in options.items() if value is not None})
+    with _folder(record):
+        if "workload" in how:
+            return run_workload(str(how["workload"]), dict(how.get("parameters", {})), settings, origin=origin)
+        return run_script(str(how["script"]), [str(a) for a in how.get("arguments", [])], settings, origin=origin)
 
 
 def plain(given: Mapping[str, Any]) -> dict[str, Any]:

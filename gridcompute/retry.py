@@ -38,13 +38,14 @@ class Policy:
     """Attempts and delays by class of failure.
 
     Attributes:
-        attempts: tries in all before the run stops; a class that isn't named stops at once.
+        attempts: tries in all before the run stops; a class that isn't named stops at once. Where one runs out of
+            memory each further try takes less at once, and the last of them is `gridcompute.sizes`' to say.
         base: seconds before the first retry of a transient failure; doubles each time, with jitter.
         longest: most seconds to wait.
     """
 
     attempts: Mapping[FailureKind, int] = field(default_factory=lambda: {
-        "transient": 6, "lost_worker": 4, "out_of_memory": 3, "corrupt_shard": 4, "hang": 2})
+        "transient": 6, "lost_worker": 4, "out_of_memory": 12, "corrupt_shard": 4, "hang": 2})
     base: float = 0.2
     longest: float = 30.0
 

@@ -8,13 +8,21 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from gridcompute.collection import Collection
 from gridcompute.config import Settings, available_cores, available_memory
 from gridcompute.destined import Destined
 from gridcompute.driver import Driver
-from gridcompute.errors import GridError, InterruptedRunError, OutputExistsError, ParameterError, RunError
+from gridcompute.errors import (
+    GridError,
+    InterruptedRunError,
+    KernelError,
+    OutputExistsError,
+    ParameterError,
+    RunError,
+)
 from gridcompute.executor import Executor, InlineExecutor
 from gridcompute.interrupts import interrupted, interruptible
 from gridcompute.journal import Journal
@@ -22,9 +30,13 @@ from gridcompute.op import Graph
 from gridcompute.places import require_free, require_replaceable
 from gridcompute.record import RunRecord, forget
 from gridcompute.results import Result
+from gridcompute.skips import Tally, in_words
 from gridcompute.status import Status, Watch, counted
 from gridcompute.store import open_store
 from gridcompute.stored import StoredSource
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def graph_of(outputs: Sequence[Collection | Destined]) -> Graph:
@@ -56,7 +68,8 @@ def executor_of(settings: Settings) -> Executor:
 
     workers = settings.workers if settings.address else settings.workers or available_cores()
     return RayExecutor(
-        workers=workers, threads=settings.threads, address=settings.address, dashboard=settings.dashboard
+        workers=workers, threads=settings.threads, address=settings.address, dashboard=settings.dashboard,
+        certs=settings.certs, allow_open=settings.allow_open,
     )
 
 
@@ -65,6 +78,12 @@ def memory_of(settings: Settings, workers: int) -> int:
     if settings.memory or settings.address:
         return settings.memory
     return available_memory() // max(1, workers)
+
+
+REPLAY = "gridcompute replay"
+
+MOST_LISTED = 100
+"""Skipped cells that a run's record keeps."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +146,7 @@ class Run:
                     overwrite = frozenset(sink.url for sink in replaced)
                     self._driver = Driver(self._graph, store, executor, journal, run=self.name, overwrite=overwrite,
                                           memory=memory_of(settings, executor.workers), deadline=settings.deadline,
-                                          watch=self._seen)
+                                          watch=self._seen, keep_intermediates=settings.keep_intermediates)
                     self._driver.cancelled = self._cancel
                     self.status = self._driver.status
                     self._ended = _Ended(dict(self._driver.run()))
@@ -140,6 +159,8 @@ class Run:
             self._error = error
             if isinstance(error, InterruptedRunError):
                 error.hint = self.going_on
+            elif isinstance(error, GridError):
+                error.hint = self._replayed(error)
             if not isinstance(error, GridError | KeyboardInterrupt):
                 self._error = RunError(f"the run failed within gridcompute: {type(error).__name__}: {error}",
                                        hint="please report this with the traceback")
@@ -177,6 +198,14 @@ class Run:
             ended = f"interrupted; {self.going_on}" if self.state == "interrupted" else f"{self.name} was done by then"
             raise interrupted(ended if self._says_end else "") from None
         return self._checked()
+
+    def _replayed(self, error: GridError) -> str:
+        """An error's hint with the command that runs its cell alone, where that can make the run again."""
+        if self.record.how and isinstance(error, KernelError) and error.cell is not None and error.dims:
+            cell = in_words(error.dims, error.cell, error.block)
+            return (f"{REPLAY} {self.name} {cell} runs it alone, with --pdb in a debugger; on_error=\"skip\" "
+                    "leaves such cells out")
+        return error.hint.replace("replay RUN", f"replay {self.name}")
 
     @property
     def going_on(self) -> str:
@@ -234,7 +263,21 @@ class Run:
         values["state"] = self.state
         values["seconds"] = max(0.0, self.status.ended - self.status.started)
         values["error"] = "" if self._error is None else str(self._error)
+        values["skipped_cells"] = list(islice(self._tally.told(), MOST_LISTED))
         return values
+
+    @property
+    def skipped(self) -> pa.Table:
+        """The cells that were skipped (`on_error="skip"`), also for chunks that an earlier run computed.
+
+        A table of text: op, cell (as `replay` takes it), kind (a class of failure, "user" where the kernel raised) and
+        error. Of a chunk the first 1,000 are listed; `status.skipped` counts all.
+        """
+        return self._tally.table()
+
+    @property
+    def _tally(self) -> Tally:
+        return Tally() if self._driver is None else self._driver.tally
 
     @property
     def error(self) -> BaseException | None:

@@ -140,10 +140,16 @@ def parse_shard_name(path: str) -> ShardName | None:
     return ShardName(parts[2], match[1], match[2], int(match[3]), kind, match[5] is not None)
 
 
+def names(store: Store, recipe: str) -> frozenset[str]:
+    """Names of all shards and tombstones of a recipe, from one listing."""
+    return frozenset(store.list(_folder(recipe)))
+
+
 def done(store: Store, recipe: str) -> dict[tuple[str, str], Done]:
     """All committed shards of a recipe by (text of the region, token), from one listing.
 
-    Of several generations the first that isn't void counts. Foreign names are passed over.
+    Of several generations the first that isn't void counts; a record beside a shard says no more than that.
+    Foreign names are passed over.
     """
     if not _RECIPE.fullmatch(recipe):
         raise ParameterError(f"{recipe[:80]!r} isn't a recipe")
@@ -158,7 +164,7 @@ def done(store: Store, recipe: str) -> dict[tuple[str, str], Done]:
         elif path not in void:
             key = (name.region, name.token)
             before = found.get(key)
-            if before is None or (name.generation, name.kind) < (before.generation, before.kind):
+            if before is None or (name.kind, name.generation) < (before.kind, before.generation):
                 found[key] = Done(path, name.generation, size, name.kind)
     return found
 

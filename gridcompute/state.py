@@ -6,11 +6,12 @@ the time that chunks of their stage have taken; failures go to the policy.
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from gridcompute.attempts import Attempts
+from gridcompute.drops import DONE, GONE, IDLE, READY, RUNNING, WAITING, Drops
+from gridcompute.durations import Durations
 from gridcompute.errors import RunError
 from gridcompute.events import (
     CancelAsked,
@@ -18,7 +19,6 @@ from gridcompute.events import (
     Drop,
     Event,
     Failure,
-    FailureKind,
     Finish,
     Kept,
     Kill,
@@ -32,12 +32,7 @@ from gridcompute.pacing import BURST, MOST, MOST_BYTES, Pace
 from gridcompute.planview import Limits, PlanView
 from gridcompute.ready import Ready
 from gridcompute.retry import Policy
-
-IDLE, WAITING, READY, RUNNING, DONE, GONE = range(6)
-"""Of a chunk: needed by nobody; lacks an input, waits out a delay; may be submitted; submitted; kept; held, let go."""
-
-START_SECONDS = 60.0
-"""Time that a worker process may take to start before its task's deadline counts."""
+from gridcompute.sizes import Sizes
 
 CANCEL_SECONDS = 5.0
 """Grace that running tasks get after a cancel."""
@@ -51,10 +46,12 @@ class RunState:
         done: chunks that are kept already, by stage.
         limits: workers, memory, deadline.
         policy: what is done about failures.
+        disposable: committed stages whose chunks are dropped once nothing needs them.
     """
 
-    def __init__(self, plan: PlanView, done: Mapping[int, Iterable[int]], limits: Limits, policy: Policy) -> None:
-        self.plan, self.limits, self.policy = plan, limits, policy
+    def __init__(self, plan: PlanView, done: Mapping[int, Iterable[int]], limits: Limits, policy: Policy, *,
+                 disposable: Collection[int] = ()) -> None:
+        self.plan, self.limits = plan, limits
         self.status = [bytearray(stage.chunks) for stage in plan.stages]
         self.left = [0] * len(plan.stages)
         self.kept = [0] * len(plan.stages)
@@ -64,26 +61,21 @@ class RunState:
         self.more = False
         self.outcome: Finish | None = None
         self._ready = [Ready() for _ in plan.stages]
-        self._since: dict[int, float] = {}
-        self._unsure: deque[int] = deque()
-        self._begun: set[int] = set()
+        self._durations, self._attempts = Durations(), Attempts(policy)
+        self._sizes = Sizes(plan, {})
         self._taken: dict[int, tuple[int, ...]] = {}
-        self._alone: set[tuple[int, int]] = set()
-        self._attempts: dict[tuple[int, int], dict[tuple[FailureKind, tuple[int, int] | None], int]] = {}
-        self._delayed: list[tuple[float, int, int]] = []
         self._held: dict[tuple[int, int], int] = {}
         self._losses = False
-        self._resting: set[tuple[int, int]] = set()
         self._paces = [Pace() for _ in plan.stages]
         self._live = 0
         self._tasks = 0
         self._cancel_at: float | None = None
         # Asked for each chunk, and always the same: the consumers of a stage, and which of them need all of it; how
-        # many chunks its tasks may have; whether it reads held chunks.
+        # many chunks its tasks may have.
         self._waits = [{after: plan.barrier(after, stage) for after in range(stage + 1, len(plan.stages))
                         if stage in plan.producers[after]} for stage in range(len(plan.stages))]
         self._most = [max(1, MOST_BYTES // stage.block_bytes) if stage.block_bytes else MOST for stage in plan.stages]
-        self._reads_held = [any(plan.stages[p].held for p in producers) for producers in plan.producers]
+        self._drops = Drops(plan, self.status, self.left, self._waits, disposable)
         for stage, chunks in done.items():
             for chunk in chunks:
                 self.status[stage][chunk] = DONE
@@ -115,14 +107,15 @@ class RunState:
         return all(self.status[producer][before] == DONE for producer, before in self.plan.inputs(stage, chunk))
 
     def _release(self, stage: int, chunk: int) -> None:
-        if (stage, chunk) in self._resting:
+        if self._attempts.rests((stage, chunk)):
             return
         self.status[stage][chunk] = READY
         self._ready[stage].push(chunk)
 
     def start(self, now: float) -> list[Command]:
-        """The first commands."""
-        return self._next(now, [])
+        """The first commands; the limits are known by now."""
+        self._sizes = Sizes(self.plan, self.limits.parts, self.limits.share)
+        return self._next(now, [Drop(*one) for one in self._drops.found()])
 
     def apply(self, event: Event, now: float) -> list[Command]:
         """Take in one event at a time `now` (seconds, any origin); what to do about it."""
@@ -142,13 +135,9 @@ class RunState:
     def _ended(self, number: int) -> Task | None:
         task = self.running.pop(number, None)
         if task is not None:
-            self._since.pop(number, None)
-            self._begun.discard(number)
-            self._live -= self._task_bytes(task.stage)
+            self._durations.ended(number)
+            self._live -= self._sizes.ended(task)
         return task
-
-    def _task_bytes(self, stage: int) -> int:
-        return self.plan.stages[stage].task_bytes
 
     def _done(self, event: TaskDone, commands: list[Command]) -> None:
         taken = self._taken.pop(event.task, ())
@@ -156,11 +145,11 @@ class RunState:
         if task is None:
             return
         done = len(task.chunks) + len(taken) - len(event.left)
+        self._sizes.measured(task, event.own_bytes)
         self._paces[task.stage].took(event.seconds - event.compile_seconds, done)
         self._hold(task.stage, event.kept)
         if event.left == task.chunks:  # it has come further: how often it failed before counts no more
-            for chunk in event.left:
-                self._attempts.pop((task.stage, chunk), None)
+            self._attempts.forget(task.stage, event.left)
         left = set(event.left)
         for chunk in (*task.chunks, *taken):
             if chunk not in left:
@@ -207,17 +196,9 @@ class RunState:
                 for after, status in enumerate(self.status[consumer]):
                     if status == WAITING and self._inputs_done(consumer, after):
                         self._release(consumer, after)
-        if self._reads_held[stage]:
-            self._drop_inputs(stage, chunk, commands)
-
-    def _drop_inputs(self, stage: int, chunk: int, commands: list[Command]) -> None:
-        """Let go of held chunks whose last consumer this was."""
-        for producer, before in self.plan.inputs(stage, chunk):
-            if self.plan.stages[producer].held and self.status[producer][before] == DONE and all(
-                    self.status[s][c] in (DONE, GONE, IDLE) for s, c in self.plan.consumers(producer, before)):
-                self.status[producer][before] = GONE
-                self._let_go(producer, before)
-                commands.append(Drop(producer, before))
+        for one in self._drops.after(stage, chunk, again=self._losses):
+            self._let_go(*one)
+            commands.append(Drop(*one))
 
     def _failed(self, event: TaskFailed, now: float, commands: list[Command]) -> None:
         self._taken.pop(event.task, None)
@@ -233,28 +214,23 @@ class RunState:
         failure = event.failure
         blamed = [failure.chunk] if failure.chunk in rest else rest
         for chunk in blamed:
+            if failure.kind == "out_of_memory" and not self._sizes.exceeded(task, chunk, failure):
+                self._stop("failed", failure, commands)
+                return
             self._retry(task.stage, chunk, failure, now, commands)
         self._give_back(task.stage, rest)
 
     def _retry(self, stage: int, chunk: int, failure: Failure, now: float, commands: list[Command]) -> None:
-        attempts = self._attempts.setdefault((stage, chunk), {})
-        cause = (failure.kind, failure.lost)  # each input that is lost has attempts of its own
-        attempt = attempts[cause] = attempts.get(cause, 0) + 1
-        decision = self.policy.decide(failure.kind, attempt, stage * 1_000_003 + chunk)
+        decision = self._attempts.failed((stage, chunk), failure, now)
         self.status[stage][chunk] = WAITING
-        if decision.action == "stop" or (decision.action == "recompute" and failure.lost is None):
+        if decision.action == "stop":
             self._stop("failed", failure, commands)
             return
         self.retries += 1
-        if decision.alone:
-            self._alone.add((stage, chunk))
         if decision.action == "recompute":
             assert failure.lost is not None
             self._lose(*failure.lost)
-        if decision.delay > 0:
-            heapq.heappush(self._delayed, (now + decision.delay, stage, chunk))
-            self._resting.add((stage, chunk))
-        elif self._inputs_done(stage, chunk):
+        if decision.delay <= 0 and self._inputs_done(stage, chunk):
             self._release(stage, chunk)
 
     def _lose(self, stage: int, chunk: int) -> None:
@@ -279,18 +255,16 @@ class RunState:
     def began(self, task: int, now: float) -> None:
         """A worker was seen at a task: its deadline counts from now."""
         if task in self.running:
-            self._since[task] = now
-            self._begun.add(task)
+            self._durations.began(task, now)
 
     @property
     def unseen(self) -> list[int]:
         """Tasks that no worker was seen at."""
-        return [number for number in self.running if number not in self._begun]
+        return self._durations.unseen
 
     def overdue(self, now: float) -> list[Task]:
         """Tasks past their deadline: the driver reports each as failed, of kind "hang", with what it knows of it."""
-        return [self.running[number] for number, since in self._since.items()
-                if now - since > self.limits.deadline + (0.0 if number in self._begun else START_SECONDS)]
+        return [self.running[number] for number in self._durations.over(now, self.limits.deadline)]
 
     @property
     def short(self) -> bool:
@@ -304,7 +278,7 @@ class RunState:
         """
         if not self.short or self._cancel_at is not None:
             return []
-        over = ((since + self.running[number].seconds, number) for number, since in self._since.items()
+        over = ((since + self.running[number].seconds, number) for number, since in self._durations.begun()
                 if len(self.running[number].chunks) > 1 and number not in self._taken)
         return [self.running[number] for due, number in sorted(over) if due < now]
 
@@ -318,9 +292,7 @@ class RunState:
         """Submit what can run; finish when nothing is left."""
         if self.outcome is not None:
             return commands
-        while self._delayed and self._delayed[0][0] <= now:
-            _, stage, chunk = heapq.heappop(self._delayed)
-            self._resting.discard((stage, chunk))
+        for stage, chunk in self._attempts.rested(now):
             if self.status[stage][chunk] == WAITING and self._inputs_done(stage, chunk):
                 self._release(stage, chunk)
         if self._cancel_at is not None:
@@ -332,21 +304,18 @@ class RunState:
             while not self.more and self._first(stage) is not None and self._room(stage):
                 commands.append(Submit(self._task(stage)))
                 self.more = len(commands) >= BURST
-        while self._unsure and len(self._since) < self.limits.workers:  # the earliest must have found a worker
-            number = self._unsure.popleft()
-            if number in self.running:
-                self._since.setdefault(number, now)
+        self._durations.assume(self.limits.workers, now)
         if not any(self.left):
             self.outcome = Finish("done")
             commands.append(self.outcome)
-        elif not self.running and not self._delayed:
+        elif not self.running and self._attempts.wake_at is None:
             raise RunError("the run is stuck: chunks are left, but none can be released")
         return commands
 
     def _room(self, stage: int) -> bool:
         if not self.running:
             return True
-        fits = self._live + self._task_bytes(stage) <= self.limits.live_bytes
+        fits = self._live + self._sizes.load(stage) <= self.limits.live_bytes
         return fits and len(self.running) < self.limits.workers * self.limits.queue
 
     def _first(self, stage: int) -> int | None:
@@ -363,21 +332,23 @@ class RunState:
         ready = self._ready[stage]
         size = min(self._paces[stage].size(len(ready), self.limits.workers), self._most[stage])
         chunks = [ready.pop()]
-        if (stage, chunks[0]) not in self._alone:
-            while len(chunks) < size and (more := self._first(stage)) is not None and (stage, more) not in self._alone:
-                chunks.append(ready.pop())
+        alone = self._attempts.alone
+        while len(chunks) < size and not alone((stage, chunks[-1])):
+            if (more := self._first(stage)) is None or alone((stage, more)):
+                break
+            chunks.append(ready.pop())
         for chunk in chunks:
             self.status[stage][chunk] = RUNNING
         self._tasks += 1
-        tries = (sum(self._attempts.get((stage, chunk), {}).values()) for chunk in chunks if self._attempts)
         seconds = self._paces[stage].limit(len(chunks), self.limits.workers)
-        task = Task(self._tasks, stage, tuple(chunks), 1 + max(tries, default=0), seconds)
+        attempt, parts = 1 + self._attempts.of(stage, chunks), self._sizes.parts(stage)
+        task = Task(self._tasks, stage, tuple(chunks), attempt, seconds, parts, alone((stage, chunks[0])))
         self.running[task.number] = task
-        self._unsure.append(task.number)
-        self._live += self._task_bytes(stage)
+        self._durations.submitted(task.number)
+        self._live += self._sizes.begun(task)
         return task
 
     @property
     def wake_at(self) -> float | None:
         """When the next delayed chunk is due."""
-        return self._delayed[0][0] if self._delayed else None
+        return self._attempts.wake_at

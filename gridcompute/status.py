@@ -15,6 +15,19 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
+def size(count: float) -> str:
+    """Bytes as people read them.
+
+    >>> size(1536)
+    '1.5 KiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return ""
+
+
 @dataclass
 class Status:
     """Where a run stands; what a progress bar and a summary show.
@@ -26,6 +39,7 @@ class Status:
         computed: chunks kept by this run.
         doubled: chunks that were computed twice, as a task went on with what others had been given.
         tasks: tasks finished.
+        skipped: cells that were skipped, those of reused chunks included.
         retries: attempts that were repeated.
         failures: messages of failures that were survived.
         rows, nbytes: cells along first dimensions and stored bytes of what this run kept.
@@ -33,7 +47,11 @@ class Status:
         compile_seconds: of that, compiling functions or loading their code.
         compiled: functions compiled, other than loaded.
         started, ended: seconds since 1970.
-        peak_bytes: largest resident memory that a worker reported.
+        peak_bytes: most private memory that a worker had during a task, its base included.
+        task_bytes: by stage, the most that one of its tasks took of that, the base not included.
+        parts: by stage, pieces that its chunks were computed in, where they were more than one.
+        kept_bytes, most_kept_bytes: of intermediate results in the work store that are needed now; at most at once.
+        deleted, deleted_bytes: shards of intermediate results that were deleted, as nothing needs them.
     """
 
     phase: int = 0
@@ -43,6 +61,7 @@ class Status:
     computed: int = 0
     doubled: int = 0
     tasks: int = 0
+    skipped: int = 0
     retries: int = 0
     failures: list[str] = field(default_factory=list)
     rows: int = 0
@@ -53,6 +72,18 @@ class Status:
     started: float = 0.0
     ended: float = 0.0
     peak_bytes: int = 0
+    task_bytes: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
+    kept_bytes: int = 0
+    most_kept_bytes: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
+
+    def measured(self, stage: str, own_bytes: int, parts: int) -> None:
+        """Take note of what a task of a stage took."""
+        self.task_bytes[stage] = max(self.task_bytes.get(stage, 0), own_bytes)
+        if parts > 1:
+            self.parts[stage] = max(self.parts.get(stage, 1), parts)
 
 
 Watch = Callable[[Status], None]

@@ -96,6 +96,12 @@ class StoredSource:
         (lo, hi), (_, axis) = region.bounds[0], self.counted.axes[0]
         return tuple(f"{self._full[chunk].digest}@{lo - axis.bounds(chunk)[0]}" for chunk in axis.covering(lo, hi))
 
+    def places(self, region: Region) -> tuple[str, ...]:
+        """Names of the shards that a region is read from."""
+        if not self.layout.blocked:
+            return tuple(self.entries[chunk].place for chunk in self.layout.covering(region))
+        return tuple(self._full[chunk].place for chunk in self.counted.covering(region))
+
     def read(self, region: Region, names: Sequence[str]) -> Block:
         """See `Source`."""
         fields = tuple(chosen(self.fields, names, "the stored result"))

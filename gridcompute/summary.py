@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from gridcompute import journal
-from gridcompute.explain import size
 from gridcompute.progress import clock
 from gridcompute.record import RunRecord
-from gridcompute.status import counted
+from gridcompute.status import counted, size
 
 MOST_FAILURES = 10
-"""Different messages of failures that a report shows."""
+"""Different messages of failures that a report shows; also skipped cells."""
+
+MOST_CHARACTERS = 200
+"""Of an error in one line."""
 
 
 def exit_code(state: str, figures: Mapping[str, Any]) -> int:
@@ -58,6 +60,8 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
         "failures": len(figures.get("failures", ())),
         "skipped": figures.get("skipped", 0),
         "peak_bytes": figures.get("peak_bytes", 0),
+        "task_bytes": figures.get("task_bytes", {}),
+        "parts": figures.get("parts", {}),
         "error": figures.get("error", ""),
         "folder": record.folder,
         "store": record.settings.get("store", ""),
@@ -90,6 +94,7 @@ def screen(told: Mapping[str, Any]) -> list[str]:
         rows.append(("failures", f"{told['failures']:,}, of which {again} tried again"))
     if told["peak_bytes"]:
         rows.append(("memory", f"at most {size(told['peak_bytes'])} in a worker"))
+    rows += [("", f"{name}: each chunk in {parts} parts") for name, parts in told["parts"].items()]
     if told["state"] in ("interrupted", "failed"):
         rows.append(("resume", f"gridcompute resume {told['run']}"))
     width = max(len(label) for label, _ in rows)
@@ -108,6 +113,7 @@ def history(record: RunRecord) -> dict[str, Any]:
     stages: list[dict[str, Any]] = []
     failures: dict[tuple[str, str], dict[str, Any]] = {}
     attempts, began, last, events = 0, record.created, record.created, journal.read(record.journal)
+    skipped = 0
     for event in events:
         kind, last = event["kind"], event["time"]
         if kind == "begun":
@@ -115,9 +121,12 @@ def history(record: RunRecord) -> dict[str, Any]:
         elif kind == "phase":
             stages = [_stage(event, number, name) for number, name in event.get("stages", {}).items()]
         elif kind == "kept" and (stage := _of(stages, event)):
+            skipped = event.get("skipped", skipped)
             stage["kept"] = sorted({*stage["kept"], *event.get("chunks", ())})
             stage["seconds"] += float(event.get("seconds", 0.0))
             stage["tasks"] += 1
+            stage["bytes"] = max(stage["bytes"], int(event.get("bytes", 0)))
+            stage["parts"] = max(stage["parts"], int(event.get("parts", 1)))
         elif kind == "failed":
             key = (str(event.get("failure")), str(event.get("message", "")))
             entry = failures.setdefault(key, {"kind": key[0], "message": key[1], "times": 0, "cells": []})
@@ -134,6 +143,7 @@ def history(record: RunRecord) -> dict[str, Any]:
         "events": len(events),
         "torn": events.torn,
         "damaged": events.skipped,
+        "skipped": skipped,
         "failed": sorted(failures.values(), key=lambda f: -f["times"]),
     }
 
@@ -147,7 +157,27 @@ def _stage(event: Mapping[str, Any], number: str, name: str) -> dict[str, Any]:
         "kept": [],
         "seconds": 0.0,
         "tasks": 0,
+        "planned_bytes": event.get("bytes", {}).get(number, 0),
+        "bytes": 0,
+        "parts": 1,
     }
+
+
+def skipped_cells(record: RunRecord) -> list[dict[str, str]]:
+    """Cells that a run skipped, as far as its record lists them: op, cell, kind, error."""
+    told = record.summary.get("skipped_cells", ())
+    names = ("op", "cell", "kind", "error")
+    return [{name: str(one.get(name, "")) for name in names} for one in told if isinstance(one, dict)]
+
+
+def failed_cells(record: RunRecord) -> list[dict[str, str]]:
+    """Cells that a run skipped, as far as its record lists them, and those that it stopped at or lost a worker in."""
+    found = skipped_cells(record)
+    for failure in history(record)["failed"]:
+        for cell in failure["cells"]:
+            at = ",".join(str(one) for one in cell) if isinstance(cell, list) else ""
+            found.append({"op": "", "cell": at, "kind": failure["kind"], "error": failure["message"]})
+    return found
 
 
 def recipes(record: RunRecord) -> set[str] | None:
@@ -167,7 +197,9 @@ def _of(stages: Sequence[dict[str, Any]], event: Mapping[str, Any]) -> dict[str,
 def report(record: RunRecord) -> dict[str, Any]:
     """`facts` with the journal's `history`; the figures of a run that was killed come from its journal."""
     told, found = facts(record), history(record)
+    told["skipped_cells"], skipped = skipped_cells(record), found.pop("skipped")
     if not record.summary:
+        told["skipped"] = skipped
         told["seconds"] = found["last"] - found["began"]
         told["computed"] = sum(stage["computed"] for stage in found["stages"])
         told["reused"] = sum(stage["reused"] for stage in found["stages"])
@@ -187,9 +219,17 @@ def report_screen(told: Mapping[str, Any]) -> list[str]:
         chunks = f"{stage['computed']:,} of {counted(stage['chunks'], 'chunk')} computed{found}"
         tasks = counted(stage["tasks"], "task")
         lines.append(f"  stage {stage['number']} {stage['name']}: {chunks}, {tasks}, {stage['seconds']:.2f} s")
+        if stage["bytes"]:
+            parts = f", each chunk in {stage['parts']} parts" if stage["parts"] > 1 else ""
+            planned = f" (planned: {size(stage['planned_bytes'])})"
+            lines.append(f"    a task took at most {size(stage['bytes'])}{planned}{parts}")
     for failure in told["failed"][:MOST_FAILURES]:
         times, said = counted(failure["times"], "time"), failure["message"].splitlines()[0]
         lines.append(f"  failed {times} ({failure['kind']}): {said}")
+    for one in told["skipped_cells"][:MOST_FAILURES]:
+        lines.append(f"  skipped {one['op']} at {one['cell']} ({one['kind']}): {one['error'][:MOST_CHARACTERS]}")
+    if told["skipped"] > MOST_FAILURES:
+        lines.append(f"  and more: gridcompute replay {told['run']} lists {len(told['skipped_cells'])}")
     if told["torn"] or told["damaged"]:
         damaged = counted(told["damaged"], "damaged line")
         lines.append(f"  the journal has {damaged}" + (" and an unfinished last one" if told["torn"] else ""))

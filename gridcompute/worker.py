@@ -5,7 +5,7 @@ Kept ops are looked up by recipe, so the same payload means the same in every pr
 
 from __future__ import annotations
 
-import resource
+import contextlib
 import time
 import traceback
 from collections import Counter
@@ -19,6 +19,7 @@ from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest
 from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
+from gridcompute.apart import Isolation
 from gridcompute.assemble import assemble
 from gridcompute.axes import Layout
 from gridcompute.checkpoints import Checkpoints
@@ -27,12 +28,15 @@ from gridcompute.columns import Block, Field
 from gridcompute.commits import Commits, commit_block, commit_file, commit_written
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError, WorkerLostError
 from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
+from gridcompute.footprint import Footprint, bounded, released, starved, trimmed
 from gridcompute.located import located
 from gridcompute.op import Op, Read, detached
+from gridcompute.parts import in_parts, tile
 from gridcompute.planning import Plan, Stage
 from gridcompute.progressword import Word, chunk_begins, publishing
 from gridcompute.shard import decode_at, tombstone
 from gridcompute.sinks.base import Output
+from gridcompute.skips import Skips, merged
 from gridcompute.sources.chunks import forget
 from gridcompute.spaces import Region
 from gridcompute.spread import Offer
@@ -46,6 +50,9 @@ CACHE_BYTES = 64 * 2**20
 TURN_SECONDS = 300.0
 """An `iterate` or a `propagate` that takes longer goes on in another task from a state that was kept: a deadline is no
 bound for it."""
+
+PATIENCE = 4
+"""Share of a deadline that one cell may take in a process of its own, before it is skipped."""
 
 GANG_ATTEMPTS = 2
 """Tries of such an op with several threads."""
@@ -77,6 +84,8 @@ class Payload:
         threads: that a worker reads and decodes with.
         offer: asks for processes on several nodes, for what one task carries on all of them; None: there is one node.
         worth: seconds that such a task must have left for that.
+        memory: bytes that a worker may take in all, 0 for no bound.
+        deadline: seconds that a task may take.
     """
 
     stage: Stage
@@ -87,9 +96,12 @@ class Payload:
     threads: int = 1
     offer: Offer | None = None
     worth: float = 0.0
+    memory: int = 0
+    deadline: float = 3600.0
 
     @classmethod
-    def of(cls, plan: Plan, stage: Stage, store: Store, outputs: Mapping[str, Output], threads: int = 1) -> Payload:
+    def of(cls, plan: Plan, stage: Stage, store: Store, outputs: Mapping[str, Output], threads: int = 1, *,
+           memory: int = 0, deadline: float = 3600.0) -> Payload:
         """The payload of one stage of a plan."""
         kept = {}
         for root in stage.roots:
@@ -98,7 +110,8 @@ class Payload:
                 if home is not None:
                     kept[leaf.recipe] = KeptOp(home[0], plan.stages[home[0]].layouts[home[1]], leaf.fields)
         roots = detached(stage.roots, lambda op: op not in stage.roots and op.recipe in kept)
-        return cls(replace(stage, roots=roots), kept, store.url, getattr(store, "options", {}), outputs, threads)
+        return cls(replace(stage, roots=roots), kept, store.url, getattr(store, "options", {}), outputs, threads,
+                   memory=memory, deadline=deadline)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +164,10 @@ class StageWorker:
         self._cache: dict[tuple[str, int], Block] = {}
         self._cached = 0
         self._threads = self._members = payload.threads
-        self._offer = payload.offer
+        self._offer, self._parts = payload.offer, 1
+        self._carrier: Isolation | None = None
+        self._skipped: list[Skips] = []
+        self._skipping = [{op.recipe for op in root.walk() if op.action.skips} for root in payload.stage.roots]
 
     def _edges(self, root: Op) -> Iterator[str]:
         """What the ops that are computed for a root read: a recipe as often as it is an input."""
@@ -161,7 +177,12 @@ class StageWorker:
 
     def run(self, order: Order, worker: str = "") -> TaskDone | TaskFailed:
         """Do a task; what was kept before a failure is reported with it."""
-        with publishing(order.word):
+        if order.task.attempt > 1:
+            released()
+        # Where something had ended a worker, kernels that skip are watched in a process of their own.
+        watched = contextlib.closing(Isolation(self.payload.deadline / PATIENCE)) if order.task.alone else None
+        with (publishing(order.word), bounded(self.payload.memory),
+              watched or contextlib.nullcontext() as self._carrier):
             return self._run(order, worker) if order.fault is None else order.fault.carry_out(self, order, worker)
 
     def _run(self, order: Order, worker: str) -> TaskDone | TaskFailed:
@@ -169,10 +190,12 @@ class StageWorker:
         if _stage != id(self):  # what the stage before had decoded isn't in this one's bound
             _stage = id(self)
             forget()
-        began, before, known = time.perf_counter(), compile_seconds(), compiled()
+            trimmed()
+        began, before, known, footprint = time.perf_counter(), compile_seconds(), compiled(), Footprint()
         self._places, self._cache, self._cached = order.places, {}, 0
         # Only a task's own thread publishes its cell, so what killed or held up a task runs on one the second time.
-        self._threads = self.payload.threads if order.task.attempt == 1 else 1
+        self._parts = order.task.parts
+        self._threads = self.payload.threads if order.task.attempt == self._parts == 1 else 1
         # A gang that lost its process begins as one again; what goes on failing is then told by cell.
         again = order.task.attempt <= GANG_ATTEMPTS
         self._members, self._offer = (self.payload.threads, self.payload.offer) if again else (1, None)
@@ -193,16 +216,20 @@ class StageWorker:
         kept = commits.end()
         seconds, own = time.perf_counter() - began, compile_seconds() - before
         if failed := failed or commits.failed:
-            return TaskFailed(order.task.number, self._failure(failed[1], failed[0]), kept, seconds, worker)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            failure = self._failure(failed[1], failed[0])
+            if failure.kind == "out_of_memory":
+                failure = replace(failure, peak_bytes=footprint.peak, own_bytes=footprint.own)
+            return TaskFailed(order.task.number, failure, kept, seconds, worker)
         left = order.task.chunks[done:]
-        return TaskDone(order.task.number, kept, seconds, worker, own, peak, left, compiled() - known)
+        return TaskDone(order.task.number, kept, seconds, worker, own, footprint.peak, left, compiled() - known,
+                        footprint.own)
 
     def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int], commits: Commits) -> None:
         """Compute a chunk of these roots; their commits are begun."""
         stage = self.payload.stage
         wanted = [(stage.roots[i], stage.layouts[i].region(chunk)) for i in roots]
         memo: dict[tuple[str, Region], Block] = {}
+        self._skipped = []
         blocks: Iterator[Block]
         first = stage.roots[0]
         if isinstance(first.action, Ingest):
@@ -210,7 +237,8 @@ class StageWorker:
             commits.add([commit_file(self.store, first, where, tokens[0], first.action.blocks(chunk))])
             return
         if all(isinstance(op.action, Fold) for op in stage.roots):
-            blocks = self._folds(wanted)
+            together = [wanted] if self._parts == 1 else [[one] for one in wanted]
+            blocks = (block for some in together for block in self._folds(some))
         else:
             blocks = (self._root(op, region, memo, tokens[i]) for i, (op, region) in zip(roots, wanted, strict=True))
         if stage.held:  # all or none
@@ -219,28 +247,35 @@ class StageWorker:
             return
         # A root that was committed before another failed isn't done again.
         for i, block in zip(roots, blocks, strict=True):
-            commits.begin(chunk, block.nbytes, partial(self._commit, i, chunk, tokens[i], block))
+            skips = merged(one for one in self._skipped if one.recipe in self._skipping[i])
+            commits.begin(chunk, block.nbytes, partial(self._commit, i, chunk, tokens[i], block, skips))
 
-    def _commit(self, root: int, chunk: int, token: str, block: Block) -> Kept:
+    def _commit(self, root: int, chunk: int, token: str, block: Block, skips: tuple[Skips, ...]) -> Kept:
         stage = self.payload.stage
         op, layout, where = stage.roots[root], stage.layouts[root], (stage.number, root, chunk)
         if isinstance(op.action, Write):
             block = replace(block, region=layout.region(chunk))
             output = self.payload.outputs[op.recipe]
-            return commit_written(self.store, op, where, token, block, output, layout.place(chunk))
-        kept = commit_block(self.store, op, where, token, block)
+            return commit_written(self.store, op, where, token, block, output, layout.place(chunk), skips)
+        kept = commit_block(self.store, op, where, token, block, skips)
         if op.action.spans:
             self._checkpoints(op, block.region, token).clear()
         return kept
 
     def _root(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block], token: str) -> Block:
         if isinstance(op.action, Write):
-            return self._read(op, 0, op.reads(0, region)[0], memo)
+            source, part = op.inputs[0], op.reads(0, region)[0]
+            return in_parts(source, part, 1 if self._kept(source) else self._parts, self._kept,
+                            lambda piece: self._read(op, 0, piece, {} if self._parts > 1 else memo))
         if isinstance(op.action, Iterate | Propagate):
             crew = Crew(self._members, self._checkpoints(op, region, token), time.monotonic() + TURN_SECONDS,
                         self._offer, self.payload.worth)
             return self._compute(op, region, memo, partial(op.action.compute, crew=crew))
-        return self._compute(op, region, memo)
+        return in_parts(op, region, self._parts, self._kept,
+                        lambda piece: self._compute(op, piece, {} if self._parts > 1 else memo))
+
+    def _kept(self, op: Op) -> bool:
+        return op.recipe in self.payload.kept
 
     def _checkpoints(self, op: Op, region: Region, token: str) -> Checkpoints:
         return Checkpoints(self.store, op.recipe, token, region, op.fields, op.space)
@@ -254,8 +289,12 @@ class StageWorker:
                 raise RunError(f"{op} reads {part} of its input {i}, which its access doesn't name")
             return self._read(op, i, part, memo)
 
+        if op.action.skips:
+            compute = partial(op.action.compute, carrier=self._carrier)  # type: ignore[call-arg]
         try:
-            return (compute or op.action.compute)(op, region, read)
+            block = (compute or op.action.compute)(op, region, read)
+            self._skipped += block.skips
+            return block
         except KernelError as error:
             located(error, op, region)
             raise
@@ -293,12 +332,15 @@ class StageWorker:
     def _bands(self, wanted: Sequence[tuple[Op, Region]]) -> list[list[tuple[Region, ...]]]:
         """What joined reductions read, a box for each of them, by bands that may be folded at once."""
         boxes = [op.reads(0, region) for op, region in wanted]
-        tile = extents([op for op, _ in wanted], self.payload.kept)
-        if tile is None or any(own != boxes[0] for own in boxes):
+        cut = extents([op for op, _ in wanted], self.payload.kept)
+        if self._parts > 1:
+            pieces = tile(*wanted[0], self._parts, self._kept)
+            cut = tuple(min(a, b or a) for a, b in zip(pieces, cut or pieces, strict=True))
+        if cut is None or any(own != boxes[0] for own in boxes):
             return [list(zip(*boxes, strict=True))]
         reduced = {i for i, name in enumerate(wanted[0][0].inputs[0].space.names)
                    if any(isinstance(op.action, Fold) and name in op.action.reduce.dims for op, _ in wanted)}
-        return [[(box,) * len(wanted) for box in band] for band in bands(boxes[0], tile, reduced)]
+        return [[(box,) * len(wanted) for box in band] for band in bands(boxes[0], cut, reduced)]
 
     def _shard(self, recipe: str, kept: KeptOp, chunk: int) -> Block:
         key = (recipe, chunk)
@@ -325,6 +367,8 @@ class StageWorker:
         kind = classify(error)
         lost = (error.stage, error.chunk) if isinstance(error, LostInputError) else None
         cell = error.cell if isinstance(error, KernelError) else None
+        if kind == "out_of_memory":  # without the error itself: its frames hold what there was
+            return Failure(kind, f"{type(error).__name__}: {error}".partition("\n")[0], chunk)
         if kind == "transient":
             error = unanswered(error, f"in stage {self.payload.stage.name}")
         if isinstance(error, GridError):
@@ -337,14 +381,14 @@ class StageWorker:
 
 def classify(error: BaseException) -> FailureKind:
     """The class of a failure (see `gridcompute.events.FailureKind`)."""
+    if starved(error):
+        return "out_of_memory"
     if isinstance(error, LostInputError | CorruptShardError):
         return "corrupt_shard"
     if isinstance(error, KernelError):
         return "user"
     if isinstance(error, DivergenceError):
         return "divergence"
-    if isinstance(error, MemoryError):
-        return "out_of_memory"
     if isinstance(error, WorkerLostError):
         return "lost_worker"
     return "transient" if transient(error) else "fatal"

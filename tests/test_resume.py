@@ -55,7 +55,7 @@ def check(folder: Path, reference: Any, run: Any) -> None:
 def test_a_second_run_computes_nothing(whole: Path, reference: Any) -> None:
     run = again(whole)
     assert run.summary()["computed"] == 0
-    assert run.summary()["reused"] == len(reference.kept)
+    assert 0 < run.summary()["reused"] < len(reference.kept)  # what nothing needs is deleted, and not missed
     check(whole, reference, run)
 
 
@@ -73,7 +73,7 @@ def test_killed_at_an_event(at: str, folder: Path, reference: Any) -> None:
     second = kept(journals(folder)[-1])
     assert not first & second
     assert first | second == reference.kept
-    assert run.summary()["reused"] == len(first)
+    assert run.summary()["reused"] <= len(first)
     assert run.summary()["computed"] == len(second)
     check(folder, reference, run)
 
@@ -171,7 +171,9 @@ def test_damaged_output_chunk_is_written_again(damage: str, whole: Path, referen
     chunk = next(p for p in sorted(whole.glob("out.zarr/mean/c/**/*")) if p.is_file())
     flip(chunk) if damage == "flip" else chunk.unlink()
     run = again(whole)
-    assert run.summary()["computed"] == 1
+    # What it reads had been deleted, so that is made again, too, and nothing else.
+    assert run.summary()["computed"] == 7
+    assert contents(whole).keys() == reference.contents.keys()
     assert values(run) == reference.values
     assert {k: v for k, v in contents(whole).items() if k.startswith("out.zarr")} == {
         k: v for k, v in reference.contents.items() if k.startswith("out.zarr")}
@@ -190,7 +192,8 @@ def test_two_at_once(folder: Path, reference: Any) -> None:
     ends = [finish(process) for process in both]
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert contents(folder) == reference.contents
-    first, second = (kept(journal) for journal in journals(folder))
+    # What one has deleted the other may make again.
+    first, second = (kept(journal, twice=True) for journal in journals(folder))
     assert first | second == reference.kept
     assert not list(folder.glob(".*lease*"))
 

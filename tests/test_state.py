@@ -12,6 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gridcompute.drops import DONE, GONE, IDLE, READY, RUNNING
+from gridcompute.durations import START_SECONDS
 from gridcompute.errors import RunError
 from gridcompute.events import (
     CancelAsked,
@@ -33,7 +35,7 @@ from gridcompute.events import (
 from gridcompute.pacing import MOST_BYTES
 from gridcompute.planview import Limits
 from gridcompute.retry import Policy
-from gridcompute.state import CANCEL_SECONDS, DONE, GONE, READY, RUNNING, START_SECONDS, RunState
+from gridcompute.state import CANCEL_SECONDS, RunState
 
 ChunkId = tuple[int, int]
 
@@ -54,6 +56,7 @@ class FakePlan:
     reads: dict[ChunkId, list[ChunkId]]
     goals: tuple[int, ...]
     feeds: dict[ChunkId, list[ChunkId]] = field(default_factory=dict)
+    divisible: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for chunk, inputs in self.reads.items():
@@ -72,6 +75,9 @@ class FakePlan:
         total = self.stages[producer].chunks
         return total > 1 and all(sum(p == producer for p, _ in self.reads.get((stage, c), ())) == total
                                  for c in range(self.stages[stage].chunks))
+
+    def most_parts(self, stage: int, chunk: int) -> int:
+        return self.divisible.get(stage, 1)
 
 
 def random_plan(draw: random.Random) -> FakePlan:
@@ -116,7 +122,9 @@ class RunMachine(RuleBasedStateMachine):
         self.cancelled: float | None = None
         self.history: list[tuple[Event, float]] = []
         self.commands: list[list[Command]] = []
-        self.state = RunState(self.plan, self.found, self.limits, Policy())
+        self.disposable = {s for s, stage in enumerate(self.plan.stages)
+                           if not stage.held and s not in self.plan.goals and draw.random() < 0.7}
+        self.state = RunState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
         self.take(self.state.start(0.0))
 
     def take(self, commands: list[Command]) -> None:
@@ -130,14 +138,25 @@ class RunMachine(RuleBasedStateMachine):
                 self.over.append(command.task)
             elif isinstance(command, Drop):
                 one = (command.stage, command.chunk)
-                assert one in self.held, "let go of what isn't held"
+                assert one in self.held or (one[0] in self.disposable and one in self.kept), "let go of what stays"
                 busy = {(t.stage, c) for t in self.running.values() for c in t.chunks}
                 assert not busy & set(self.plan.feeds.get(one, ())), "let go while a task reads it"
                 self.held.discard(one)
                 self.kept.discard(one)
+                if not self.plan.stages[one[0]].held:
+                    self.resumable(one)
             else:
                 assert isinstance(command, Finish)
                 self.finish = command
+
+    def resumable(self, gone: ChunkId) -> None:
+        """A run that breaks off here and goes on needs nothing of what was deleted: what was held is gone with it."""
+        found: dict[int, list[int]] = {}
+        for stage, chunk in self.kept:
+            if not self.plan.stages[stage].held:
+                found.setdefault(stage, []).append(chunk)
+        again = RunState(self.plan, found, self.limits, Policy())
+        assert again.status[gone[0]][gone[1]] == IDLE, "deleted, though a resumed run makes it again"
 
     def submitted(self, task: Task) -> None:
         assert self.cancelled is None
@@ -283,9 +302,11 @@ class RunMachine(RuleBasedStateMachine):
         if self.finish.outcome == "done":
             assert all((s, c) in self.kept for s in self.plan.goals for c in range(self.plan.stages[s].chunks))
             assert not self.held, "held chunks that nobody let go of"
+            left = {(s, c) for s, c in self.kept if s in self.disposable and self.plan.feeds.get((s, c))}
+            assert not left, "committed chunks that nobody deleted"
             assert not self.running
         assert (self.finish.outcome == "cancelled") <= (self.cancelled is not None)
-        again = RunState(self.plan, self.found, self.limits, Policy())
+        again = RunState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
         repeated = [again.start(0.0)] + [again.apply(event, now) for event, now in self.history]
         assert repeated == self.commands, "the same events gave other commands"
 

@@ -74,7 +74,8 @@ def committed(place: S3) -> dict[str, bytes]:
 def test_what_passes_is_outlasted(kind: HttpFaultKind, method: str, ceph_s3: S3, behind: S3, proxy: FaultProxy) -> None:
     """Three in a row are more than s3fs tries by itself, so the run's own retries are at work too."""
     expected_bytes = expected()
-    proxy.set(HttpFault(kind, first=2, times=3, methods=(method,)), HttpFault(kind, first=9, times=1, methods=(method,)))
+    proxy.set(HttpFault(kind, first=2, times=3, methods=(method,)),
+              HttpFault(kind, first=9, times=1, methods=(method,)))
     began = time.monotonic()
     run = carried_out(behind)
     assert time.monotonic() - began < 120

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,12 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gridcompute.axes import SPREAD, Axis, Layout
+from gridcompute.cellinputs import Cells
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged, field_region, rows_of
 from gridcompute.compiled import run_cells
 from gridcompute.digests import IN_WORDS, digest, in_words
 from gridcompute.kernels import Kernel
 from gridcompute.op import Action, Op, Read
 from gridcompute.progressword import kernel_runs
+from gridcompute.skipping import Carrier, Failed, here, run_skipping, work_of
+from gridcompute.skips import Skips
 from gridcompute.spaces import Region, Space
 from gridcompute.tabular import array_of
 
@@ -53,6 +57,7 @@ class Map(Action):
         seed: of `rng`.
         name: the op's declared name, part of `rng`'s key.
         inner: lengths of the loop dimensions but the first: a cell's linear index, which keys `rng`, follows from them.
+        on_error: "skip" gives a null where the kernel fails; "stop", or "" where nobody has said it, stops the run.
     """
 
     heavy: ClassVar[bool] = True
@@ -66,6 +71,12 @@ class Map(Action):
     seed: int = 0
     name: str = ""
     inner: tuple[int | None, ...] = ()
+    on_error: str = ""
+
+    @property
+    def skips(self) -> bool:
+        """See `Action`."""
+        return self.on_error == "skip"
 
     @property
     def label(self) -> str:
@@ -76,7 +87,8 @@ class Map(Action):
     def key(self) -> object:
         """See `Action`: seed, name and lengths only where the kernel draws numbers."""
         drawn = (self.seed, self.name, self.inner) if "rng" in self.kernel.specials else ()
-        return (self.kernel.key, self.columns, self.core, self.loop, dict(self.params), list(self.dtypes), drawn)
+        said = (self.on_error,) if self.skips else ()
+        return (self.kernel.key, self.columns, self.core, self.loop, dict(self.params), list(self.dtypes), drawn, *said)
 
     @property
     def parts(self) -> Mapping[str, str]:
@@ -84,6 +96,7 @@ class Map(Action):
         extra = {f"parameter {name}": in_words(value) for name, value in self.params}
         if "rng" in self.kernel.specials:
             extra |= {"seed": in_words(self.seed), "inner lengths": digest(self.inner)}
+        extra |= {"on_error": in_words(self.on_error)} if self.skips else {}
         return {**self.kernel.parts, **extra, "columns": digest((self.columns, self.core, list(self.dtypes)))}
 
     @property
@@ -116,10 +129,32 @@ class Map(Action):
         axes = super().axes(op, inputs)
         return {name: axis.regular if name in self.whole else axis for name, axis in axes.items()}
 
-    def compute(self, op: Op, region: Region, read: Read) -> Block:
+    def compute(self, op: Op, region: Region, read: Read, carrier: Carrier | None = None) -> Block:
         """See `Action`; output core dimensions are computed whole, then cut to the region."""
         asked, region = region, Region(tuple(full if name in self.whole else at for name, at, full in
                                              zip(op.space.names, region.bounds, op.whole.bounds, strict=True)))
+        inputs, given = self.cells_over(op, region, read)
+        shape: tuple[int, ...] = given["shape"]
+        skips: tuple[Skips, ...] = ()
+        with kernel_runs(str(op), shape, given["origin"], by_cell=self.kernel.mode == "cell") as word:
+            if self.skips:
+                work = work_of(self.kernel, inputs, dict(self.params), outputs=self.dtypes, **given)
+                results, failed = run_skipping(work, carrier or partial(here, mark=word))
+                skips = skipped(op, region, self.loop, work.cells, failed)
+            else:
+                results = run_cells(self.kernel, inputs, dict(self.params), outputs=list(self.dtypes), progress=word,
+                                    **given)
+        named = {f.name: result for f, result in zip(op.fields, results, strict=True)}
+        if asked != region:
+            named = {f.name: _within(named[f.name], f, op.space, asked, region) for f in op.fields}
+        return Block(asked, named, shape[0] if shape else asked.shape[0] if asked.bounds else 1, skips)
+
+    def cells_over(self, op: Op, region: Region, read: Read) -> tuple[list[Column], dict[str, Any]]:
+        """The kernel's inputs over a region in which output core dimensions are whole.
+
+        Returns:
+            One column an input, and shape, origin, space_shape, seed and rng_name as `run_cells` takes them.
+        """
         blocks = [read(i, op.reads(i, region)[0]) for i in range(len(op.inputs))]
         shape = list(field_region(op.space, region, self.loop).shape)
         for axis, name in enumerate(self.loop):
@@ -131,13 +166,26 @@ class Map(Action):
         origin = tuple(0 if op.space[name] is None else at for name, at in
                        zip(self.loop, field_region(op.space, region, self.loop).start, strict=True))
         lengths = tuple(n if n is not None else 0 for n in op.space.only(*self.loop).shape)
-        with kernel_runs(str(op), shape, origin, by_cell=self.kernel.mode == "cell") as word:
-            results = run_cells(self.kernel, inputs, dict(self.params), outputs=list(self.dtypes), shape=tuple(shape),
-                                origin=origin, space_shape=lengths, seed=self.seed, rng_name=self.name, progress=word)
-        named = {f.name: result for f, result in zip(op.fields, results, strict=True)}
-        if asked != region:
-            named = {f.name: _within(named[f.name], f, op.space, asked, region) for f in op.fields}
-        return Block(asked, named, shape[0] if shape else asked.shape[0] if asked.bounds else 1)
+        return inputs, {"shape": tuple(shape), "origin": origin, "space_shape": lengths, "seed": self.seed,
+                        "rng_name": self.name}
+
+
+def skipped(op: Op, region: Region, loop: tuple[str, ...], cells: Cells, failed: Failed) -> tuple[Skips, ...]:
+    """The cells that a kernel skipped, where there are any.
+
+    Args:
+        op: whose kernel it was.
+        region: of what the kernel ran over, block numbers along a dimension that isn't counted.
+        loop: names of the cells' dimensions.
+        cells: of the region.
+        failed: which of them, by position.
+    """
+    if not failed.positions:
+        return ()
+    source = op.space if loop and loop[0] in op.space else op.inputs[0].space
+    block = region.start[0] if loop and source[loop[0]] is None else -1
+    told = failed.cells(cells.index)
+    return (Skips(str(op), op.recipe, str(region), loop, len(failed.positions), told, block),)
 
 
 def _within(column: Column, field: Field, space: Space, part: Region, whole: Region) -> Column:

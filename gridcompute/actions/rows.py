@@ -7,18 +7,21 @@ chunks) until something needs the cells themselves counted.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gridcompute.access import Access
-from gridcompute.actions.maps import Map
+from gridcompute.actions.maps import Map, skipped
 from gridcompute.actions.shapes import picked
 from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Block, Column, Fixed
 from gridcompute.compiled import explode_cells
 from gridcompute.op import Action, Op, Read
 from gridcompute.progressword import kernel_runs
+from gridcompute.skipping import Carrier, explode_skipping, here, work_of
+from gridcompute.skips import Skips
 from gridcompute.spaces import Region, Space
 
 
@@ -98,6 +101,11 @@ class Explode(Action):
         return dict(self.cells.parts)
 
     @property
+    def skips(self) -> bool:
+        """See `Action`."""
+        return self.cells.skips
+
+    @property
     def positional(self) -> bool:
         """See `Action`."""
         return self.cells.positional
@@ -107,24 +115,35 @@ class Explode(Action):
         """See `Action`."""
         return self.cells.parallel
 
-    def compute(self, op: Op, region: Region, read: Read) -> Block:
+    def compute(self, op: Op, region: Region, read: Read, carrier: Carrier | None = None) -> Block:
         """See `Action`."""
+        kernel, params, dtypes = self.cells.kernel, dict(self.cells.params), self.cells.dtypes
         wanted = [op.reads(i, region)[0] for i in range(len(op.inputs))]
         blocks = [read(i, part) for i, part in enumerate(wanted)]
-        inputs: list[Column] = [blocks[i][name] for i, name in self.cells.columns]
-        counted = op.inputs[0].space.known
-        origin, kernel = (wanted[0].start[0] if counted else 0,), self.cells.kernel
-        with kernel_runs(str(op), (blocks[0].rows,), origin, by_cell=kernel.mode == "cell") as word:
-            counts, values = explode_cells(
-                kernel, inputs, dict(self.cells.params), outputs=list(self.cells.dtypes), shape=(blocks[0].rows,),
-                origin=origin, space_shape=(op.inputs[0].space.shape[0] or 0,), seed=self.cells.seed,
-                rng_name=self.cells.name, max=self.most, progress=word)
+        inputs, given = self.cells_over(op, wanted[0], blocks)
+        skips: tuple[Skips, ...] = ()
+        with kernel_runs(str(op), given["shape"], given["origin"], by_cell=kernel.mode == "cell") as word:
+            if self.skips:
+                work = work_of(kernel, inputs, params, outputs=dtypes, rows=True, limit=self.most, **given)
+                counts, values, failed = explode_skipping(work, carrier or partial(here, mark=word))
+                skips = skipped(op, wanted[0], op.inputs[0].space.names, work.cells, failed)
+            else:
+                counts, values = explode_cells(kernel, inputs, params, outputs=list(dtypes), max=self.most,
+                                               progress=word, **given)
         made = [f for f in op.fields if f.name not in self.keep]
         columns: dict[str, Column] = {f.name: Fixed(array) for f, array in zip(made, values, strict=True)}
         parents = np.repeat(np.arange(len(counts)), counts)
         for name in self.keep:
             columns[name] = picked(blocks[0][name], op.inputs[0].field(name), op.inputs[0].space.names[0], parents)
-        return Block(region, columns, int(counts.sum()))
+        return Block(region, columns, int(counts.sum()), skips)
+
+    def cells_over(self, op: Op, wanted: Region, blocks: list[Block]) -> tuple[list[Column], dict[str, Any]]:
+        """As `Map.cells_over`, of the inputs' blocks over a region of theirs."""
+        inputs: list[Column] = [blocks[i][name] for i, name in self.cells.columns]
+        return inputs, {
+            "shape": (blocks[0].rows,), "origin": (wanted.start[0] if op.inputs[0].space.known else 0,),
+            "space_shape": (op.inputs[0].space.shape[0] or 0,), "seed": self.cells.seed, "rng_name": self.cells.name,
+        }  # fmt: skip
 
 
 def over_blocks(op: Op, inputs: tuple[Op, ...], layout: Layout) -> tuple[Op, Layout]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from gridcompute.access import Boundary, Halo, wrapped
-from gridcompute.actions.maps import Map
+from gridcompute.actions.maps import Map, skipped
 from gridcompute.columns import Array, Block, Column, Fixed, Ragged
 from gridcompute.compiled import run_cells
 from gridcompute.digests import digest, in_words
@@ -21,10 +22,15 @@ from gridcompute.gang import fits
 from gridcompute.loops import in_step
 from gridcompute.op import Action, Op, Read
 from gridcompute.progressword import kernel_runs
+from gridcompute.skipping import Carrier, here, run_skipping, work_of
+from gridcompute.skips import Skips
 from gridcompute.spaces import Region
 from gridcompute.stepping import ALONE, CompiledSteps, Crew
 
 __all__ = ["Edges", "Iterate", "Stencil"]
+
+Run = Callable[[list[Column], Region, tuple[int, ...], Array | None], list[Column]]
+"""Runs a kernel over the cells of a region: their windows, the region, the space's lengths, where progress goes."""
 
 WINDOW_BYTES = 16 * 2**20
 """Windows are laid out contiguously for the kernel, this many bytes at a time."""
@@ -59,17 +65,36 @@ class Stencil(Action):
         return {**self.cells.parts, "halo": digest((self.halo, self.fill))}
 
     @property
+    def skips(self) -> bool:
+        """See `Action`."""
+        return self.cells.skips
+
+    @property
     def positional(self) -> bool:
         """See `Action`."""
         return True
 
-    def compute(self, op: Op, region: Region, read: Read) -> Block:
+    def compute(self, op: Op, region: Region, read: Read, carrier: Carrier | None = None) -> Block:
         """See `Action`."""
+        skips: list[Skips] = []
+
+        def skipping(inputs: list[Column], part: Region, lengths: tuple[int, ...], word: Array | None) -> list[Column]:
+            work = work_of(self.cells.kernel, inputs, dict(self.cells.params), outputs=self.cells.dtypes,
+                           shape=part.shape, origin=part.start, space_shape=lengths, seed=self.cells.seed,
+                           rng_name=self.cells.name)
+            results, failed = run_skipping(work, carrier or partial(here, mark=word))
+            skips.extend(skipped(op, part, op.space.names, work.cells, failed))
+            return results
+
+        results = self.windows_over(op, region, read, skipping if self.skips else None)
+        named = {f.name: result for f, result in zip(op.fields, results, strict=True)}
+        return Block(region, named, region.shape[0], tuple(skips))
+
+    def windows_over(self, op: Op, region: Region, read: Read, run: Run | None = None) -> list[Column]:
+        """What the kernel gives for the windows of a region's cells; see `windows_run`."""
         name = self.cells.columns[0][1]
         column = self._stitched(op, region, [read(0, part)[name] for part in op.reads(0, region)])
-        results = windows_run(self.cells, [column], [self.halo], op.space.names, region, op.space.shape)
-        named = {f.name: result for f, result in zip(op.fields, results, strict=True)}
-        return Block(region, named, region.shape[0])
+        return windows_run(self.cells, [column], [self.halo], op.space.names, region, op.space.shape, run=run)
 
     def _stitched(self, op: Op, region: Region, pieces: list[Column]) -> Fixed:
         """The region with its halo, put together from the boxes read and completed at the boundary."""
@@ -112,8 +137,8 @@ def padded(column: Fixed, halo: Halo, names: tuple[str, ...], region: Region, sh
 
 
 def windows_run(cells: Map, columns: list[Fixed], halos: list[Halo], names: tuple[str, ...], region: Region,
-                shape: tuple[int | None, ...], step: int = 0) -> list[Column]:
-    """Run a kernel over the windows of columns that carry their halo.
+                shape: tuple[int | None, ...], step: int = 0, run: Run | None = None) -> list[Column]:
+    """Run a kernel over the windows of columns that carry their halo; by `run`, or by `run_cells`.
 
     Returns:
         One column an output, of the region's shape.
@@ -136,12 +161,11 @@ def windows_run(cells: Map, columns: list[Fixed], halos: list[Halo], names: tupl
             for view, mask in views]
         part = Region(((first + lo, first + hi), *rest))
         with kernel_runs(cells.name, part.shape, part.start, by_cell=cells.kernel.mode == "cell") as word:
-            parts.append(run_cells(cells.kernel, inputs, dict(cells.params), outputs=list(cells.dtypes),
+            parts.append(run(inputs, part, lengths, word) if run is not None else
+                         run_cells(cells.kernel, inputs, dict(cells.params), outputs=list(cells.dtypes),
                                    shape=part.shape, origin=part.start, space_shape=lengths, seed=cells.seed,
                                    rng_name=cells.name, step=step, progress=word))
-    return [
-        Fixed(np.concatenate([p.values for p in column if isinstance(p, Fixed)])) for column in zip(*parts, strict=True)
-    ]
+    return [_merged([p for p in column if isinstance(p, Fixed)], 0) for column in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from gridcompute.cli import chaos, jobs, machine, runs
+from gridcompute.cli import chaos, cluster, jobs, machine, replay, runs
 from gridcompute.cli.command import Group
 from gridcompute.cli.output import complain, say_error
 from gridcompute.errors import GridError, ParameterError
@@ -35,7 +35,8 @@ Exit codes:
   0 all done, 1 failed, 2 usage, 3 done with skipped cells, 130 interrupted and resumable
 """
 
-ORDER = ("run", "plan", "resume", "status", "list", "report", "cancel", "clean", "chaos", "doctor", "workloads")
+ORDER = ("run", "plan", "resume", "replay", "status", "list", "report", "cancel", "clean", "chaos", "doctor",
+         "workloads", "cluster")
 
 
 class Commands(Group):
@@ -73,8 +74,10 @@ def _top(
 
 jobs.add(app)
 runs.add(app)
+replay.add(app)
 chaos.add(app)
 machine.add(app)
+cluster.add(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,7 +126,7 @@ def _debug() -> bool:
     """Show where an error came from, if that was asked for."""
     asked = os.environ.get("GRIDCOMPUTE_DEBUG", "0") not in ("", "0")
     if asked:
-        traceback.print_exc()
+        complain(traceback.format_exc())
     return asked
 
 

@@ -302,7 +302,7 @@ def plan_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any
     from gridcompute.registry import find
     from gridcompute.resuming import plain
 
-    wanted = {key: options[key] for key in ("memory", "workers", "store") if key in options}
+    wanted = {key: options[key] for key in ("memory", "workers", "store", "on_error") if key in options}
     with within(Origin({"workload": name, "parameters": plain(given)})), output_aside(as_json):
         job = find(name)(**given)
         planned = api.plan(*job.outputs, **wanted)

@@ -22,12 +22,27 @@ COMMON: dict[str, Any] = {
         str | None,
         typer.Option(metavar="ADDRESS", help="Ray cluster to run on; by default a local Ray.", show_default=False),
     ],
+    "certs": Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Token and certificates of that cluster.", show_default=False),
+    ],
+    "allow_open": Annotated[
+        str | None,
+        typer.Option(metavar="WORDS", help="Join a cluster that isn't closed; see the docs.", show_default=False),
+    ],
     "executor": Annotated[
         str | None, typer.Option(metavar="NAME", help="ray, or inline: in this process.", show_default=False)
     ],
     "store": Store,
     "memory": Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory a worker may take, such as 4GB.", show_default=False)
+    ],
+    "on_error": Annotated[
+        str | None,
+        typer.Option(metavar="stop|skip", help="At a cell that fails: stop, or skip and list it.", show_default=False),
+    ],
+    "keep_intermediates": Annotated[
+        bool, typer.Option("--keep-intermediates", help="Leave intermediate results in the work store.")
     ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors.")],
     "json": AsJson,
@@ -42,7 +57,7 @@ def common_parameters(names: tuple[str, ...] = tuple(COMMON)) -> list[inspect.Pa
             name,
             inspect.Parameter.KEYWORD_ONLY,
             annotation=COMMON[name],
-            default=False if name in ("quiet", "json") else None,
+            default=False if name in ("keep_intermediates", "quiet", "json") else None,
         )
         for name in names
     ]

@@ -10,23 +10,24 @@ from typing import Any
 import typer
 
 from gridcompute.errors import GridError
+from gridcompute.secrecy import redacted, redacted_values
 
 
 def say(lines: str | Iterable[str]) -> None:
     """Lines of a result."""
     for line in [lines] if isinstance(lines, str) else lines:
-        typer.echo(line)
+        typer.echo(redacted(line))
 
 
 def complain(line: str) -> None:
     """A line for people that is no result; nothing where their terminal has gone."""
     with contextlib.suppress(OSError):
-        typer.echo(line, err=True)
+        typer.echo(redacted(line), err=True)
 
 
 def document(values: Any) -> None:
     """One JSON document."""
-    typer.echo(json.dumps(values, indent=1, default=str))
+    typer.echo(json.dumps(redacted_values(values), indent=1, default=lambda value: redacted(str(value))))
 
 
 def say_error(error: GridError, as_json: bool) -> None:

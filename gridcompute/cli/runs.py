@@ -143,8 +143,7 @@ def clean(
     """
     from gridcompute.cleaning import clean, leavings
     from gridcompute.config import Settings
-    from gridcompute.explain import size
-    from gridcompute.status import counted
+    from gridcompute.status import counted, size
 
     found = leavings(Settings.of(store=store).store, names=runs or (), everything=everything, days=older_than)
     for note in found.notes:

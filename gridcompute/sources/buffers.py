@@ -56,6 +56,11 @@ class Buffers:
             while self.nbytes > self._most:
                 self._free.pop(0)  # the one that was free longest
 
+    def clear(self) -> None:
+        """Let go of what is free."""
+        with self._lock:
+            self._free.clear()
+
     @property
     def nbytes(self) -> int:
         """Bytes that are free."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from gridcompute.columns import Block, Column, Field, Ragged
 from gridcompute.errors import AlignmentError, CorruptInputError
+from gridcompute.secrecy import clean, learn
 from gridcompute.sources.base import chosen
 from gridcompute.sources.blocks import recut
 from gridcompute.sources.files import broken, expand, identity, open_file
@@ -87,6 +88,7 @@ def open_sequences(
         AlignmentError: files of both formats.
     """
     options = dict(storage_options or {})
+    learn(options)
     parts = expand(paths, **options)
     forms = {part: _form(part, options) for part in parts}
     known = sorted({form for form in forms.values() if form})
@@ -105,7 +107,7 @@ def _opened(path: str, options: Mapping[str, Any]) -> Iterator[Any]:
         try:
             magic = buffered.read(2)
         except OSError as error:
-            raise broken(path, "can't be read", error) from error
+            raise broken(path, "can't be read", error) from clean(error)
         buffered.seek(0)
         yield gzip.GzipFile(fileobj=buffered, mode="rb") if magic == b"\x1f\x8b" else buffered
 
@@ -116,7 +118,7 @@ def _form(path: str, options: Mapping[str, Any]) -> str:
         try:
             head = file.read(4096).lstrip()[:1]
         except (EOFError, OSError, zlib.error) as error:
-            raise broken(path, "can't be decompressed", error) from error
+            raise broken(path, "can't be decompressed", error) from clean(error)
     if head not in (b"", b">", b"@"):
         raise CorruptInputError(
             f"{path} is neither FASTA nor FASTQ: it begins with {head!r}, not '>' or '@'",
@@ -147,7 +149,7 @@ def _pieces(path: str, form: str, options: Mapping[str, Any]) -> Iterator[dict[s
                 UnicodeDecodeError,
                 ValueError,
             ) as error:
-                raise broken(path, f"record {done + len(taken) + 1}", error) from error
+                raise broken(path, f"record {done + len(taken) + 1}", error) from clean(error)
             if not taken:
                 return
             piece: dict[str, Column] = {

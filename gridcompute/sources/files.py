@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from gridcompute.errors import CorruptInputError, MissingInputError, ParameterError
+from gridcompute.secrecy import clean, learn
 
 VERIFY = "GRIDCOMPUTE_VERIFY_INPUTS"
 """Environment variable: set to anything but 0, the identity of a file is a hash of its content."""
@@ -90,12 +91,13 @@ def filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     import fsspec
 
     extra = {"use_listings_cache": False} if url.startswith(("s3://", "s3a://")) else {}
+    learn(options)
     try:
         return fsspec.core.url_to_fs(url, **{**extra, **options})  # type: ignore[no-any-return]
     except (ImportError, ValueError, TypeError) as error:
         raise ParameterError(
             f"{shown(url)} can't be opened: {error}", hint="check the protocol and the options"
-        ) from error
+        ) from clean(error)
 
 
 @contextlib.contextmanager
@@ -110,7 +112,7 @@ def signed_in(url: str) -> Iterator[None]:
             f"{shown(url)} can't be read: no credentials",
             hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, on every node; "
             'of public data take storage_options={"anon": True}',
-        ) from error
+        ) from clean(error)
 
 
 def open_file(url: str, options: Mapping[str, Any]) -> Any:
@@ -131,9 +133,9 @@ def open_file(url: str, options: Mapping[str, Any]) -> Any:
     except OSError as error:
         raise MissingInputError(
             f"{shown(url)} can't be read: {error}", hint="check the path and the permissions"
-        ) from error
+        ) from clean(error)
     except ValueError as error:  # fsspec's, of a URL without a bucket or a name
-        raise ParameterError(f"{shown(url)} can't be opened: {error}", hint="check the URL") from error
+        raise ParameterError(f"{shown(url)} can't be opened: {error}", hint="check the URL") from clean(error)
 
 
 def _require_plain(path: str, mode: int) -> None:
@@ -173,9 +175,9 @@ def identity(url: str, options: Mapping[str, Any], verify: bool | None = None) -
     except OSError as error:
         raise MissingInputError(
             f"{shown(url)} can't be reached: {error}", hint="check the URL and the network"
-        ) from error
+        ) from clean(error)
     except ValueError as error:
-        raise ParameterError(f"{shown(url)} can't be opened: {error}", hint="check the URL") from error
+        raise ParameterError(f"{shown(url)} can't be opened: {error}", hint="check the URL") from clean(error)
 
 
 def stamp_of(info: Mapping[str, Any]) -> str:

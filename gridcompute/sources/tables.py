@@ -17,6 +17,7 @@ import pyarrow as pa
 from gridcompute.columns import Block, Column, Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import AlignmentError, CorruptInputError, GridError, ParameterError
+from gridcompute.secrecy import clean, learn
 from gridcompute.sources.base import chosen, require_within
 from gridcompute.sources.blocks import recut
 from gridcompute.sources.files import OpenFiles, broken, expand, filesystem, identity, is_remote, open_file
@@ -103,7 +104,7 @@ class TableSource:
         except GridError:
             raise
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            raise broken(self.path, f"rows {lo} to {hi}", error) from error
+            raise broken(self.path, f"rows {lo} to {hi}", error) from clean(error)
         return Block(region, columns, hi - lo)
 
     def select(self, names: Sequence[str]) -> TableSource:
@@ -188,13 +189,13 @@ class CsvSource:
                 if "Empty CSV file" in str(error):
                     return
                 if _LONG in str(error):
-                    raise _long(part, done) from error
+                    raise _long(part, done) from clean(error)
                 row = _ROW.search(str(error))
                 place = f"data row {int(row[1]) - 1}" if row else f"after data row {done}"
                 raise CorruptInputError(
                     f"{part}: {place}: {' '.join(str(error).split())[:300]}",
                     hint="mend the row, or give the column another type: types={'column': 'string'}",
-                ) from error
+                ) from clean(error)
 
     def select(self, names: Sequence[str]) -> CsvSource:
         """The source with only these columns."""
@@ -229,7 +230,7 @@ def _decompressed(path: str, options: Mapping[str, Any]) -> Any:
         identity(path, options, verify=False)
         return fsspec.open(path, "rb", compression="infer")
     except ValueError as error:
-        raise ParameterError(f"{path}: {error}", hint="decompress it first") from error
+        raise ParameterError(f"{path}: {error}", hint="decompress it first") from clean(error)
 
 
 def _type(text: str) -> pa.DataType:
@@ -243,7 +244,7 @@ def _type(text: str) -> pa.DataType:
     except (ValueError, TypeError) as error:
         raise ParameterError(
             f"no column type {text!r}", hint="write int64, float64, string, bool, date32 ..."
-        ) from error
+        ) from clean(error)
 
 
 def open_table(
@@ -269,6 +270,7 @@ def open_table(
         AlignmentError: files of different columns, naming file and column.
     """
     options = dict(storage_options or {})
+    learn(options)
     files = expand(paths, **options)
     forms = {path: _form(path) for path in files}
     if len(set(forms.values())) > 1:
@@ -311,7 +313,7 @@ def _open_file(path: str, form: str, dim: str, options: Mapping[str, Any]) -> Ta
             schema, rows = file.schema, [batch.num_rows for batch in batches]
             full = {f.name for i, f in enumerate(schema) if not any(b.column(i).null_count for b in batches)}
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise broken(path, f"isn't a readable {form} file", error) from error
+        raise broken(path, f"isn't a readable {form} file", error) from clean(error)
     fields, kept, left_out = [], [], []
     for name, where, kind, nullable in leaves(schema):
         try:
@@ -359,8 +361,8 @@ def _open_csv(
             if "Empty CSV file" in str(error):
                 continue
             if _LONG in str(error):
-                raise _long(path, 0) from error
-            raise broken(path, "isn't readable as CSV", error) from error
+                raise _long(path, 0) from clean(error)
+            raise broken(path, "isn't readable as CSV", error) from clean(error)
         _require_utf8(path, schema)
         # A column that begins with a megabyte of gaps may hold anything later.
         found = [(f.name, "string" if pa.types.is_null(f.type) else str(f.type)) for f in schema]

@@ -17,6 +17,7 @@ import numpy as np
 from gridcompute.columns import Block, Column, Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import GridError, MissingInputError, ParameterError
+from gridcompute.secrecy import clean, learn
 from gridcompute.sources.arrays import ArraySource, from_xarray
 from gridcompute.sources.base import chosen, narrowed, require_within
 from gridcompute.sources.classic import needed_bytes
@@ -89,7 +90,7 @@ class DatasetSource:
                     variable = dataset.variables[f.name]
                     raw = variable[tuple(where[dim] for dim in decoding.dims)].values
                 except Exception as error:  # each library behind xarray raises errors of its own
-                    raise broken(self.path, f"variable {f.name!r}, region {region}", error) from error
+                    raise broken(self.path, f"variable {f.name!r}, region {region}", error) from clean(error)
                 expected = tuple(where[dim].stop - where[dim].start for dim in decoding.dims)
                 if raw.shape != expected:
                     raise broken(self.path, f"variable {f.name!r}", "the file has changed since it was opened")
@@ -134,6 +135,7 @@ def open_dataset(
     if hasattr(paths, "data_vars") or hasattr(paths, "to_dataset"):
         return from_xarray(paths)
     options = dict(storage_options or {})
+    learn(options)
     if isinstance(paths, str | os.PathLike):
         path = plain_path(paths)
         if not any(sign in path for sign in "*?[") or os.path.exists(path):
@@ -158,7 +160,7 @@ def _open_one(path: str, engine: str | None, options: Mapping[str, Any]) -> Data
                 except GridError:
                     raise
                 except Exception as error:
-                    raise broken(path, f"coordinate {v.name!r}", error) from error
+                    raise broken(path, f"coordinate {v.name!r}", error) from clean(error)
                 coords += [] if c is None else [c]
     return DatasetSource(
         path,
@@ -228,7 +230,7 @@ def _require_complete(path: str, file: Any) -> None:
     try:
         needed = needed_bytes(file)
     except ValueError as error:
-        raise broken(path, "isn't a dataset that can be read", error) from error
+        raise broken(path, "isn't a dataset that can be read", error) from clean(error)
     if (size := file.seek(0, os.SEEK_END)) < needed:
         raise broken(path, "the file is cut off", f"{size} bytes instead of {needed}")
 
@@ -259,7 +261,7 @@ def _target(path: str, reader: str | None, magic: bytes, options: Mapping[str, A
     except OSError as error:
         raise MissingInputError(
             f"{path} can't be fetched: {error}", hint="check the URL, the network and the space in the temporary folder"
-        ) from error
+        ) from clean(error)
     return local
 
 

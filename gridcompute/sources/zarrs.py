@@ -18,6 +18,7 @@ from gridcompute.columns import Block, Column, Field, field_region
 from gridcompute.coords import Coordinate
 from gridcompute.errors import GridError, MissingInputError
 from gridcompute.keys import digest
+from gridcompute.secrecy import clean, learn
 from gridcompute.sources.base import chosen, narrowed, require_within
 from gridcompute.sources.chunks import StoredChunks
 from gridcompute.sources.decoding import Decoding, Described, Variable, coordinate_of
@@ -128,7 +129,7 @@ class ZarrSource:
             except GridError:
                 raise
             except Exception as error:  # codecs raise errors of their own
-                raise broken(self.url, f"array {f.name!r}, region {region}", error) from error
+                raise broken(self.url, f"array {f.name!r}, region {region}", error) from clean(error)
             same = decoding.kind == "text" or _alike(raw.dtype, decoding.dtype)
             if not same or raw.shape != field_region(self.space, region, decoding.dims).shape:
                 raise broken(self.url, f"array {f.name!r}", "it has changed since it was opened")
@@ -182,13 +183,14 @@ def open_zarr(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
         CorruptInputError: what is there isn't Zarr, or its metadata can't be read.
     """
     path, options = plain_path(url).rstrip("/"), dict(storage_options or {})
+    learn(options)
     _OPEN.forget((path, repr(sorted(options.items()))))
     group = _group(path, options)
     try:
         arrays = dict(group.arrays()) if hasattr(group, "arrays") else {_base(path): group}
         variables = _variables(arrays)
     except Exception as error:
-        raise broken(path, "its metadata can't be read", error) from error
+        raise broken(path, "its metadata can't be read", error) from clean(error)
     described = Described.of(variables, path)
     coords = []
     for v in variables:
@@ -198,7 +200,7 @@ def open_zarr(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
             except GridError:
                 raise
             except Exception as error:
-                raise broken(path, f"coordinate {v.name!r}", error) from error
+                raise broken(path, f"coordinate {v.name!r}", error) from clean(error)
             coords += [] if c is None else [c]
     single = not hasattr(group, "arrays")
     layouts = tuple(
@@ -269,11 +271,12 @@ def _opened(url: str, options: Mapping[str, Any]) -> Any:
         if is_remote(url):
             raise MissingInputError(f"no Zarr store at {url}: {error}", hint="check the URL") from None
         raise broken(url, "isn't a Zarr store", "it has no zarr.json, .zgroup or .zarray",
-                     instead="netCDF files are opened by grid.open_dataset") from error
+                     instead="netCDF files are opened by grid.open_dataset") from clean(error)
     except OSError as error:
-        raise MissingInputError(f"{url} can't be reached: {error}", hint="check the URL and the network") from error
+        raise MissingInputError(f"{url} can't be reached: {error}",
+                                hint="check the URL and the network") from clean(error)
     except Exception as error:
-        raise broken(url, "isn't a Zarr store that can be read", error) from error
+        raise broken(url, "isn't a Zarr store that can be read", error) from clean(error)
 
 
 def _variables(arrays: Mapping[str, Any]) -> list[Variable]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 from gridcompute.errors import GridError, StoreError
+from gridcompute.secrecy import clean
 
 TEMPORARY = ".tmp-"  # names that begin so belong to a writer at work: never listed, never addressed
 
@@ -225,7 +226,7 @@ def probe(store: Store) -> None:
         cause = f"{type(error).__name__}: {error}"
         raise StoreError(f"the store {store.url} can't be used: {cause}", hint=(
             "it can't be reached now: check the address and the network, then try again" if transient(error)
-            else "check the address, the credentials and the permissions")) from error
+            else "check the address, the credentials and the permissions")) from clean(error)
     if again or found != b"first":
         raise StoreError(
             f"the store {store.url} ignores conditional writes: a second write of the same new name went "

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from gridcompute.errors import StoreError
+from gridcompute.secrecy import clean, learn
 from gridcompute.stores.base import checked_path, listable, probe, sized, transient
 
 _LIMIT = 5 * 2**30 - 1  # S3's bound on a single PUT
@@ -40,6 +41,9 @@ class RemoteStore:
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
+    def __post_init__(self) -> None:
+        learn(self.options)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteStore, (self.url, dict(self.options))  # not the open connections
 
@@ -59,10 +63,10 @@ class RemoteStore:
             files, _ = fsspec.url_to_fs(self.url, **options)
         except ImportError as error:
             raise StoreError(f"the store {self.url} needs a package that isn't installed: {error}",
-                             hint=f"install what fsspec asks for to open {self._protocol}://") from error
+                             hint=f"install what fsspec asks for to open {self._protocol}://") from clean(error)
         except (ValueError, TypeError) as error:
             raise StoreError(f"the store {self.url} can't be opened: {error}",
-                             hint="check the protocol and the options") from error
+                             hint="check the protocol and the options") from clean(error)
         if self._protocol in _S3:
             files.retries = _S3_TRIES
         return files
@@ -213,14 +217,14 @@ class RemoteStore:
             if not bucket and not _no_bucket(error):
                 raise
             raise StoreError(f"{what} failed: the bucket or folder isn't there",
-                             hint="create it first, or check its name and the endpoint") from error
+                             hint="create it first, or check its name and the endpoint") from clean(error)
         except PermissionError as error:
             raise StoreError(f"{what} was refused: {error}",
-                             hint="check the credentials and what they are allowed to do there") from error
+                             hint="check the credentials and what they are allowed to do there") from clean(error)
         except Exception as error:
             if "CredentialsError" in type(error).__name__:
                 raise StoreError(f"{what} failed: no credentials", hint=(
-                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, on every node")) from error
+                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, on every node")) from clean(error)
             error.add_note(what)
             raise
 

@@ -29,6 +29,7 @@ from gridcompute.commits import AT_ONCE, Commits
 from gridcompute.digests import digest
 from gridcompute.events import Event, Failure, FailureKind, Kept, TaskDone, TaskFailed
 from gridcompute.planning import Stage
+from gridcompute.skips import Skips
 from gridcompute.store import Store
 from gridcompute.testing import faults
 from gridcompute.testing.schedule import Fault, Schedule
@@ -263,7 +264,7 @@ class _TroubledWorker(StageWorker):
         script = (faults.Fault(0, fault.how, operation),)  # type: ignore[arg-type]
         return _FailingStore(self._plain, script, lambda: self._note(chunk))
 
-    def _commit(self, root: int, chunk: int, token: str, block: Block) -> Kept:
+    def _commit(self, root: int, chunk: int, token: str, block: Block, skips: tuple[Skips, ...]) -> Kept:
         """What meets a chunk at its commit, which other chunks of the task have no part in."""
         _, fault = self._met.get(chunk, (0, None))
         if fault is not None and fault.how == "commit" and self._note(chunk):
@@ -271,7 +272,7 @@ class _TroubledWorker(StageWorker):
         # Commits are under way while the task's own thread is in other chunks: they have a store of their own.
         other = copy.copy(self)
         other.store = self._failing(chunk, fault) if fault is not None and fault.kind == "store" else self._plain
-        item = StageWorker._commit(other, root, chunk, token, block)
+        item = StageWorker._commit(other, root, chunk, token, block, skips)
         self._committed(item)
         return item
 

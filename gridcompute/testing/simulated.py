@@ -81,6 +81,10 @@ class FlatPlan:
         """See `PlanView`."""
         return False
 
+    def most_parts(self, stage: int, chunk: int) -> int:
+        """See `PlanView`."""
+        return 1
+
 
 @dataclass(frozen=True)
 class Cluster:

@@ -1,0 +1,124 @@
+"""Whether a plan fits in a worker's memory, in how many parts its chunks must go for that, and what earlier runs found.
+
+What ran out of memory once is kept by the stage's recipe, with the bound under which that was, in one small file of the
+user's state folder: a later run takes the parts from the start. The file is a hint and no more: a wrong or missing one
+costs time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gridcompute.config import state_folder
+from gridcompute.errors import MemoryBoundError
+from gridcompute.footprint import WORKER_BYTES
+from gridcompute.parts import MOST_PARTS
+from gridcompute.planning import Plan, Stage
+from gridcompute.status import size
+
+FILE = "sizes.json"
+FORMAT = 1
+MOST_KEPT = 500
+MOST_BYTES = 2**18
+"""Of the file: a larger one isn't ours."""
+
+ROOMIER = 2
+"""Times the bound under which a size was found, from which on it is forgotten: memory is no longer short."""
+
+HINT = "use fewer workers, give more by memory=, or make the cells smaller"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Pieces that a stage's chunks are computed in, and why."""
+
+    number: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"in {self.number} parts, {self.why}"
+
+
+def needs(stage: Stage, parts: int = 1) -> int:
+    """Estimated bytes of a worker that computes a stage's chunks in parts, its base included."""
+    return WORKER_BYTES + stage.fixed_bytes + (stage.task_bytes - stage.fixed_bytes) // parts
+
+
+def planned_parts(plan: Plan, memory: int) -> dict[int, Parts]:
+    """Parts by stage, of those that aren't computed in one.
+
+    Args:
+        plan: a phase.
+        memory: bytes that a worker may take, 0 for no bound.
+
+    Raises:
+        MemoryBoundError: a stage doesn't fit, in any number of parts.
+    """
+    found, known = {}, _read()
+    for stage in plan.stages:
+        most = plan.most_parts(stage.number, 0) if stage.chunks else 1
+        parts = _needed(stage, memory, most)
+        if parts > 1:
+            found[stage.number] = Parts(parts, f"to stay within {size(memory)}: what the parts share is read up to "
+                                        f"{parts} times")
+        before = known.get(stage.recipe, {})
+        if most >= (learnt := before.get("parts", 1)) > parts and not memory > ROOMIER * before["memory"] > 0:
+            found[stage.number] = Parts(learnt, "as it ran out of memory before")
+    return found
+
+
+def _needed(stage: Stage, memory: int, most: int) -> int:
+    """The least number of parts in which a stage fits."""
+    parts = 1
+    while memory and needs(stage, parts) > memory:
+        if parts >= most:
+            whole, own = needs(stage), stage.task_bytes
+            tried = f"; in {parts} parts it still needs {size(needs(stage, parts))}" if parts > 1 else \
+                ", and that chunk can't be taken apart"
+            raise MemoryBoundError(f"stage {stage.name} needs {size(whole)} per worker ({size(own)} for one chunk), "
+                                   f"but a worker may take {size(memory)}{tried}", hint=HINT)
+        parts = min(2 * parts, most)
+    return parts
+
+
+def remember(recipe: str, parts: int, memory: int) -> None:
+    """Keep what was found about a stage; where that can't be written the next run finds it again."""
+    known: dict[str, dict[str, Any]] = {**_read(), recipe: {"parts": parts, "memory": memory, "time": time.time()}}
+    newest = sorted(known, key=lambda one: -known[one]["time"])[:MOST_KEPT]
+    path = _path()
+    temporary = path.with_name(f".{FILE}.{uuid.uuid4().hex[:8]}")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "w") as file:
+            json.dump({"format": FORMAT, "sizes": {one: known[one] for one in newest}}, file)
+        os.replace(temporary, path)
+
+
+def _path() -> Path:
+    return state_folder() / FILE
+
+
+def _read() -> dict[str, dict[str, Any]]:
+    """What is kept, less whatever isn't as it should be."""
+    try:
+        with open(_path(), encoding="utf-8") as file:
+            text = file.read(MOST_BYTES + 1)
+        stored: Mapping[str, Any] = json.loads(text) if len(text) <= MOST_BYTES else {}
+        kept = stored["sizes"].items() if stored["format"] == FORMAT else ()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {recipe: one for recipe, one in kept if isinstance(one, dict) and _whole(one.get("parts"), 1, MOST_PARTS)
+            and _whole(one.get("memory"), 0, 2**62) and isinstance(one.get("time"), int | float)}
+
+
+def _whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

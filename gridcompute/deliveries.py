@@ -1,0 +1,106 @@
+"""Outputs of a run: taken before any work starts, finished when all is done, given back where nothing was begun."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from gridcompute.errors import GridError
+from gridcompute.journal import Journal
+from gridcompute.lease import Lease
+from gridcompute.ledger import Ledger
+from gridcompute.outputs import outputs_of, sink_of
+from gridcompute.planning import Plan
+from gridcompute.sinks.base import Output, Sink, Written
+from gridcompute.store import open_store
+from gridcompute.stored import StoredSource
+
+
+class Again(Protocol):
+    """Does a step, again while its failure is one that passes."""
+
+    def __call__(self, step: Callable[[], Any], /) -> Any: ...  # noqa: D102
+
+
+class Deliveries:
+    """Outputs by the recipe of what is written.
+
+    Args:
+        run: name of the run, for leases.
+        overwrite: URLs of outputs that replace what lies there.
+        again: how steps against a store are done.
+        reach: makes sure that there will be workers, before anything is removed.
+
+    Attributes:
+        outputs: prepared.
+    """
+
+    def __init__(self, run: str, overwrite: frozenset[str], again: Again, reach: Callable[[], None]) -> None:
+        self.outputs: dict[str, Output] = {}
+        self._run, self._overwrite, self._again, self._reach = run, overwrite, again, reach
+        self._leases: dict[str, Lease] = {}
+
+    def prepare(self, plan: Plan) -> None:
+        """Take the outputs before any work starts; nothing is written yet."""
+        sinks = {op.recipe: sink_of(op) for _, op in plan.sinks}
+        for key, output in outputs_of(plan).items():
+            sink, target = sinks[key], output.target
+            options = getattr(sink, "storage_options", {})
+            if sink.url in self._overwrite:
+                self._clear(sink, target.recipe)
+            lease = self._again(partial(Lease.acquire, sink.url, target.recipe, run=self._run, now=time.time(),
+                                        options=options))
+            try:
+                self.outputs[key] = self._again(
+                    partial(sink.prepare, target.space, target.fields, target.coords, target.extents, target.recipe)
+                )
+            except BaseException:
+                lease.release()
+                raise
+            self._leases[key] = lease
+
+    def leave(self) -> None:
+        """Nothing was begun: give back the outputs that this run has taken and that hold nothing yet."""
+        for key, lease in self._leases.items():
+            with contextlib.suppress(GridError, OSError):  # why it couldn't begin is what matters
+                if lease.run == self._run and self.outputs[key].give_up():
+                    lease.release()
+
+    def _clear(self, sink: Sink, recipe: str) -> None:
+        """Remove what another recipe left at an output that may be overwritten."""
+        options = getattr(sink, "storage_options", {})
+        held = Lease.held(sink.url, options=options)
+        if held is not None and held.recipe == recipe:
+            return
+        if held is not None:
+            held.release()
+        present = open_store(sink.url, **({} if "://" in sink.url else {"private": False}), **options)
+        if names := list(present.list()):
+            self._reach()
+        for name in names:
+            present.delete(name)
+
+    def deliver(self, plan: Plan, ledger: Ledger, journal: Journal) -> Mapping[str, StoredSource]:
+        """Metadata last, so that a dataset appears at once; then the leases go.
+
+        Returns:
+            The kept chunks of each output that isn't written by a sink.
+        """
+        results: dict[str, StoredSource] = {}
+        for name, op in plan.lowered.outputs.items():
+            if op.recipe not in self.outputs:
+                results[name] = self._again(partial(ledger.stored, op))
+            elif op.recipe not in ledger.finished:
+                number, root = plan.home[id(op)]
+                chunks = range(plan.stages[number].chunks)
+                written = [Written(path, size, digested, rows) for chunk in chunks
+                           for path, rows, digested, size in ledger.pages[number][root].kept(chunk).blocks]
+                output = self.outputs[op.recipe]
+                self._again(partial(output.finalize, written))
+                journal.append("finalized", output=output.url)
+        for lease in self._leases.values():
+            lease.release()
+        return results

@@ -1,0 +1,115 @@
+"""A chunk computed piece by piece and put together: less memory at once, the same bits (law 1).
+
+Ops are computed over any region of their space (that is how they are fused), so a piece of a chunk is a region like any
+other. A reduction takes its boxes in pieces, each in its place of the order. What can't be taken apart: an op whose
+values depend on where a chunk ends (a batch kernel, a task), one over the whole space (`iterate`, `propagate`), one
+that makes rows (a filter, a sort), a dimension that a kernel gives whole, and a single cell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+
+from gridcompute.actions.folds import Fold, Merge
+from gridcompute.actions.writes import Write
+from gridcompute.assemble import assemble
+from gridcompute.axes import Axis, Layout
+from gridcompute.columns import Block
+from gridcompute.op import Op
+from gridcompute.spaces import Region
+
+MOST_PARTS = 256
+"""Of a chunk."""
+
+Leaf = Callable[[Op], bool]
+"""Whether an op's results are kept: it isn't computed with those that read it."""
+
+
+def free_dims(op: Op, leaf: Leaf) -> frozenset[str]:
+    """Dimensions along which pieces of an op's region may be computed one by one; of a fold those of its input."""
+    action = op.action
+    cells = getattr(action, "cells", action)
+    if action.spans or action.makes_rows or cells.aligned or any(n is None for n in op.space.shape):
+        return frozenset()
+    if isinstance(action, Fold):
+        source, reduced = op.inputs[0], action.reduce.dims
+        if not source.space.known:
+            return frozenset()
+        # As tiles: along the slowest reduced dimension positions are in order, along a further one they alternate.
+        cut = (set(source.field(action.reduce.column).dims) - set(reduced)) | {reduced[0]}
+        return frozenset(cut) - (frozenset() if leaf(source) else _whole(source, leaf))
+    if isinstance(action, Merge):
+        return frozenset(action.kept)
+    if isinstance(action, Write):
+        return frozenset() if leaf(op.inputs[0]) else free_dims(op.inputs[0], leaf)
+    dims = frozenset(op.space.names) - _whole(op, leaf)
+    return dims & {op.space.names[0]} if any(f.ragged for f in op.fields) and op.space.names else dims
+
+
+def _whole(op: Op, leaf: Leaf) -> frozenset[str]:
+    """Dimensions that an op, or one fused into it, gives only whole."""
+    found: frozenset[str] = frozenset()
+    for step in op.walk(lambda one: one is not op and leaf(one)):
+        if step is op or not leaf(step):
+            found |= step.action.whole
+    return found
+
+
+def _shape(op: Op, region: Region) -> tuple[tuple[str, ...], Region]:
+    """What is taken apart for a region of an op: the dimensions and a region of them."""
+    if isinstance(op.action, Fold):
+        boxes = op.reads(0, region)
+        return op.inputs[0].space.names, max(boxes, key=lambda box: box.cells, default=Region())
+    if isinstance(op.action, Write):
+        return op.inputs[0].space.names, op.reads(0, region)[0]
+    return op.space.names, region
+
+
+def most_parts(op: Op, region: Region, leaf: Leaf) -> int:
+    """Into how many parts a region may be taken at most; 1 where it can't be taken apart."""
+    names, box = _shape(op, region)
+    free = free_dims(op, leaf)
+    return max(1, min(MOST_PARTS, math.prod(n for name, n in zip(names, box.shape, strict=False) if name in free)))
+
+
+def extents(names: Sequence[str], shape: Sequence[int], free: Collection[str], parts: int) -> tuple[int, ...]:
+    """Extents of pieces, at least so many where that can be: the longest are halved first.
+
+    >>> extents(("time", "lat"), (100, 8), {"time", "lat"}, 3)
+    (25, 8)
+    """
+    found = list(shape)
+    while math.prod(-(-n // max(e, 1)) for n, e in zip(shape, found, strict=True)) < parts:
+        longest = max((i for i, name in enumerate(names) if name in free), key=lambda i: found[i], default=-1)
+        if longest < 0 or found[longest] <= 1:
+            break
+        found[longest] = -(-found[longest] // 2)
+    return tuple(found)
+
+
+def in_parts(op: Op, region: Region, parts: int, leaf: Leaf, compute: Callable[[Region], Block]) -> Block:
+    """An op's block over a region, `parts` pieces one after the other; joined in memory of its own.
+
+    Args:
+        op: any but a fold, whose boxes come in pieces (`tile`).
+        region: of the op.
+        parts: pieces.
+        leaf: whose results are kept.
+        compute: the op's block over any region.
+    """
+    free = free_dims(op, leaf) if parts > 1 and region.cells else frozenset()
+    if not free or isinstance(op.action, Fold):
+        return compute(region)
+    lengths = extents(op.space.names, region.shape, free, parts)
+    # Boundaries of the region are boundaries of parts, so no piece reaches over one.
+    axes = {name: Axis((lo, hi - lo, length - hi), extent=max(extent, 1)) for name, (lo, hi), (_, length), extent in
+            zip(op.space.names, region.bounds, op.whole.bounds, lengths, strict=True)}
+    layout = Layout.of(axes)
+    return assemble(op.fields, layout, region, lambda piece: compute(layout.region(piece)))
+
+
+def tile(fold: Op, region: Region, parts: int, leaf: Leaf) -> tuple[int, ...]:
+    """Extents of the pieces of a fold's boxes; see `gridcompute.tiles.bands`."""
+    names, box = _shape(fold, region)
+    return extents(names, box.shape, free_dims(fold, leaf), parts)

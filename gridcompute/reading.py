@@ -1,0 +1,92 @@
+"""Regions of a run's ops as its workers would read them, without committing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gridcompute.actions.folds import Fold
+from gridcompute.columns import Block
+from gridcompute.op import Op
+from gridcompute.planning import Plan
+from gridcompute.shard import Done, done
+from gridcompute.spaces import Region
+from gridcompute.store import Store
+from gridcompute.worker import KeptOp, LostInputError, Payload, StageWorker
+
+
+class ReadOnly:
+    """A store of which everything can be read, and in which nothing changes: writing and deleting do nothing."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put_new(self, path: str, data: bytes) -> bool:
+        """Nothing."""
+        return True
+
+    def put(self, path: str, data: bytes) -> None:
+        """Nothing."""
+
+    def delete(self, path: str) -> None:
+        """Nothing."""
+
+    def sweep(self, older_than: float = 86400.0) -> int:
+        """Nothing."""
+        return 0
+
+
+class Reader(StageWorker):
+    """Reads what an op of a stage needs: from committed shards, or by computing the chunks that aren't there.
+
+    Args:
+        plan: of the stage.
+        payload: of the stage.
+        store: the work store.
+        others: the readers of all stages, by number.
+    """
+
+    def __init__(self, plan: Plan, payload: Payload, store: Any, others: dict[int, Reader]) -> None:
+        super().__init__(payload, store)
+        self._plan, self._others = plan, others
+        self._listings: dict[str, dict[tuple[str, str], Done]] = {}
+
+    def read_input(self, op: Op, i: int, region: Region, memo: dict[tuple[str, Region], Block]) -> Block:
+        """A region of an op's input."""
+        return self._read(op, i, region, memo)
+
+    def _shard(self, recipe: str, kept: KeptOp, chunk: int) -> Block:
+        """See `StageWorker`: a chunk that isn't committed, or is broken, is computed."""
+        root = next(i for i, op in enumerate(self._plan.stages[kept.stage].roots) if op.recipe == recipe)
+        at = str(kept.layout.region(chunk)), self._plan.chunk_token(kept.stage, root, chunk)
+        entry = self._listing(recipe).get(at)
+        if entry is not None:
+            self._places = {(recipe, chunk): entry.path}
+            try:
+                return super()._shard(recipe, kept, chunk)
+            except LostInputError:
+                pass
+        return self._others[kept.stage].made(root, chunk, at[1])
+
+    def _listing(self, recipe: str) -> dict[tuple[str, str], Done]:
+        if recipe not in self._listings:
+            self._listings[recipe] = done(self.store, recipe)
+        return self._listings[recipe]
+
+    def made(self, root: int, chunk: int, token: str) -> Block:
+        """A root's chunk, computed."""
+        op, region = self.payload.stage.roots[root], self.payload.stage.layouts[root].region(chunk)
+        if isinstance(op.action, Fold):
+            return next(self._folds([(op, region)]))
+        return self._root(op, region, {}, token)
+
+
+def readers(plan: Plan, store: Any) -> Iterator[Reader]:
+    """A reader of each stage of a plan."""
+    found: dict[int, Reader] = {}
+    for stage in plan.stages:
+        found[stage.number] = Reader(plan, Payload.of(plan, stage, store, {}), store, found)
+    yield from found.values()

@@ -1,0 +1,85 @@
+"""Secrets taken out of texts: what is shown, kept or reported goes through `redacted` first.
+
+A secret is known by how it looks (a password within a URL, the signature of a presigned one, `secret=...`), and by its
+value, where an option of a store or a variable of the environment is named like a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+MARK = "***"
+"""What stands in a secret's place."""
+
+SHORTEST = 8
+"""Characters of a value that is taken out wherever it stands; a shorter one may be a word like any other."""
+
+_NAME = (r"(?:secret|passw(?:or)?d|passphrase|credential|signature|token|connection[_-]?string|authorization"
+         r"|(?:access|account|api|private|shared|storage|subscription)[_-]?key)")
+_NAMED = re.compile(_NAME + r"|(?:^|[_-])(?:key|sig|sas)$", re.IGNORECASE)
+_NO_SECRET = re.compile(r"(?:path|file|dir|mode|url|uri|endpoint)$", re.IGNORECASE)
+_LOOKS = (
+    (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"?#]*@"), rf"\1{MARK}@"),
+    (re.compile(rf"([?&;](?:[\w.-]*{_NAME}[\w.-]*|sig|key|AWSAccessKeyId|GoogleAccessId)=)[^&;\s'\"<>)]+",
+                re.IGNORECASE), rf"\1{MARK}"),
+    (re.compile(rf"(\b[\w.-]*{_NAME}['\"]?\s*[:=]\s*(?:b)?(['\"]))(?:(?!\2).)+(?=\2)", re.IGNORECASE), rf"\1{MARK}"),
+    (re.compile(rf"(\b[\w.-]*{_NAME}=)[^\s'\"&;,)\]}}]+", re.IGNORECASE), rf"\1{MARK}"),
+    (re.compile(r"\b(Bearer|Basic)\s+(?=\S*[0-9+/=])[A-Za-z0-9._~+/=-]{12,}"), rf"\1 {MARK}"),
+    (re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|$)", re.DOTALL), MARK),
+)  # fmt: skip
+
+_known: set[str] = set()
+
+
+def learn(options: Mapping[str, Any]) -> None:
+    """Keep in mind the secrets among a store's options, at any depth: they are taken out of every text from now on."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            learn(value)
+        elif isinstance(value, str) and len(value) >= SHORTEST and _is_secret(str(name)):
+            _known.add(value)
+
+
+def redacted(text: str) -> str:
+    """A text without the secrets in it.
+
+    >>> redacted("https://me:hidden@host/x?X-Amz-Signature=12ab&part=3")
+    'https://***@host/x?X-Amz-Signature=***&part=3'
+    >>> redacted("{'key': 'AK', 'secret': 'hidden'} beside s3://bucket/x@2.nc")
+    "{'key': 'AK', 'secret': '***'} beside s3://bucket/x@2.nc"
+    """
+    for look, instead in _LOOKS:
+        text = look.sub(instead, text)
+    values = {value for name, value in os.environ.items() if len(value) >= SHORTEST and _is_secret(name)}
+    for value in sorted(_known | values, key=len, reverse=True):
+        if value in text:
+            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", MARK, text)
+    return text
+
+
+def redacted_values(values: Any) -> Any:
+    """What JSON can hold, with `redacted` texts; the keys of objects stay."""
+    if isinstance(values, str):
+        return redacted(values)
+    if isinstance(values, Mapping):
+        return {key: redacted_values(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [redacted_values(value) for value in values]
+    return values
+
+
+def clean(error: BaseException) -> BaseException | None:
+    """An error as the cause of another: itself, or None where what it says, or its causes do, holds a secret."""
+    link: BaseException | None = error
+    while link is not None:
+        if redacted(f"{link} {link!r}") != f"{link} {link!r}":
+            return None
+        link = link.__cause__ or link.__context__
+    return error
+
+
+def _is_secret(name: str) -> bool:
+    return _NAMED.search(name) is not None and _NO_SECRET.search(name) is None
