@@ -12,7 +12,7 @@ from gridcompute.events import Failure, Task
 from gridcompute.planview import PlanView
 
 AGAIN = 3
-"""Tries of a size that can't be made smaller, where nobody knows what the task itself took: others may have been it."""
+"""Tries of a size that can't be made smaller, where it may not have been the task itself that took the memory."""
 
 
 class Sizes:
@@ -57,9 +57,10 @@ class Sizes:
     def exceeded(self, task: Task, chunk: int, failure: Failure) -> bool:
         """A task ran out of memory: whether its chunk is worth trying again, and in how many parts from now on."""
         stage = task.stage
-        # Of one that was killed nothing is known but that all together were too much: so fewer at once.
-        known = failure.peak_bytes > 0
-        self._feared[stage] = failure.own_bytes if known else 2 * max(self.load(stage), self._share)
+        # One that was killed, or that had taken little of its share, may have been it or not: all together were too
+        # much, so fewer at once.
+        itself = failure.peak_bytes > 0 and 2 * failure.own_bytes >= self._share
+        self._feared[stage] = failure.own_bytes if itself else 2 * max(self.load(stage), self._share)
         if task.attempt == 1 or len(task.chunks) > 1 or task.parts < self.parts(stage):
             return True
         if task.parts < self._plan.most_parts(stage, chunk):
@@ -67,4 +68,4 @@ class Sizes:
             self._most.pop(stage, None)
             return True
         self._tries[stage, chunk] = self._tries.get((stage, chunk), 0) + 1
-        return not known and self._tries[stage, chunk] < AGAIN
+        return not itself and self._tries[stage, chunk] < AGAIN

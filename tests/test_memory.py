@@ -374,3 +374,13 @@ def test_kills_without_a_cause_are_given_some_tries() -> None:
     said = [sizes.exceeded(task, 0, Failure("out_of_memory", "killed")) for _ in range(AGAIN)]
     assert said == [True] * (AGAIN - 1) + [False]
     assert sizes.exceeded(Task(2, 0, (0, 1)), 0, Failure("out_of_memory", "killed"))
+
+
+def test_a_chunk_that_had_taken_little_is_given_some_tries() -> None:
+    """It lost its worker before, so it isn't new; then there was no memory, though others had taken it."""
+    task = Task(1, 0, (0,), attempt=2)
+    little = Failure("out_of_memory", "full", peak_bytes=300, own_bytes=7)
+    sizes = Sizes(FakePlan([FakeStage(1)], {}, (0,)), {}, 100)
+    assert [sizes.exceeded(task, 0, little) for _ in range(AGAIN)] == [True] * (AGAIN - 1) + [False]
+    much = Failure("out_of_memory", "full", peak_bytes=300, own_bytes=90)
+    assert not Sizes(FakePlan([FakeStage(1)], {}, (0,)), {}, 100).exceeded(task, 0, much)
