@@ -159,7 +159,7 @@ def chaos(*outputs: Collection | Destined, executor: str = "ray", **options: Any
 
 def run_chaos(job: Job | Sequence[Collection | Destined], schedule: Schedule, *, executor: str = "ray",
               workers: int = 0, nodes: int = 0, address: str = "", memory: int | str = 0, deadline: float = 60.0,
-              limit: float = 600.0, keep: bool = False) -> Report:
+              limit: float = 600.0, keep: bool = False, cluster: Any = None) -> Report:
     """Carry out a job beside its clean twin.
 
     Args:
@@ -173,6 +173,7 @@ def run_chaos(job: Job | Sequence[Collection | Destined], schedule: Schedule, *,
         deadline: seconds that a task may take.
         limit: seconds after which a life of the job counts as hanging.
         keep: keep the files; they are kept where the twins differ, too.
+        cluster: a `gridcompute.testing.cluster.LocalCluster` to take instead of an own one.
 
     Raises:
         GridError: the clean twin fails.
@@ -180,7 +181,7 @@ def run_chaos(job: Job | Sequence[Collection | Destined], schedule: Schedule, *,
     """
     outputs = tuple(job.outputs if isinstance(job, Job) else job)
     graph_of(outputs)
-    nodes = nodes or (3 if schedule.kill_node and executor == "ray" else 0)
+    nodes = nodes or (3 if schedule.kill_node and executor == "ray" and cluster is None else 0)
     if executor not in EXECUTORS:
         raise ParameterError(f"executor is {executor!r}", hint=f"one of {', '.join(EXECUTORS)}")
     if nodes and (executor != "ray" or address):
@@ -190,10 +191,11 @@ def run_chaos(job: Job | Sequence[Collection | Destined], schedule: Schedule, *,
                "memory": parse_bytes(memory) if memory else None}
     kept = keep
     try:
-        with _cluster(nodes) as cluster:
+        with _cluster(nodes) as own:
+            nodes_of = cluster or own
             life = Life(moved(outputs, folder / "job" / "out"), options, executor, workers,
-                        cluster.address if cluster else address, limit)
-            report = _Twins(folder, life, schedule, cluster).report()
+                        nodes_of.address if nodes_of else address, limit)
+            report = _Twins(folder, life, schedule, nodes_of).report()
         kept = keep or not report.equal
         return replace(report, folder=str(folder) if kept else "")
     finally:

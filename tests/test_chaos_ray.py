@@ -1,0 +1,94 @@
+"""Seeded schedules on Ray clusters that are used again: real processes and nodes that are killed, drivers too."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import chaos_jobs
+import psutil
+import pytest
+from test_chaos import place, sound
+
+from gridcompute import axes
+from gridcompute.testing.chaos import run_chaos
+from gridcompute.testing.cluster import LocalCluster
+
+__all__ = ["place"]
+
+LIMIT = 240.0
+SHORT = range(4)
+LONG = range(4, 40)
+KIND = ("climate", "graph", "genomics", "graph")
+
+
+@pytest.fixture(scope="module")
+def cluster(place: Path) -> Iterator[LocalCluster]:
+    """Three nodes of one core; those that are killed are replaced."""
+    with LocalCluster(nodes=3) as made:
+        try:
+            yield made
+        finally:
+            sys.modules["ray"].shutdown()
+
+
+FLOOR = axes.LIGHT_FLOOR  # before the session's fixture changes it
+
+
+def carried_out(number: int, folder: Path, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = KIND[number % 4]
+    job: Any = chaos_jobs.graph(number) if kind == "graph" else getattr(chaos_jobs, kind)(folder)
+    # A hang takes its deadline, in which a kernel must have been compiled, a node 10 s, a driver 6 s.
+    schedule = chaos_jobs.schedule(number, kill_node=(0.0, 0.02)[number % 2], kill_driver=int(number % 5 == 4),
+                                   hang=0.02 * (number % 8 == 1))  # fmt: skip
+    if schedule.kill_driver:  # a driver that is a process of its own cuts data as a user's does, so this one must too
+        monkeypatch.setattr(axes, "LIGHT_FLOOR", FLOOR)
+    began, before = time.monotonic(), set(folder.iterdir())
+    report = run_chaos(job, schedule, executor="ray", cluster=cluster, workers=3, deadline=30.0, limit=LIMIT)
+    print(f"seed {number}: {kind}, Ray, {len(report.injected)} faults, {report.deaths} deaths of the driver, "
+          f"{report.compared} digests, {time.monotonic() - began:.1f} s")
+    sound(report)
+    assert set(folder.iterdir()) == before
+    assert settled(lambda: not zombies()), zombies()
+    assert sum(cluster.alive().values()) == 3
+
+
+def zombies() -> list[psutil.Process]:
+    """Children that ended and that nobody has waited for."""
+    return [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
+
+
+def settled(what: Callable[[], bool]) -> bool:
+    """Whether it comes about within a while."""
+    until = time.monotonic() + 60
+    while not what() and time.monotonic() < until:
+        time.sleep(0.1)
+    return what()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", SHORT)
+def test_schedules_on_ray(number: int, place: Path, cluster: LocalCluster,
+                             monkeypatch: pytest.MonkeyPatch) -> None:
+    carried_out(number, place, cluster, monkeypatch)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("number", LONG)
+def test_further_schedules_on_ray(number: int, place: Path, cluster: LocalCluster,
+                             monkeypatch: pytest.MonkeyPatch) -> None:
+    carried_out(number, place, cluster, monkeypatch)
+
+
+def test_a_cluster_leaves_nothing(place: Path) -> None:
+    """No process, socket or folder of a cluster of two nodes, one of them killed, stays behind."""
+    with LocalCluster(nodes=2) as made:
+        made.kill_node(1)
+        folder = made._folder
+        pids = [one.pid for node in made.nodes for one in node.kept.processes()]
+        assert pids
+    assert settled(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    assert not folder.exists()
