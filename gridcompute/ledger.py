@@ -6,7 +6,6 @@ import json
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from gridcompute.actions.loads import Ingest
@@ -20,11 +19,10 @@ from gridcompute.outputs import finished
 from gridcompute.pages import Page
 from gridcompute.planning import Plan
 from gridcompute.shard import TOMBSTONE, Done, done, names, read_record, shard_path, tombstone
-from gridcompute.shardfile import read_ends
 from gridcompute.sinks.base import Output, Written
 from gridcompute.spaces import Region
 from gridcompute.store import Store
-from gridcompute.stored import Entry, StoredSource
+from gridcompute.stored import Entry, StoredSource, ends
 from gridcompute.worker import Order
 
 Listing = Mapping[tuple[str, str], Done]
@@ -207,7 +205,7 @@ class Ledger:
             blocks = (block for chunk in range(layout.chunks) for block in page.kept(chunk).blocks)
             entries = tuple(Entry(place, digest, rows) for place, rows, digest, _ in blocks)
             layout = Layout.of({op.space.names[0]: Axis((len(entries),), extent=1, blocks=True)})
-        else:
+        elif layout.blocked:  # else nobody needs to know how many rows there are, and digests are read when asked for
             for chunk in range(layout.chunks):
                 page.add(self._counted(page.kept(chunk)))
         return StoredSource(self.store.url, op.recipe, op.fields, layout, entries, getattr(self.store, "options", {}))
@@ -216,11 +214,5 @@ class Ledger:
         """With what a listing doesn't tell of a shard."""
         if kept.rows >= 0 and kept.digest:
             return kept
-        try:
-            header = read_ends(partial(self.store.get_range, kept.place), kept.nbytes, path=kept.place)
-        except FileNotFoundError:
-            raise CorruptShardError(f"the shard {kept.place} is gone", path=kept.place, hint="run again") from None
-        except CorruptShardError as error:
-            tombstone(self.store, kept.place, error.message)
-            raise
+        header = ends(self.store, kept.place, kept.nbytes)
         return replace(kept, digest=header.digest, rows=header.rows)
