@@ -12,6 +12,7 @@ from gridcompute.actions.loads import Ingest
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout
 from gridcompute.commits import PART_REGION, blocks_recipe
+from gridcompute.config import verifies
 from gridcompute.errors import CorruptShardError
 from gridcompute.events import Kept, Task
 from gridcompute.op import Op
@@ -53,11 +54,14 @@ class Ledger:
         self.reused = 0
         self.finished: set[str] = set()
         self._blocks: dict[str, frozenset[str]] = {}
+        self._files: dict[str, dict[str, int]] = {}
+        self._verify = verifies()
 
     def find(self) -> dict[int, list[int]]:
         """Chunks of each stage that are committed already (law 2: a shard that exists is done).
 
-        An output that is finished, but that this work store has no records of, counts as a whole.
+        An output that is finished counts as a whole, whatever records of it this work store has. Contents are only
+        looked at where inputs are verified, too.
         """
         found: dict[int, list[int]] = {}
         for stage in self.plan.stages:
@@ -65,7 +69,7 @@ class Ledger:
                 continue
             listings = [done(self.store, op.recipe) for op in stage.roots]
             whole = {op.recipe for op, listing in zip(stage.roots, listings, strict=True)
-                     if not listing and finished(op, self.outputs.get(op.recipe))}
+                     if not (listing and self._verify) and finished(op, self.outputs.get(op.recipe))}
             if not (any(listings) or whole):
                 continue
             self.finished |= whole
@@ -93,6 +97,12 @@ class Ledger:
         if entry.kind == "record":
             return self._recorded(op, stage, root, chunk, entry)
         return Kept(stage, root, chunk, entry.path, "", -1, entry.size, won=False)
+
+    def _sizes(self, recipe: str) -> dict[str, int]:
+        """Files of an output with their sizes, from one listing."""
+        if recipe not in self._files:
+            self._files[recipe] = dict(self.outputs[recipe].store.list_sizes())
+        return self._files[recipe]
 
     def _counts(self, stage: int) -> bool:
         """Whether counts are all that is asked of a stage in this phase."""
@@ -124,7 +134,8 @@ class Ledger:
             else:
                 written = [Written(str(p), int(s), str(d), int(r)) for p, s, d, r in json.loads(meta["written"])]
                 blocks = tuple((w.path, w.rows, w.digest, w.size) for w in written)
-                whole = all(self.outputs[op.recipe].verify(w) for w in written)
+                sizes, output = self._sizes(op.recipe), self.outputs[op.recipe]
+                whole = all(sizes.get(w.path) == w.size and (not self._verify or output.verify(w)) for w in written)
         except (CorruptShardError, KeyError, ValueError, TypeError) as error:
             tombstone(self.store, entry.path, str(error))
             return None
@@ -142,7 +153,7 @@ class Ledger:
         if stage.held:
             return ()
         listings = [done(self.store, op.recipe) for op in stage.roots]
-        self._blocks = {}
+        self._blocks, self._files = {}, {}
         return tuple(entry for chunk in task.chunks for entry in self._entries(stage.number, chunk, listings))
 
     def reached(self, task: Task) -> int:
