@@ -23,14 +23,10 @@ class _Losses:
     Attributes:
         count: how many.
         cell: in work at the last one.
-        before: workers that all chunks had lost before its first.
-        kept: chunks that were kept before its first.
     """
 
     count: int = 0
     cell: tuple[int, ...] | None = None
-    before: int = 0
-    kept: int = 0
 
 
 class Attempts:
@@ -78,16 +74,16 @@ class Attempts:
     def _innocent(self, chunk: Chunk, failure: Failure) -> bool:
         """Whether the loss of a worker says little against the chunk in work, as what ends workers ends others', too.
 
-        A chunk that ends its workers does so in the same cell each time. Where the cell isn't known, others that go on
-        well lose none; and where every chunk ends its workers none is ever kept.
+        A chunk that ends its workers does so in the same cell each time. Where the cell isn't known, others have lost
+        none, or fewer; and where every chunk ends its workers none is ever kept.
         """
         self._lost += failure is not self._last  # one loss may be blamed on several chunks
         self._last = failure
-        losses = self._losses.setdefault(chunk, _Losses(before=self._lost - 1, kept=self.kept))
+        losses = self._losses.setdefault(chunk, _Losses())
         moved = failure.cell is not None and losses.cell is not None and failure.cell != losses.cell
-        others = failure.cell is None and self._lost - losses.before > losses.count + 1 and self.kept > losses.kept
-        fine = losses.count > 0 and (moved or others)
         losses.count, losses.cell = losses.count + 1, failure.cell
+        others = failure.cell is None and self.kept > 0 and self._lost - losses.count >= losses.count
+        fine = losses.count > 1 and (moved or others)
         return fine and losses.count < FORGIVEN * self.policy.attempts.get("lost_worker", 1)
 
     def forget(self, stage: int, chunks: Iterable[int]) -> None:
