@@ -26,8 +26,11 @@ from benchmarks.rows import OURS, Reference, Row, Session, WrongResultError
 
 SYSTEMS = (OURS, "distributed", "ray", "parsl")
 
-DEADLINE = 600.0
-"""Seconds after which a job is taken for hung, and ended."""
+DEADLINES = (60.0, 600.0, 600.0)
+"""Seconds after which a job is taken for hung, and ended, by mode."""
+
+AT_WORK = 1.0
+"""A process that ended no task for so many seconds more than others isn't at work."""
 
 USED = {
     OURS: "grid.map of a task over 2,000 chunks, with no settings.",
@@ -47,6 +50,7 @@ class Job:
         folder: of logs, results and whatever the system keeps.
         tasks: how many.
         iterations: of each.
+        deadline: seconds after which it is taken for hung.
         seconds: that all its processes took, until it was killed and after.
         ended: whether its last process ended well.
     """
@@ -55,6 +59,7 @@ class Job:
     folder: Path
     tasks: int
     iterations: int
+    deadline: float = DEADLINES[1]
     seconds: float = 0.0
     ended: bool = True
     said: str = ""
@@ -84,7 +89,7 @@ class Job:
     def finish(self, process: subprocess.Popen[str]) -> None:
         """Wait for its end; whatever it leaves running is ended with it."""
         try:
-            self.ended = process.wait(DEADLINE) == 0
+            self.ended = process.wait(self.deadline) == 0
         except subprocess.TimeoutExpired:
             self.ended = False
         self.seconds += time.perf_counter() - self._began
@@ -105,15 +110,15 @@ class Job:
             WrongResultError: the job ends before.
         """
         while len(self.done()) < share * self.tasks:
-            if process.poll() is not None or time.perf_counter() > self._began + DEADLINE:
+            if process.poll() is not None or time.perf_counter() > self._began + self.deadline:
                 raise WrongResultError(f"{self.system} ended early: {(self.folder / 'said').read_text()[-2000:]}")
             time.sleep(0.02)
 
     def kill_worker(self) -> None:
-        """End one of the processes that do tasks."""
-        pids = sorted((path.stat().st_mtime_ns, int(path.name)) for path in (self.folder / "log").iterdir())
-        for _, pid in reversed(pids):
-            with contextlib.suppress(ProcessLookupError):
+        """End a process in the midst of a task: of those at work, the one whose last task has ended longest ago."""
+        ends = sorted((path.stat().st_mtime, int(path.name)) for path in (self.folder / "log").iterdir())
+        for at, pid in ends:
+            if at > ends[-1][0] - AT_WORK:
                 os.kill(pid, signal.SIGKILL)
                 return
 
@@ -195,7 +200,8 @@ class _Jobs:
 
     def job(self, system: str, scenario: Callable[[Job], None]) -> Job:
         self._number += 1
-        job = Job(system, Path(self.session.folder) / f"{system}-{self._number}", self.tasks, self.iterations)
+        folder = Path(self.session.folder) / f"{system}-{self._number}"
+        job = Job(system, folder, self.tasks, self.iterations, self.session.pick(*DEADLINES))
         scenario(job)
         return job
 
