@@ -24,6 +24,11 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gridcompute"
 
 
+def verifies() -> bool:
+    """Whether contents are hashed instead of trusting sizes and times."""
+    return os.environ.get("GRIDCOMPUTE_VERIFY_INPUTS", "0") not in ("", "0")
+
+
 def available_memory() -> int:
     """Bytes that processes here may still take: of the cgroup where it has a limit, else of the machine."""
     import psutil
@@ -106,7 +111,8 @@ class Settings:
         memory: bytes that one worker may take at its peak; 0 means its share of what is free.
         deadline: seconds that a task may take.
         quiet: no progress bar.
-        verify_inputs: hash the contents of inputs instead of trusting sizes and times.
+        verify_inputs: hash the contents of inputs instead of trusting sizes and times; those of outputs that are there
+            already, too.
         dashboard: start Ray's dashboard with a local cluster.
         on_error: "skip" or "stop", for all kernels that weren't told what to do where they fail; else they stop.
         keep_intermediates: leave committed intermediate results in the work store when nothing needs them any more.

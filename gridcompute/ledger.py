@@ -6,13 +6,13 @@ import json
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from gridcompute.actions.loads import Ingest
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout
 from gridcompute.commits import PART_REGION, blocks_recipe
+from gridcompute.config import verifies
 from gridcompute.errors import CorruptShardError
 from gridcompute.events import Kept, Task
 from gridcompute.op import Op
@@ -20,13 +20,12 @@ from gridcompute.outputs import finished
 from gridcompute.pages import Page
 from gridcompute.planning import Plan, Stage
 from gridcompute.shard import TOMBSTONE, Done, done, names, read_record, shard_path, tombstone
-from gridcompute.shardfile import read_ends
 from gridcompute.sinks.base import Output, Written
 from gridcompute.skipnotes import notes, read_note, skips_in
 from gridcompute.skips import Tally
 from gridcompute.spaces import Region
 from gridcompute.store import Store
-from gridcompute.stored import Entry, StoredSource
+from gridcompute.stored import Entry, StoredSource, ends
 from gridcompute.worker import Order
 
 Listing = Mapping[tuple[str, str], Done]
@@ -60,11 +59,14 @@ class Ledger:
         self.reused = 0
         self.finished: set[str] = set()
         self._blocks: dict[str, frozenset[str]] = {}
+        self._files: dict[str, dict[str, int]] = {}
+        self._verify = verifies()
 
     def find(self) -> dict[int, list[int]]:
         """Chunks of each stage that are committed already (law 2: a shard that exists is done).
 
-        An output that is finished, but that this work store has no records of, counts as a whole.
+        An output that is finished counts as a whole, whatever records of it this work store has. Contents are only
+        looked at where inputs are verified, too.
         """
         found: dict[int, list[int]] = {}
         for stage in self.plan.stages:
@@ -72,7 +74,7 @@ class Ledger:
                 continue
             listings = [done(self.store, op.recipe) for op in stage.roots]
             whole = {op.recipe for op, listing in zip(stage.roots, listings, strict=True)
-                     if not listing and finished(op, self.outputs.get(op.recipe))}
+                     if not (listing and self._verify) and finished(op, self.outputs.get(op.recipe))}
             if not (any(listings) or whole):
                 continue
             self.finished |= whole
@@ -111,6 +113,12 @@ class Ledger:
             return self._recorded(op, stage, root, chunk, entry)
         return Kept(stage, root, chunk, entry.path, "", -1, entry.size, won=False)
 
+    def _sizes(self, recipe: str) -> dict[str, int]:
+        """Files of an output with their sizes, from one listing."""
+        if recipe not in self._files:
+            self._files[recipe] = dict(self.outputs[recipe].store.list_sizes())
+        return self._files[recipe]
+
     def _counts(self, stage: int) -> bool:
         """Whether counts are all that is asked of a stage in this phase."""
         return not self.plan.final and stage in self.plan.goals
@@ -141,7 +149,8 @@ class Ledger:
             else:
                 written = [Written(str(p), int(s), str(d), int(r)) for p, s, d, r in json.loads(meta["written"])]
                 blocks = tuple((w.path, w.rows, w.digest, w.size) for w in written)
-                whole = all(self.outputs[op.recipe].verify(w) for w in written)
+                sizes, output = self._sizes(op.recipe), self.outputs[op.recipe]
+                whole = all(sizes.get(w.path) == w.size and (not self._verify or output.verify(w)) for w in written)
             skips = skips_in(meta)
         except (CorruptShardError, KeyError, ValueError, TypeError) as error:
             tombstone(self.store, entry.path, str(error))
@@ -161,7 +170,7 @@ class Ledger:
         if stage.held:
             return ()
         listings = [done(self.store, op.recipe) for op in stage.roots]
-        self._blocks = {}
+        self._blocks, self._files = {}, {}
         self._tell(stage, task.chunks, listings)
         return tuple(entry for chunk in task.chunks for entry in self._entries(stage.number, chunk, listings))
 
@@ -226,7 +235,7 @@ class Ledger:
             blocks = (block for chunk in range(layout.chunks) for block in page.kept(chunk).blocks)
             entries = tuple(Entry(place, digest, rows) for place, rows, digest, _ in blocks)
             layout = Layout.of({op.space.names[0]: Axis((len(entries),), extent=1, blocks=True)})
-        else:
+        elif layout.blocked:  # else nobody needs to know how many rows there are, and digests are read when asked for
             for chunk in range(layout.chunks):
                 page.add(self._counted(page.kept(chunk)))
         return StoredSource(self.store.url, op.recipe, op.fields, layout, entries, getattr(self.store, "options", {}))
@@ -235,11 +244,5 @@ class Ledger:
         """With what a listing doesn't tell of a shard."""
         if kept.rows >= 0 and kept.digest:
             return kept
-        try:
-            header = read_ends(partial(self.store.get_range, kept.place), kept.nbytes, path=kept.place)
-        except FileNotFoundError:
-            raise CorruptShardError(f"the shard {kept.place} is gone", path=kept.place, hint="run again") from None
-        except CorruptShardError as error:
-            tombstone(self.store, kept.place, error.message)
-            raise
+        header = ends(self.store, kept.place, kept.nbytes)
         return replace(kept, digest=header.digest, rows=header.rows)

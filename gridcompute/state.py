@@ -187,6 +187,7 @@ class RunState:
         self.status[stage][chunk] = DONE
         self.left[stage] -= 1
         self.kept[stage] += 1
+        self._attempts.kept += 1
         waits = self._waits[stage]
         for consumer, after in self.plan.consumers(stage, chunk) if waits and not all(waits.values()) else ():
             if not waits[consumer] and self.status[consumer][after] == WAITING and self._inputs_done(consumer, after):

@@ -62,6 +62,9 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
         "peak_bytes": figures.get("peak_bytes", 0),
         "task_bytes": figures.get("task_bytes", {}),
         "parts": figures.get("parts", {}),
+        "most_kept_bytes": figures.get("most_kept_bytes", 0),
+        "deleted": figures.get("deleted", 0),
+        "deleted_bytes": figures.get("deleted_bytes", 0),
         "error": figures.get("error", ""),
         "folder": record.folder,
         "store": record.settings.get("store", ""),
@@ -76,6 +79,10 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     rows += [(written, name) for name in (*told["outputs"], *told["files"])]
     chunks = f"{told['computed']:,} computed, {told['reused']:,} found committed"
     rows.append(("chunks", f"{chunks}; {counted(told['tasks'], 'task')}, {size(told['bytes'])} stored"))
+    if told["deleted"]:
+        most = f", at most {size(told['most_kept_bytes'])} of them at once" if told["most_kept_bytes"] else ""
+        rows.append(("", f"{counted(told['deleted'], 'intermediate shard')} ({size(told['deleted_bytes'])}) deleted, "
+                         f"as nothing needs them any more{most}"))
     if told["doubled"]:
         rows.append(("", f"{counted(told['doubled'], 'chunk')} computed twice, taken from tasks that were late"))
     if told["skipped"]:

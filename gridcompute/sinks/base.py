@@ -101,6 +101,8 @@ class Output(Protocol):
     def url(self) -> str: ...  # noqa: D102
     @property
     def target(self) -> Target: ...  # noqa: D102
+    @property
+    def store(self) -> Store: ...  # noqa: D102
 
     def write_chunk(
         self, block: Block, region: Region, position: Sequence[int], *, replace: bool = False
