@@ -216,7 +216,7 @@ def _parts(work: Work, apart: Apart) -> Iterator[Part]:
             failed = Failed()
             failed.add(lo, found.kind, found.text)
             yield work.nothing(lo, hi), failed
-        elif found.position is not None and lo <= found.position < hi:
+        elif work.kernel.mode == "cell" and found.position is not None:
             at = found.position
             waiting += [(a, b) for a, b in ((at + 1, hi), (at, at + 1), (lo, at)) if a < b]
         else:

@@ -112,15 +112,16 @@ class Work:
         Args:
             lo: position in the region, last dimension fastest.
             hi: the position behind the last.
-            mark: int64; the first element holds the position of the cell being run, of a cell kernel.
+            mark: int64; the first element holds the position of the cell being run; of a kernel of chunks, of the first
+                of those being run.
 
         Raises:
             MemoryError: a cell took too much; `mark` tells which.
             UsageError: numba can't compile the kernel.
         """
-        if self.kernel.mode != "cell":
-            return self._halved(lo, hi)
         mark = np.zeros(1, np.int64) if mark is None else mark
+        if self.kernel.mode != "cell":
+            return self._halved(lo, hi, mark)
         return self._exploded(lo, hi, mark) if self.rows else self._mapped(lo, hi, mark)
 
     def traced(self, lo: int, hi: int, mark: Array | None = None) -> Part:
@@ -186,12 +187,13 @@ class Work:
         compiled.call(self.kernel, self.cells, loop, mark, (np.int64(stop), np.int64(first), *leading, *trailing),
                       self.limit)
 
-    def _halved(self, lo: int, hi: int) -> Part:
+    def _halved(self, lo: int, hi: int, mark: Array) -> Part:
         """A chunk's kernel over cells lo to hi, or over halves of them where it fails, down to single cells."""
         done: list[list[Array]] = []
         failed, waiting = Failed(), [(lo, hi)]
         while waiting:
             lo, hi = waiting.pop()
+            mark[0] = lo
             try:
                 done.append(self._chunk(lo, hi))
             except KernelError as error:
