@@ -61,8 +61,8 @@ def files() -> dict[str, bytes]:
 
 
 def command(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "gridcompute", *arguments], input=typed, capture_output=True, text=True,
-                          check=False, timeout=240)
+    return subprocess.run([sys.executable, "-m", "gridcompute", *arguments], input=typed, capture_output=True,
+                          text=True, check=False, timeout=240)
 
 
 def test_a_failed_cell_is_replayed_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,7 +241,7 @@ def test_cells_are_checked() -> None:
         assert parse_cell(cell, dims, lengths) == ((3, 9), -1)  # type: ignore[arg-type]
     assert parse_cell("2,5", ("row",), (None,)) == ((5,), 2)
     assert parse_cell("", (), ()) == ((), -1)
-    for cell in ("lat=4,lon=0", "lat=-1,lon=0", "lat=1", "1", "1,2,3", "lat=1,lon=1,x=2", "a,b", "lat=a,lon=1", 7, None):
+    for cell in ("lat=4,lon=0", "lat=-1,lon=0", "lat=1", "1", "1,2,3", "lat=1,lon=1,x=2", "a,b", "lat=a,lon=1", 7):
         with pytest.raises((ParameterError, DimensionError)):
             parse_cell(cell, dims, lengths)  # type: ignore[arg-type]
 
