@@ -11,6 +11,7 @@ import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,10 @@ PACKAGE = os.path.dirname(__file__)
 
 CHOICES = ("stop", "skip")
 """What may be said of cells in which a kernel fails."""
+
+
+IDLE = -1
+"""In place of a cell's position: none is in work, as the kernel is being compiled."""
 
 
 @dataclass
@@ -51,7 +56,7 @@ class Failed:
         """One more, behind the others."""
         self.positions.append(position)
         if len(self.told) < MOST:
-            self.told.append((position, kind, text[:MOST_TEXT]))
+            self.told.append((position, kind, text[:MOST_TEXT].encode(errors="backslashreplace").decode()))
 
     def extend(self, other: Failed) -> None:
         """Those of a later part."""
@@ -183,6 +188,7 @@ class Work:
                only_count: bool = False) -> None:
         shape = compiled.loop_shape(self.kernel, self.cells, kinds, only_count, resumes=True)
         leading = compiled.leading_of(self.kernel, self.cells, self.seed, self.rng_name, 0)
+        mark[0] = IDLE
         loop = loops.make_loop(self.kernel, shape)
         compiled.call(self.kernel, self.cells, loop, mark, (np.int64(stop), np.int64(first), *leading, *trailing),
                       self.limit)
@@ -193,9 +199,8 @@ class Work:
         failed, waiting = Failed(), [(lo, hi)]
         while waiting:
             lo, hi = waiting.pop()
-            mark[0] = lo
             try:
-                done.append(self._chunk(lo, hi))
+                done.append(self._chunk(lo, hi, mark))
             except KernelError as error:
                 if hi - lo == 1:
                     failed.raised(lo, error)
@@ -205,9 +210,11 @@ class Work:
                     waiting += [(middle, hi), (lo, middle)]
         return [np.concatenate(parts) for parts in zip(*done, strict=True)], failed
 
-    def _chunk(self, lo: int, hi: int) -> list[Array]:
+    def _chunk(self, lo: int, hi: int, mark: Array) -> list[Array]:
         cells = self.cells if (lo, hi) == (0, self.cells.count) else Stretch.of(self.cells, lo, hi)
-        given: dict[str, Any] = {"seed": self.seed, "rng_name": self.rng_name, "step": 0}
+        mark[0] = IDLE
+        given: dict[str, Any] = {"seed": self.seed, "rng_name": self.rng_name, "step": 0,
+                                 "begins": partial(mark.__setitem__, 0, lo)}
         if self.rows:
             counts, rows = chunkcall.explode_chunk(self.kernel, cells, self.dtypes, self.limit, **given)
             return [counts, *rows]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gridcompute as grid
-from gridcompute import cli, compiled, skipping, skips
+from gridcompute import chunkcall, cli, compiled, loops, skipping, skips
 from gridcompute.apart import Isolation
 from gridcompute.columns import Fixed, Ragged
 from gridcompute.errors import KernelError, ParameterError, UsageError
@@ -271,6 +271,8 @@ def test_ops_that_said_nothing_skip_where_the_run_does(monkeypatch: pytest.Monke
     monkeypatch.setenv("GRIDCOMPUTE_ON_ERROR", "skip")
     assert run(unsaid).status.skipped == 1
     assert "on_error" not in column().map(kernel).op.action.parts
+    assert "skips cells that fail" in grid.plan(unsaid).explain()
+    assert "skips cells that fail" not in grid.plan(unsaid, on_error="stop").explain()
     with pytest.raises(KernelError, match="seven"):
         run(unsaid, on_error="stop")
 
@@ -474,6 +476,48 @@ def test_the_command_line_counts_lists_and_exits_with_3(capsys: pytest.CaptureFi
     assert "-> gridcompute replay job-" in told
     assert " row=7 runs it alone, with --pdb in a debugger; on_error=\"skip\" leaves such cells out" in told
     assert cli.main(["run", "--on-error", "ignore", "job.py"]) == 2
+
+
+def test_compiling_is_no_cells_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches the position sees none while a loop or a batch kernel is compiled, also a second loop."""
+    mark, seen = np.zeros(1, np.int64), []
+    for module in (loops, chunkcall):
+        compile_for = module.compile_for
+        monkeypatch.setattr(module, "compile_for",
+                            lambda *given, to=compile_for: (seen.append(int(mark[0])), to(*given)))
+    for kernel, rows_, calls in ((grid.kernel("()->()")(window_of_one), False, 1),
+                                 (grid.kernel("()->()", batch=True)(double), False, 1),
+                                 (grid.kernel("()->(k)")(few), True, 2)):
+        work = work_of(kernel, [Fixed(np.arange(4.0))], {}, outputs=[np.dtype("f8")], shape=(4,), origin=(0,),
+                       space_shape=(4,), rows=rows_)
+        mark[0], seen[:] = 3, []
+        work.part(0, 4, mark)
+        assert seen == [skipping.IDLE] * calls
+        assert mark[0] >= 0
+
+
+def window_of_one(value):  # type: ignore[no-untyped-def]
+    return value + 1.0
+
+
+def double(values):  # type: ignore[no-untyped-def]
+    return values * 2.0
+
+
+def few(value):  # type: ignore[no-untyped-def]
+    return np.arange(int(value)) * 1.0
+
+
+def test_any_text_of_an_error_is_kept() -> None:
+    @grid.task("()->()", dtypes=["f8"])
+    def odd(values: Any) -> Any:
+        if (values == 3.0).any():
+            raise ValueError("\udc80" + "x" * 1000)
+        return values
+
+    (row,) = run(column().map(odd, on_error="skip")).skipped.to_pylist()
+    assert row["error"].startswith("ValueError: \\udc80xxx")
+    assert len(row["error"]) < 400
 
 
 def test_no_numbers_without_skipping() -> None:
