@@ -7,9 +7,10 @@ other cells have the bits that they have without them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Protocol
@@ -200,7 +201,7 @@ class Work:
         while waiting:
             lo, hi = waiting.pop()
             try:
-                done.append(self._chunk(lo, hi, mark))
+                done.append(self.chunk(lo, hi, mark))
             except KernelError as error:
                 if hi - lo == 1:
                     failed.raised(lo, error)
@@ -210,7 +211,8 @@ class Work:
                     waiting += [(middle, hi), (lo, middle)]
         return [np.concatenate(parts) for parts in zip(*done, strict=True)], failed
 
-    def _chunk(self, lo: int, hi: int, mark: Array) -> list[Array]:
+    def chunk(self, lo: int, hi: int, mark: Array) -> list[Array]:
+        """What a kernel of chunks gives for cells lo to hi (KernelError where it fails); `mark` as in `part`."""
         cells = self.cells if (lo, hi) == (0, self.cells.count) else Stretch.of(self.cells, lo, hi)
         mark[0] = IDLE
         given: dict[str, Any] = {"seed": self.seed, "rng_name": self.rng_name, "step": 0,
@@ -266,6 +268,36 @@ class Stretch(Cells):
     def linear(self) -> int:
         """See `Cells`; no kernel that draws numbers for a chunk at once is run in parts."""
         return 0
+
+
+@contextlib.contextmanager
+def naming_the_cell(work: Callable[[], Work]) -> Iterator[None]:
+    """Where a kernel of chunks fails, the first of its cells that fails alone is named, if there is one."""
+    try:
+        yield
+    except KernelError as error:
+        found = error if error.cell is not None else _first_alone(error, work())
+        raise found from found.__cause__
+
+
+def _first_alone(error: KernelError, work: Work) -> KernelError:
+    """The error of the first cell that fails alone, by halves; else the chunk's own."""
+    mark, lo, hi = np.zeros(1, np.int64), 0, work.cells.count
+    if work.kernel.mode == "cell" or not can_skip(work.kernel):
+        return error
+    with contextlib.suppress(MemoryError):
+        while hi - lo > 1:
+            middle = (lo + hi) // 2
+            try:
+                work.chunk(lo, middle, mark)
+                lo = middle
+            except KernelError:
+                hi = middle
+        try:
+            work.chunk(lo, hi, mark)
+        except KernelError as found:
+            return found
+    return error
 
 
 def here(work: Work, mark: Array | None = None) -> Part:
