@@ -142,7 +142,7 @@ class Map(Action):
             if self.skips:
                 work = laid()
                 results, failed = run_skipping(work, carrier or partial(here, mark=word))
-                skips = skipped(op, region, self.loop, work.cells, failed)
+                skips = skipped(op, op.space, region, self.loop, work.cells, failed)
             else:
                 with naming_the_cell(laid):
                     results = run_cells(self.kernel, inputs, params, outputs=self.dtypes, progress=word, **given)
@@ -172,20 +172,21 @@ class Map(Action):
                         "rng_name": self.name}
 
 
-def skipped(op: Op, region: Region, loop: tuple[str, ...], cells: Cells, failed: Failed) -> tuple[Skips, ...]:
+def skipped(op: Op, space: Space, region: Region, loop: tuple[str, ...], cells: Cells,
+            failed: Failed) -> tuple[Skips, ...]:
     """The cells that a kernel skipped, where there are any.
 
     Args:
         op: whose kernel it was.
-        region: of what the kernel ran over, block numbers along a dimension that isn't counted.
+        space: that the kernel ran over.
+        region: of it, block numbers along a dimension that isn't counted.
         loop: names of the cells' dimensions.
         cells: of the region.
         failed: which of them, by position.
     """
     if not failed.positions:
         return ()
-    source = op.space if loop and loop[0] in op.space else op.inputs[0].space
-    block = region.start[0] if loop and source[loop[0]] is None else -1
+    block = region.start[0] if loop and space[loop[0]] is None else -1
     told = failed.cells(cells.index)
     return (Skips(str(op), op.recipe, str(region), loop, len(failed.positions), told, block),)
 

@@ -127,7 +127,7 @@ class Explode(Action):
             if self.skips:
                 work = laid()
                 counts, values, failed = explode_skipping(work, carrier or partial(here, mark=word))
-                skips = skipped(op, wanted[0], op.inputs[0].space.names, work.cells, failed)
+                skips = skipped(op, op.inputs[0].space, wanted[0], self.cells.loop, work.cells, failed)
             else:
                 with naming_the_cell(laid):
                     counts, values = explode_cells(kernel, inputs, params, outputs=dtypes, max=self.most, progress=word,
