@@ -31,7 +31,7 @@ from gridcompute.config import available_memory
 from gridcompute.errors import WorkerLostError
 from gridcompute.events import FailureKind
 from gridcompute.shipping import by_value
-from gridcompute.skipping import Failed, Part, Work
+from gridcompute.skipping import IDLE, Failed, Part, Work
 
 START_SECONDS = 120.0
 """Time that the process may take to start, and to compile or load the kernel."""
@@ -41,9 +41,6 @@ LOOK_SECONDS = 0.25
 
 MEMORY_SHARE = 0.75
 """Of the memory that is free, what the process may take."""
-
-IDLE = -1
-"""In the shared word: no cell is in work."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +213,7 @@ def _parts(work: Work, apart: Apart) -> Iterator[Part]:
             failed = Failed()
             failed.add(lo, found.kind, found.text)
             yield work.nothing(lo, hi), failed
-        elif found.position is not None and lo <= found.position < hi:
+        elif work.kernel.mode == "cell" and found.position is not None:
             at = found.position
             waiting += [(a, b) for a, b in ((at + 1, hi), (at, at + 1), (lo, at)) if a < b]
         else:

@@ -171,6 +171,7 @@ class Planned:
         way = f", computes {', '.join(dict.fromkeys(steps))} on the way" if steps else ""
         way += "".join(f", goes {op.action.remark} ({size(op.action.held_bytes)})" for op in (*fused, *stage.roots)
                        if op.action.remark)
+        way += ", skips cells that fail" if stage.skips else ""
         return (f"reads {size(stage.read_bytes)} of {', '.join(dict.fromkeys(reads))}" if reads else
                 "reads nothing") + way
 

@@ -201,8 +201,8 @@ class Ledger:
     def add(self, kept: Iterable[Kept]) -> None:
         """Take note of what was kept."""
         for item in kept:
-            self.pages[item.stage][item.root].add(item)
             self.tally.add(item.skips)
+            self.pages[item.stage][item.root].add(replace(item, skips=()) if item.skips else item)
 
     def drop(self, stage: int, chunk: int) -> tuple[Kept, ...]:
         """Let go of a chunk: what was kept of it."""

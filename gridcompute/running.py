@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import threading
@@ -205,7 +206,9 @@ class Run:
             cell = in_words(error.dims, error.cell, error.block)
             return (f"{REPLAY} {self.name} {cell} runs it alone, with --pdb in a debugger; on_error=\"skip\" "
                     "leaves such cells out")
-        return error.hint.replace("replay RUN", f"replay {self.name}")
+        if self.record.how:
+            return error.hint.replace(f"{REPLAY} RUN", f"{REPLAY} {self.name}")
+        return re.sub(rf"{REPLAY} RUN (\S+)", rf'grid.replay("{self.name}", "\1")', error.hint)
 
     @property
     def going_on(self) -> str:

@@ -83,7 +83,7 @@ class Stencil(Action):
                            shape=part.shape, origin=part.start, space_shape=lengths, seed=self.cells.seed,
                            rng_name=self.cells.name)
             results, failed = run_skipping(work, carrier or partial(here, mark=word))
-            skips.extend(skipped(op, part, op.space.names, work.cells, failed))
+            skips.extend(skipped(op, op.space, part, op.space.names, work.cells, failed))
             return results
 
         results = self.windows_over(op, region, read, skipping if self.skips else None)

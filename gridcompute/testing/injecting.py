@@ -179,7 +179,7 @@ class _FailingStore(faults.FaultyStore):
 
     def _next(self, operation: str) -> faults.FaultKind | None:
         kind = super()._next(operation)
-        return kind if kind is not None and self.noted() else None  # type: ignore[attr-defined]
+        return kind if kind is not None and self.noted() else None
 
 
 class _TroubledWorker(StageWorker):
@@ -289,7 +289,7 @@ class _TroubledWorker(StageWorker):
     def _damage(self, item: Kept, how: str) -> None:
         op = self.payload.stage.roots[item.root]
         written = isinstance(op.action, Write) and item.blocks
-        store: Any = self.payload.outputs[op.recipe].store if written else self._plain  # type: ignore[attr-defined]
+        store: Any = self.payload.outputs[op.recipe].store if written else self._plain
         damage(store, item.blocks[0][0] if item.blocks else item.place, how)
 
 
