@@ -47,7 +47,6 @@ from gridcompute.planning import Plan
 from gridcompute.planview import Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
-from gridcompute.secrecy import clean
 from gridcompute.sinks.base import Output, Sink, Written
 from gridcompute.sources.base import Source
 from gridcompute.state import DONE, GONE, RunState
@@ -396,6 +395,6 @@ class Driver:
                         raise StoreError(
                             f"a store can't be reached after {attempt} attempts: {type(error).__name__}: {error}",
                             hint="check the network and the store, then resume the run",
-                        ) from clean(error)
+                        ) from error
                     raise
                 self.sleep(decision.delay)

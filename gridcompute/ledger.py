@@ -109,7 +109,7 @@ class Ledger:
                 written = [Written(str(p), int(s), str(d), int(r)) for p, s, d, r in json.loads(meta["written"])]
                 blocks = tuple((w.path, w.rows, w.digest, w.size) for w in written)
                 whole = all(self.outputs[op.recipe].verify(w) for w in written)
-        except (CorruptShardError, KeyError, ValueError, TypeError) as error:
+        except (CorruptShardError, KeyError, ValueError, TypeError, RecursionError) as error:
             tombstone(self.store, entry.path, str(error))
             return None
         if not whole:
