@@ -7,7 +7,9 @@ import os
 from typing import Any
 
 from gridcompute.errors import CorruptInputError, MissingInputError
+from gridcompute.secrecy import clean
 from gridcompute.sinks.tables import MANIFEST
+from gridcompute.sources import contained
 from gridcompute.store import LocalStore, RemoteStore, Store, open_store
 
 
@@ -25,8 +27,12 @@ def open_result(url: str | os.PathLike[str], **storage_options: Any) -> Any:
         import xarray as xr
 
         options = dict(store.options) if isinstance(store, RemoteStore) else None
-        # Of format 3, which has no codec that runs code.
-        return xr.open_zarr(store.url, chunks=None, storage_options=options or None, zarr_format=3)
+        place = contained.store(store.root) if isinstance(store, LocalStore) else store.url
+        try:  # of format 3, which has no codec that runs code
+            return xr.open_zarr(place, chunks=None, storage_options=options or None, zarr_format=3)
+        except Exception as error:
+            raise CorruptInputError(f"{store.url} can't be opened: {type(error).__name__}: {str(error)[:300]}",
+                                    hint="run it again") from clean(error)
     if next(iter(store.list()), None) is not None:
         raise MissingInputError(f"{store.url} isn't a finished result", hint="resume the run that writes it")
     raise MissingInputError(f"no result at {store.url}", hint="check the path, or resume the run that writes it")
