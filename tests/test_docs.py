@@ -148,7 +148,8 @@ def test_commands_that_are_named_exist() -> None:
     assert {words[0] for _, words in named} >= {"run", "plan", "resume", "doctor"}
     for page, (name, *rest) in named:
         assert name in known, f"{page} names gridcompute {name}"
-        options = {option for one in known[name].params for option in one.opts} | {"--help"}
+        command = getattr(known[name], "commands", {}).get(rest[0] if rest else "", known[name])
+        options = {option for one in command.params for option in one.opts} | {"--help"}
         job = next((word for word in rest if not word.startswith("-")), "")
         if name in ("run", "plan") and ("." in job or not job) and job not in shipped:
             continue  # a script, or a workload of somebody else
