@@ -167,3 +167,15 @@ def test_commands_that_exist_are_documented() -> None:
     page = (ROOT / "docs" / "guide" / "cli.md").read_text(encoding="utf-8")
     for name in typer.main.get_command(app).commands:
         assert f"`gridcompute {name}" in page
+
+
+def test_the_threat_model_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "concepts" / "threat-model.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[-2] for line in page.splitlines() if line.startswith("|") and line.count("|") == 5]
+    assert len(rows) > 15
+    for row in rows[2:]:
+        for part in row.split(";"):
+            file, *names = re.findall(r"`(test_\w+(?:\.py)?)`", part) or [""]
+            text = (ROOT / "tests" / file).read_text(encoding="utf-8") if file else "conformance"
+            assert all(f"def {name}(" in text for name in names), (file, names)
+            assert file or "conformance" in part, part
