@@ -160,7 +160,7 @@ def _dangling() -> list[str]:
             folder = json.loads((state_folder() / "runs" / f"{name}.json").read_text())["folder"]
             if not (Path(folder) / "run.json").exists():
                 found.append(name)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             found.append(name)
     return found
 

@@ -44,7 +44,6 @@ from gridcompute.planning import Plan
 from gridcompute.planview import UNBOUNDED, Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
-from gridcompute.secrecy import clean
 from gridcompute.skips import Tally
 from gridcompute.sources.base import Source
 from gridcompute.state import RunState
@@ -360,6 +359,6 @@ class Driver:
                 decision = self.policy.decide("transient" if transient(error) else "fatal", attempt, 0)
                 if decision.action == "stop":
                     if transient(error):
-                        raise unanswered(error, f"after {attempt} attempts") from clean(error)
+                        raise unanswered(error, f"after {attempt} attempts") from error
                     raise
                 self.sleep(decision.delay)

@@ -152,7 +152,7 @@ class Ledger:
                 sizes, output = self._sizes(op.recipe), self.outputs[op.recipe]
                 whole = all(sizes.get(w.path) == w.size and (not self._verify or output.verify(w)) for w in written)
             skips = skips_in(meta)
-        except (CorruptShardError, KeyError, ValueError, TypeError) as error:
+        except (CorruptShardError, KeyError, ValueError, TypeError, RecursionError) as error:
             tombstone(self.store, entry.path, str(error))
             return None
         if not whole:

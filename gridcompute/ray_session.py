@@ -135,8 +135,10 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False, certs: 
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
         if address:
-            within(CONNECT_SECONDS, partial(ray.init, address=address, **common), f"the Ray cluster at {address} can't "
-                   f"be reached: it answers, but doesn't take this process in within {CONNECT_SECONDS:g} s")
+            late = f"it answers, but doesn't take this process in within {CONNECT_SECONDS:g} s"
+            with _kept_address(ray):
+                within(CONNECT_SECONDS, partial(ray.init, address=address, **common),
+                       f"the Ray cluster at {address} can't be reached: {late}")
         else:
             _start_local(ray, num_cpus=workers, include_dashboard=dashboard, _temp_dir=_temporary(), **common)
     except ClusterError:
@@ -201,8 +203,10 @@ def _found(address: str) -> str:
     _taken.clear()
     if address != "auto":
         return "" if address == "local" else address
+    ray = _ready()
     try:
-        return str(_ready()._private.services.canonicalize_bootstrap_address_or_die("auto"))
+        with _kept_address(ray):
+            return str(ray._private.services.canonicalize_bootstrap_address_or_die("auto"))
     except (ConnectionError, ValueError) as error:
         raise ClusterError(f"no Ray cluster is found on this machine: {str(error).splitlines()[0]}",
                            hint="give the address of its head, such as 10.0.0.1:6379") from error

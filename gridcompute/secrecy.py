@@ -21,14 +21,16 @@ _NAME = (r"(?:secret|passw(?:or)?d|passphrase|credential|signature|token|connect
          r"|(?:access|account|api|private|shared|storage|subscription)[_-]?key)")
 _NAMED = re.compile(_NAME + r"|(?:^|[_-])(?:key|sig|sas)$", re.IGNORECASE)
 _NO_SECRET = re.compile(r"(?:path|file|dir|mode|url|uri|endpoint)$", re.IGNORECASE)
+# Each repetition has a bound: an error's text may be megabytes, and looking must not take the square of that.
 _LOOKS = (
-    (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"?#]*@"), rf"\1{MARK}@"),
-    (re.compile(rf"([?&;](?:[\w.-]*{_NAME}[\w.-]*|sig|key|AWSAccessKeyId|GoogleAccessId)=)[^&;\s'\"<>)]+",
+    (re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^/\s'\"?#]{1,2000}@"), rf"\1{MARK}@"),
+    (re.compile(rf"([?&;](?:[\w.-]{{0,40}}{_NAME}[\w.-]{{0,40}}|sig|key|AWSAccessKeyId|GoogleAccessId)=)[^&;\s'\"<>)]+",
                 re.IGNORECASE), rf"\1{MARK}"),
-    (re.compile(rf"(\b[\w.-]*{_NAME}['\"]?\s*[:=]\s*(?:b)?(['\"]))(?:(?!\2).)+(?=\2)", re.IGNORECASE), rf"\1{MARK}"),
-    (re.compile(rf"(\b[\w.-]*{_NAME}=)[^\s'\"&;,)\]}}]+", re.IGNORECASE), rf"\1{MARK}"),
-    (re.compile(r"\b(Bearer|Basic)\s+(?=\S*[0-9+/=])[A-Za-z0-9._~+/=-]{12,}"), rf"\1 {MARK}"),
-    (re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|$)", re.DOTALL), MARK),
+    (re.compile(rf"({_NAME}['\"]?\s{{0,9}}[:=]\s{{0,9}}b?(['\"]))(?:(?!\2).){{1,2000}}(?=\2)", re.IGNORECASE),
+     rf"\1{MARK}"),
+    (re.compile(rf"({_NAME}=)[^\s'\"&;,)\]}}]+", re.IGNORECASE), rf"\1{MARK}"),
+    (re.compile(r"\b(Bearer|Basic)\s{1,9}(?=\S{0,2000}[0-9+/=])[A-Za-z0-9._~+/=-]{12,}"), rf"\1 {MARK}"),
+    (re.compile(r"-----BEGIN ([A-Z ]{0,30}PRIVATE KEY)-----.*?(?:-----END \1-----|$)", re.DOTALL), MARK),
 )  # fmt: skip
 
 _known: set[str] = set()

@@ -128,7 +128,7 @@ def finished_recipe(store: Store) -> str | None:
         manifest = json.loads(store.get(MANIFEST))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return str(manifest.get("recipe", "")) if isinstance(manifest, dict) else ""
 
@@ -260,7 +260,7 @@ class TableOutput:
             return False
         try:
             parts = {(part["path"], part["size"]) for part in json.loads(final.get(MANIFEST))["parts"]}
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return False
         return parts <= set(final.list_sizes())
 

@@ -140,7 +140,7 @@ class ZarrOutput:
             return str(attributes.get(RECIPE, ""))
         except FileNotFoundError:
             return "" if self.store.exists(".zgroup") or self.store.exists(".zarray") else None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return ""
 
     def write_chunk(

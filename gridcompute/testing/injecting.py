@@ -179,7 +179,7 @@ class _FailingStore(faults.FaultyStore):
 
     def _next(self, operation: str) -> faults.FaultKind | None:
         kind = super()._next(operation)
-        return kind if kind is not None and self.noted() else None
+        return kind if kind is not None and self.noted() else None  # type: ignore[attr-defined]
 
 
 class _TroubledWorker(StageWorker):
