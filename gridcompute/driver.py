@@ -42,6 +42,7 @@ from gridcompute.ledger import Ledger
 from gridcompute.looks import LOOK_SECONDS, look
 from gridcompute.losses import SILENT, named
 from gridcompute.op import Graph
+from gridcompute.outlasting import outlast
 from gridcompute.outputs import outputs_of, sink_of
 from gridcompute.planning import Plan
 from gridcompute.planview import Limits
@@ -51,7 +52,7 @@ from gridcompute.sinks.base import Output, Sink, Written
 from gridcompute.sources.base import Source
 from gridcompute.state import DONE, GONE, RunState
 from gridcompute.status import Status, Watch
-from gridcompute.store import Store, open_store, transient, unanswered
+from gridcompute.store import Store, open_store
 from gridcompute.stored import StoredSource
 from gridcompute.worker import Payload
 
@@ -383,15 +384,4 @@ class Driver:
 
     def _again(self, step: Callable[[], T]) -> T:
         """A step of the driver itself, tried again while its failure is one that passes."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return step()
-            except Exception as error:
-                decision = self.policy.decide("transient" if transient(error) else "fatal", attempt, 0)
-                if decision.action == "stop":
-                    if transient(error):
-                        raise unanswered(error, f"after {attempt} attempts") from error
-                    raise
-                self.sleep(decision.delay)
+        return outlast(step, self.policy, self.sleep)

@@ -21,6 +21,7 @@ from gridcompute.errors import WorkerLostError
 from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
 from gridcompute.ray_nodes import RayNodes
 from gridcompute.ray_session import connect
+from gridcompute.ray_watch import ControlStore
 from gridcompute.shipping import by_value
 from gridcompute.worker import LostInputError, Order, Payload, StageWorker
 
@@ -115,6 +116,7 @@ class RayExecutor:
     def _connect(self) -> None:
         began = time.monotonic()
         self._ray = connect(workers=self._cores, address=self._address, dashboard=self._dashboard)
+        self._control = ControlStore(self._ray.get_runtime_context().gcs_address)
         cores = int(self._ray.cluster_resources().get("CPU", 1))
         self._local = max(1, cores)
         wanted = self._cores or cores if self._address else min(self._cores or cores, cores)
@@ -163,6 +165,8 @@ class RayExecutor:
             return []
         refs = list(self._pending)
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=timeout)
+        if not ready:
+            self._control.check()
         if ready and len(refs) > 1:
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
         return [self._event(ref) for ref in ready]

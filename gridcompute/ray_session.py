@@ -33,6 +33,9 @@ LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 25.0
 """Most time that connecting to a cluster may take; an unanswered TLS handshake would wait for ever."""
 
+NODE = "GRIDCOMPUTE_RAY_NODE"
+"""Environment variable: address of the node that a driver joins, where a machine has several; the head by default."""
+
 ENVIRONMENT = {
     # A cut link leaves tasks in flight hanging for minutes with the defaults.
     "RAY_grpc_client_keepalive_time_ms": "3000",
@@ -114,7 +117,7 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
     try:
         if address:
             _answers(address)
-            _within(CONNECT_SECONDS, partial(ray.init, address=address, **common))
+            _within(CONNECT_SECONDS, partial(ray.init, address=address, _node_ip_address=os.environ.get(NODE), **common))
         else:
             _start_local(ray, num_cpus=workers, include_dashboard=dashboard, _temp_dir=_temporary(), **common)
     except ClusterError:

@@ -29,17 +29,24 @@ def ceph() -> Iterator[radosgw.Radosgw]:
     if missing := radosgw.missing():
         lacking(f"no {', '.join(missing)}")
     with radosgw.Radosgw() as server:
+        bucket(server)  # the first takes seconds, as Ceph makes its pools
         yield server
 
 
 @pytest.fixture
 def ceph_s3(ceph: radosgw.Radosgw) -> S3:
     """A new, empty bucket on Ceph."""
+    return S3(ceph.endpoint, f"s3://{bucket(ceph)}/work", ceph.options)
+
+
+def bucket(server: radosgw.Radosgw) -> str:
     import s3fs
 
-    bucket = f"bucket-{uuid.uuid4().hex}"
-    s3fs.S3FileSystem(**ceph.options).mkdir(bucket)
-    return S3(ceph.endpoint, f"s3://{bucket}/work", ceph.options)
+    name, files = f"bucket-{uuid.uuid4().hex}", s3fs.S3FileSystem(**server.options)
+    files.mkdir(name)
+    files.pipe_file(f"{name}/seen", b"")
+    files.rm_file(f"{name}/seen")
+    return name
 
 
 @pytest.fixture(scope="session")

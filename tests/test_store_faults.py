@@ -21,8 +21,8 @@ from gridcompute.testing.proxy import ALWAYS, TRANSIENT, FaultProxy, HttpFault, 
 
 __all__ = ["ceph", "ceph_s3"]
 
-VALUES = np.random.default_rng(2).random((12, 8, 9))
-READ_SECONDS = 2.0
+VALUES = np.random.default_rng(2).random((12, 6, 8))
+READ_SECONDS = 1.0
 """Of a store that gives no answer; the default of 30 s would make these tests long."""
 
 
@@ -74,7 +74,7 @@ def committed(place: S3) -> dict[str, bytes]:
 def test_what_passes_is_outlasted(kind: HttpFaultKind, method: str, ceph_s3: S3, behind: S3, proxy: FaultProxy) -> None:
     """Three in a row are more than s3fs tries by itself, so the run's own retries are at work too."""
     expected_bytes = expected()
-    proxy.set(HttpFault(kind, first=2, times=3, methods=(method,)), HttpFault(kind, first=9, times=1, methods=(method,)))
+    proxy.set(HttpFault(kind, first=2, times=3, methods=(method,)), HttpFault(kind, first=9, methods=(method,)))
     began = time.monotonic()
     run = carried_out(behind)
     assert time.monotonic() - began < 120
@@ -104,7 +104,7 @@ def test_what_does_not_pass_stops_the_run_with_one_clear_error(
     began = time.monotonic()
     with pytest.raises(StoreError, match=rf"writing 'shards/[^']*' in the store {behind.url} {told}|{told}") as caught:
         carried_out(behind)
-    assert time.monotonic() - began < 100
+    assert time.monotonic() - began < 200
     assert str(caught.value).count(behind.url) == 1
     assert "writing 'shards/" in caught.value.message
     assert hint in caught.value.hint
@@ -142,6 +142,6 @@ def test_a_seeded_storm_on_ray(ceph_s3: S3, behind: S3, proxy: FaultProxy, tmp_p
     monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path / "cache"))
     proxy.set(*seeded_http_faults(seed=11, rate=0.2))
     run = carried_out(behind, executor="ray", workers=2)
-    assert bytes(run[0].to_numpy()) == expected()
+    assert bytes(run[0].to_numpy()) == expected(), "read through the storm, too"
     assert len(proxy.injected) > 5
     assert len(committed(ceph_s3)) == run.status.computed

@@ -106,6 +106,7 @@ class LocalCluster:
             if self.links is not None:
                 self.links.open()
             if self._redis:
+                self.environment |= REDIS_SETTINGS
                 self._start_redis()
             for _ in range(self.count):
                 self.add_node()
@@ -183,6 +184,10 @@ class LocalCluster:
         """A command to be run where it can reach the cluster: as it is, or within a node's network namespace."""
         return list(command) if self.links is None else self.links.within(self.nodes[node].kept.pid, command)
 
+    def environment_at(self, number: int) -> dict[str, str]:
+        """As `environment`, for a driver that joins this node and no other."""
+        return {**self.environment, ray_session.NODE: self.nodes[number].address}
+
     def alive(self) -> dict[str, bool]:
         """Of each node that Ray knows, by its name in hexadecimal digits, whether Ray takes it for alive.
 
@@ -203,8 +208,8 @@ class LocalCluster:
                    "--num-cpus", str(self.cores), "--object-store-memory", str(self.object_store),
                    "--disable-usage-stats", "--temp-dir", str(self._folder / "ray")]
         settings = {**ray_session.ENVIRONMENT, **os.environ, **self.environment}
-        if self._redis_address:
-            settings |= REDIS_SETTINGS | ({} if number else {"RAY_REDIS_ADDRESS": self._redis_address})
+        if self._redis_address and not number:
+            settings["RAY_REDIS_ADDRESS"] = self._redis_address
         settings["RAY_OVERRIDE_NODE_ID_FOR_TESTING"] = name
         kept = Kept(command, self._folder / f"node-{number}.log", environment=settings, folder=self._folder,
                     network=self.links is not None)
