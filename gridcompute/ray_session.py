@@ -117,7 +117,8 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False) -> Any:
     try:
         if address:
             _answers(address)
-            _within(CONNECT_SECONDS, partial(ray.init, address=address, _node_ip_address=os.environ.get(NODE), **common))
+            own = os.environ.get(NODE)
+            _within(CONNECT_SECONDS, partial(ray.init, address=address, _node_ip_address=own, **common))
         else:
             _start_local(ray, num_cpus=workers, include_dashboard=dashboard, _temp_dir=_temporary(), **common)
     except ClusterError:

@@ -27,7 +27,7 @@ FREE = 6
 """Chunks that pass without a gate."""
 
 
-@grid.task("(time)->()", dtypes=["f8"])
+@grid.task("(time),()->()", dtypes=["f8"])
 def gated(series: Any, first: Any, place: str) -> Any:
     import os
     import time
