@@ -145,6 +145,18 @@ class LocalCluster:
             _kill(one)
         psutil.wait_procs(killed, timeout=START_SECONDS)
 
+    def kill_worker(self, number: int) -> int:
+        """One worker of a node; its process number.
+
+        Raises:
+            IndexError: the node has none.
+        """
+        pid = self.nodes[number].workers()[0]
+        worker = psutil.Process(pid)
+        _kill(worker)
+        psutil.wait_procs([worker], timeout=START_SECONDS)
+        return pid
+
     def kill_raylet(self, number: int) -> None:
         """The process that leads a node; its workers may live on."""
         raylet = self.nodes[number].raylet()
