@@ -32,6 +32,7 @@ def test_a_row_is_whole_and_its_tests_exist(row: list[str]) -> None:
     assert named
     for file, test in named:
         assert test in named_in(file), f"{file} has no {test}"
+        assert "pytest.mark.faults" in (TESTS / file).read_text(encoding="utf-8"), f"make chaos doesn't run {file}"
 
 
 @pytest.mark.parametrize("fault", WANTED)

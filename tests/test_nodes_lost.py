@@ -33,7 +33,7 @@ from gridcompute.testing.cluster import LocalCluster
 
 __all__ = ["namespaces", "redis_server"]
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.faults]
 
 
 @pytest.fixture
@@ -79,6 +79,7 @@ def test_a_worker_or_a_node_is_killed(lost: str, folder: Path, cluster: LocalClu
     assert not list(folder.glob("work/runs/*/progress-*"))
 
 
+@pytest.mark.chaos
 def test_a_worker_that_outlives_its_raylet_comes_too_late(folder: Path, cluster: LocalCluster) -> None:
     """Its chunk is done by another node; what it writes afterwards changes nothing."""
     same = expected(folder)
@@ -103,6 +104,7 @@ def test_a_worker_that_outlives_its_raylet_comes_too_late(folder: Path, cluster:
     assert shards(folder) == before
 
 
+@pytest.mark.chaos
 def test_the_driver_is_killed_and_the_job_goes_on(folder: Path, cluster: LocalCluster) -> None:
     same = expected(folder)
     process = driver(folder, cluster)
@@ -120,6 +122,7 @@ def test_the_driver_is_killed_and_the_job_goes_on(folder: Path, cluster: LocalCl
     assert {name: data for name, data in shards(folder).items() if name in before} == before
 
 
+@pytest.mark.chaos
 def test_ray_s_control_store_is_lost(folder: Path, cluster: LocalCluster) -> None:
     """Without Redis the cluster is lost with it: the driver says so, and another cluster goes on."""
     same = expected(folder)
@@ -141,6 +144,7 @@ def test_ray_s_control_store_is_lost(folder: Path, cluster: LocalCluster) -> Non
     assert again["reused"] == len(before)
 
 
+@pytest.mark.chaos
 def test_the_head_is_lost_and_started_again_with_redis(redis_server: None, folder: Path) -> None:
     """The driver is on another node, as on a cluster of machines; the run goes on without it noticing much."""
     same = expected(folder)
@@ -156,6 +160,7 @@ def test_the_head_is_lost_and_started_again_with_redis(redis_server: None, folde
     none_twice()
 
 
+@pytest.mark.chaos
 @pytest.mark.usefixtures("namespaces")
 class TestLinks:
     """Nodes in network namespaces of their own."""

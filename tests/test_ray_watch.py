@@ -9,6 +9,8 @@ import pytest
 from gridcompute.errors import ClusterError
 from gridcompute.ray_watch import RAY_GIVES_UP, ControlStore, answers
 
+pytestmark = pytest.mark.faults
+
 
 class Clock:
     def __init__(self) -> None:
