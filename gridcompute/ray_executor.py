@@ -165,8 +165,7 @@ class RayExecutor:
             return []
         refs = list(self._pending)
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=timeout)
-        if not ready:
-            self._control.check()
+        self._control.check()
         if ready and len(refs) > 1:
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
         return [self._event(ref) for ref in ready]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from functools import cache
 from typing import NoReturn
 
 import pytest
@@ -23,14 +24,22 @@ def lacking(what: str) -> NoReturn:
     pytest.skip(told)
 
 
+@cache
+def _ceph() -> radosgw.Radosgw:
+    """One for all modules; it ends with this process."""
+    server = radosgw.Radosgw()
+    atexit.register(server.close)
+    server.__enter__()
+    bucket(server)  # the first takes seconds, as Ceph makes its pools
+    return server
+
+
 @pytest.fixture(scope="session")
-def ceph() -> Iterator[radosgw.Radosgw]:
+def ceph() -> radosgw.Radosgw:
     """Ceph's object gateway."""
     if missing := radosgw.missing():
         lacking(f"no {', '.join(missing)}")
-    with radosgw.Radosgw() as server:
-        bucket(server)  # the first takes seconds, as Ceph makes its pools
-        yield server
+    return _ceph()
 
 
 @pytest.fixture
