@@ -40,6 +40,7 @@ from gridcompute.leftovers import sweep
 from gridcompute.looks import LOOK_SECONDS, look
 from gridcompute.losses import SILENT, named
 from gridcompute.op import Graph
+from gridcompute.outlasting import outlast
 from gridcompute.planning import Plan
 from gridcompute.planview import UNBOUNDED, Limits
 from gridcompute.progressword import Board
@@ -48,7 +49,7 @@ from gridcompute.skips import Tally
 from gridcompute.sources.base import Source
 from gridcompute.state import RunState
 from gridcompute.status import Status, Watch
-from gridcompute.store import Store, transient, unanswered
+from gridcompute.store import Store
 from gridcompute.stored import StoredSource
 from gridcompute.worker import Payload
 
@@ -350,15 +351,4 @@ class Driver:
 
     def _again(self, step: Callable[[], T]) -> T:
         """A step of the driver itself, tried again while its failure is one that passes."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return step()
-            except Exception as error:
-                decision = self.policy.decide("transient" if transient(error) else "fatal", attempt, 0)
-                if decision.action == "stop":
-                    if transient(error):
-                        raise unanswered(error, f"after {attempt} attempts") from error
-                    raise
-                self.sleep(decision.delay)
+        return outlast(step, self.policy, self.sleep)

@@ -22,6 +22,7 @@ from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
 from gridcompute.footprint import Kills
 from gridcompute.ray_nodes import RayNodes
 from gridcompute.ray_session import connect
+from gridcompute.ray_watch import ControlStore
 from gridcompute.shipping import by_value
 from gridcompute.worker import LostInputError, Order, Payload, StageWorker
 
@@ -121,6 +122,7 @@ class RayExecutor:
     def _connect(self) -> None:
         began = time.monotonic()
         self._ray = connect(workers=self._cores, **self._options)
+        self._control = ControlStore(self._ray.get_runtime_context().gcs_address)
         cores = int(self._ray.cluster_resources().get("CPU", 1))
         self._local = max(1, cores)
         wanted = self._cores or cores if self._address else min(self._cores or cores, cores)
@@ -169,6 +171,7 @@ class RayExecutor:
             return []
         refs = list(self._pending)
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=timeout)
+        self._control.check()
         if ready and len(refs) > 1:
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
         return [self._event(ref) for ref in ready]

@@ -37,6 +37,9 @@ LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 25.0
 """Most time that connecting to a cluster may take; an unanswered TLS handshake would wait for ever."""
 
+NODE = "GRIDCOMPUTE_RAY_NODE"
+"""Environment variable: address of the node that a driver joins, where a machine has several; the head by default."""
+
 ENVIRONMENT = {
     # A cut link leaves tasks in flight hanging for minutes with the defaults.
     "RAY_grpc_client_keepalive_time_ms": "3000",
@@ -136,8 +139,9 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False, certs: 
     try:
         if address:
             late = f"it answers, but doesn't take this process in within {CONNECT_SECONDS:g} s"
+            own = os.environ.get(NODE)
             with _kept_address(ray):
-                within(CONNECT_SECONDS, partial(ray.init, address=address, **common),
+                within(CONNECT_SECONDS, partial(ray.init, address=address, _node_ip_address=own, **common),
                        f"the Ray cluster at {address} can't be reached: {late}")
         else:
             _start_local(ray, num_cpus=workers, include_dashboard=dashboard, _temp_dir=_temporary(), **common)

@@ -13,6 +13,7 @@ from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Block, Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import CorruptShardError, GridError
+from gridcompute.outlasting import outlast
 from gridcompute.shard import decode_at, tombstone
 from gridcompute.shardfile import Header, read_ends
 from gridcompute.sources.base import chosen
@@ -116,7 +117,7 @@ class StoredSource:
         def fetch(chunk: int) -> Block:
             entry = self._full[chunk]
             try:
-                return decode_at(store.get(entry.place), entry.place, names=names)
+                return decode_at(outlast(partial(store.get, entry.place)), entry.place, names=names)
             except FileNotFoundError:
                 raise CorruptShardError(f"the shard {entry.place} is gone", path=entry.place,
                                         hint="run again: it is made anew") from None

@@ -32,6 +32,8 @@ from gridcompute.errors import (
 from gridcompute.journal import read
 from gridcompute.ray_session import connect, token_file
 
+pytestmark = pytest.mark.faults
+
 CUBE = np.arange(4 * 3 * 4, dtype=float).reshape(4, 3, 4)
 
 

@@ -15,6 +15,8 @@ import gridcompute as grid
 from gridcompute.errors import CorruptShardError, LeaseError, OutputExistsError
 from gridcompute.journal import read
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
