@@ -105,7 +105,7 @@ def genomics(inputs: Inputs) -> list[Any]:
     """The workload genomics.distance over some simulated reads."""
     from gridcompute_workloads.genomics import distance
 
-    return list(distance(count=500 * inputs.scale, output="distances.parquet", picture="none", overwrite=True).outputs)
+    return list(distance(count=100 * inputs.scale, output="distances.parquet", picture="none", overwrite=True).outputs)
 
 
 def five(inputs: Inputs) -> list[Any]:
