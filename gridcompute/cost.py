@@ -9,7 +9,9 @@ from typing import Any
 
 from gridcompute.access import Part, Slice, Whole
 from gridcompute.actions.loads import Load
+from gridcompute.actions.maps import Map
 from gridcompute.actions.shapes import TAKE_BYTES, TAKE_SPREAD, TakeAt
+from gridcompute.actions.stencils import Stencil
 from gridcompute.axes import Layout
 from gridcompute.op import Op
 
@@ -96,8 +98,22 @@ class Cost:
             for source in self._inner(op, step):
                 most = max(most, live + peak[source])
                 live += size[source]
-            peak[step] = max(most, live + size[step])
+            peak[step] = max(most, live + size[step] + self._arranged(step, size))
         return peak[op] + sum(size[step] for step, count in edges.items() if count > 1)
+
+    @staticmethod
+    def _arranged(step: Op, size: Mapping[Op, float]) -> float:
+        """Bytes that are laid out anew: a kernel's inputs whose core dimensions don't come last, a stencil's with its
+        halo, what a take has found before it is put in order."""
+        if isinstance(step.action, Stencil):
+            return size.get(step.inputs[0], 0.0)
+        if isinstance(step.action, TakeAt):
+            return size[step]
+        if not isinstance(step.action, Map):
+            return 0.0
+        found = {i for (i, name), core in zip(step.action.columns, step.action.core, strict=True)
+                 if core and step.inputs[i].field(name).dims[-len(core):] != core}
+        return sum(size.get(step.inputs[i], 0.0) for i in found)
 
     def _sizes(self, op: Op) -> dict[Op, float]:
         """Bytes of each op in a task that a cell of the output takes, consumers first."""

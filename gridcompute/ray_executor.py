@@ -15,15 +15,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import cloudpickle
-
 from gridcompute.errors import WorkerLostError
 from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
 from gridcompute.footprint import Kills
 from gridcompute.ray_nodes import RayNodes
 from gridcompute.ray_session import connect
 from gridcompute.ray_watch import ControlStore
-from gridcompute.shipping import by_value
+from gridcompute.shipping import packed, unpacked
 from gridcompute.worker import LostInputError, Order, Payload, StageWorker
 
 STAGES = 64
@@ -32,8 +30,11 @@ STAGES = 64
 SPREAD_SECONDS = 10.0
 """What an `iterate` has left of less than this ends on one node before processes on others would have paid."""
 
-_stages: dict[str, StageWorker] = {}
-"""Per worker process: the stages it has unpickled, oldest first."""
+STAGE_BYTES = 64 * 2**20
+"""Of these, with the arrays that they hold: several small ones, or a single large one."""
+
+_stages: dict[str, tuple[StageWorker, int]] = {}
+"""Per worker process: the stages it has unpickled, oldest first, with their bytes."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def run_order(key: str, payload: list[Any], order: Order) -> Any:
 
     Args:
         key: of the payload, unique in the session.
-        payload: a reference to its pickled bytes, in a list so that Ray doesn't fetch it each time.
+        payload: a reference to the packed payload, in a list so that Ray doesn't fetch it each time.
         order: the task.
 
     Returns:
@@ -60,10 +61,11 @@ def run_order(key: str, payload: list[Any], order: Order) -> Any:
     import ray
 
     if key not in _stages:
-        while len(_stages) >= STAGES:
+        arrays = ray.get(payload[0])
+        _stages[key] = StageWorker(unpacked(arrays)), sum(array.nbytes for array in arrays)
+        while len(_stages) > STAGES or (sum(size for _, size in _stages.values()) > STAGE_BYTES and len(_stages) > 1):
             del _stages[next(iter(_stages))]
-        _stages[key] = StageWorker(cloudpickle.loads(ray.get(payload[0])))
-    worker = _stages[key]
+    worker, _ = _stages[key]
     name = f"{socket.gethostname()}:{os.getpid()}"
     places = {}
     for place, value in order.places.items():
@@ -146,7 +148,7 @@ class RayExecutor:
             cores = payload.threads if self._address else min(payload.threads, self._local)
             call = self._run.options(num_cpus=cores, max_retries=0, num_returns=2 if stage.held else 1,
                                      name=f"stage {stage.number}")
-            self._payloads[stage.number] = (uuid.uuid4().hex, self._ray.put(by_value(payload)), stage.held, call)
+            self._payloads[stage.number] = (uuid.uuid4().hex, self._ray.put(packed(payload)), stage.held, call)
 
     def _spanning(self, payload: Payload) -> Payload:
         """For a task that may have all of the run's cores: those of one node, and the offer of others."""

@@ -40,7 +40,7 @@ _TYPES: dict[str, Any] = {
     "resumed": _NUMBERS,
 }  # fmt: skip
 _FIGURES = ("seconds", "executor_seconds", "compile_seconds", "task_seconds", "workers", "computed", "reused", "tasks",
-            "rows", "nbytes", "retries", "skipped", "peak_bytes", "doubled", "compiled")  # fmt: skip
+            "rows", "nbytes", "retries", "skipped", "peak_bytes", "doubled", "compiled", "bound_bytes")  # fmt: skip
 _NAMED_FIGURES = ("task_bytes", "parts")
 
 

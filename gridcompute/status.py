@@ -49,6 +49,7 @@ class Status:
         started, ended: seconds since 1970.
         peak_bytes: most private memory that a worker had during a task, its base included.
         task_bytes: by stage, the most that one of its tasks took of that, the base not included.
+        bound_bytes: what the plans so far say that a worker needs at most, its base included.
         parts: by stage, pieces that its chunks were computed in, where they were more than one.
         kept_bytes, most_kept_bytes: of intermediate results in the work store that are needed now; at most at once.
         deleted, deleted_bytes: shards of intermediate results that were deleted, as nothing needs them.
@@ -73,6 +74,7 @@ class Status:
     ended: float = 0.0
     peak_bytes: int = 0
     task_bytes: dict[str, int] = field(default_factory=dict)
+    bound_bytes: int = 0
     parts: dict[str, int] = field(default_factory=dict)
     kept_bytes: int = 0
     most_kept_bytes: int = 0

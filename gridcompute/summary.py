@@ -60,6 +60,7 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
         "failures": len(figures.get("failures", ())),
         "skipped": figures.get("skipped", 0),
         "peak_bytes": figures.get("peak_bytes", 0),
+        "bound_bytes": figures.get("bound_bytes", 0),
         "task_bytes": figures.get("task_bytes", {}),
         "parts": figures.get("parts", {}),
         "most_kept_bytes": figures.get("most_kept_bytes", 0),
@@ -100,7 +101,8 @@ def screen(told: Mapping[str, Any]) -> list[str]:
         again = f"{told['retries']:,}" if told["retries"] else "none"
         rows.append(("failures", f"{told['failures']:,}, of which {again} tried again"))
     if told["peak_bytes"]:
-        rows.append(("memory", f"at most {size(told['peak_bytes'])} in a worker"))
+        planned = f" (planned: {size(told['bound_bytes'])})" if told["bound_bytes"] else ""
+        rows.append(("memory", f"at most {size(told['peak_bytes'])} in a worker{planned}"))
     rows += [("", f"{name}: each chunk in {parts} parts") for name, parts in told["parts"].items()]
     if told["state"] in ("interrupted", "failed"):
         rows.append(("resume", f"gridcompute resume {told['run']}"))

@@ -237,8 +237,7 @@ class StageWorker:
             commits.add([commit_file(self.store, first, where, tokens[0], first.action.blocks(chunk))])
             return
         if all(isinstance(op.action, Fold) for op in stage.roots):
-            together = [wanted] if self._parts == 1 else [[one] for one in wanted]
-            blocks = (block for some in together for block in self._folds(some))
+            blocks = self._folds(wanted) if self._parts == 1 else (self._fold(op, region) for op, region in wanted)
         else:
             blocks = (self._root(op, region, memo, tokens[i]) for i, (op, region) in zip(roots, wanted, strict=True))
         if stage.held:  # all or none
@@ -311,12 +310,21 @@ class StageWorker:
             memo[key] = block
         return block
 
-    def _folds(self, wanted: Sequence[tuple[Op, Region]]) -> Iterator[Block]:
+    def _fold(self, op: Op, region: Region) -> Block:
+        """One reduction in parts, with the lanes of the whole."""
+        fold = op.action
+        assert isinstance(fold, Fold)
+        lanes = fold.lanes(op, region)
+        return in_parts(op, region, self._parts, self._kept, lambda piece: next(self._folds(
+            [(op, piece)], lanes, tile(op, fold, region, piece, self._parts, self._kept))))
+
+    def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: int = 0,
+               most: tuple[int, ...] | None = None) -> Iterator[Block]:
         """Joined reductions: each box of the segment is read once and folded by all, strictly in order."""
         passes = []
         for op, region in wanted:
             assert isinstance(op.action, Fold)
-            passes.append(op.action.begin(op, region))
+            passes.append(op.action.begin(op, region, lanes))
 
         def fetch(several: tuple[Region, ...]) -> list[Block]:
             memo: dict[tuple[str, Region], Block] = {}
@@ -326,16 +334,16 @@ class StageWorker:
             for folding, box, block in zip(passes, several, blocks, strict=True):
                 folding.take(box, block)
 
-        in_order(fetch, take, self._bands(wanted), self._threads)
+        in_order(fetch, take, self._bands(wanted, most), self._threads)
         return (folding.end() for folding in passes)
 
-    def _bands(self, wanted: Sequence[tuple[Op, Region]]) -> list[list[tuple[Region, ...]]]:
+    def _bands(self, wanted: Sequence[tuple[Op, Region]],
+               most: tuple[int, ...] | None) -> list[list[tuple[Region, ...]]]:
         """What joined reductions read, a box for each of them, by bands that may be folded at once."""
         boxes = [op.reads(0, region) for op, region in wanted]
         cut = extents([op for op, _ in wanted], self.payload.kept)
-        if self._parts > 1:
-            pieces = tile(*wanted[0], self._parts, self._kept)
-            cut = tuple(min(a, b or a) for a, b in zip(pieces, cut or pieces, strict=True))
+        if most is not None:
+            cut = tuple(min(a or b, b or a) for a, b in zip(most, cut or most, strict=True))
         if cut is None or any(own != boxes[0] for own in boxes):
             return [list(zip(*boxes, strict=True))]
         reduced = {i for i, name in enumerate(wanted[0][0].inputs[0].space.names)

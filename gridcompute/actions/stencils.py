@@ -74,6 +74,11 @@ class Stencil(Action):
         """See `Action`."""
         return True
 
+    @property
+    def held_bytes(self) -> int:
+        """See `Action`: windows as they are laid out for the kernel, or the whole where that is less."""
+        return WINDOW_BYTES
+
     def compute(self, op: Op, region: Region, read: Read, carrier: Carrier | None = None) -> Block:
         """See `Action`."""
         skips: list[Skips] = []
