@@ -200,6 +200,27 @@ def test_notes_stay_when_shards_go(tmp_path: Path) -> None:
     assert read_note(store, next(iter(found.values())), None) == ()
 
 
+def test_a_later_run_counts_what_was_skipped_for_shards_that_are_gone(tmp_path: Path) -> None:
+    """As intermediate results are once nobody needs them any more."""
+    first = kinds(4)["cell"](mask({3, 20}))
+    outputs = [first + 1.0, first.map(grid.kernel("()->()")(double_of_one))]
+    done = grid.run(*outputs, executor="inline", quiet=True, store="work")
+    shards = list((tmp_path / "work" / "shards").rglob("*.arrow"))
+    noted = {path.parent for path in (tmp_path / "work" / "shards").rglob("*.skipped.json")}
+    assert len(noted) == 1  # the kernel's own op is a stage of its own
+    for shard in shards:
+        if shard.parent in noted:
+            shard.unlink()
+    again = grid.run(*outputs, executor="inline", quiet=True, store="work")
+    assert again.summary()["computed"] == 0
+    assert again.skipped == done.skipped
+    assert again.status.skipped == 2
+
+
+def double_of_one(value):  # type: ignore[no-untyped-def]
+    return value * 2.0
+
+
 def test_the_table_is_bounded_and_the_count_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     @grid.kernel("()->()")
     def never(value):  # type: ignore[no-untyped-def]
