@@ -73,6 +73,7 @@ class Ledger:
             if stage.held:
                 continue
             listings = [done(self.store, op.recipe) for op in stage.roots]
+            self._tell(stage, range(stage.chunks), listings)
             whole = {op.recipe for op, listing in zip(stage.roots, listings, strict=True)
                      if not (listing and self._verify) and finished(op, self.outputs.get(op.recipe))}
             if not (any(listings) or whole):
@@ -80,7 +81,6 @@ class Ledger:
             self.finished |= whole
             for chunk in range(stage.chunks):
                 self.add(self._entries(stage.number, chunk, listings))
-            self._tell(stage, range(stage.chunks), listings)
             found[stage.number] = complete = [c for c in range(stage.chunks) if not self.missing(stage.number, c)]
             self.reused += len(complete)
         return found

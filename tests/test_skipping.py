@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gridcompute as grid
-from gridcompute import chunkcall, cli, compiled, loops, skipping, skips
+from gridcompute import apart, chunkcall, cli, compiled, loops, skipping, skips
 from gridcompute.apart import Isolation
 from gridcompute.columns import Fixed, Ragged
-from gridcompute.errors import KernelError, ParameterError, UsageError
+from gridcompute.errors import KernelError, ParameterError, UsageError, WorkerLostError
 from gridcompute.skipnotes import notes, read_note
 from gridcompute.skipping import here, run_skipping, work_of
 from gridcompute.skips import MOST, Skips, Tally, merged, of_text, to_text
@@ -198,6 +198,27 @@ def test_notes_stay_when_shards_go(tmp_path: Path) -> None:
     assert told.table() == first.skipped
     store.put(next(iter(found.values())), b"[{}]")
     assert read_note(store, next(iter(found.values())), None) == ()
+
+
+def test_a_later_run_counts_what_was_skipped_for_shards_that_are_gone(tmp_path: Path) -> None:
+    """As intermediate results are once nobody needs them any more."""
+    first = kinds(4)["cell"](mask({3, 20}))
+    outputs = [first + 1.0, first.map(grid.kernel("()->()")(double_of_one))]
+    done = grid.run(*outputs, executor="inline", quiet=True, store="work")
+    shards = list((tmp_path / "work" / "shards").rglob("*.arrow"))
+    noted = {path.parent for path in (tmp_path / "work" / "shards").rglob("*.skipped.json")}
+    assert len(noted) == 1  # the kernel's own op is a stage of its own
+    for shard in shards:
+        if shard.parent in noted:
+            shard.unlink()
+    again = grid.run(*outputs, executor="inline", quiet=True, store="work")
+    assert again.summary()["computed"] == 0
+    assert again.skipped == done.skipped
+    assert again.status.skipped == 2
+
+
+def double_of_one(value):  # type: ignore[no-untyped-def]
+    return value * 2.0
 
 
 def test_the_table_is_bounded_and_the_count_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,6 +424,33 @@ def test_a_cell_that_takes_too_much_memory_is_skipped_at_its_second_failure() ->
     assert found.skipped["kind"].to_pylist() == ["user", "out_of_memory"]
     assert found.status.retries == 1
     np.testing.assert_array_equal(found[0].to_numpy(), [1, np.nan, 9, 13, np.nan, 21])
+
+
+@pytest.mark.parametrize(("kind", "error"), [("lost_worker", WorkerLostError), ("out_of_memory", MemoryError)])
+def test_a_process_that_ends_before_the_kernel_begins_is_no_cells_fault(kind: Any, error: type[Exception]) -> None:
+    asked = []
+
+    class Dies:
+        def part(self, lo: int, hi: int) -> apart.Death:
+            asked.append((lo, hi))
+            return apart.Death(kind, "no room", None)
+
+    work = work_of(grid.kernel("()->()")(window_of_one), [Fixed(np.arange(8.0))], {}, outputs=[np.dtype("f8")],
+                   shape=(8,), origin=(0,), space_shape=(8,))  # fmt: skip
+    with pytest.raises(error, match="before the kernel began: no room"):
+        list(apart._parts(work, Dies()))  # type: ignore[arg-type]
+    assert asked == [(0, 8), (0, 4), (0, 2), (0, 1)]
+
+
+def test_what_is_wrong_with_the_work_itself_is_raised_here(isolation: Isolation) -> None:
+    work = work_of(grid.kernel("()->()", dtypes=["f8"])(uncompilable), [Fixed(np.arange(8.0))], {},
+                   outputs=[np.dtype("f8")], shape=(8,), origin=(0,), space_shape=(8,))  # fmt: skip
+    with pytest.raises(UsageError, match="can't be compiled"):
+        isolation(work)
+
+
+def uncompilable(value):  # type: ignore[no-untyped-def]
+    return sorted({value: open(value)})
 
 
 def test_the_same_bits_in_a_process_of_its_own(isolation: Isolation) -> None:
