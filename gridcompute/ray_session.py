@@ -244,7 +244,7 @@ def _start_local(ray: Any, **options: Any) -> None:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     missing = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     # A task has no business with the secrets of a cluster that it doesn't run on.
-    elsewhere = {"GRIDCOMPUTE_CERTS": None, "GRIDCOMPUTE_ALLOW_OPEN": None, "GRIDCOMPUTE_ADDRESS": None}
+    elsewhere = dict.fromkeys(("RAY_ADDRESS", "GRIDCOMPUTE_ADDRESS", "GRIDCOMPUTE_CERTS", "GRIDCOMPUTE_ALLOW_OPEN"))
     with environment({**missing, **elsewhere}), _own_signals(), _kept_address(ray):
         ray.init(address="local", _node_ip_address=LOOPBACK, **options)  # whatever RAY_ADDRESS says
     reaper.watch(child.pid for child in psutil.Process().children(recursive=True) if child.pid not in before)
