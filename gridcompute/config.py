@@ -29,6 +29,16 @@ def verifies() -> bool:
     return os.environ.get("GRIDCOMPUTE_VERIFY_INPUTS", "0") not in ("", "0")
 
 
+def private_folders(*folders: Path) -> None:
+    """Make folders for this user alone, the outer ones first; what is there stays as it is.
+
+    Raises:
+        OSError: one can't be made.
+    """
+    for folder in folders:  # `parents` makes those above with the default mode
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def available_memory() -> int:
     """Bytes that processes here may still take: of the cgroup where it has a limit, else of the machine."""
     import psutil

@@ -28,7 +28,7 @@ import psutil
 from gridcompute import reaper
 from gridcompute.attaching import VARIABLES, joining, within
 from gridcompute.certificates import require_private
-from gridcompute.config import environment, set_variables, state_folder
+from gridcompute.config import environment, private_folders, set_variables, state_folder
 from gridcompute.errors import ClusterError
 
 LOOPBACK = "127.0.0.1"
@@ -76,8 +76,7 @@ def token_file() -> Path:
     folder, host = state_folder() / "tokens", re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
     path = folder / f"{host}_{os.getpid()}_{reaper.start_time(os.getpid())}"
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` makes those with the default mode
-        folder.mkdir(mode=0o700, exist_ok=True)
+        private_folders(folder.parent, folder)
         for other in folder.glob(f"{host}_*_*"):
             pid, _, since = other.name.removeprefix(f"{host}_").partition("_")
             if pid.isdigit() and since != str(reaper.start_time(int(pid))):
@@ -252,7 +251,7 @@ def _start_local(ray: Any, **options: Any) -> None:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     missing = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     # A task has no business with the secrets of a cluster that it doesn't run on.
-    elsewhere = {"GRIDCOMPUTE_CERTS": None, "GRIDCOMPUTE_ALLOW_OPEN": None, "GRIDCOMPUTE_ADDRESS": None}
+    elsewhere = dict.fromkeys(("RAY_ADDRESS", "GRIDCOMPUTE_ADDRESS", "GRIDCOMPUTE_CERTS", "GRIDCOMPUTE_ALLOW_OPEN"))
     with environment({**missing, **elsewhere}), _own_signals(), _kept_address(ray):
         ray.init(address="local", _node_ip_address=LOOPBACK, **options)  # whatever RAY_ADDRESS says
     reaper.watch(child.pid for child in psutil.Process().children(recursive=True) if child.pid not in before)

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gridcompute.config import WORK, Settings, state_folder
+from gridcompute.config import WORK, Settings, private_folders, state_folder
 from gridcompute.errors import RecordError, StoreError
 from gridcompute.op import Graph
 from gridcompute.secrecy import redacted_values
@@ -95,9 +95,7 @@ class RunRecord:
         """
         folder, index = Path(self.folder), state_folder() / "runs"
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            index.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` makes those with the default mode
-            index.mkdir(mode=0o700, exist_ok=True)
+            private_folders(folder.parent.parent, folder.parent, folder, index.parent, index)
             _write(folder / "run.json", {"format": FORMAT, **redacted_values(asdict(self))})
             _write(index / f"{self.run}.json", {"format": FORMAT, "folder": self.folder})
         except OSError as error:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 MARK = "***"
@@ -33,6 +35,9 @@ _LOOKS = (
     (re.compile(r"-----BEGIN ([A-Z ]{0,30}PRIVATE KEY)-----.*?(?:-----END \1-----|$)", re.DOTALL), MARK),
 )  # fmt: skip
 
+_SIGN = re.compile(rf"://|{_NAME}|[?&;](?:sig|key|AWSA|Goog)|Bearer|Basic|PRIVATE KEY", re.IGNORECASE)
+"""What each of these has in it, or most texts haven't."""
+
 _known: set[str] = set()
 
 
@@ -53,24 +58,44 @@ def redacted(text: str) -> str:
     >>> redacted("{'key': 'AK', 'secret': 'hidden'} beside s3://bucket/x@2.nc")
     "{'key': 'AK', 'secret': '***'} beside s3://bucket/x@2.nc"
     """
-    for look, instead in _LOOKS:
-        text = look.sub(instead, text)
-    values = {value for name, value in os.environ.items() if len(value) >= SHORTEST and _is_secret(name)}
-    for value in sorted(_known | values, key=len, reverse=True):
+    return _without(text, _values())
+
+
+def redacted_values(values: Any) -> Any:
+    """What JSON can hold, with `redacted` texts; the keys of objects stay."""
+    return _walked(values, _recent(int(time.monotonic()), len(_known)))
+
+
+def _walked(values: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(values, str):
+        return _without(values, secrets)
+    if isinstance(values, Mapping):
+        return {key: _walked(value, secrets) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [value if isinstance(value, int) else _walked(value, secrets) for value in values]
+    return values
+
+
+def _without(text: str, secrets: Sequence[str]) -> str:
+    if _SIGN.search(text):
+        for look, instead in _LOOKS:
+            text = look.sub(instead, text)
+    for value in secrets:
         if value in text:
             text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", MARK, text)
     return text
 
 
-def redacted_values(values: Any) -> Any:
-    """What JSON can hold, with `redacted` texts; the keys of objects stay."""
-    if isinstance(values, str):
-        return redacted(values)
-    if isinstance(values, Mapping):
-        return {key: redacted_values(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [redacted_values(value) for value in values]
-    return values
+@lru_cache(maxsize=1)
+def _recent(second: int, known: int) -> list[str]:
+    """`_values` of this second: a journal has a thousand events in one, and the environment hardly changes."""
+    return _values()
+
+
+def _values() -> list[str]:
+    """Secrets that are known by their value, the longest first."""
+    found = {value for name, value in os.environ.items() if _is_secret(name) and len(value) >= SHORTEST}
+    return sorted(_known | found, key=len, reverse=True)
 
 
 def clean(error: BaseException) -> BaseException | None:
@@ -83,5 +108,6 @@ def clean(error: BaseException) -> BaseException | None:
     return error
 
 
+@lru_cache(maxsize=4096)
 def _is_secret(name: str) -> bool:
     return _NAMED.search(name) is not None and _NO_SECRET.search(name) is None

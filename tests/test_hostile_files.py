@@ -219,6 +219,22 @@ def test_any_bytes_in_what_is_kept(finished: Path, kind: str, capsys: pytest.Cap
     assert {path.name for path in finished.iterdir()} == before
 
 
+def test_what_is_kept_is_private(finished: Path) -> None:
+    """Whatever the umask says; outputs have the user's usual permissions."""
+    paths = [one for top in ("state", ".gridcompute") for one in (finished / top, *(finished / top).rglob("*"))]
+    assert len(paths) > 10
+    assert [str(path) for path in paths if path.stat().st_mode & 0o077] == []
+
+
+def test_a_run_of_a_session_is_not_made_again_from_its_record(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gridcompute.cli import main
+
+    code = "import gridcompute as g; g.run(g.from_arrays({'a': [1.0]}, dims='x').sum(), executor='inline', quiet=True)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert main(["resume", "last"]) == 2
+    assert "session" in capsys.readouterr().err
+
+
 NESTED = b"[" * 200_000
 
 
