@@ -190,6 +190,8 @@ class LocalCluster:
     def restart_head(self) -> None:
         """Start the head again at the same address; without `redis` it knows nothing of the other nodes."""
         self.kill_node(0)
+        # Else Ray takes the other nodes' processes, which name the address, for a head that runs on this machine.
+        (self._folder / "ray" / "ray_current_cluster").unlink(missing_ok=True)
         self.nodes[0] = self._start(0, self.nodes[0].address)
 
     def workers(self, number: int) -> list[int]:
