@@ -104,7 +104,9 @@ def main() -> None:
             if words:
                 try:
                     carried_out(cluster, words)
-                except (ValueError, IndexError, OSError) as error:
+                except IndexError:
+                    print("  there is none")
+                except (ValueError, OSError) as error:
                     print(f"  {error}")
 
 

@@ -190,6 +190,8 @@ class LocalCluster:
     def restart_head(self) -> None:
         """Start the head again at the same address; without `redis` it knows nothing of the other nodes."""
         self.kill_node(0)
+        # Else Ray takes the other nodes' processes, which name the address, for a head that runs on this machine.
+        (self._folder / "ray" / "ray_current_cluster").unlink(missing_ok=True)
         self.nodes[0] = self._start(0, self.nodes[0].address)
 
     def workers(self, number: int) -> list[int]:
@@ -223,6 +225,11 @@ class LocalCluster:
         found = raylet.GcsClient(address=self.address).get_all_node_info(timeout=START_SECONDS)
         return {name.hex(): info.state == 0 for name, info in found.items()}
 
+    def _known(self, name: str) -> bool:
+        with contextlib.suppress(sys.modules["ray"].exceptions.RpcError):  # a head that comes up again
+            return self.alive().get(name, False)
+        return False
+
     def _start(self, number: int, address: str) -> Node:
         port = self.address.rpartition(":")[2] or str(_free_port())
         head = ["--head", "--port", port, "--include-dashboard", "false", *self._redis_options]
@@ -243,10 +250,10 @@ class LocalCluster:
             kept.begin()
         self.address = self.address or f"{address}:{port}"
         # One after another: a raylet gives up if its agent takes 15 s to come up.
-        kept.wait_for(lambda: kept.code is not None, f"node {number} at {address}")
+        kept.wait_for(lambda: kept.code == 0, f"node {number} at {address}")
         node = Node(number, address, kept, name)
         if self.links is None:
-            kept.wait_for(lambda: self.alive().get(name), f"node {number} at {address} to be known as alive")
+            kept.wait_for(lambda: self._known(name), f"node {number} at {address} to be known as alive")
         return node
 
     def _start_redis(self) -> None:
