@@ -66,8 +66,8 @@ def _told(request: pytest.FixtureRequest) -> Iterator[dict[int, Report]]:
     reports: dict[int, Report] = {}
     yield reports
     if reports:
-        faults, deaths = (sum(numbers) for numbers in zip(*((len(one.injected), one.deaths) for one in reports.values()),
-                                                          strict=True))  # fmt: skip
+        faults = sum(len(one.injected) for one in reports.values())
+        deaths = sum(one.deaths for one in reports.values())
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print(f"\n{len(reports)} schedules survived, {faults} faults and {deaths} deaths of the driver; seeds: "
                   f"{', '.join(map(str, reports))}")
