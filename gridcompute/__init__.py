@@ -46,11 +46,12 @@ if TYPE_CHECKING:
     from gridcompute.resuming import resume
     from gridcompute.running import Run
     from gridcompute.sinks.results import open_result
+    from gridcompute.testing.chaos import chaos
 
 _HOME = {
     "Collection": "collection", "Coordinate": "coords", "Dag": "dags", "Edges": "actions.stencils",
     "GridError": "errors", "Job": "registry", "Kernel": "kernels", "Reduction": "reducer", "Run": "running",
-    "UnrunOutputWarning": "destined", "concat": "api",
+    "UnrunOutputWarning": "destined", "chaos": "testing.chaos", "concat": "api",
     "from_arrays": "api", "from_source": "api", "kernel": "kernels", "map": "api", "open_dataset": "api",
     "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",
     "random": "", "reduction": "reducer", "replay": "replaying", "resume": "resuming", "run": "api", "sequences": "",
@@ -59,7 +60,7 @@ _HOME = {
 
 __all__ = [
     "Collection", "Coordinate", "Dag", "Edges", "GridError", "Job", "Kernel", "Reduction", "Run", "UnrunOutputWarning",
-    "concat", "from_arrays", "from_source", "kernel", "map", "open_dataset", "open_result", "open_sequences",
+    "chaos", "concat", "from_arrays", "from_source", "kernel", "map", "open_dataset", "open_result", "open_sequences",
     "open_table", "open_zarr", "plan", "random", "reduction", "replay", "resume", "run", "sequences", "space", "start",
     "stats", "task", "workload",
 ]  # fmt: skip

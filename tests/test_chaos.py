@@ -39,7 +39,7 @@ from gridcompute.testing.injecting import ChaosExecutor, Marks, damage
 from gridcompute.testing.schedule import MOST, RATES, Fault, Schedule
 from gridcompute.testing.virtual import VirtualExecutor
 
-SHORT = 24
+SHORT = 12
 LONG = 160
 LIMIT = 120.0
 """Seconds after which a schedule's job counts as hanging, on a machine that does seven other things."""
@@ -58,6 +58,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(name="told", scope="module")
+def _told(request: pytest.FixtureRequest) -> Iterator[dict[int, Report]]:
+    """Reports by seed; at the end it is said how many there were."""
+    reports: dict[int, Report] = {}
+    yield reports
+    if reports:
+        faults = sum(len(one.injected) for one in reports.values())
+        deaths = sum(one.deaths for one in reports.values())
+        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print(f"\n{len(reports)} schedules survived, {faults} faults and {deaths} deaths of the driver; seeds: "
+                  f"{', '.join(map(str, reports))}")
 
 
 # --- schedules ---
@@ -383,11 +396,11 @@ def carried_out(number: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> R
 
 
 @pytest.mark.parametrize("number", range(SHORT))
-def test_schedules(number: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    carried_out(number, place, monkeypatch)
+def test_schedules(number: int, place: Path, told: dict[int, Report], monkeypatch: pytest.MonkeyPatch) -> None:
+    told[number] = carried_out(number, place, monkeypatch)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("number", range(SHORT, LONG))
-def test_further_schedules(number: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    carried_out(number, place, monkeypatch)
+def test_further_schedules(number: int, place: Path, told: dict[int, Report], monkeypatch: pytest.MonkeyPatch) -> None:
+    told[number] = carried_out(number, place, monkeypatch)

@@ -11,13 +11,13 @@ from typing import Any
 import chaos_jobs
 import psutil
 import pytest
-from test_chaos import place, sound
+from test_chaos import _told, place, sound
 
 from gridcompute import axes
-from gridcompute.testing.chaos import run_chaos
+from gridcompute.testing.chaos import Report, run_chaos
 from gridcompute.testing.cluster import LocalCluster
 
-__all__ = ["place"]
+__all__ = ["_told", "place"]
 
 LIMIT = 240.0
 SHORT = range(4)
@@ -38,7 +38,7 @@ def cluster(place: Path) -> Iterator[LocalCluster]:
 FLOOR = axes.LIGHT_FLOOR  # before the session's fixture changes it
 
 
-def carried_out(number: int, folder: Path, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def carried_out(number: int, folder: Path, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> Report:
     kind = KIND[number % 4]
     job: Any = chaos_jobs.graph(number) if kind == "graph" else getattr(chaos_jobs, kind)(folder)
     # A hang takes its deadline, in which a kernel must have been compiled, a node 10 s, a driver 6 s.
@@ -54,6 +54,7 @@ def carried_out(number: int, folder: Path, cluster: LocalCluster, monkeypatch: p
     assert set(folder.iterdir()) == before
     assert settled(lambda: not zombies()), zombies()
     assert sum(cluster.alive().values()) == 3
+    return report
 
 
 def zombies() -> list[psutil.Process]:
@@ -71,16 +72,16 @@ def settled(what: Callable[[], bool]) -> bool:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("number", SHORT)
-def test_schedules_on_ray(number: int, place: Path, cluster: LocalCluster,
+def test_schedules_on_ray(number: int, place: Path, cluster: LocalCluster, told: dict[int, Report],
                              monkeypatch: pytest.MonkeyPatch) -> None:
-    carried_out(number, place, cluster, monkeypatch)
+    told[number] = carried_out(number, place, cluster, monkeypatch)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("number", LONG)
-def test_further_schedules_on_ray(number: int, place: Path, cluster: LocalCluster,
+def test_further_schedules_on_ray(number: int, place: Path, cluster: LocalCluster, told: dict[int, Report],
                              monkeypatch: pytest.MonkeyPatch) -> None:
-    carried_out(number, place, cluster, monkeypatch)
+    told[number] = carried_out(number, place, cluster, monkeypatch)
 
 
 def test_a_cluster_leaves_nothing(place: Path) -> None:

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -173,7 +173,7 @@ class Injection:
 class _FailingStore(faults.FaultyStore):
     """A store of which one call fails, noted when it does."""
 
-    def __init__(self, store: Store, script: tuple[faults.Fault, ...], noted: Any) -> None:
+    def __init__(self, store: Store, script: tuple[faults.Fault, ...], noted: Callable[[], bool]) -> None:
         super().__init__(store, script)
         object.__setattr__(self, "noted", noted)
 
@@ -188,6 +188,7 @@ class _TroubledWorker(StageWorker):
     def __init__(self, worker: StageWorker, injection: Injection) -> None:
         super().__init__(worker.payload, worker.store)
         self._injection, self._plain = injection, worker.store
+        self._carrier = worker._carrier
         self._met: dict[int, tuple[int, Fault]] = {}
         self._commits: Commits | None = None
 
@@ -323,9 +324,9 @@ class ChaosExecutor:
     schedule: Schedule
     marks: Marks
     dies_after: int = 0
-    die: Any = None
+    die: Callable[[], None] | None = None
     node: str = ""
-    tend: Any = None
+    tend: Callable[[], None] | None = None
     _names: dict[int, str] = field(default_factory=dict)
     _kept: int = 0
 
@@ -354,6 +355,6 @@ class ChaosExecutor:
         if self.tend is not None:
             self.tend()
         self._kept += sum(len({item.chunk for item in getattr(event, "kept", ())}) for event in events)
-        if self.dies_after and self._kept >= self.dies_after:
+        if self.die is not None and 0 < self.dies_after <= self._kept:
             self.die()
         return events
