@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks import recovery_commands
 from benchmarks.peering import ROOT, PeerError, Peers, interpreter
@@ -87,21 +88,24 @@ class Job:
                                     start_new_session=True)
 
     def finish(self, process: subprocess.Popen[str]) -> None:
-        """Wait for its end; whatever it leaves running is ended with it."""
+        """Wait for its end; one that doesn't come is brought about."""
         try:
             self.ended = process.wait(self.deadline) == 0
         except subprocess.TimeoutExpired:
-            self.ended = False
+            self.ended, family = False, _family(process)
+            process.kill()
+            process.wait()
+            _end(family)
         self.seconds += time.perf_counter() - self._began
         self.said = (self.folder / "said").read_text()[-2000:]
-        _end_group(process)
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """End its driver at once, as a machine's end or `kill -9` does, then all that belonged to it."""
+        family = _family(process)
         process.kill()
         process.wait()
         self.seconds += time.perf_counter() - self._began
-        _end_group(process)
+        _end(family)
 
     def await_tasks(self, process: subprocess.Popen[str], share: float) -> None:
         """Wait until that share of the tasks is done.
@@ -151,14 +155,23 @@ class Job:
         return self.tasks - len(found) + sum(found.values()) - len(found) + wrong
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
-    """End what a job's process had started in its session."""
+def _family(process: subprocess.Popen[str]) -> list[Any]:
+    """All processes that one has started, or they in turn."""
     import psutil
 
-    for one in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.Error):
-            if os.getsid(one.pid) == process.pid:
-                os.kill(one.pid, signal.SIGKILL)
+    try:
+        return list(psutil.Process(process.pid).children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+def _end(family: list[Any]) -> None:
+    """End what a job has left running."""
+    import psutil
+
+    for one in family:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
 
 
 def _undisturbed(job: Job) -> None:

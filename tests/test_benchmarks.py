@@ -22,6 +22,8 @@ from benchmarks import (  # noqa: E402
     overhead_processes,
     overhead_tasks,
     peering,
+    recovery,
+    recovery_jobs,
     report,
     scale,
     stream,
@@ -344,3 +346,42 @@ def test_whole_processes_are_measured(tmp_path: Path) -> None:
     assert line == "2"
     with pytest.raises(PeerError, match="no such thing"):
         overhead_processes.process("-c", "raise SystemExit('no such thing')")
+
+
+def test_recovery_counts_what_was_done_again_and_what_is_lost(tmp_path: Path) -> None:
+    """From the lines and files that a job of any system leaves."""
+    job = recovery.Job("parsl", tmp_path, tasks=5, iterations=3)
+    for pid, tasks in ((11, (0, 1, 2)), (12, (2, 1, 2))):
+        (tmp_path / "log" / str(pid)).write_text("".join(f"{task}\n" for task in tasks))
+    assert (job.again, job.lost) == (3, 5)
+    for task in range(5):
+        (tmp_path / "out" / str(task)).write_text(str(recovery_jobs.value(task, 3)))
+    assert job.lost == 0
+    (tmp_path / "out" / "3").write_text("7")
+    (tmp_path / "out" / "4").unlink()
+    assert job.lost == 2
+
+
+def test_recovery_kills_a_driver_and_starts_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a system that does one task after the other, and begins anew."""
+    script = (
+        "import sys, time\n"
+        "from benchmarks.recovery_jobs import saved\n"
+        "for task in range(int(sys.argv[3])):\n"
+        "    saved(sys.argv[2], int(sys.argv[4]), task)\n"
+        "    time.sleep(0.02)\n"
+    )
+    (tmp_path / "plain.py").write_text(script)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nshift 2\nexec {sys.executable} {tmp_path}/plain.py \"$@\"\n")
+    python.chmod(0o700)
+    monkeypatch.setattr(recovery, "interpreter", lambda system: str(python))
+    job = recovery.Job("plain", tmp_path / "job", tasks=20, iterations=10)
+    recovery._driver_lost(job)
+    assert job.ended, job.said
+    assert 8 <= job.again < 20
+    assert job.lost == 0
+    killed = recovery.Job("plain", tmp_path / "killed", tasks=20, iterations=10, deadline=60.0)
+    recovery._worker_lost(killed)  # the worker is the driver here
+    assert not killed.ended
+    assert 0 < killed.lost <= 12

@@ -14,7 +14,9 @@ import pytest
 
 import gridcompute as grid
 from gridcompute import axes, pacing, planning
+from gridcompute.cleaning import clean, leavings
 from gridcompute.driver import Driver
+from gridcompute.errors import StoreError
 from gridcompute.executor import InlineExecutor
 from gridcompute.intermediates import Intermediates, claim_path
 from gridcompute.journal import Journal
@@ -22,6 +24,7 @@ from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.spaces import Region
 from gridcompute.store import MemoryStore
+from gridcompute.summary import facts, screen
 from gridcompute.worker import Order
 
 
@@ -239,6 +242,32 @@ def test_kept_intermediates_stay_for_other_runs(tmp_path: Path) -> None:
     longer = drive(tmp_path, store, chain(times=4))
     assert set(shards) <= set(arrows(store))
     assert longer.status.computed * 3 == len(shards)
+
+
+def test_settings_and_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIDCOMPUTE_KEEP_INTERMEDIATES", "1")
+    kept = grid.run(chain(), executor="inline", store=tmp_path / "work", quiet=True)
+    assert kept.record.settings["keep_intermediates"] is True
+    assert kept.status.deleted == 0
+    monkeypatch.setenv("GRIDCOMPUTE_KEEP_INTERMEDIATES", "0")
+    run = grid.run(chain(), executor="inline", store=tmp_path / "other", quiet=True)
+    told = "\n".join(screen(facts(run.record)))
+    assert f"{run.status.deleted:,} intermediate shards" in told
+    assert run.status.deleted == len(list((tmp_path / "work/shards").rglob("*.arrow"))) * 2 // 3
+    planned = grid.plan(chain(), store=tmp_path / "other").explain()
+    assert "at most 4.0 KiB of that are intermediate results" in planned
+    assert planned.count("not needed: what reads it is committed") == 2
+    # Claims go with the shards that they are of.
+    found = leavings(str(tmp_path / "work"), everything=True)
+    clean(found)
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
+
+
+def test_room_is_only_asked_for_what_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryStore, "free_bytes", lambda self: 1000)  # a quarter of a stage, and a bit
+    with pytest.raises(StoreError, match="has room for"):
+        drive(tmp_path, Watched("memory://no-room"), chain(), keep=True)
+    assert drive(tmp_path, Watched("memory://room"), chain()).status.computed > 0
 
 
 class Racing(InlineExecutor):
