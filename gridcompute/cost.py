@@ -128,7 +128,9 @@ class Cost:
         if isinstance(step.action, Stencil):
             return size.get(step.inputs[0], 0.0)
         if isinstance(step.action, TakeAt):
-            return size[step]
+            return 2 * size[step]
+        if isinstance(step.action, Bucket | Sample):
+            return RANK_BYTES
         if not isinstance(step.action, Map):
             return 0.0
         found = {i for (i, name), core in zip(step.action.columns, step.action.core, strict=True)
