@@ -11,12 +11,15 @@ from gridcompute.access import Part, Slice, Whole
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Map
 from gridcompute.actions.shapes import TAKE_BYTES, TAKE_SPREAD, TakeAt
-from gridcompute.actions.shuffles import Bucket
+from gridcompute.actions.shuffles import Bucket, Sample
 from gridcompute.actions.stencils import Stencil
 from gridcompute.axes import Layout
 from gridcompute.op import Op
 from gridcompute.sources.blocks import BLOCK_BYTES, BLOCK_ROWS
 from gridcompute.spaces import Region
+
+RANK_BYTES = 32.0
+"""Of a row that is put in order: its key, its rank, its place, and these once more."""
 
 
 class Cost:
@@ -123,7 +126,7 @@ class Cost:
     @staticmethod
     def _arranged(step: Op, size: Mapping[Op, float]) -> float:
         """Bytes that are laid out anew: a kernel's inputs whose core dimensions don't come last, a stencil's with its
-        halo, what a take has found before it is put in order.
+        halo, what a take has found before it is put in order, the ranks of a sort's rows.
         """
         if isinstance(step.action, Stencil):
             return size.get(step.inputs[0], 0.0)
