@@ -196,8 +196,9 @@ class Plan:
                 task, fixed = task + 2 * op.action.state_bytes(op, one) + output, fixed + output
                 read = max(read, int(cells * cost.input_read(source)) * len(boxes) * chunks)
             else:
-                need = int(one.cells * cost.weight(op)) if op.inputs else 0
-                output = cost.stored_bytes(op) + 2 * int(one.cells * op.cell_bytes)
+                expected = one.cells * cost.block_rows(op)
+                need = int(expected * cost.weight(op)) if op.inputs else 0
+                output = cost.stored_bytes(op) + 2 * int(expected * op.cell_bytes)
                 task, fixed = task + need + output, fixed + output
                 read += int(one.cells * cost.read(op)) * chunks
             task, fixed = task + op.action.held_bytes, fixed + op.action.held_bytes

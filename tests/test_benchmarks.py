@@ -17,6 +17,7 @@ if str(ROOT) not in sys.path:
 from benchmarks import (  # noqa: E402
     balance,
     machine,
+    memory,
     overhead,
     overhead_plans,
     overhead_processes,
@@ -256,6 +257,18 @@ def test_the_anomaly_s_memory_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert list(found) == ["memory/bare process", "memory/anomaly", "memory/anomaly, share"]
     for system in (OURS, "xarray + dask"):
         assert 0 < found["memory/bare process"].raw[system][0] < found["memory/anomaly"].raw[system][0]
+
+
+def test_memory_of_workers_against_the_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "WORKLOADS", {"mean": lambda inputs: [inputs.field.mean("time")]})
+    monkeypatch.setattr(memory, "stack", lambda path, n: stream_stack.stack(path, 120))
+    session = Session(mode="quick", folder=str(tmp_path), only=("one",))
+    found = {row.name: row for row in memory.rows(session, Peers(session))}
+    assert list(found) == ["peak/mean/1", "bound/mean/1", "reported/mean/1"]
+    peak, reported = found["peak/mean/1"].raw[OURS][0], found["reported/mean/1"].raw[OURS][0]
+    assert 0 < reported < peak + 50  # what is shared is no part of it; a short peak may lie between two looks
+    assert found["peak/mean/1"].met
+    assert found["bound/mean/1"].raw[OURS] == [found["peak/mean/1"].target.value / peak]
 
 
 def test_balance_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch) -> None:

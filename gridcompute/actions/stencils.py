@@ -76,8 +76,8 @@ class Stencil(Action):
 
     @property
     def held_bytes(self) -> int:
-        """See `Action`: windows as they are laid out for the kernel, or the whole where that is less."""
-        return WINDOW_BYTES
+        """See `Action`: windows as they are laid out for the kernel, and the results of some."""
+        return 2 * WINDOW_BYTES
 
     def compute(self, op: Op, region: Region, read: Read, carrier: Carrier | None = None) -> Block:
         """See `Action`."""
