@@ -30,6 +30,7 @@ class Kept:
         won: whether this attempt committed it (another may have been first).
         value: the held block, or a reference to it.
         blocks: of an ingested file: (place, rows, digest, bytes) of each block.
+        vote: digest of what this attempt computed, where something else was there already.
     """
 
     stage: int
@@ -42,6 +43,7 @@ class Kept:
     won: bool = True
     value: Any = field(default=None, compare=False, repr=False)
     blocks: tuple[tuple[str, int, str, int], ...] = ()
+    vote: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,43 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """How a task takes part where chunks are computed more than once on purpose.
+
+    Attributes:
+        voted: digests are wanted; where another result is there already, that isn't an error but a vote.
+        check: the digests are all that is wanted: nothing is kept.
+        number: votes that each of its chunks has by now.
+        copy: the same chunks are in work elsewhere.
+        avoid: workers and nodes that had a chunk of it before: others are better.
+        barred: workers and nodes that get nothing any more.
+    """
+
+    voted: bool = False
+    check: bool = False
+    number: int = 0
+    copy: bool = False
+    avoid: tuple[str, ...] = ()
+    barred: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What one worker got for a chunk.
+
+    Attributes:
+        worker, node: who; empty where somebody before this run had left it there.
+        digest: of the chunk's roots.
+        numerics: the worker's class: within one, bits must be equal (law 1).
+    """
+
+    worker: str
+    node: str
+    digest: str
+    numerics: str = ""
+
+
+@dataclass(frozen=True)
 class Task:
     """A run of chunks of one stage, dispatched together.
 
@@ -75,6 +114,7 @@ class Task:
         chunks: in the order in which they are done.
         attempt: 1 for the first.
         seconds: after which no further chunk is begun; what is left goes to whoever is free.
+        turn: how it takes part in ballots and second copies.
     """
 
     number: int
@@ -82,6 +122,7 @@ class Task:
     chunks: tuple[int, ...]
     attempt: int = 1
     seconds: float = math.inf
+    turn: Turn = Turn()
 
 
 @dataclass(frozen=True)
@@ -89,6 +130,7 @@ class TaskDone:
     """Event: the chunks of a task are kept, but for those `left` that its time didn't reach.
 
     `compile_seconds` of its `seconds` went into compiling functions, so many as `compiled` says, or loading their code.
+    `node` and `numerics` say where it ran and in which class of floating point.
     """
 
     task: int
@@ -99,6 +141,8 @@ class TaskDone:
     peak_bytes: int = 0
     left: tuple[int, ...] = ()
     compiled: int = 0
+    node: str = ""
+    numerics: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +154,8 @@ class TaskFailed:
     kept: tuple[Kept, ...] = ()
     seconds: float = 0.0
     worker: str = ""
+    node: str = ""
+    numerics: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +164,17 @@ class TaskLate:
 
     task: int
     chunk: int
+
+
+@dataclass(frozen=True)
+class TaskSlow:
+    """Event: a task takes so long that a second copy pays; `kept` is what it has committed by now."""
+
+    task: int
+    kept: tuple[Kept, ...] = ()
+    worker: str = ""
+    node: str = ""
+    numerics: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +187,10 @@ class CancelAsked:
     """Event: the user wants the run to stop."""
 
 
-Event = TaskDone | TaskFailed | TaskLate | Tick | CancelAsked
+Answer = TaskDone | TaskFailed | TaskSlow
+"""What tells of chunks that a task kept."""
+
+Event = TaskDone | TaskFailed | TaskLate | TaskSlow | Tick | CancelAsked
 
 
 @dataclass(frozen=True)
@@ -156,6 +216,35 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Void:
+    """Command: what is kept of a chunk, or may have been committed of it, counts no more."""
+
+    stage: int
+    chunk: int
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """Command: take note that a chunk gave different results.
+
+    Attributes:
+        stage, chunk: which.
+        votes: all of them.
+        winner: the digest that had enough votes; empty where none can have them any more.
+        need, most: equal votes that it takes, and votes in all.
+        barred: workers and nodes that are quarantined for it.
+    """
+
+    stage: int
+    chunk: int
+    votes: tuple[Vote, ...]
+    winner: str
+    need: int
+    most: int
+    barred: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Finish:
     """Command: the run is over."""
 
@@ -163,4 +252,4 @@ class Finish:
     failure: Failure | None = None
 
 
-Command = Submit | Kill | Drop | Finish
+Command = Submit | Kill | Drop | Void | Ruled | Finish

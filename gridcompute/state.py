@@ -13,6 +13,7 @@ from gridcompute.attempts import Attempts
 from gridcompute.durations import Durations
 from gridcompute.errors import RunError
 from gridcompute.events import (
+    Answer,
     CancelAsked,
     Command,
     Drop,
@@ -26,6 +27,7 @@ from gridcompute.events import (
     TaskDone,
     TaskFailed,
     TaskLate,
+    Turn,
 )
 from gridcompute.pacing import BURST, MOST, MOST_BYTES, Pace
 from gridcompute.planview import Limits, PlanView
@@ -34,6 +36,8 @@ from gridcompute.retry import Policy
 
 IDLE, WAITING, READY, RUNNING, DONE, GONE = range(6)
 """Of a chunk: needed by nobody; lacks an input, waits out a delay; may be submitted; submitted; kept; held, let go."""
+
+_PLAIN = Turn()
 
 CANCEL_SECONDS = 5.0
 """Grace that running tasks get after a cancel."""
@@ -150,10 +154,21 @@ class RunState:
         if event.left == task.chunks:  # it has come further: how often it failed before counts no more
             self._attempts.forget(task.stage, event.left)
         left = set(event.left)
-        for chunk in (*task.chunks, *taken):
-            if chunk not in left:
-                self._keep(task.stage, chunk, commands)
+        self._counted(task, [chunk for chunk in (*task.chunks, *taken) if chunk not in left], event, commands)
         self._give_back(task.stage, [chunk for chunk in task.chunks if chunk in left])
+
+    def _counted(self, task: Task, chunks: Iterable[int], event: Answer, commands: list[Command]) -> None:
+        """These chunks were computed; `gridcompute.voting` asks whether that is enough."""
+        for chunk in chunks:
+            self._keep(task.stage, chunk, commands)
+
+    def _turn(self, stage: int, chunk: int) -> Turn:
+        """How a ready chunk is computed; chunks of one task agree in it."""
+        return _PLAIN
+
+    def _sole(self, stage: int, chunks: Iterable[int]) -> list[int]:
+        """Those in work that no other task has too."""
+        return [chunk for chunk in chunks if self.status[stage][chunk] == RUNNING]
 
     def _split(self, event: TaskLate) -> None:
         """What a late task won't begin any more goes back; one that it does all the same counts whoever is first."""
@@ -166,9 +181,8 @@ class RunState:
         self._give_back(task.stage, task.chunks[at:])
 
     def _give_back(self, stage: int, chunks: Iterable[int]) -> None:
-        for chunk in chunks:
-            if self.status[stage][chunk] == RUNNING:
-                self._release(stage, chunk)
+        for chunk in self._sole(stage, chunks):
+            self._release(stage, chunk)
 
     def _hold(self, stage: int, kept: Iterable[Kept]) -> None:
         """Held blocks count as live until they are let go."""
@@ -215,9 +229,8 @@ class RunState:
         if event.failure.kind == "hang":
             commands.append(Kill(event.task))
         self._hold(task.stage, event.kept)
-        for chunk in sorted({item.chunk for item in event.kept}):
-            self._keep(task.stage, chunk, commands)
-        rest = [chunk for chunk in task.chunks if self.status[task.stage][chunk] == RUNNING]
+        self._counted(task, sorted({item.chunk for item in event.kept}), event, commands)
+        rest = self._sole(task.stage, task.chunks)
         failure = event.failure
         blamed = [failure.chunk] if failure.chunk in rest else rest
         for chunk in blamed:
@@ -310,6 +323,7 @@ class RunState:
                 self.more = len(commands) >= BURST
         self._durations.assume(self.limits.workers, now)
         if not any(self.left):
+            commands.extend(Kill(number) for number in self.running)  # of what others have done by now
             self.outcome = Finish("done")
             commands.append(self.outcome)
         elif not self.running and self._attempts.wake_at is None:
@@ -336,16 +350,19 @@ class RunState:
         ready = self._ready[stage]
         size = min(self._paces[stage].size(len(ready), self.limits.workers), self._most[stage])
         chunks = [ready.pop()]
-        alone = self._attempts.alone
+        alone, turn = self._attempts.alone, self._turn(stage, chunks[0])
         while len(chunks) < size and not alone((stage, chunks[-1])):
-            if (more := self._first(stage)) is None or alone((stage, more)):
+            if (more := self._first(stage)) is None or alone((stage, more)) or self._turn(stage, more) != turn:
                 break
             chunks.append(ready.pop())
         for chunk in chunks:
             self.status[stage][chunk] = RUNNING
+        return self._begun(stage, tuple(chunks), turn)
+
+    def _begun(self, stage: int, chunks: tuple[int, ...], turn: Turn) -> Task:
         self._tasks += 1
         seconds = self._paces[stage].limit(len(chunks), self.limits.workers)
-        task = Task(self._tasks, stage, tuple(chunks), 1 + self._attempts.of(stage, chunks), seconds)
+        task = Task(self._tasks, stage, chunks, 1 + self._attempts.of(stage, chunks), seconds, turn)
         self.running[task.number] = task
         self._durations.submitted(task.number)
         self._live += self._task_bytes(stage)

@@ -117,8 +117,11 @@ class RunMachine(RuleBasedStateMachine):
         self.cancelled: float | None = None
         self.history: list[tuple[Event, float]] = []
         self.commands: list[list[Command]] = []
-        self.state = RunState(self.plan, self.found, self.limits, Policy())
+        self.state = self.made(draw)
         self.take(self.state.start(0.0))
+
+    def made(self, draw: random.Random | None = None) -> RunState:
+        return RunState(self.plan, self.found, self.limits, Policy())
 
     def take(self, commands: list[Command]) -> None:
         self.commands.append(commands)
@@ -286,7 +289,7 @@ class RunMachine(RuleBasedStateMachine):
             assert not self.held, "held chunks that nobody let go of"
             assert not self.running
         assert (self.finish.outcome == "cancelled") <= (self.cancelled is not None)
-        again = RunState(self.plan, self.found, self.limits, Policy())
+        again = self.made()
         repeated = [again.start(0.0)] + [again.apply(event, now) for event, now in self.history]
         assert repeated == self.commands, "the same events gave other commands"
 
