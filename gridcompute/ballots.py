@@ -10,7 +10,7 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gridcompute.attempts import Chunk
@@ -32,6 +32,7 @@ class Rule:
         quorum: equal votes that each chunk needs, and votes in all.
         seeds: a text for each stage; which chunks are checked follows from it and from the chunk's number alone.
         exempt: stages whose chunks can't be computed twice.
+        tolerance: relative difference of floating point values up to which results count as equal.
 
     >>> rule = Rule(verify=0.1, seeds=("beef",))
     >>> sum(rule.votes(0, chunk) == CHECKED for chunk in range(1000))
@@ -44,6 +45,7 @@ class Rule:
     quorum: tuple[int, int] | None = None
     seeds: Sequence[str] = ()
     exempt: frozenset[int] = frozenset()
+    tolerance: float = 0.0
 
     @property
     def plain(self) -> bool:
@@ -152,7 +154,7 @@ class Ballots:
         self._open: dict[Chunk, Ballot] = {}
         self._chunks, self._names = chunks, {("", ""): 0}
         self._origins: dict[int, array[int]] = {}
-        self._first = Turn(voted=not rule.plain)
+        self._first = Turn(voted=not rule.plain, tolerance=rule.tolerance)
 
     def turn(self, stage: int, chunk: int) -> Turn:
         """How the next task on a chunk takes part."""
@@ -160,11 +162,11 @@ class Ballots:
         if stage in self.rule.exempt:
             return Turn(barred=barred)
         if self._first.barred != barred:
-            self._first = Turn(voted=not self.rule.plain, barred=barred)
+            self._first = replace(self._first, barred=barred)
         if ballot is None or not ballot.votes:
             return self._first
         avoid = sorted({name for vote in ballot.votes for name in (vote.worker, vote.node) if name})
-        return Turn(True, bool(ballot.committed), len(ballot.votes), False, tuple(avoid), barred)
+        return replace(self._first, check=bool(ballot.committed), number=len(ballot.votes), avoid=tuple(avoid))
 
     def take(self, chunk: Chunk, vote: Vote, committed: str, *, check: bool) -> tuple[Verdict, Ruled | None]:
         """Count a vote.

@@ -103,7 +103,8 @@ def commit_block(store: Store, op: Op, where: tuple[int, int, int], token: str, 
         block: over the chunk's region.
     """
     done = commit(store, op.recipe, token, block, op.fields, op.space)
-    return Kept(*where, done.path, done.digest, done.rows, done.size, done.won)
+    vote = done.own if done.own != done.digest else ""
+    return Kept(*where, done.path, done.digest, done.rows, done.size, done.won, vote=vote)
 
 
 def commit_file(store: Store, op: Op, where: tuple[int, int, int], token: str, blocks: Iterable[Block]) -> Kept:

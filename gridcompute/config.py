@@ -79,7 +79,30 @@ def parse_bytes(text: str | int) -> int:
     return value
 
 
-ENVIRONMENT = ("store", "executor", "workers", "address", "memory", "quiet")
+def parse_quorum(value: Any) -> tuple[int, int]:
+    """Equal results that a chunk needs, and results in all.
+
+    >>> parse_quorum("2/3"), parse_quorum((3, 5)), parse_quorum([2, 2])
+    ((2, 3), (3, 5), (2, 2))
+
+    Raises:
+        ParameterError: not two numbers, or not a majority: two different results could then have as many votes.
+    """
+    pair = value.replace(" of ", "/").split("/") if isinstance(value, str) else value
+    try:
+        need, most = (int(text) if isinstance(text, str) else operator.index(text) for text in pair)
+    except (TypeError, ValueError):
+        raise ParameterError(f"quorum is {value!r}", hint="two numbers, as 2/3 or (2, 3)") from None
+    if not 1 < need <= most <= 2 * need - 1 or most > MOST_VOTES:
+        raise ParameterError(f"quorum is {need} of {most}",
+                             hint=f"2 or more equal results, of fewer than twice as many (at most {MOST_VOTES}): 2/3")
+    return need, most
+
+
+MOST_VOTES = 99
+_RIVALS = {"verify": "quorum", "quorum": "verify"}
+
+ENVIRONMENT = ("store", "executor", "workers", "address", "memory", "quiet", "verify", "verify_tolerance", "quorum")
 """Settings that `GRIDCOMPUTE_STORE` and so on give where the caller doesn't."""
 
 
@@ -102,6 +125,9 @@ class Settings:
         quiet: no progress bar.
         verify_inputs: hash the contents of inputs instead of trusting sizes and times.
         dashboard: start Ray's dashboard with a local cluster.
+        verify: share of the chunks that are computed again on another worker and compared, 0 to 1.
+        verify_tolerance: relative difference of floating point values up to which they count as equal; 0: same bits.
+        quorum: equal results that each chunk needs, and results in all, as "2/3".
     """
 
     store: str = WORK
@@ -115,6 +141,9 @@ class Settings:
     quiet: bool = False
     verify_inputs: bool = False
     dashboard: bool = False
+    verify: float = 0.0
+    verify_tolerance: float = 0.0
+    quorum: str = ""
 
     def __post_init__(self) -> None:
         if self.executor not in ("ray", "inline"):
@@ -125,6 +154,14 @@ class Settings:
             raise ParameterError(f"workers is {self.workers}", hint="a number of cores, or 0 for all")
         if self.threads < 1:
             raise ParameterError(f"threads is {self.threads}", hint="a number of threads per worker, 1 or more")
+        if not 0 <= self.verify <= 1:
+            raise ParameterError(f"verify is {self.verify}", hint="a share of the chunks, 0 to 1; 1 checks all")
+        if not 0 <= self.verify_tolerance < 1:
+            raise ParameterError(f"verify_tolerance is {self.verify_tolerance}", hint="a relative difference, as 1e-12")
+        if self.verify_tolerance and not (self.verify or self.quorum):
+            raise ParameterError("verify_tolerance is given, but nothing is compared", hint="give verify= or quorum=")
+        if self.quorum and self.verify:
+            raise ParameterError("verify and quorum are both given", hint="a quorum checks every chunk: give just one")
         if not self.deadline > 0:
             raise ParameterError(f"deadline is {self.deadline}", hint="seconds, above 0")
 
@@ -143,10 +180,17 @@ class Settings:
         given = {name: value for name, value in options.items() if value is not None}
         for name in ENVIRONMENT:
             text = os.environ.get(f"GRIDCOMPUTE_{name.upper()}")
-            if text and name not in given:
+            if text and name not in given and given.get(_RIVALS.get(name, "")) is None:
                 given[name] = text if name != "quiet" else text != "0"
         if "store" in given:
             given["store"] = os.fspath(given["store"])
+        if given.get("quorum"):
+            given["quorum"] = "{}/{}".format(*parse_quorum(given["quorum"]))
+        for name in ("verify", "verify_tolerance"):
+            try:
+                given[name] = float(given.get(name, 0.0))
+            except (TypeError, ValueError):
+                raise ParameterError(f"{name} is {given[name]!r}", hint="a number, as 0.05") from None
         if isinstance(given.get("memory"), str):
             given["memory"] = parse_bytes(given["memory"])
         for name, hint in (("workers", "cores, or 0 for all"), ("threads", "threads")):

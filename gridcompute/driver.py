@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from gridcompute.ballots import Rule, Standing
 from gridcompute.deliveries import Deliveries
 from gridcompute.errors import (
     CorruptShardError,
@@ -28,12 +29,16 @@ from gridcompute.events import (
     Drop,
     Event,
     Finish,
+    Kept,
     Kill,
+    Ruled,
     Submit,
     TaskDone,
     TaskFailed,
     TaskLate,
+    TaskSlow,
     Tick,
+    Void,
 )
 from gridcompute.executor import Executor
 from gridcompute.journal import Journal
@@ -46,10 +51,12 @@ from gridcompute.planview import Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
 from gridcompute.sources.base import Source
-from gridcompute.state import DONE, GONE, RunState
+from gridcompute.state import DONE, GONE
 from gridcompute.status import Status, Watch
 from gridcompute.store import Store, transient
 from gridcompute.stored import StoredSource
+from gridcompute.verdicts import noted, rule_of
+from gridcompute.voting import VotingState
 from gridcompute.worker import Payload
 
 WORKER_BYTES = 350 * 2**20
@@ -75,6 +82,7 @@ class Driver:
         limits: memory, deadline (workers come from the executor).
         memory: bytes that a worker may take, 0 for no bound.
         overwrite: names of outputs that replace what lies there.
+        rule: which chunks are computed more than once to compare them.
         clock: seconds, for deadlines and delays.
         watch: called after each event.
     """
@@ -91,12 +99,14 @@ class Driver:
         deadline: float = 3600.0,
         overwrite: frozenset[str] = frozenset(),
         policy: Policy | None = None,
+        rule: Rule | None = None,
         clock: Callable[[], float] = time.monotonic,
         watch: Watch | None = None,
     ) -> None:
         self.graph, self.store, self.executor, self.journal = graph, store, executor, journal
         self.run_name, self.memory, self.deadline = run, memory, deadline
-        self.policy = policy or Policy()
+        self.policy, self.rule, self._standing = policy or Policy(), rule or Rule(), Standing()
+        self._split: GridError | None = None
         self.clock, self.watch = clock, watch
         self.status = Status()
         self.cancelled = threading.Event()
@@ -157,11 +167,14 @@ class Driver:
         except BaseException:
             self._deliveries.leave()
             raise
-        self._loop(state, ledger, plan)
+        try:
+            self._loop(state, ledger, plan)
+        finally:
+            state.told(self.status)
         self.journal.append("phase-done", number=self.status.phase)
         return ledger
 
-    def _readied(self, plan: Plan, *, first: bool) -> tuple[Ledger, RunState]:
+    def _readied(self, plan: Plan, *, first: bool) -> tuple[Ledger, VotingState]:
         """All that comes before the first task, the executor's start included."""
         self._deliveries.prepare(plan)
         ledger = Ledger(plan, self.store, self._deliveries.outputs)
@@ -174,7 +187,7 @@ class Driver:
                             chunks={stage.number: stage.chunks for stage in plan.stages},
                             found={number: len(chunks) for number, chunks in found.items()},
                             recipes={stage.number: [op.recipe for op in stage.roots] for stage in plan.stages})
-        state = RunState(plan, found, Limits(), self.policy)
+        state = VotingState(plan, found, Limits(), self.policy, rule_of(self.rule, plan), self._standing)
         self._counts(plan, state)
         self._watched()
         if any(state.left):
@@ -187,7 +200,7 @@ class Driver:
                 raise self._interrupted()
         return ledger, state
 
-    def _loop(self, state: RunState, ledger: Ledger, plan: Plan) -> None:
+    def _loop(self, state: VotingState, ledger: Ledger, plan: Plan) -> None:
         commands, looked = state.start(self.clock()), self.clock()
         while True:
             finish = self._carry_out(commands, state, ledger)
@@ -207,13 +220,13 @@ class Driver:
                 self._counts(plan, state)
                 self._watched()
 
-    def _patience(self, state: RunState) -> float:
+    def _patience(self, state: VotingState) -> float:
         if state.more:
             return 0.0
         due = state.wake_at
         return POLL_SECONDS if due is None else min(POLL_SECONDS, max(0.0, due - self.clock()))
 
-    def _carry_out(self, commands: list[Command], state: RunState, ledger: Ledger) -> Finish | None:
+    def _carry_out(self, commands: list[Command], state: VotingState, ledger: Ledger) -> Finish | None:
         finish = None
         for command in commands:
             if isinstance(command, Submit):
@@ -225,11 +238,15 @@ class Driver:
                 self._board.free(command.task, reuse=False)
             elif isinstance(command, Drop):
                 ledger.drop(command.stage, command.chunk)
+            elif isinstance(command, Void):
+                self._again(partial(ledger.void, command.stage, command.chunk, "outvoted, or of somebody who was"))
+            elif isinstance(command, Ruled):
+                self._split = noted(command, ledger.plan, self.status, self.journal) or self._split
             else:
                 finish = command
         return finish
 
-    def _noted(self, event: Event, state: RunState, ledger: Ledger) -> Event:
+    def _noted(self, event: Event, state: VotingState, ledger: Ledger) -> Event:
         """Ledger, journal and figures, before the state machine decides; the event with what is known here of it."""
         if isinstance(event, TaskLate | Tick | CancelAsked):
             return event
@@ -240,23 +257,17 @@ class Driver:
         if isinstance(event, TaskFailed) and event.failure.kind in SILENT:
             kept = self._again(partial(ledger.committed, task))
             event = named(event, task, stage, self._board.read(task.number), kept)
+        if isinstance(event, TaskSlow):
+            return replace(event, kept=self._news(event.kept, state, ledger))
         if not (isinstance(event, TaskFailed) and event.failure.kind == "hang"):
             self._board.free(task.number)
-        # What was taken from a late task, and which it did all the same, may be kept by now.
-        news = tuple(item for item in event.kept if state.status[item.stage][item.chunk] not in (DONE, GONE))
-        self.status.doubled += len({item.chunk for item in event.kept} - {item.chunk for item in news})
-        event = replace(event, kept=news)
-        ledger.add(news)
-        for item in news:
-            self.status.rows += max(0, item.rows)
-            self.status.nbytes += item.nbytes
-        complete = {item.chunk for item in event.kept if not ledger.missing(item.stage, item.chunk)}
-        event = replace(event, kept=tuple(item for item in event.kept if item.chunk in complete))
-        self.status.computed += len(complete)
+        if not task.turn.check:
+            event = replace(event, kept=self._news(event.kept, state, ledger))
         self.status.tasks += 1
         self.status.task_seconds += event.seconds
-        self.journal.append("kept", task=event.task, stage=task.stage, chunks=sorted(complete),
-                            seconds=round(event.seconds, 6), worker=event.worker)
+        self.journal.append("checked" if task.turn.check else "kept", task=event.task, stage=task.stage,
+                            chunks=sorted({item.chunk for item in event.kept}), seconds=round(event.seconds, 6),
+                            worker=event.worker)
         if isinstance(event, TaskDone):
             self.status.compile_seconds += event.compile_seconds
             self.status.compiled += event.compiled
@@ -268,6 +279,19 @@ class Driver:
                                 cell=failure.cell, lost=failure.lost, message=failure.message[:2000])
         return event
 
+    def _news(self, found: tuple[Kept, ...], state: VotingState, ledger: Ledger) -> tuple[Kept, ...]:
+        """Of what a task kept that which the state machine is to hear of, once it is in the ledger."""
+        # What was taken from a late task, and which it did all the same, may be kept by now.
+        news = [item for item in found if state.status[item.stage][item.chunk] not in (DONE, GONE)]
+        self.status.doubled += len({item.chunk for item in found} - {item.chunk for item in news})
+        ledger.add(news)
+        for item in news:
+            self.status.rows += max(0, item.rows)
+            self.status.nbytes += item.nbytes
+        complete = {item.chunk for item in news if not ledger.missing(item.stage, item.chunk)}
+        self.status.computed += len(complete)
+        return tuple(item for item in found if item.chunk in complete or item.vote)
+
     def _finished(self, finish: Finish) -> None:
         if finish.outcome == "done":
             return
@@ -275,6 +299,8 @@ class Driver:
             raise self._interrupted()
         failure = finish.failure
         assert failure is not None
+        if self._split is not None and failure.kind == "divergence":
+            failure = replace(failure, message=self._split.message, error=self._split)
         error = failure.error if isinstance(failure.error, GridError) else RunError(failure.message)
         self.journal.append("stopped", failure=failure.kind, message=failure.message[:2000])
         raise error
@@ -283,7 +309,7 @@ class Driver:
         self.journal.append("cancelled")
         return InterruptedRunError("the run was interrupted; what was committed stays", hint="run it again to go on")
 
-    def _counts(self, plan: Plan, state: RunState) -> None:
+    def _counts(self, plan: Plan, state: VotingState) -> None:
         names = [f"{stage.number + 1} {stage.name}" for stage in plan.stages]
         self.status.done = dict(zip(names, state.kept, strict=True))
         self.status.total = dict(zip(names, state.needed, strict=True))

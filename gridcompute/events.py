@@ -78,6 +78,7 @@ class Turn:
         copy: the same chunks are in work elsewhere.
         avoid: workers and nodes that had a chunk of it before: others are better.
         barred: workers and nodes that get nothing any more.
+        tolerance: relative difference of floating point values up to which results count as equal.
     """
 
     voted: bool = False
@@ -86,6 +87,7 @@ class Turn:
     copy: bool = False
     avoid: tuple[str, ...] = ()
     barred: tuple[str, ...] = ()
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from gridcompute.record import RunRecord, load
 from gridcompute.registry import Job, find
 from gridcompute.running import Run
 
-SETTINGS = ("store", "executor", "workers", "address", "memory", "deadline")
+SETTINGS = ("store", "executor", "workers", "address", "memory", "deadline", "verify", "verify_tolerance",
+            "quorum")
 """Settings that a resumed run takes over from its record."""
 
 
@@ -141,6 +142,9 @@ def resume_record(
     # A script says itself what it doesn't leave to the environment.
     kept = SETTINGS if "workload" in how else tuple(name for name in SETTINGS if name in ENVIRONMENT)
     settings = {name: record.settings[name] for name in kept if record.settings.get(name)}
+    for name, rival in (("verify", "quorum"), ("quorum", "verify")):
+        if options.get(name) is not None:
+            settings.pop(rival, None)
     settings.update({name: value for name, value in options.items() if value is not None})
     with _folder(record):
         if "workload" in how:

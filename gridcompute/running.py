@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gridcompute.ballots import Rule
 from gridcompute.collection import Collection
-from gridcompute.config import Settings, available_cores, available_memory
+from gridcompute.config import Settings, available_cores, available_memory, parse_quorum
 from gridcompute.destined import Destined
 from gridcompute.driver import Driver
 from gridcompute.errors import GridError, InterruptedRunError, OutputExistsError, ParameterError, RunError
@@ -65,6 +66,12 @@ def memory_of(settings: Settings, workers: int) -> int:
     if settings.memory or settings.address:
         return settings.memory
     return available_memory() // max(1, workers)
+
+
+def rule_asked(settings: Settings) -> Rule:
+    """Which chunks are computed more than once."""
+    quorum = parse_quorum(settings.quorum) if settings.quorum else None
+    return Rule(settings.verify, quorum, tolerance=settings.verify_tolerance)
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,7 @@ class Run:
                     overwrite = frozenset(sink.url for sink in replaced)
                     self._driver = Driver(self._graph, store, executor, journal, run=self.name, overwrite=overwrite,
                                           memory=memory_of(settings, executor.workers), deadline=settings.deadline,
+                                          rule=rule_asked(settings),
                                           watch=self._seen)
                     self._driver.cancelled = self._cancel
                     self.status = self._driver.status

@@ -29,6 +29,7 @@ from gridcompute.events import (
 from gridcompute.planview import Limits, PlanView
 from gridcompute.retry import Policy
 from gridcompute.state import DONE, GONE, RUNNING, WAITING, RunState
+from gridcompute.status import Status
 
 LEAST_COPIES, SHARE = 2, 0.1
 """Second copies at most: so many, or this share of the chunks that are needed."""
@@ -59,9 +60,12 @@ class VotingState(RunState):
         self._compiling = [0.0] * len(plan.stages)
         super().__init__(plan, done, limits, policy)
 
-    def asks(self, stage: int, chunk: int) -> bool:
-        """Whether a chunk needs, or has, more than one vote."""
-        return self.ballots.asks((stage, chunk))
+    def told(self, status: Status) -> None:
+        """Add the phase's figures to those of the run."""
+        status.copies += self.copies
+        status.won += self.won
+        status.confirmed += self.ballots.confirmed
+        status.same_process += self.ballots.same
 
     def apply(self, event: Event, now: float) -> list[Command]:
         """See `RunState`."""
@@ -167,7 +171,7 @@ class VotingState(RunState):
 
     def _disputed(self, at: Chunk, vote: Vote, there: str, commands: list[Command]) -> None:
         """A late result of a chunk that counts differs from it: a third one settles it, unless several agree on it."""
-        if self.asks(*at):
+        if self.ballots.asks(at):
             need, most = self.ballots.rule.votes(*at)
             commands.append(Ruled(*at, (vote,), there, need, most))
             return

@@ -24,10 +24,11 @@ from gridcompute.axes import Layout
 from gridcompute.checkpoints import Checkpoints
 from gridcompute.codecache import compile_seconds, compiled
 from gridcompute.columns import Block, Field
-from gridcompute.commits import Commits, commit_block, commit_file, commit_written
+from gridcompute.commits import Commits
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError, WorkerLostError
-from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
+from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed, Turn
 from gridcompute.located import located
+from gridcompute.numerics import numerics_class
 from gridcompute.op import Op, Read, detached
 from gridcompute.planning import Plan, Stage
 from gridcompute.progressword import Word, chunk_begins, publishing
@@ -39,6 +40,7 @@ from gridcompute.spread import Offer
 from gridcompute.stepping import Crew, PausedError
 from gridcompute.store import Store, open_store, transient
 from gridcompute.tiles import bands, extents, in_order
+from gridcompute.votes import keep_block, keep_file, keep_held, keep_written
 
 CACHE_BYTES = 64 * 2**20
 """Decoded input shards that a worker keeps within a task."""
@@ -138,6 +140,7 @@ class StageWorker:
         edges = Counter(recipe for root in payload.stage.roots for recipe in self._edges(root))
         self._shared = {recipe for recipe, count in edges.items() if count > 1}
         self._places: Mapping[tuple[str, int], Any] = {}
+        self._turn = Turn()
         self._cache: dict[tuple[str, int], Block] = {}
         self._cached = 0
         self._threads = self._members = payload.threads
@@ -160,7 +163,7 @@ class StageWorker:
             _stage = id(self)
             forget()
         began, before, known = time.perf_counter(), compile_seconds(), compiled()
-        self._places, self._cache, self._cached = order.places, {}, 0
+        self._places, self._cache, self._cached, self._turn = order.places, {}, 0, order.task.turn
         # Only a task's own thread publishes its cell, so what killed or held up a task runs on one the second time.
         self._threads = self.payload.threads if order.task.attempt == 1 else 1
         # A gang that lost its process begins as one again; what goes on failing is then told by cell.
@@ -182,11 +185,14 @@ class StageWorker:
                 break
         kept = commits.end()
         seconds, own = time.perf_counter() - began, compile_seconds() - before
+        numerics = numerics_class() if self._turn.voted else ""
         if failed := failed or commits.failed:
-            return TaskFailed(order.task.number, self._failure(failed[1], failed[0]), kept, seconds, worker)
+            failure = self._failure(failed[1], failed[0])
+            return TaskFailed(order.task.number, failure, kept, seconds, worker, numerics=numerics)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         left = order.task.chunks[done:]
-        return TaskDone(order.task.number, kept, seconds, worker, own, peak, left, compiled() - known)
+        known = compiled() - known
+        return TaskDone(order.task.number, kept, seconds, worker, own, peak, left, known, numerics=numerics)
 
     def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int], commits: Commits) -> None:
         """Compute a chunk of these roots; their commits are begun."""
@@ -197,14 +203,15 @@ class StageWorker:
         first = stage.roots[0]
         if isinstance(first.action, Ingest):
             where = (stage.number, 0, chunk)
-            commits.add([commit_file(self.store, first, where, tokens[0], first.action.blocks(chunk))])
+            blocks_of = partial(first.action.blocks, chunk)
+            commits.add([keep_file(self.store, first, where, tokens[0], blocks_of, self._turn)])
             return
         if all(isinstance(op.action, Fold) for op in stage.roots):
             blocks = self._folds(wanted)
         else:
             blocks = (self._root(op, region, memo, tokens[i]) for i, (op, region) in zip(roots, wanted, strict=True))
         if stage.held:  # all or none
-            commits.add([Kept(stage.number, i, chunk, "", "", block.rows, block.nbytes, value=block)
+            commits.add([keep_held(stage.roots[i], (stage.number, i, chunk), block, self._turn, self._there(i, chunk))
                          for i, block in zip(roots, blocks, strict=True)])
             return
         # A root that was committed before another failed isn't done again.
@@ -217,11 +224,15 @@ class StageWorker:
         if isinstance(op.action, Write):
             block = replace(block, region=layout.region(chunk))
             output = self.payload.outputs[op.recipe]
-            return commit_written(self.store, op, where, token, block, output, layout.place(chunk))
-        kept = commit_block(self.store, op, where, token, block)
+            return keep_written(self.store, op, where, token, block, output, layout.place(chunk), self._turn)
+        kept = keep_block(self.store, op, where, token, block, self._turn, self._there(root, chunk))
         if op.action.spans:
             self._checkpoints(op, block.region, token).clear()
         return kept
+
+    def _there(self, root: int, chunk: int) -> Any:
+        """What is kept of a chunk by now, where its values are to be compared."""
+        return self._places.get((self.payload.stage.roots[root].recipe, chunk))
 
     def _root(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block], token: str) -> Block:
         if isinstance(op.action, Write):

@@ -21,8 +21,8 @@ from gridcompute.progressword import Mark
 from gridcompute.retry import Policy
 from gridcompute.running import graph_of
 from gridcompute.shard import shard_path
-from gridcompute.state import RunState
 from gridcompute.store import open_store
+from gridcompute.voting import VotingState
 
 
 class Seen:
@@ -41,14 +41,14 @@ class Seen:
         self.now += STORE_SECONDS / 2
         return self.commits.get(task.number, 0)
 
-    def look(self, state: RunState, now: float) -> list[Any]:
+    def look(self, state: VotingState, now: float) -> list[Any]:
         self.now = now
         return list(look(state, self, self, lambda: self.now))  # type: ignore[arg-type]
 
 
-def one_task(deadline: float = 1e9) -> tuple[RunState, Task]:
+def one_task(deadline: float = 1e9) -> tuple[VotingState, Task]:
     """A worker with a task of several chunks, which were all that was left."""
-    state = RunState(chain(9), {}, Limits(1, queue=1, deadline=deadline), Policy())
+    state = VotingState(chain(9), {}, Limits(1, queue=1, deadline=deadline), Policy())
     task, = tasks(state.start(0.0))
     while len(state.running) == 1 and any(state._ready):
         task, = tasks(state.apply(TaskDone(task.number, (), 1e-5), 0.0))
@@ -82,7 +82,7 @@ def test_a_task_elsewhere_is_seen_by_what_it_committed() -> None:
 
 
 def test_the_store_is_not_asked_for_long() -> None:
-    state = RunState(chain(200), {}, Limits(50, queue=1), Policy())
+    state = VotingState(chain(200), {}, Limits(50, queue=1), Policy())
     commands = state.start(0.0)
     for task in tasks(commands):
         commands += state.apply(TaskDone(task.number, (), 1e-3), 0.0)

@@ -317,7 +317,7 @@ def test_results_that_all_differ_end_the_run() -> None:
 def test_who_loses_votes_is_quarantined_and_what_it_did_alone_is_done_again() -> None:
     plan = FakePlan([FakeStage(40), FakeStage(1)], {(1, 0): [(0, chunk) for chunk in range(40)]}, (1,))
     state = voting(plan, Rule(verify=0.2))
-    checked = [chunk for chunk in range(40) if state.asks(0, chunk)]
+    checked = [chunk for chunk in range(40) if state.ballots.asks((0, chunk))]
     assert 2 < len(checked) < 20
     commands, by_liar, again = state.start(0.0), set(), set()
     barred = False
@@ -342,7 +342,7 @@ def test_who_loses_votes_is_quarantined_and_what_it_did_alone_is_done_again() ->
 def test_what_was_made_of_it_is_done_again_too() -> None:
     standing = Standing()
     state = voting(chain(3, 3), Rule(verify=1e-9), standing=standing)
-    assert [state.asks(0, chunk) for chunk in range(3)] == [False, False, False]
+    assert [state.ballots.asks((0, chunk)) for chunk in range(3)] == [False, False, False]
     first, = tasks(state.start(0.0))
     then, = tasks(state.apply(answer(first, "wrong", "liar", "L"), 0.0))
     assert then.stage == 1
@@ -377,7 +377,7 @@ def test_a_late_other_result_reopens_what_one_vote_decided() -> None:
     other = TaskDone(copy.number, (Kept(0, 0, first, "", "right", 1, 0, vote="wrong"),), 0.01, "w1", node="B")
     commands = state.apply(other, 0.0)
     assert Void(0, first) in commands
-    assert state.asks(0, first)
+    assert state.ballots.asks((0, first))
 
 
 def test_the_sample_follows_from_the_recipe_alone() -> None:

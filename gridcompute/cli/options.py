@@ -29,6 +29,14 @@ COMMON: dict[str, Any] = {
     "memory": Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory a worker may take, such as 4GB.", show_default=False)
     ],
+    "verify": Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of the chunks to compute again and compare.", show_default=False),
+    ],
+    "quorum": Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Equal results that each chunk needs, of at most N.", show_default=False),
+    ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors.")],
     "json": AsJson,
 }

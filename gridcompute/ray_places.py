@@ -1,0 +1,126 @@
+"""Where a Ray task goes that must not run just anywhere: a check, a second copy, anything once somebody is quarantined.
+
+Ray places by node, not by process. On one node a process that had a chunk before hands the task back, and it is
+submitted again: that costs a millisecond or two. A pool of processes of its own for each vote (a runtime environment)
+would cost three seconds each time that the pools take turns, as Ray ends the idle processes of one to start another.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from gridcompute.events import Turn
+from gridcompute.worker import Order
+
+NODES_SECONDS = 5.0
+"""How long the list of nodes is taken to be right."""
+
+TRIES = 12
+"""Times that a task is handed back until it gets a process of its own: two seconds."""
+
+PLUG_SECONDS = 0.05
+"""Time that a process is kept busy which would only hand back the same task again."""
+
+EXIT_SECONDS = 0.5
+"""After so long a process ends that is quarantined: its last answer is out by then."""
+
+LABEL = "ray.io/node-id"
+
+
+@dataclass(frozen=True)
+class HandedBack:
+    """The answer of a process that isn't to do an order."""
+
+    worker: str
+
+
+def refuses(turn: Turn, worker: str, node: str) -> bool:
+    """Whether a process isn't to do a task: it had a chunk of it before, or it, or its node, is quarantined."""
+    return worker in turn.avoid or worker in turn.barred or node in turn.barred
+
+
+def plug(seconds: float) -> None:
+    """Keep a process busy."""
+    time.sleep(seconds)
+
+
+class Placing:
+    """Chooses nodes, and keeps orders that were handed back.
+
+    Args:
+        ray: the module, connected.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray, self._plug = ray, ray.remote(plug)
+        self._nodes: list[str] = []
+        self._asked = -NODES_SECONDS
+        self._next = 0
+        self._tries: dict[int, int] = {}
+        self._back: list[tuple[float, int, Order]] = []
+
+    @property
+    def nodes(self) -> list[str]:
+        """Nodes that are alive and have cores."""
+        if time.monotonic() - self._asked > NODES_SECONDS:
+            self._asked = time.monotonic()
+            self._nodes = [node["NodeID"] for node in self._ray.nodes()
+                           if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+        return self._nodes
+
+    def placed(self, call: Any, order: Order, workers: int, cores: int) -> Any:
+        """A call with the place for an order.
+
+        Args:
+            call: the remote function.
+            order: that it is to do.
+            workers: that the run has.
+            cores: of each.
+        """
+        turn = order.task.turn
+        if not (turn.avoid or turn.barred or turn.copy):
+            return call
+        common = {"num_cpus": cores, "max_retries": 0}
+        free = [node for node in self.nodes if node not in turn.avoid and node not in turn.barred]
+        if turn.avoid and free and len(self.nodes) > 1:
+            self._next += 1
+            node = free[self._next % len(free)]
+            at = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
+            return call.options(**common, scheduling_strategy=at)
+        tries = self._tries.get(order.task.number, 0)
+        if turn.avoid and tries >= (1 if workers == 1 else TRIES):
+            return call.options(**common, runtime_env={"env_vars": {"GRIDCOMPUTE_VOTE": str(turn.number)}})
+        if turn.avoid and tries > 1:  # Ray prefers the process that was idle last: that which handed it back
+            for _ in range(min(tries, workers - 1)):
+                self._plug.options(**common).remote(PLUG_SECONDS)
+        barred = [node for node in turn.barred if ":" not in node]
+        if barred:
+            return call.options(**common, label_selector={LABEL: f"!in({','.join(barred)})"})
+        return call.options(**common, scheduling_strategy="SPREAD") if turn.copy and len(self.nodes) > 1 else call
+
+    def handed_back(self, order: Order) -> None:
+        """Note an order that a process didn't do: it is due again soon."""
+        number = order.task.number
+        tries = self._tries[number] = self._tries.get(number, 0) + 1
+        heapq.heappush(self._back, (time.monotonic() + min(0.25, 0.005 * 2.0**tries), number, order))
+
+    def due(self) -> list[Order]:
+        """Orders that are to be submitted again now."""
+        found = []
+        while self._back and self._back[0][0] <= time.monotonic():
+            found.append(heapq.heappop(self._back)[2])
+        return found
+
+    def patience(self, timeout: float) -> float:
+        """At most so many seconds until an order is due, or the time-out."""
+        return min(timeout, max(0.0, self._back[0][0] - time.monotonic())) if self._back else timeout
+
+    def forget(self, task: int) -> None:
+        """A task is done, or was ended."""
+        self._tries.pop(task, None)
+        if any(number == task for _, number, _ in self._back):
+            self._back = [one for one in self._back if one[1] != task]
+            heapq.heapify(self._back)
