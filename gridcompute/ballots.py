@@ -165,7 +165,9 @@ class Ballots:
             self._first = replace(self._first, barred=barred)
         if ballot is None or not ballot.votes:
             return self._first
-        avoid = sorted({name for vote in ballot.votes for name in (vote.worker, vote.node) if name})
+        # What was outvoted is got again by those who won, or by others.
+        had = ballot.votes if ballot.committed else [vote for vote in ballot.votes if vote.digest != ballot.best[0]]
+        avoid = sorted({name for vote in had for name in (vote.worker, vote.node) if name})
         return replace(self._first, check=bool(ballot.committed), number=len(ballot.votes), avoid=tuple(avoid))
 
     def take(self, chunk: Chunk, vote: Vote, committed: str, *, check: bool) -> tuple[Verdict, Ruled | None]:
@@ -223,7 +225,7 @@ class Ballots:
         voters = [(vote.worker, vote.node) for vote in ballot.votes if vote.digest == best]
         if ballot.need > 1:
             self.confirmed += 1
-            self.same += len(set(voters)) < len(voters)
+            self.same += len(set(voters)) < ballot.need
         elif not self.rule.plain:
             stage, number = chunk
             if stage not in self._origins:

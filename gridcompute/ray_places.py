@@ -91,7 +91,8 @@ class Placing:
             at = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
             return call.options(**common, scheduling_strategy=at)
         tries = self._tries.get(order.task.number, 0)
-        if turn.avoid and tries >= (1 if workers == 1 else TRIES):
+        # On one node: who is free may have had it; where nobody else is, another process is started.
+        if turn.avoid and (tries >= TRIES or sum(":" in who for who in turn.avoid) >= workers):
             return call.options(**common, runtime_env={"env_vars": {"GRIDCOMPUTE_VOTE": str(turn.number)}})
         if turn.avoid and tries > 1:  # Ray prefers the process that was idle last: that which handed it back
             for _ in range(min(tries, workers - 1)):

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from gridcompute.columns import Block, Field
@@ -86,7 +86,7 @@ class Commit:
     rows: int
     won: bool
     numerics: str
-    own: str = ""
+    own: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

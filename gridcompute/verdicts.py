@@ -31,9 +31,9 @@ def verdict(ruled: Ruled, plan: Plan) -> str:
     if not ruled.winner:
         return f"no {ruled.need} of at most {ruled.most} results agree for {where}: {told}"
     out = [vote for vote in ruled.votes if vote.digest != ruled.winner]
-    text = f"outvoted in {where}: {' and '.join(dict.fromkeys(map(_who, out)))}, {told}"
+    text = f"outvoted in {where}: {' and '.join(dict.fromkeys(map(_who, out)))} ({told})"
     if len(ruled.votes) == 1:
-        text += f", where {ruled.need} agreed on {_short(ruled.winner)}"
+        text += f"; {ruled.need} had agreed on {_short(ruled.winner)}"
     if ruled.barred:
         text += f"; quarantined: {', '.join(_named(who) for who in ruled.barred)}"
     return text

