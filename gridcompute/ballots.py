@@ -165,8 +165,9 @@ class Ballots:
             self._first = replace(self._first, barred=barred)
         if ballot is None or not ballot.votes:
             return self._first
-        # What was outvoted is got again by those who won, or by others.
-        had = ballot.votes if ballot.committed else [vote for vote in ballot.votes if vote.digest != ballot.best[0]]
+        best, count = ballot.best
+        # Where the winners are known, one of them may get again what was outvoted.
+        had = ballot.votes if count < ballot.need else [vote for vote in ballot.votes if vote.digest != best]
         avoid = sorted({name for vote in had for name in (vote.worker, vote.node) if name})
         return replace(self._first, check=bool(ballot.committed), number=len(ballot.votes), avoid=tuple(avoid))
 
