@@ -58,8 +58,12 @@ class Rule:
             return 1, 1
         if self.quorum is not None:
             return self.quorum
-        mixed = hashlib.blake2b(f"{self.seeds[stage]}/{chunk}".encode(), digest_size=8).digest()
-        return CHECKED if int.from_bytes(mixed, "big") < self.verify * 2.0**64 else (1, 1)
+        return CHECKED if self.drawn(f"{self.seeds[stage]}/{chunk}") else (1, 1)
+
+    def drawn(self, text: str) -> bool:
+        """Whether something is in the sample, by its name."""
+        mixed = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return self.quorum is not None or int.from_bytes(mixed, "big") < self.verify * 2.0**64
 
 
 class Standing:

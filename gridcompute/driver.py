@@ -114,7 +114,8 @@ class Driver:
         self.sleep = time.sleep
         self._board = Board(journal.path.parent)
         # Where Ray can't be reached, what can't be replaced stays.
-        self._deliveries = Deliveries(run, overwrite, self._again, reach=lambda: executor.begin([]))
+        self._deliveries = Deliveries(run, overwrite, self._again, reach=lambda: executor.begin([]),
+                                      drawn=self.rule.drawn)
 
     def run(self) -> Mapping[str, StoredSource]:
         """All phases, to the end.

@@ -129,7 +129,7 @@ class RayExecutor:
         self._placing: Any = None
         self._orders: dict[int, Order] = {}
         self._run: Any = None
-        self._payloads: dict[int, tuple[str, Any, bool, Any]] = {}
+        self._payloads: dict[int, tuple[str, Any, dict[str, Any], Any]] = {}
         self._local = workers
         self._pending: dict[Any, tuple[int, int]] = {}
         self._blocks: dict[int, Any] = {}
@@ -150,7 +150,7 @@ class RayExecutor:
         """See `Executor`."""
         if self._ray is None:
             self._connect()
-        self._payloads = {}
+        self._payloads, self._orders = {}, {}
         for payload in payloads:
             stage = payload.stage
             if any(op.action.spans for op in stage.roots):
@@ -158,9 +158,10 @@ class RayExecutor:
             # Once a stage: Ray makes a class of each set of options.
             # A local Ray may have fewer cores than a worker has threads: it would wait for more of them for ever.
             cores = payload.threads if self._address else min(payload.threads, self._local)
-            call = self._run.options(num_cpus=cores, max_retries=0, num_returns=2 if stage.held else 1,
-                                     name=f"stage {stage.number}")
-            self._payloads[stage.number] = (uuid.uuid4().hex, self._ray.put(by_value(payload)), stage.held, call)
+            options = {"num_cpus": cores, "max_retries": 0, "num_returns": 2 if stage.held else 1,
+                       "name": f"stage {stage.number}"}
+            call = self._run.options(**options)
+            self._payloads[stage.number] = (uuid.uuid4().hex, self._ray.put(by_value(payload)), options, call)
 
     def _spanning(self, payload: Payload) -> Payload:
         """For a task that may have all of the run's cores: those of one node, and the offer of others."""
@@ -173,11 +174,12 @@ class RayExecutor:
 
     def submit(self, order: Order) -> None:
         """See `Executor`."""
-        key, ref, held, call = self._payloads[order.task.stage]
-        turn = order.task.turn
+        key, ref, options, call = self._payloads[order.task.stage]
+        turn, held = order.task.turn, options["num_returns"] == 2
         if turn.avoid or turn.barred or turn.copy:
             self._orders[order.task.number] = order
-            call = self._placing.placed(call, order, self.workers, min(self.threads, self._local))
+            if place := self._placing.place(order, self.workers, options["num_cpus"]):
+                call = self._run.options(**options, **place)
         answer = call.remote(key, [ref], order, held)
         if held:
             answer, self._blocks[order.task.number] = answer
@@ -211,7 +213,8 @@ class RayExecutor:
             message = text if kind != "fatal" else f"a task of stage {stage} failed: {text}"
             return TaskFailed(number, Failure(kind, message, error=WorkerLostError(message)))
         if isinstance(event, HandedBack):
-            self._placing.handed_back(self._orders[number])
+            if number in self._orders:
+                self._placing.handed_back(self._orders[number])
             return None
         self._forget(number)
         if blocks is not None:

@@ -71,36 +71,31 @@ class Placing:
                            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
         return self._nodes
 
-    def placed(self, call: Any, order: Order, workers: int, cores: int) -> Any:
-        """A call with the place for an order.
+    def place(self, order: Order, workers: int, cores: int) -> dict[str, Any]:
+        """Options of Ray that give an order its place; none where any will do.
 
         Args:
-            call: the remote function.
-            order: that it is to do.
+            order: what is to be done.
             workers: that the run has.
             cores: of each.
         """
         turn = order.task.turn
-        if not (turn.avoid or turn.barred or turn.copy):
-            return call
-        common = {"num_cpus": cores, "max_retries": 0}
         free = [node for node in self.nodes if node not in turn.avoid and node not in turn.barred]
         if turn.avoid and free and len(self.nodes) > 1:
             self._next += 1
-            node = free[self._next % len(free)]
-            at = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
-            return call.options(**common, scheduling_strategy=at)
+            affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+            return {"scheduling_strategy": affinity(free[self._next % len(free)], soft=True)}
         tries = self._tries.get(order.task.number, 0)
         # On one node: who is free may have had it; where nobody else is, another process is started.
         if turn.avoid and (tries >= TRIES or sum(":" in who for who in turn.avoid) >= workers):
-            return call.options(**common, runtime_env={"env_vars": {"GRIDCOMPUTE_VOTE": str(turn.number)}})
+            return {"runtime_env": {"env_vars": {"GRIDCOMPUTE_VOTE": str(turn.number)}}}
         if turn.avoid and tries > 1:  # Ray prefers the process that was idle last: that which handed it back
             for _ in range(min(tries, workers - 1)):
-                self._plug.options(**common).remote(PLUG_SECONDS)
+                self._plug.options(num_cpus=cores, max_retries=0).remote(PLUG_SECONDS)
         barred = [node for node in turn.barred if ":" not in node]
         if barred:
-            return call.options(**common, label_selector={LABEL: f"!in({','.join(barred)})"})
-        return call.options(**common, scheduling_strategy="SPREAD") if turn.copy and len(self.nodes) > 1 else call
+            return {"label_selector": {LABEL: f"!in({','.join(barred)})"}}
+        return {"scheduling_strategy": "SPREAD"} if turn.copy and len(self.nodes) > 1 else {}
 
     def handed_back(self, order: Order) -> None:
         """Note an order that a process didn't do: it is due again soon."""
@@ -109,7 +104,7 @@ class Placing:
         heapq.heappush(self._back, (time.monotonic() + min(0.25, 0.005 * 2.0**tries), number, order))
 
     def due(self) -> list[Order]:
-        """Orders that are to be submitted again now."""
+        """Orders that are to be submitted again now, unless they were forgotten."""
         found = []
         while self._back and self._back[0][0] <= time.monotonic():
             found.append(heapq.heappop(self._back)[2])

@@ -13,6 +13,7 @@ import gridcompute as grid
 from gridcompute.columns import Block, Field, Fixed, Ragged
 from gridcompute.config import Settings
 from gridcompute.errors import DivergenceError, ParameterError
+from gridcompute.events import Failure, TaskFailed
 from gridcompute.executor import InlineExecutor
 from gridcompute.journal import read
 from gridcompute.record import load
@@ -282,3 +283,59 @@ def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GRIDCOMPUTE_VERIFY")
     assert rule_asked(Settings.of()).quorum == (3, 5)
     assert rule_asked(Settings.of(verify=0.5)).quorum is None
+
+
+class Rotten(InlineExecutor):
+    """After the last task a bit of a written file flips."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file, self.flips = file, 0
+
+    def poll(self, timeout: float) -> list[Any]:
+        events = super().poll(timeout)
+        if not self._orders and self.file.exists() and not self.flips:
+            data = bytearray(self.file.read_bytes())
+            data[len(data) // 2] ^= 1
+            self.file.write_bytes(data)
+            self.flips += 1
+        return events
+
+
+@pytest.mark.parametrize("options", [{"quorum": "2/3"}, {"verify": 1.0}])
+def test_files_are_read_again_before_an_output_appears(tmp_path: Path, options: Any) -> None:
+    rows = grid.from_arrays({"v": np.arange(64.0)}, dims="row")["v"].map(doubled)
+    rotten = Rotten(tmp_path / "out.zarr" / "doubled" / "c" / "0")
+    made = grid.run(rows.write(str(tmp_path / "out.zarr")), executor=rotten, store=str(tmp_path / "w"), quiet=True,
+                    **options)
+    assert rotten.flips == 1
+    np.testing.assert_array_equal(made[0].to_numpy(), 2.0 * np.arange(64.0))
+    assert "isn't what was written" in made.status.failures[0]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_what_an_earlier_run_left_there_is_a_vote_too(tmp_path: Path, written: bool) -> None:
+    """A shard of a worker that was lost, and that nobody reported, is wrong: a majority replaces it."""
+    rows = grid.from_arrays({"v": np.arange(64.0)}, dims="row")["v"].map(doubled)
+
+    def made(store: str, executor: Any, **options: Any) -> Any:
+        out = rows.write(str(tmp_path / "out.zarr")) if written else rows
+        return grid.run(out, executor=executor, store=str(tmp_path / store), quiet=True, **options)
+
+    class Lost(LyingExecutor):
+        """Does its work, and is lost before it tells, three times."""
+
+        times = 3
+
+        def poll(self, timeout: float) -> list[Any]:
+            events = super().poll(timeout)
+            if self.times and events and events[0].node == "B":
+                self.times -= 1
+                return [TaskFailed(events[0].task, Failure("lost_worker", "gone"))]
+            return events
+
+    lost = Lost(rate=1.0, seed=0, nodes=("B", "A", "C", "D"), workers=2)
+    found = made("w", lost, verify=1.0)
+    assert lost.lies
+    np.testing.assert_array_equal(found[0].to_numpy(), 2.0 * np.arange(64.0))
+    assert any("somebody before got" in text for text in found.summary()["divergences"]) or written

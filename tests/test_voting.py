@@ -34,6 +34,7 @@ from gridcompute.events import (
 from gridcompute.planview import Limits
 from gridcompute.retry import Policy
 from gridcompute.state import CANCEL_SECONDS, DONE, GONE, RUNNING, RunState
+from gridcompute.testing.simulated import Cluster, FlatPlan, simulate
 from gridcompute.voting import VotingState
 
 RULES = (Rule(quorum=(2, 3)), Rule(verify=1.0), Rule(verify=0.4), Rule(quorum=(3, 5)))
@@ -475,3 +476,21 @@ def test_what_the_majority_got_must_be_got_again(need: int) -> None:
             break
     assert verdict == "split"
     assert i < need + 1
+
+
+@pytest.mark.parametrize("workers", [4, 16, 100])
+def test_a_worker_that_is_slow_is_not_waited_for(workers: int) -> None:
+    """Simulated, in virtual time; and where nobody is slow, copies cost nothing."""
+    costs = [10.0 * random.Random(chunk).uniform(0.5, 1.5) for chunk in range(5 * workers)]
+    found = {}
+    for slow in (True, False):
+        cluster = Cluster(workers, slow=lambda worker, slow=slow: 10.0 if slow and not worker else 1.0)  # type: ignore[misc]
+        for copies in (True, False):
+            end = simulate(FlatPlan(len(costs)), lambda _, chunk: costs[chunk], cluster, copies=copies)
+            assert set(end.done.values()) == {1}
+            assert len(end.done) == len(costs)
+            found[slow, copies] = end
+    assert found[True, True].won >= 1
+    assert found[True, True].makespan < 0.8 * found[True, False].makespan
+    assert found[False, True].makespan <= 1.001 * found[False, False].makespan
+    assert found[False, False].copies == 0
