@@ -132,8 +132,11 @@ class Ballot:
 
     @property
     def hopeless(self) -> bool:
-        """Whether no digest can have enough votes any more, or what the majority got can't be got again."""
-        again = len(self.votes) - self.most
+        """Whether no digest can have enough votes any more, or what the majority got can't be got again.
+
+        What somebody left there is a vote that nobody asked for: it isn't counted among the most that there may be.
+        """
+        again = sum(vote.worker != "" for vote in self.votes) - self.most
         return again >= self.need or (self.best[1] < self.need and self.best[1] + max(0, -again) < self.need)
 
 
