@@ -38,7 +38,8 @@ _TYPES: dict[str, Any] = {
     "resumed": _NUMBERS,
 }  # fmt: skip
 _FIGURES = ("seconds", "executor_seconds", "compile_seconds", "task_seconds", "workers", "computed", "reused", "tasks",
-            "rows", "nbytes", "retries", "skipped", "peak_bytes", "doubled", "compiled")  # fmt: skip
+            "rows", "nbytes", "retries", "skipped", "peak_bytes", "doubled", "compiled", "copies", "won", "confirmed",
+            "same_process")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RunRecord:
         key: of its graph.
         graph: the graph's canonical form.
         how: how to make the graph again: {"workload", "parameters"} or {"script", "arguments"}; {} for a session.
-        settings: store, executor, workers, memory.
+        settings: those of `KEPT`.
         outputs: URLs of what is written.
         folder: the record's folder.
         cwd: folder the run was started in.
@@ -142,6 +143,10 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+KEPT = ("store", "executor", "workers", "address", "memory", "deadline", "verify", "verify_tolerance", "quorum")
+"""Settings that a resumed run has too."""
+
+
 def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: str = "") -> RunRecord:
     """A record for a run that begins now."""
     base = re.sub(r"[^a-z0-9]+", "-", (name or "run").lower()).strip("-") or "run"
@@ -149,7 +154,7 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     run = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     local = settings.store if "://" not in settings.store else WORK
     outputs = [str(op.action.sink.url) for _, op in graph.outputs if hasattr(op.action, "sink")]
-    kept = {name: getattr(settings, name) for name in ("store", "executor", "workers", "address", "memory", "deadline")}
+    kept = {name: getattr(settings, name) for name in KEPT}
     kept["store"] = settings.store if "://" in settings.store else str(Path(settings.store).expanduser().absolute())
     pid, since = driver_process()
     folder = str(Path(local).absolute() / "runs" / run)

@@ -15,14 +15,9 @@ from gridcompute import api
 from gridcompute.config import ENVIRONMENT, environment
 from gridcompute.errors import ParameterError, RecordError
 from gridcompute.origins import Origin, within
-from gridcompute.record import RunRecord, load
+from gridcompute.record import KEPT, RunRecord, load
 from gridcompute.registry import Job, find
 from gridcompute.running import Run
-
-SETTINGS = ("store", "executor", "workers", "address", "memory", "deadline", "verify", "verify_tolerance",
-            "quorum")
-"""Settings that a resumed run takes over from its record."""
-
 
 @dataclass
 class Carried:
@@ -140,7 +135,7 @@ def resume_record(
         )
     origin = Origin(how, expected=record, changed=changed, reports=reports)
     # A script says itself what it doesn't leave to the environment.
-    kept = SETTINGS if "workload" in how else tuple(name for name in SETTINGS if name in ENVIRONMENT)
+    kept = KEPT if "workload" in how else tuple(name for name in KEPT if name in ENVIRONMENT)
     settings = {name: record.settings[name] for name in kept if record.settings.get(name)}
     for name, rival in (("verify", "quorum"), ("quorum", "verify")):
         if options.get(name) is not None:

@@ -59,9 +59,7 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
         "copies_won": figures.get("won", 0),
         "confirmed": figures.get("confirmed", 0),
         "same_process": figures.get("same_process", 0),
-        "divergences": list(figures.get("divergences", ())),
-        "outvoted": list(figures.get("outvoted", ())),
-        "quarantined": list(figures.get("quarantined", ())),
+        **{name: _texts(figures.get(name)) for name in ("divergences", "outvoted", "quarantined")},
         "failures": len(figures.get("failures", ())),
         "skipped": figures.get("skipped", 0),
         "peak_bytes": figures.get("peak_bytes", 0),
@@ -106,6 +104,11 @@ def screen(told: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {label if label != last else '':<{width}}  {text}")
         last = label or last
     return lines
+
+
+def _texts(value: Any) -> list[str]:
+    """A list of texts out of a record, which may hold anything."""
+    return [str(one) for one in value] if isinstance(value, list) else []
 
 
 def _compared(told: Mapping[str, Any]) -> list[tuple[str, str]]:
