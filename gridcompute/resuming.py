@@ -19,6 +19,7 @@ from gridcompute.record import KEPT, RunRecord, load
 from gridcompute.registry import Job, find
 from gridcompute.running import Run
 
+
 @dataclass
 class Carried:
     """A workload or script that was run.

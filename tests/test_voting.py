@@ -494,3 +494,19 @@ def test_a_worker_that_is_slow_is_not_waited_for(workers: int) -> None:
     assert found[True, True].makespan < 0.8 * found[True, False].makespan
     assert found[False, True].makespan <= 1.001 * found[False, False].makespan
     assert found[False, False].copies == 0
+
+
+def test_what_is_in_work_at_a_barred_worker_does_not_count() -> None:
+    standing = Standing()
+    state = voting(chain(2), Rule(verify=1e-9), workers=2, standing=standing)
+    first, second = tasks(state.start(0.0))
+    standing.barred = ("L",)
+    void, again = state.apply(answer(first, "wrong", "liar", "L"), 0.0)
+    assert void == Void(0, first.chunks[0])
+    assert isinstance(again, Submit)
+    assert (again.task.chunks, again.task.turn.barred) == (first.chunks, ("L",))
+    failed = TaskFailed(second.number, Failure("transient", "it failed"), answer(second, "wrong").kept, worker="liar",
+                        node="L")
+    commands = state.apply(failed, 0.0)
+    assert Void(0, second.chunks[0]) in commands
+    assert state.kept == [0]
