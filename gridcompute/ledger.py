@@ -13,20 +13,20 @@ from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout
 from gridcompute.commits import PART_REGION, blocks_recipe
 from gridcompute.config import verifies
-from gridcompute.errors import CorruptShardError
+from gridcompute.errors import CorruptShardError, StoreError
 from gridcompute.events import Kept, Task
 from gridcompute.op import Op
+from gridcompute.orders import Order
 from gridcompute.outputs import finished
 from gridcompute.pages import Page
 from gridcompute.planning import Plan, Stage
-from gridcompute.shard import TOMBSTONE, Done, done, names, read_record, shard_path, tombstone
+from gridcompute.shard import MAX_GENERATIONS, TOMBSTONE, Done, done, names, read_record, shard_path, tombstone
 from gridcompute.sinks.base import Output, Written
 from gridcompute.skipnotes import notes, read_note, skips_in
 from gridcompute.skips import Tally
 from gridcompute.spaces import Region
 from gridcompute.store import Store
 from gridcompute.stored import Entry, StoredSource, ends
-from gridcompute.worker import Order
 
 Listing = Mapping[tuple[str, str], Done]
 """The committed shards of a recipe, by region and token."""
@@ -165,9 +165,12 @@ class Ledger:
                     skips=skips)
 
     def committed(self, task: Task) -> tuple[Kept, ...]:
-        """What a task that gave no answer had committed: it needn't be done again."""
+        """What a task that gave no answer had committed: it needn't be done again.
+
+        Where votes are counted that tells too little: it is computed again, and compared.
+        """
         stage = self.plan.stages[task.stage]
-        if stage.held:
+        if stage.held or task.turn.voted:
             return ()
         listings = [done(self.store, op.recipe) for op in stage.roots]
         self._blocks, self._files = {}, {}
@@ -184,11 +187,11 @@ class Ledger:
             for root, (op, token) in enumerate(zip(stage.roots, self.token(task.stage, chunk), strict=True))))
 
     @staticmethod
-    def _path(op: Op, region: Region, token: str) -> str:
-        """Where a worker commits an op's chunk at first."""
+    def _path(op: Op, region: Region, token: str, generation: int = 0) -> str:
+        """Where a worker commits an op's chunk, at first or in a later generation."""
         recorded = isinstance(op.action, Write | Ingest)
         at = PART_REGION if isinstance(op.action, Ingest) else region
-        return shard_path(op.recipe, str(at), token, 0, "record" if recorded else "arrow")
+        return shard_path(op.recipe, str(at), token, generation, "record" if recorded else "arrow")
 
     def missing(self, stage: int, chunk: int) -> tuple[int, ...]:
         """The roots of a chunk that aren't kept."""
@@ -219,11 +222,41 @@ class Ledger:
                 for root, op in enumerate(self.plan.stages[producer].roots):
                     kept = self.pages[producer][root].kept(before)
                     places[op.recipe, before] = kept.place or kept.value
+            for root, op in enumerate(self.plan.stages[task.stage].roots if self._compares(task) else ()):
+                kept = self.pages[task.stage][root].kept(chunk)
+                places[op.recipe, chunk] = kept.place or kept.value
         tokens = tuple(self.token(task.stage, chunk) for chunk in task.chunks)
         # A chunk of which nothing is missing is made again because a consumer found it broken.
         everything = tuple(range(len(self.plan.stages[task.stage].roots)))
-        roots = tuple(self.missing(task.stage, chunk) or everything for chunk in task.chunks)
+        roots = tuple((not task.turn.voted and self.missing(task.stage, chunk)) or everything for chunk in task.chunks)
         return Order(task, tokens, roots, places)
+
+    @staticmethod
+    def _compares(task: Task) -> bool:
+        return task.turn.check and task.turn.tolerance > 0
+
+    def void(self, stage: int, chunk: int, reason: str) -> None:
+        """What is kept of a chunk, or may have been committed of it by somebody who didn't tell, counts no more."""
+        at = self.plan.stages[stage]
+        tokens = self.token(stage, chunk)
+        for page, op, layout, token in zip(self.pages[stage], at.roots, at.layouts, tokens, strict=True):
+            places: list[str] = []
+            if page.has(chunk):
+                kept = page.kept(chunk)
+                places = [kept.place, *(place for place, *_ in kept.blocks if isinstance(op.action, Ingest))]
+            elif not at.held:
+                places = [self._free(op, layout.region(chunk), token)]
+            for place in filter(None, places):
+                tombstone(self.store, place, reason)
+            page.drop(chunk)
+
+    def _free(self, op: Op, region: Region, token: str) -> str:
+        """Where a worker would commit an op's chunk now."""
+        for generation in range(MAX_GENERATIONS):
+            path = self._path(op, region, token, generation)
+            if not self.store.exists(path + TOMBSTONE):
+                return path
+        raise StoreError(f"{MAX_GENERATIONS} generations of {path} are void", hint="remove the recipe's folder")
 
     def stored(self, op: Op) -> StoredSource:
         """The committed chunks of a kept op, as a source: its blocks counted, its result readable."""

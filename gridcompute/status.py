@@ -38,6 +38,12 @@ class Status:
         reused: chunks found committed at the start.
         computed: chunks kept by this run.
         doubled: chunks that were computed twice, as a task went on with what others had been given.
+        copies, won: second copies that were made of tasks that took long, and those that were first.
+        confirmed: chunks that several workers got the same for.
+        same_process: of these, chunks for which one process voted twice.
+        divergences: chunks of which results differed, in words.
+        outvoted: workers that lost a vote.
+        quarantined: workers and nodes that got no further task for it.
         tasks: tasks finished.
         skipped: cells that were skipped, those of reused chunks included.
         retries: attempts that were repeated.
@@ -61,6 +67,13 @@ class Status:
     reused: int = 0
     computed: int = 0
     doubled: int = 0
+    copies: int = 0
+    won: int = 0
+    confirmed: int = 0
+    same_process: int = 0
+    divergences: list[str] = field(default_factory=list)
+    outvoted: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
     tasks: int = 0
     skipped: int = 0
     retries: int = 0

@@ -20,12 +20,12 @@ from gridcompute.errors import StoreError
 from gridcompute.executor import InlineExecutor
 from gridcompute.intermediates import Intermediates, claim_path
 from gridcompute.journal import Journal
+from gridcompute.orders import Order
 from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.spaces import Region
 from gridcompute.store import MemoryStore
 from gridcompute.summary import facts, screen
-from gridcompute.worker import Order
 
 
 @grid.kernel("(n)->()")

@@ -15,10 +15,10 @@ from gridcompute.errors import KernelError, WorkerLostError
 from gridcompute.events import Failure, Task, TaskFailed
 from gridcompute.executor import InlineExecutor
 from gridcompute.losses import named
+from gridcompute.orders import Order
 from gridcompute.planning import Plan
 from gridcompute.progressword import Board, Mark
 from gridcompute.running import graph_of
-from gridcompute.worker import Order
 
 CUBE = np.arange(3 * 4 * 10.0).reshape(3, 4, 10)
 LABELS = {"time": np.array(["2001-01-01", "2001-01-02", "2001-01-03T12"], "M8[us]"),

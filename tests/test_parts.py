@@ -18,11 +18,11 @@ from gridcompute import axes, op, parts, worker
 from gridcompute.actions import folds, maps
 from gridcompute.errors import UsageError
 from gridcompute.executor import InlineExecutor
+from gridcompute.orders import Order
 from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.spaces import Region
 from gridcompute.store import open_store
-from gridcompute.worker import Order
 
 _stores = iter(range(10**6))
 

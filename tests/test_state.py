@@ -125,8 +125,11 @@ class RunMachine(RuleBasedStateMachine):
         self.commands: list[list[Command]] = []
         self.disposable = {s for s, stage in enumerate(self.plan.stages)
                            if not stage.held and s not in self.plan.goals and draw.random() < 0.7}
-        self.state = RunState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
+        self.state = self.made(draw)
         self.take(self.state.start(0.0))
+
+    def made(self, draw: random.Random | None = None) -> RunState:
+        return RunState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
 
     def take(self, commands: list[Command]) -> None:
         self.commands.append(commands)
@@ -307,7 +310,7 @@ class RunMachine(RuleBasedStateMachine):
             assert not left, "committed chunks that nobody deleted"
             assert not self.running
         assert (self.finish.outcome == "cancelled") <= (self.cancelled is not None)
-        again = RunState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
+        again = self.made()
         repeated = [again.start(0.0)] + [again.apply(event, now) for event, now in self.history]
         assert repeated == self.commands, "the same events gave other commands"
 

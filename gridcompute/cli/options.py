@@ -46,6 +46,14 @@ COMMON: dict[str, Any] = {
     "keep_intermediates": Annotated[
         bool, typer.Option("--keep-intermediates", help="Leave intermediate results in the work store.")
     ],
+    "verify": Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of the chunks to compute again and compare.", show_default=False),
+    ],
+    "quorum": Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Equal results that each chunk needs, of at most N.", show_default=False),
+    ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors.")],
     "json": AsJson,
 }
