@@ -49,7 +49,7 @@ class CopyingMachine(RunMachine):
     state: VotingState
 
     def made(self, draw: random.Random | None = None) -> RunState:
-        return VotingState(self.plan, self.found, self.limits, Policy())
+        return VotingState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
 
     def submitted(self, task: Task) -> None:
         if not task.turn.copy:
@@ -72,8 +72,12 @@ class CopyingMachine(RunMachine):
                 assert not busy & set(self.plan.feeds.get((command.stage, command.chunk), ()))
                 self.held.discard((command.stage, command.chunk))
                 self.kept.discard((command.stage, command.chunk))
+                self.dropped((command.stage, command.chunk))
         super().take([command for command in commands if not isinstance(command, Drop)])
         self.commands[-1] = commands
+
+    def dropped(self, one: ChunkId) -> None:
+        """What is let go is deleted."""
 
     @rule(data=st.data())
     @precondition(lambda self: self.finish is None and bool(self.state.slow(math.inf)))
@@ -116,7 +120,8 @@ class VotingMachine(CopyingMachine):
         for stage, chunks in self.found.items():
             for chunk in chunks:
                 self.store[stage, chunk] = self.truth((stage, chunk))
-        return VotingState(self.plan, self.found, self.limits, Policy(), self.rules, Standing())
+        return VotingState(self.plan, self.found, self.limits, Policy(), self.rules, Standing(),
+                           disposable=self.disposable)
 
     def truth(self, at: ChunkId) -> str:
         return f"{at[0]}.{at[1]}({','.join(self.truth(one) for one in self.plan.inputs(*at))})"
@@ -137,6 +142,10 @@ class VotingMachine(CopyingMachine):
                   and WORKERS[name] not in task.turn.barred] or ["w0"]
         self.at[task.number] = self.draw.choice(others)
         self.running[task.number] = task
+
+    def dropped(self, one: ChunkId) -> None:
+        if not self.plan.stages[one[0]].held:
+            self.store.pop(one, None)
 
     def take(self, commands: list[Command]) -> None:
         for command in commands:
