@@ -270,7 +270,7 @@ def test_a_kernel_that_takes_everything_is_one_cell(batch: bool) -> None:
 def all_at_once(values):  # type: ignore[no-untyped-def]
     if values.sum() > 1.0:
         raise ValueError("all")
-    return values[..., 0], np.zeros(values.shape[:-1] + (2,))
+    return values[..., 0], np.zeros(values.shape[:-1] + (2,))  # noqa: RUF005 - as numba takes it
 
 
 def test_rows_that_are_not_counted_are_told_by_block() -> None:
