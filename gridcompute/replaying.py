@@ -35,6 +35,7 @@ from gridcompute.single import Outcome, carry_out
 from gridcompute.skipping import Work, work_of
 from gridcompute.skips import in_words
 from gridcompute.spaces import Region
+from gridcompute.status import counted
 from gridcompute.store import open_store
 
 Cell = str | Mapping[str, int] | Sequence[int]
@@ -42,6 +43,9 @@ Cell = str | Mapping[str, int] | Sequence[int]
 
 SHOWN = 6
 """Values of an array that are printed."""
+
+MOST_TEXT = 80
+"""Characters of a text that are printed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,7 @@ class Replayed:
         outputs: what the kernel gave, by column; empty where it failed.
         params: of the kernel.
         error: the traceback, or what ended the process; empty where it gave values.
+        texts: names of the inputs that are text, as bytes.
     """
 
     op: str
@@ -63,6 +68,7 @@ class Replayed:
     outputs: dict[str, Array]
     params: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    texts: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -72,7 +78,8 @@ class Replayed:
     def lines(self) -> list[str]:
         """Inputs, then the output or why there is none, for a terminal."""
         found = [f"{self.op} at {self.cell}"]
-        found += [f"  input {name}: {shown(values)}" for name, values in self.inputs.items()]
+        found += [f"  input {name}: {_text(values) if name in self.texts else shown(values)}"
+                  for name, values in self.inputs.items()]
         found += [f"  parameter {name}: {shown(np.asarray(value))}" for name, value in self.params.items()]
         found += [f"  gives {name}: {shown(values)}" for name, values in self.outputs.items()]
         return [*found, *(f"  fails: {self.error}".splitlines() if self.error else [])]
@@ -92,6 +99,11 @@ def shown(values: Array) -> str:
     more = ", ..." if values.size > SHOWN else ""
     span = f", {np.nanmin(values)} to {np.nanmax(values)}" if _has_range(values) else ""
     return f"{values.dtype} {values.shape}{span} [{first}{more}]"
+
+
+def _text(values: Array) -> str:
+    text = values.tobytes().decode(errors="replace")
+    return f"text of {counted(len(values), 'byte')} {text[:MOST_TEXT]!r}{'...' if len(text) > MOST_TEXT else ''}"
 
 
 def _has_range(values: Array) -> bool:
@@ -126,7 +138,9 @@ def replay(run: str | Run, cell: Cell, *, op: str = "", jit: bool | None = None,
     where = cell_of(target.op, at, target.block_region(block)) + read_for(target.op, at, target.block_region(block))
     made = [f.name for f in target.op.fields if f.name not in getattr(target.op.action, "keep", ())]
     outputs = dict(zip(made, outcome.values, strict=True)) if outcome.values else {}
-    return Replayed(str(target.op), where, inputs, outputs, dict(target.cells.params), outcome.error)
+    texts = tuple(name for name, (i, column) in zip(inputs, target.cells.columns, strict=True)
+                  if target.op.inputs[i].field(column).kind == "string")
+    return Replayed(str(target.op), where, inputs, outputs, dict(target.cells.params), outcome.error, texts)
 
 
 def _graph_of(run: str | Run, *, changed: bool) -> tuple[Graph, str, Mapping[str, Any]]:
@@ -333,7 +347,8 @@ def _named(cell: Cell, places: tuple[str, ...]) -> dict[str, int]:
         if any("=" in part for part in parts):
             return {name: int(at) for name, _, at in (part.partition("=") for part in parts)}
         if len(parts) != len(places):
-            raise ParameterError(f"{cell!r} has {len(parts)} numbers, a cell {len(places)}: {', '.join(places)}")
+            raise ParameterError(f"{cell!r} has {counted(len(parts), 'number')}, a cell {len(places)}: "
+                                 f"{', '.join(places)}")
         return {name: int(at) for name, at in zip(places, parts, strict=True)}
     except (ValueError, TypeError) as error:
         if isinstance(error, ParameterError):

@@ -335,8 +335,8 @@ def _with_gaps(column: Column, flat: Array, positions: Array, shape: tuple[int, 
         flat[positions] = flat.dtype.type(np.nan) if flat.dtype.kind in "fc" else np.zeros((), flat.dtype)
         valid = np.ones(flat.shape, bool)
         valid[positions] = False
-        valid = valid.reshape(*shape, *flat.shape[1:])
-    return Fixed(flat.reshape(*shape, *flat.shape[1:]), valid)
+        valid = valid.reshape((*shape, *flat.shape[1:]))
+    return Fixed(flat.reshape((*shape, *flat.shape[1:])), valid)
 
 
 def explode_skipping(work: Work, carrier: Carrier) -> tuple[Array, list[Array], Failed]:

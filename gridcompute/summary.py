@@ -264,7 +264,8 @@ def report_screen(told: Mapping[str, Any]) -> list[str]:
         times, said = counted(failure["times"], "time"), failure["message"].splitlines()[0]
         lines.append(f"  failed {times} ({failure['kind']}): {said}")
     for one in told["skipped_cells"][:MOST_FAILURES]:
-        lines.append(f"  skipped {one['op']} at {one['cell']} ({one['kind']}): {one['error'][:MOST_CHARACTERS]}")
+        said = " ".join(one["error"][:MOST_CHARACTERS].split())
+        lines.append(f"  skipped {one['op']} at {one['cell']} ({one['kind']}): {said}")
     if told["skipped"] > MOST_FAILURES:
         lines.append(f"  and more: gridcompute replay {told['run']} lists {len(told['skipped_cells'])}")
     if told["torn"] or told["damaged"]:

@@ -206,6 +206,17 @@ def half(value):  # type: ignore[no-untyped-def]
     return value / 2
 
 
+def test_text_is_shown_as_text() -> None:
+    @grid.kernel("(n)->()")
+    def length(text):  # type: ignore[no-untyped-def]
+        return len(text)
+
+    texts = grid.from_arrays({"s": ["a", "bücher", "c" * 100]}, dims="row")["s"]
+    run = grid.run(texts.map(length), executor="inline", quiet=True, store="work")
+    assert grid.replay(run, "1").lines()[1:] == ["  input s: text of 7 bytes 'bücher'", "  gives length: int64 7"]
+    assert grid.replay(run, "2").lines()[1] == f"  input s: text of 100 bytes '{'c' * 80}'..."
+
+
 def test_several_ops_are_told_apart_by_name() -> None:
     x = grid.from_arrays({"v": np.arange(10.0)}, dims="row")["v"]
     run = grid.run(x.map(half).map(half).map(half, name="last"), executor="inline", quiet=True, store="work")

@@ -255,6 +255,24 @@ def test_sinks_hold_gaps(tmp_path: Path) -> None:
         assert data["i"].values[4] == 5
 
 
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_kernel_that_takes_everything_is_one_cell(batch: bool) -> None:
+    kernel = grid.kernel("(row)->(),(two)", sizes={"two": 2}, names=("a", "b"), batch=batch)(all_at_once)
+    out = column().map(kernel, on_error="skip")
+    found = run(out)
+    assert found.skipped.to_pylist() == [{"op": "all_at_once", "cell": "", "kind": "user", "error": "ValueError: all"}]
+    assert np.isnan(found["a"].to_numpy())
+    assert np.isnan(found["b"].to_numpy()).tolist() == [True, True]
+    assert grid.replay(found, "").error.endswith("ValueError: all")
+    assert run(out["a"] + 1.0).status.skipped == 1
+
+
+def all_at_once(values):  # type: ignore[no-untyped-def]
+    if values.sum() > 1.0:
+        raise ValueError("all")
+    return values[..., 0], np.zeros(values.shape[:-1] + (2,))  # noqa: RUF005 - as numba takes it
+
+
 def test_rows_that_are_not_counted_are_told_by_block() -> None:
     table = grid.from_arrays({"v": np.arange(10.0)}, dims="row")
     kernel = grid.kernel("()->()")(whole_at_seven)
