@@ -51,6 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     memory = Path("/dev/shm")
     inside = memory if os.access(memory, os.W_OK) else tmp_path_factory.mktemp("chaos")
     folder = Path(tempfile.mkdtemp(prefix="gridcompute-test-", dir=inside))
+    (folder / "state").mkdir(mode=0o700)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
         patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
