@@ -39,6 +39,8 @@ from gridcompute.testing.injecting import ChaosExecutor, Marks, damage
 from gridcompute.testing.schedule import MOST, RATES, Fault, Schedule
 from gridcompute.testing.virtual import VirtualExecutor
 
+pytestmark = pytest.mark.timeout(900)
+
 SHORT = 12
 LONG = 160
 LIMIT = 120.0

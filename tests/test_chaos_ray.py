@@ -19,6 +19,8 @@ from gridcompute.testing.cluster import LocalCluster
 
 __all__ = ["_told", "place"]
 
+pytestmark = pytest.mark.timeout(900)
+
 LIMIT = 240.0
 SHORT = range(4)
 LONG = range(4, 40)
