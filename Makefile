@@ -19,12 +19,18 @@ ARGS ?= --quick
 PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --fork-strategy fewest \
 	--custom-compile-command "make pins"
 
-.PHONY: help install demo test lint docs wheels bench peers pins clean
+# Debian's packages of the servers that tests start: Ceph's S3, Redis, network namespaces (340 MB).
+SERVERS := radosgw ceph-mon ceph-osd ceph-common redis-server iproute2 util-linux
+
+.PHONY: help install servers demo test chaos local-cluster lint docs wheels bench peers pins clean
 
 help:
 	@echo "make install   environment in .venv with the pinned dependencies"
+	@echo "make servers   Ceph's S3, Redis and iproute2 from Debian's packages, for tests of faults (asks for root)"
 	@echo "make demo      run both real jobs on a local Ray; results in demo/"
 	@echo "make test      run the tests with the coverage gate"
+	@echo "make chaos     the whole fault matrix: servers, nodes, links and disks that fail (25 minutes)"
+	@echo "make local-cluster  several Ray nodes on this machine, to try things out (ARGS='--nodes 3 --s3')"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build the documentation in site/, dead links are errors"
 	@echo "make wheels    check that every pin has a wheel for each supported Python (asks the package index)"
@@ -69,12 +75,27 @@ endif
 	@$(EDITABLE) --no-deps --no-build-isolation -e .
 	@touch $@
 
+servers:
+	@missing=(); for name in $(SERVERS); do \
+	  [ "$$(dpkg-query -Wf '$${db:Status-Status}' $$name 2>/dev/null)" = installed ] || missing+=($$name); done; \
+	[ $${#missing[@]} -gt 0 ] || exit 0; \
+	root=(); [ "$$(id -u)" -eq 0 ] || root=(sudo); \
+	"$${root[@]}" apt-get update -qq && \
+	"$${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"
+
 demo: install
 	$(BIN) -m gridcompute run climate.trend --output demo/trend.zarr
 	$(BIN) -m gridcompute run genomics.distance --output demo/distance.parquet
 
 test: install
 	$(BIN) -m pytest --cov
+
+chaos: install
+	$(BIN) -m pytest -m "chaos or faults" --durations=10
+
+local-cluster: ARGS := --nodes 3
+local-cluster: install
+	$(BIN) cluster/local/start.py $(ARGS)
 
 lint: install
 	$(BIN) -m ruff check .

@@ -21,7 +21,9 @@ BENCHMARKS = {
     "scale": "what grows with cells and tasks: planning, running, the driver's memory",
     "balance": "how evenly tasks of uneven cost are shared out, on simulated workers",
     "stream": "reductions over a compressed stack, one and five at once, against decoding alone",
+    "memory": "what workers have in memory, against what the plan says",
     "nodes": "an iterate carried by two nodes of a Ray cluster, against one",
+    "recovery": "a lost worker and a dead driver, on ours and on peers; resume of what is committed",
     "taskbench": "how small tasks may be until half of the time is overhead: METG(50%) of eleven patterns",
 }
 

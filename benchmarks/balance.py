@@ -36,7 +36,16 @@ COSTS: dict[str, Costs] = {
     "falling": lambda draw, n: sorted(_pareto(draw, n), reverse=True),
     "bimodal": lambda draw, n: [5.0 if draw.random() < 0.01 else 0.01 for _ in range(n)],
 }
-SECTIONS = (*COSTS, "stragglers", "failures")
+SECTIONS = (*COSTS, "stragglers", "copies", "failures")
+
+HEAVY: dict[str, Costs] = {
+    "even": lambda draw, n: [10.0] * n,
+    "uniform": lambda draw, n: [10.0 * draw.uniform(0.5, 1.5) for _ in range(n)],
+    "pareto": lambda draw, n: [4.0 * draw.paretovariate(1.5) for _ in range(n)],
+}
+"""Seconds of chunks that take long, a few for each worker: where a worker that is slow is waited for."""
+
+NO_COPIES = "without copies"
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,8 @@ def rows(session: Session, peers: Peers) -> Iterator[Row]:
             yield from _makespan(size, kind, paces)
         if size.workers >= 100 and "stragglers" in wanted:
             yield from (_stragglers(size, kind) for kind in ("uniform", "pareto"))
+        if size.scale == 1.0 and "copies" in wanted:
+            yield from (_copies(size.workers, kind, slow) for kind in HEAVY for slow in (True, False))
         if size.workers >= 100 and "failures" in wanted:
             yield from (_failures(size, kind) for kind in ("uniform", "pareto"))
     for name, found in paces.decisions.items():
@@ -147,6 +158,22 @@ def _stragglers(size: Size, kind: str) -> Row:
                "the bound knows: total / speed of all + longest chunk on a slow worker.")
 
 
+def _copies(workers: int, kind: str, straggles: bool) -> Row:
+    """Second copies where one worker is slow, and what they cost where none is."""
+    ours, without, made, won = [], [], 0, 0
+    cluster = Cluster(workers, slow=lambda worker: SLOW if straggles and worker == workers - 1 else 1.0)
+    for seed in range(5):
+        costs = HEAVY[kind](random.Random(seed), 5 * workers)
+        end, plain = _run(costs, cluster), _run(costs, cluster, copies=False)
+        ours.append(end.makespan)
+        without.append(plain.makespan)
+        made, won = made + end.copies, won + end.won
+        check(end.makespan <= plain.makespan * 1.001, "second copies make nothing later")
+    what = f"One of {workers} workers takes {SLOW:g} times as long" if straggles else "No worker is slow"
+    return Row(f"copies/{kind}/{'straggler' if straggles else 'none'}/{workers}", "s", {OURS: ours, NO_COPIES: without},
+               note=f"{what}; {made} second copies were made, {won} came first.")
+
+
 def _failures(size: Size, kind: str) -> Row:
     """One task in a hundred loses its worker, and another comes in its place."""
     ours, retries, least = [], 0, 1e99
@@ -166,7 +193,7 @@ def _failures(size: Size, kind: str) -> Row:
                f"counts as work in the bound. {retries:,} chunks were tried again, and each was kept once.")
 
 
-def _run(costs: list[float], cluster: Cluster) -> Simulated:
-    end = simulate(FlatPlan(len(costs)), lambda _, chunk: costs[chunk], cluster)
+def _run(costs: list[float], cluster: Cluster, *, copies: bool = True) -> Simulated:
+    end = simulate(FlatPlan(len(costs)), lambda _, chunk: costs[chunk], cluster, copies=copies)
     check(len(end.done) == len(costs) and set(end.done.values()) == {1}, "each chunk is done once")
     return end

@@ -27,7 +27,8 @@ from benchmarks.running import index, new_store, own_folders, run_indices
 from gridcompute.planning import Plan
 from gridcompute.retry import Policy
 from gridcompute.running import graph_of
-from gridcompute.state import Limits, RunState
+from gridcompute.planview import Limits
+from gridcompute.state import RunState
 
 MIB = 2**20
 PLAN_MS = Reference(50.0, "a trillion cells are planned in less than 50 ms")

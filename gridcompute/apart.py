@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -28,10 +29,10 @@ import numpy as np
 
 from gridcompute.columns import Array
 from gridcompute.config import available_memory
-from gridcompute.errors import WorkerLostError
+from gridcompute.errors import GridError, RunError, WorkerLostError
 from gridcompute.events import FailureKind
 from gridcompute.shipping import by_value
-from gridcompute.skipping import Failed, Part, Work
+from gridcompute.skipping import IDLE, Failed, Part, Work
 
 START_SECONDS = 120.0
 """Time that the process may take to start, and to compile or load the kernel."""
@@ -42,8 +43,8 @@ LOOK_SECONDS = 0.25
 MEMORY_SHARE = 0.75
 """Of the memory that is free, what the process may take."""
 
-IDLE = -1
-"""In the shared word: no cell is in work."""
+
+SIGNALS = {one.value: one.name for one in signal.Signals}
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Apart:
         if code is None:
             text = "its process gave no answer"
         elif code < 0:
-            text = f"its process was killed by {signal.Signals(-code).name}"
+            text = f"its process was killed by {SIGNALS.get(-code, f'signal {-code}')}"
         else:
             text = f"its process ended with exit code {code}"
         return Death("lost_worker", text, position)
@@ -213,10 +214,13 @@ def _parts(work: Work, apart: Apart) -> Iterator[Part]:
         if not isinstance(found, Death):
             yield found
         elif hi - lo == 1:
+            if found.position is None:  # no cell was in work: it isn't this one's fault
+                kind = MemoryError if found.kind == "out_of_memory" else WorkerLostError
+                raise kind(f"a process for kernel {work.kernel.name} ended before the kernel began: {found.text}")
             failed = Failed()
             failed.add(lo, found.kind, found.text)
             yield work.nothing(lo, hi), failed
-        elif found.position is not None and lo <= found.position < hi:
+        elif work.kernel.mode == "cell" and found.position is not None and lo <= found.position < hi:
             at = found.position
             waiting += [(a, b) for a, b in ((at + 1, hi), (at, at + 1), (lo, at)) if a < b]
         else:
@@ -254,5 +258,7 @@ def _answer(call: Callable[[int, int, Array], Part], lo: int, hi: int, word: Arr
         return pickle.dumps(call(lo, hi, word))
     except MemoryError:
         return pickle.dumps(MemoryError())
-    except Exception as error:
+    except GridError as error:
         return pickle.dumps(error)
+    except Exception as error:
+        return pickle.dumps(RunError("".join(traceback.format_exception(error)[-3:]).strip()))

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from gridcompute.events import Failure, FailureKind
 from gridcompute.retry import Decision, Policy
 
 Chunk = tuple[int, int]
 """Stage and number."""
+
+FORGIVEN = 4
+"""So many times the policy's attempts at most are made of a chunk whose workers were lost for no fault of its own."""
+
+
+@dataclass
+class _Losses:
+    """Lost workers of a chunk.
+
+    Attributes:
+        count: how many.
+        cell: in work at the last one.
+    """
+
+    count: int = 0
+    cell: tuple[int, ...] | None = None
 
 
 class Attempts:
@@ -27,6 +44,10 @@ class Attempts:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.kept = 0  # chunks, so far: counted by who keeps them
+        self._lost = 0
+        self._last: Failure | None = None
+        self._losses: dict[Chunk, _Losses] = {}
         self._counts: dict[Chunk, dict[tuple[FailureKind, Chunk | None], int]] = {}
         self._alone: set[Chunk] = set()
         self._delayed: list[tuple[float, Chunk]] = []
@@ -37,6 +58,8 @@ class Attempts:
         counts = self._counts.setdefault(chunk, {})
         cause = (failure.kind, failure.lost)  # each input that is lost has attempts of its own
         attempt = counts[cause] = counts.get(cause, 0) + 1
+        if failure.kind == "lost_worker" and self._innocent(chunk, failure):
+            attempt = counts[cause] = max(1, attempt - 1)
         decision = self.policy.decide(failure.kind, attempt, chunk[0] * 1_000_003 + chunk[1])
         if decision.action == "recompute" and failure.lost is None:
             return Decision("stop")
@@ -47,6 +70,21 @@ class Attempts:
                 heapq.heappush(self._delayed, (now + decision.delay, chunk))
                 self._resting.add(chunk)
         return decision
+
+    def _innocent(self, chunk: Chunk, failure: Failure) -> bool:
+        """Whether the loss of a worker says little against the chunk in work, as what ends workers ends others', too.
+
+        A chunk that ends its workers does so in the same cell each time. Where the cell isn't known, others have lost
+        none, or fewer; and where every chunk ends its workers none is ever kept.
+        """
+        self._lost += failure is not self._last  # one loss may be blamed on several chunks
+        self._last = failure
+        losses = self._losses.setdefault(chunk, _Losses())
+        moved = failure.cell is not None and losses.cell is not None and failure.cell != losses.cell
+        losses.count, losses.cell = losses.count + 1, failure.cell
+        others = failure.cell is None and self.kept > 0 and self._lost - losses.count >= losses.count
+        fine = losses.count > 1 and (moved or others)
+        return fine and losses.count < FORGIVEN * self.policy.attempts.get("lost_worker", 1)
 
     def forget(self, stage: int, chunks: Iterable[int]) -> None:
         """These chunks have come further: how often they failed before counts no more."""

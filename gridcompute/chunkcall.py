@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,13 @@ from gridcompute.secrecy import clean
 Array = np.ndarray[Any, Any]
 
 
-def run_chunk(kernel: Kernel, cells: Cells, columns: Sequence[Column], *, seed: int, rng_name: str, step: int) -> None:
-    """Call a batch kernel or task once and store what it returns into the output columns."""
-    parts = _call(kernel, cells, seed, rng_name, step)
+def run_chunk(kernel: Kernel, cells: Cells, columns: Sequence[Column], *, seed: int, rng_name: str, step: int,
+              begins: Callable[[], None] = lambda: None) -> None:
+    """Call a batch kernel or task once and store what it returns into the output columns.
+
+    `begins` is called when the kernel is compiled, and begins.
+    """
+    parts = _call(kernel, cells, seed, rng_name, step, begins)
     if len(parts) != len(columns):
         raise _wrong(kernel, cells, f"returned {len(parts)} outputs, not {len(columns)}")
     for name, part, column in zip(kernel.names, parts, columns, strict=True):
@@ -49,9 +53,10 @@ def explode_chunk(
     seed: int,
     rng_name: str,
     step: int,
+    begins: Callable[[], None] = lambda: None,
 ) -> tuple[Array, list[Array]]:
-    """Call a batch kernel or task that returns counts, then each output's rows."""
-    parts = _call(kernel, cells, seed, rng_name, step)
+    """Call a batch kernel or task that returns counts, then each output's rows; `begins` as in `run_chunk`."""
+    parts = _call(kernel, cells, seed, rng_name, step, begins)
     if len(parts) != len(dtypes) + 1:
         raise _wrong(kernel, cells, f"returned {len(parts)} values, not the counts and {len(dtypes)} outputs")
     counts = np.asarray(parts[0]).astype(np.int64, copy=False)
@@ -76,7 +81,7 @@ def explode_chunk(
     return counts, rows
 
 
-def _call(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int) -> list[Any]:
+def _call(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int, begins: Callable[[], None]) -> list[Any]:
     compiled = kernel.mode == "batch"
     arguments = [_batch_input(one) if compiled else _task_input(one) for one in cells.columns]
     state = random.state(random.seed_key(seed, rng_name), cells.linear())
@@ -93,6 +98,7 @@ def _call(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int) -> 
     function = kernel_function(kernel) if compiled else kernel.func
     if compiled:
         compile_for(kernel, function, arguments)
+    begins()
     try:
         with np.errstate(all="ignore"):
             returned = function(*arguments)

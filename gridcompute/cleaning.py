@@ -18,7 +18,7 @@ from gridcompute.stores.local import LocalStore
 from gridcompute.summary import recipes
 
 _RECORD_FILES = ("run.json", "journal.jsonl")
-_SHARDS = "shards"
+_SHARDS, _CLAIMS = "shards", "kept"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def leavings(url: str, *, names: Sequence[str] = (), everything: bool = False, d
     else:
         named = _named(rest, notes)
         if named is not None:
-            shards = [(name, size) for name, size in store.list_sizes(_SHARDS) if _recipe(name) not in named]
+            there = [*store.list_sizes(_SHARDS), *store.list_sizes(_CLAIMS)]
+            shards = [(name, size) for name, size in there if _recipe(name) not in named]
     if not isinstance(store, LocalStore):
         notes.append(
             "runs that others made in this store aren't known here: their shards go too, and would be computed again"
@@ -143,6 +144,8 @@ def _named(rest: Iterable[RunRecord], notes: list[str]) -> set[str] | None:
 
 def _recipe(name: str) -> str:
     parts = name.split("/")
+    if parts[0] == _CLAIMS:
+        return parts[-1]
     return parts[2] if len(parts) > 3 else ""
 
 
@@ -157,7 +160,7 @@ def _dangling() -> list[str]:
             folder = json.loads((state_folder() / "runs" / f"{name}.json").read_text())["folder"]
             if not (Path(folder) / "run.json").exists():
                 found.append(name)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             found.append(name)
     return found
 

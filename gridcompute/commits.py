@@ -110,7 +110,8 @@ def commit_block(store: Store, op: Op, where: tuple[int, int, int], token: str, 
         note(store, op.recipe, (str(block.region), token), skips)
     meta = {META: to_text(skips)} if skips else None
     done = commit(store, op.recipe, token, block, op.fields, op.space, meta=meta)
-    return Kept(*where, done.path, done.digest, done.rows, done.size, done.won, skips=skips)
+    vote = done.own if done.own != done.digest else ""
+    return Kept(*where, done.path, done.digest, done.rows, done.size, done.won, skips=skips, vote=vote)
 
 
 def commit_file(store: Store, op: Op, where: tuple[int, int, int], token: str, blocks: Iterable[Block]) -> Kept:

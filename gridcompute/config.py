@@ -24,6 +24,21 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gridcompute"
 
 
+def verifies() -> bool:
+    """Whether contents are hashed instead of trusting sizes and times."""
+    return os.environ.get("GRIDCOMPUTE_VERIFY_INPUTS", "0") not in ("", "0")
+
+
+def private_folders(*folders: Path) -> None:
+    """Make folders for this user alone, the outer ones first; what is there stays as it is.
+
+    Raises:
+        OSError: one can't be made.
+    """
+    for folder in folders:  # `parents` makes those above with the default mode
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def available_memory() -> int:
     """Bytes that processes here may still take: of the cgroup where it has a limit, else of the machine."""
     import psutil
@@ -79,8 +94,31 @@ def parse_bytes(text: str | int) -> int:
     return value
 
 
+def parse_quorum(value: Any) -> tuple[int, int]:
+    """Equal results that a chunk needs, and results in all.
+
+    >>> parse_quorum("2/3"), parse_quorum((3, 5)), parse_quorum([2, 2])
+    ((2, 3), (3, 5), (2, 2))
+
+    Raises:
+        ParameterError: not two numbers, or not a majority: two different results could then have as many votes.
+    """
+    pair = value.replace(" of ", "/").split("/") if isinstance(value, str) else value
+    try:
+        need, most = (int(text) if isinstance(text, str) else operator.index(text) for text in pair)
+    except (TypeError, ValueError):
+        raise ParameterError(f"quorum is {value!r}", hint="two numbers, as 2/3 or (2, 3)") from None
+    if not 1 < need <= most <= 2 * need - 1 or most > MOST_VOTES:
+        raise ParameterError(f"quorum is {need} of {most}",
+                             hint=f"2 or more equal results, of fewer than twice as many (at most {MOST_VOTES}): 2/3")
+    return need, most
+
+
+MOST_VOTES = 99
+_RIVALS = {"verify": "quorum", "quorum": "verify"}
+
 ENVIRONMENT = ("store", "executor", "workers", "address", "certs", "allow_open", "memory", "quiet", "on_error",
-               "keep_intermediates")
+               "keep_intermediates", "verify", "verify_tolerance", "quorum")
 """Settings that `GRIDCOMPUTE_STORE` and so on give where the caller doesn't."""
 
 
@@ -106,10 +144,14 @@ class Settings:
         memory: bytes that one worker may take at its peak; 0 means its share of what is free.
         deadline: seconds that a task may take.
         quiet: no progress bar.
-        verify_inputs: hash the contents of inputs instead of trusting sizes and times.
+        verify_inputs: hash the contents of inputs instead of trusting sizes and times; those of outputs that are there
+            already, too.
         dashboard: start Ray's dashboard with a local cluster.
         on_error: "skip" or "stop", for all kernels that weren't told what to do where they fail; else they stop.
         keep_intermediates: leave committed intermediate results in the work store when nothing needs them any more.
+        verify: share of the chunks that are computed again on another worker and compared, 0 to 1.
+        verify_tolerance: relative difference of floating point values up to which they count as equal; 0: same bits.
+        quorum: equal results that each chunk needs, and results in all, as "2/3".
     """
 
     store: str = WORK
@@ -127,6 +169,9 @@ class Settings:
     dashboard: bool = False
     on_error: str = ""
     keep_intermediates: bool = False
+    verify: float = 0.0
+    verify_tolerance: float = 0.0
+    quorum: str = ""
 
     def __post_init__(self) -> None:
         if self.executor not in ("ray", "inline"):
@@ -141,6 +186,14 @@ class Settings:
             raise ParameterError(f"workers is {self.workers}", hint="a number of cores, or 0 for all")
         if self.threads < 1:
             raise ParameterError(f"threads is {self.threads}", hint="a number of threads per worker, 1 or more")
+        if not 0 <= self.verify <= 1:
+            raise ParameterError(f"verify is {self.verify}", hint="a share of the chunks, 0 to 1; 1 checks all")
+        if not 0 <= self.verify_tolerance < 1:
+            raise ParameterError(f"verify_tolerance is {self.verify_tolerance}", hint="a relative difference, as 1e-12")
+        if self.verify_tolerance and not (self.verify or self.quorum):
+            raise ParameterError("verify_tolerance is given, but nothing is compared", hint="give verify= or quorum=")
+        if self.quorum and self.verify:
+            raise ParameterError("verify and quorum are both given", hint="a quorum checks every chunk: give just one")
         if not self.deadline > 0:
             raise ParameterError(f"deadline is {self.deadline}", hint="seconds, above 0")
 
@@ -159,11 +212,18 @@ class Settings:
         given = {name: value for name, value in options.items() if value is not None}
         for name in ENVIRONMENT:
             text = os.environ.get(f"GRIDCOMPUTE_{name.upper()}")
-            if text and name not in given:
+            if text and name not in given and given.get(_RIVALS.get(name, "")) is None:
                 given[name] = text if name not in ("quiet", "keep_intermediates") else text != "0"
         for name in ("store", "certs"):
             if name in given:
                 given[name] = os.fspath(given[name])
+        if given.get("quorum"):
+            given["quorum"] = "{}/{}".format(*parse_quorum(given["quorum"]))
+        for name in ("verify", "verify_tolerance"):
+            try:
+                given[name] = float(given.get(name, 0.0))
+            except (TypeError, ValueError):
+                raise ParameterError(f"{name} is {given[name]!r}", hint="a number, as 0.05") from None
         if isinstance(given.get("memory"), str):
             given["memory"] = parse_bytes(given["memory"])
         for name, hint in (("workers", "cores, or 0 for all"), ("threads", "threads")):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,20 @@ def content_digest(block: Block, fields: Sequence[Field]) -> str:
     """
     digests = {f.name: column_digest(f, canonical(f, block[f.name])) for f in fields}
     return block_digest(fields, digests)
+
+
+def seal(block: Block) -> int:
+    """A checksum of a block's arrays as they lie in memory (CRC-32): for a way on which nobody else looks.
+
+    It costs a tenth to a fifth of a digest, and isn't one: equal content may have several.
+    """
+    check = 0
+    for name in sorted(block.columns):
+        column = block.columns[name]
+        arrays = [column.values, column.valid, column.offsets if isinstance(column, Ragged) else None]
+        for array in arrays:
+            check = zlib.crc32(b"-" if array is None else _raw(array), check)
+    return check
 
 
 def block_digest(fields: Sequence[Field], digests: Mapping[str, str]) -> str:

@@ -8,10 +8,18 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from gridcompute.access import Part, Slice, Whole
-from gridcompute.actions.loads import Load
+from gridcompute.actions.loads import Ingest, Load
+from gridcompute.actions.maps import Map
 from gridcompute.actions.shapes import TAKE_BYTES, TAKE_SPREAD, TakeAt
+from gridcompute.actions.shuffles import Bucket, Sample
+from gridcompute.actions.stencils import Stencil
 from gridcompute.axes import Layout
 from gridcompute.op import Op
+from gridcompute.sources.blocks import BLOCK_BYTES, BLOCK_ROWS
+from gridcompute.spaces import Region
+
+RANK_BYTES = 32.0
+"""Of a row that is put in order: its key, its rank, its place, and these once more."""
 
 
 class Cost:
@@ -75,6 +83,22 @@ class Cost:
         known: float = self.once("read", op, lambda: sum(leaves))
         return known
 
+    def block_rows(self, op: Op) -> float:
+        """Cells, as estimated, of a position along a dimension that counts blocks; 1 where cells are counted."""
+        known: float = self.once("rows", op, lambda: 1.0 if op.space.known else self._block_rows(op))
+        return known
+
+    def _block_rows(self, op: Op) -> float:
+        if isinstance(op.action, Ingest):
+            return min(BLOCK_ROWS, BLOCK_BYTES / max(op.cell_bytes, 1.0))
+        before = [source for source in op.inputs if not source.space.known]
+        if isinstance(op.action, Bucket):
+            return max(1.0, self.block_rows(before[0]) * before[0].whole.cells / op.action.buckets) if before else 1.0
+        if not before:
+            first = Region(((0, 1), *op.whole.bounds[1:]))
+            return max((float(box.shape[0]) for box in op.reads(0, first)), default=1.0)
+        return max(map(self.block_rows, before))
+
     def input_weight(self, source: Op) -> float:
         """Most bytes that are live at once for a cell of an op that is read."""
         return source.cell_bytes if id(source) in self._kept else self.weight(source)
@@ -96,8 +120,25 @@ class Cost:
             for source in self._inner(op, step):
                 most = max(most, live + peak[source])
                 live += size[source]
-            peak[step] = max(most, live + size[step])
+            peak[step] = max(most, live + size[step] + self._arranged(step, size))
         return peak[op] + sum(size[step] for step, count in edges.items() if count > 1)
+
+    @staticmethod
+    def _arranged(step: Op, size: Mapping[Op, float]) -> float:
+        """Bytes that are laid out anew: a kernel's inputs whose core dimensions don't come last, a stencil's with its
+        halo, what a take has found before it is put in order, the ranks of a sort's rows.
+        """
+        if isinstance(step.action, Stencil):
+            return size.get(step.inputs[0], 0.0)
+        if isinstance(step.action, TakeAt):
+            return 2 * size[step]
+        if isinstance(step.action, Bucket | Sample):
+            return RANK_BYTES
+        if not isinstance(step.action, Map):
+            return 0.0
+        found = {i for (i, name), core in zip(step.action.columns, step.action.core, strict=True)
+                 if core and step.inputs[i].field(name).dims[-len(core):] != core}
+        return sum(size.get(step.inputs[i], 0.0) for i in found)
 
     def _sizes(self, op: Op) -> dict[Op, float]:
         """Bytes of each op in a task that a cell of the output takes, consumers first."""

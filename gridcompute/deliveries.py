@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from gridcompute.errors import GridError
+from gridcompute.errors import CorruptShardError, GridError
 from gridcompute.journal import Journal
 from gridcompute.lease import Lease
 from gridcompute.ledger import Ledger
 from gridcompute.outputs import outputs_of, sink_of
 from gridcompute.planning import Plan
+from gridcompute.shard import tombstone
 from gridcompute.sinks.base import Output, Sink, Written
-from gridcompute.store import open_store
+from gridcompute.store import Store, open_store
 from gridcompute.stored import StoredSource
 
 
@@ -33,14 +34,17 @@ class Deliveries:
         overwrite: URLs of outputs that replace what lies there.
         again: how steps against a store are done.
         reach: makes sure that there will be workers, before anything is removed.
+        drawn: which chunks' files are read again before an output appears, by the names of their records.
 
     Attributes:
         outputs: prepared.
     """
 
-    def __init__(self, run: str, overwrite: frozenset[str], again: Again, reach: Callable[[], None]) -> None:
+    def __init__(self, run: str, overwrite: frozenset[str], again: Again, reach: Callable[[], None],
+                 drawn: Callable[[str], bool] = lambda name: False) -> None:
         self.outputs: dict[str, Output] = {}
         self._run, self._overwrite, self._again, self._reach = run, overwrite, again, reach
+        self._drawn = drawn
         self._leases: dict[str, Lease] = {}
 
     def prepare(self, plan: Plan) -> None:
@@ -86,6 +90,9 @@ class Deliveries:
     def deliver(self, plan: Plan, ledger: Ledger, journal: Journal) -> Mapping[str, StoredSource]:
         """Metadata last, so that a dataset appears at once; then the leases go.
 
+        Raises:
+            CorruptShardError: a file that was read again isn't what was written; its chunk is void by then.
+
         Returns:
             The kept chunks of each output that isn't written by a sink.
         """
@@ -95,12 +102,23 @@ class Deliveries:
                 results[name] = self._again(partial(ledger.stored, op))
             elif op.recipe not in ledger.finished:
                 number, root = plan.home[id(op)]
-                chunks = range(plan.stages[number].chunks)
-                written = [Written(path, size, digested, rows) for chunk in chunks
-                           for path, rows, digested, size in ledger.pages[number][root].kept(chunk).blocks]
-                output = self.outputs[op.recipe]
+                output, written = self.outputs[op.recipe], list[Written]()
+                for chunk in range(plan.stages[number].chunks):
+                    kept = ledger.pages[number][root].kept(chunk)
+                    files = [Written(path, size, digested, rows) for path, rows, digested, size in kept.blocks]
+                    if self._drawn(kept.place):
+                        self._again(partial(_read_again, output, files, kept.place, ledger.store))
+                    written += files
                 self._again(partial(output.finalize, written))
                 journal.append("finalized", output=output.url)
         for lease in self._leases.values():
             lease.release()
         return results
+
+
+def _read_again(output: Output, files: list[Written], record: str, store: Store) -> None:
+    for one in files:
+        if not output.verify(one):
+            tombstone(store, record, f"{one.path} isn't what was written")
+            raise CorruptShardError(f"{output.url}: {one.path} isn't what was written", path=record,
+                                    hint="it is written again; if this recurs, check the disk")

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TypeVar
 
 from gridcompute.absent import missed
-from gridcompute.bounds import planned_parts, remember
+from gridcompute.ballots import Rule, Standing
+from gridcompute.bounds import needs, planned_parts, remember
 from gridcompute.deliveries import Deliveries
 from gridcompute.drops import DONE, GONE
 from gridcompute.errors import CorruptShardError, GridError, InterruptedRunError, RunError, StoreError
@@ -24,12 +25,16 @@ from gridcompute.events import (
     Drop,
     Event,
     Finish,
+    Kept,
     Kill,
+    Ruled,
     Submit,
     TaskDone,
     TaskFailed,
     TaskLate,
+    TaskSlow,
     Tick,
+    Void,
 )
 from gridcompute.executor import Executor
 from gridcompute.footprint import WORKER_BYTES
@@ -40,18 +45,19 @@ from gridcompute.leftovers import sweep
 from gridcompute.looks import LOOK_SECONDS, look
 from gridcompute.losses import SILENT, named
 from gridcompute.op import Graph
+from gridcompute.orders import Payload
+from gridcompute.outlasting import outlast
 from gridcompute.planning import Plan
 from gridcompute.planview import UNBOUNDED, Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
-from gridcompute.secrecy import clean
 from gridcompute.skips import Tally
 from gridcompute.sources.base import Source
-from gridcompute.state import RunState
 from gridcompute.status import Status, Watch
-from gridcompute.store import Store, transient, unanswered
+from gridcompute.store import Store
 from gridcompute.stored import StoredSource
-from gridcompute.worker import Payload
+from gridcompute.verdicts import noted, rule_of
+from gridcompute.voting import VotingState
 
 POLL_SECONDS = 0.5
 
@@ -81,6 +87,7 @@ class Driver:
         limits: memory, deadline (workers come from the executor).
         memory: bytes that a worker may take, 0 for no bound.
         overwrite: names of outputs that replace what lies there.
+        rule: which chunks are computed more than once to compare them.
         clock: seconds, for deadlines and delays; by default the executor's own, where it has one, else real time.
         watch: called after each event.
         keep_intermediates: delete no committed shards.
@@ -98,24 +105,27 @@ class Driver:
         deadline: float = 3600.0,
         overwrite: frozenset[str] = frozenset(),
         policy: Policy | None = None,
+        rule: Rule | None = None,
         clock: Callable[[], float] | None = None,
         watch: Watch | None = None,
         keep_intermediates: bool = False,
     ) -> None:
         self.graph, self.store, self.executor, self.journal, self.watch = graph, store, executor, journal, watch
         self.run_name, self.memory, self.deadline = run, memory, deadline
-        self.policy = policy or Policy()
+        self.policy, self.rule, self._standing = policy or Policy(), rule or Rule(), Standing()
         self.clock = getattr(executor, "clock", time.monotonic) if clock is None else clock
         self.status, self.tally, self.sleep = Status(), Tally(), getattr(executor, "sleep", time.sleep)
         self.cancelled, self.results = threading.Event(), dict[str, StoredSource]()
         self._intermediates = Intermediates(store, self.status, keep=keep_intermediates)
         self._delivered = False
+        self._split: GridError | None = None
         self._absent: set[str] = set()
         self._wanted: set[str] = set()
         self._board = Board(journal.path.parent)
         self._parts: dict[str, int] = {}
         # Where Ray can't be reached, what can't be replaced stays.
-        self._deliveries = Deliveries(run, overwrite, self._again, reach=lambda: executor.begin([]))
+        self._deliveries = Deliveries(run, overwrite, self._again, reach=lambda: executor.begin([]),
+                                      drawn=self.rule.drawn)
 
     def run(self) -> Mapping[str, StoredSource]:
         """All phases, to the end.
@@ -176,16 +186,21 @@ class Driver:
     def _phase(self, plan: Plan, *, first: bool) -> Ledger:
         parts = {stage: one.number for stage, one in planned_parts(plan, self.memory).items()}  # refused here (law 4)
         self._parts = {plan.stages[stage].recipe: number for stage, number in parts.items()}
+        worst = max((needs(stage, parts.get(stage.number, 1)) for stage in plan.stages), default=0)
+        self.status.bound_bytes = max(self.status.bound_bytes, worst)
         try:
             ledger, state = self._readied(plan, parts, first=first)
         except BaseException:
             self._deliveries.leave()
             raise
-        self._loop(state, ledger, plan)
+        try:
+            self._loop(state, ledger, plan)
+        finally:
+            state.told(self.status)
         self.journal.append("phase-done", number=self.status.phase)
         return ledger
 
-    def _readied(self, plan: Plan, parts: Mapping[int, int], *, first: bool) -> tuple[Ledger, RunState]:
+    def _readied(self, plan: Plan, parts: Mapping[int, int], *, first: bool) -> tuple[Ledger, VotingState]:
         """All that comes before the first task, the executor's start included."""
         self._deliveries.prepare(plan)
         going = self._again(partial(self._intermediates.begin, plan))
@@ -203,7 +218,8 @@ class Driver:
                             recipes={stage.number: [name for op in stage.roots for name in recipes_of(op)]
                                      for stage in plan.stages},
                             bytes={stage.number: stage.task_bytes for stage in plan.stages})
-        state = RunState(plan, found, Limits(), self.policy, disposable=going)
+        state = VotingState(plan, found, Limits(), self.policy, rule_of(self.rule, plan), self._standing,
+                            disposable=going)
         if wanted := set(missed(plan, state, self._absent)):
             raise _AbsentError(wanted)
         self._counts(plan, state)
@@ -219,7 +235,7 @@ class Driver:
                 raise self._interrupted()
         return ledger, state
 
-    def _loop(self, state: RunState, ledger: Ledger, plan: Plan) -> None:
+    def _loop(self, state: VotingState, ledger: Ledger, plan: Plan) -> None:
         commands, looked = state.start(self.clock()), self.clock()
         while True:
             finish = self._carry_out(commands, state, ledger)
@@ -238,13 +254,13 @@ class Driver:
                 self._counts(plan, state)
                 self._watched()
 
-    def _patience(self, state: RunState) -> float:
+    def _patience(self, state: VotingState) -> float:
         if state.more:
             return 0.0
         due = state.wake_at
         return POLL_SECONDS if due is None else min(POLL_SECONDS, max(0.0, due - self.clock()))
 
-    def _carry_out(self, commands: list[Command], state: RunState, ledger: Ledger) -> Finish | None:
+    def _carry_out(self, commands: list[Command], state: VotingState, ledger: Ledger) -> Finish | None:
         finish = None
         for command in commands:
             if isinstance(command, Submit):
@@ -256,11 +272,15 @@ class Driver:
                 self._board.free(command.task, reuse=False)
             elif isinstance(command, Drop):
                 self._intermediates.dropped(ledger.drop(command.stage, command.chunk))
+            elif isinstance(command, Void):
+                self._again(partial(ledger.void, command.stage, command.chunk, "outvoted, or of somebody who was"))
+            elif isinstance(command, Ruled):
+                self._split = noted(command, ledger.plan, self.status, self.journal) or self._split
             else:
                 finish = command
         return finish
 
-    def _noted(self, event: Event, state: RunState, ledger: Ledger) -> Event:
+    def _noted(self, event: Event, state: VotingState, ledger: Ledger) -> Event:
         """Ledger, journal and figures, before the state machine decides; the event with what is known here of it."""
         if isinstance(event, TaskLate | Tick | CancelAsked):
             return event
@@ -273,26 +293,18 @@ class Driver:
             kept = event.kept or self._again(partial(ledger.committed, task))
             most = ledger.plan.most_parts(task.stage, task.chunks[0])
             event = named(event, task, stage, self._board.read(task.number), kept, memory=self.memory, most=most)
+        if isinstance(event, TaskSlow):
+            return replace(event, kept=self._news(event.kept, state, ledger))
         if not (isinstance(event, TaskFailed) and event.failure.kind == "hang"):
             self._board.free(task.number)
-        # What was taken from a late task, and which it did all the same, may be kept by now.
-        news = tuple(item for item in event.kept if state.status[item.stage][item.chunk] not in (DONE, GONE))
-        self.status.doubled += len({item.chunk for item in event.kept} - {item.chunk for item in news})
-        self._intermediates.strays(item for item in event.kept if state.status[item.stage][item.chunk] == GONE)
-        event = replace(event, kept=news)
-        ledger.add(news)
-        self._intermediates.added(news)
-        for item in news:
-            self.status.rows += max(0, item.rows)
-            self.status.nbytes += item.nbytes
-        complete = {item.chunk for item in event.kept if not ledger.missing(item.stage, item.chunk)}
-        event = replace(event, kept=tuple(item for item in event.kept if item.chunk in complete))
-        self.status.computed += len(complete)
+        if not task.turn.check:
+            event = replace(event, kept=self._news(event.kept, state, ledger))
         self.status.tasks += 1
         self.status.task_seconds += event.seconds
         skipped = {"skipped": self.tally.count} if self.tally.count else {}
-        self.journal.append("kept", task=event.task, stage=task.stage, chunks=sorted(complete),
-                            seconds=round(event.seconds, 6), worker=event.worker, **skipped,
+        self.journal.append("checked" if task.turn.check else "kept", task=event.task, stage=task.stage,
+                            chunks=sorted({item.chunk for item in event.kept}), seconds=round(event.seconds, 6),
+                            worker=event.worker, **skipped,
                             **({"bytes": event.own_bytes, "parts": task.parts} if isinstance(event, TaskDone) else {}))
         if isinstance(event, TaskDone):
             self.status.measured(f"{stage.number + 1} {stage.name}", event.own_bytes, task.parts)
@@ -309,6 +321,21 @@ class Driver:
                                 cell=failure.cell, lost=failure.lost, message=failure.message[:2000])
         return event
 
+    def _news(self, found: tuple[Kept, ...], state: VotingState, ledger: Ledger) -> tuple[Kept, ...]:
+        """Of what a task kept that which the state machine is to hear of, once it is in the ledger."""
+        # What was taken from a late task, and which it did all the same, may be kept by now.
+        news = [item for item in found if state.status[item.stage][item.chunk] not in (DONE, GONE)]
+        self.status.doubled += len({item.chunk for item in found} - {item.chunk for item in news})
+        self._intermediates.strays(item for item in found if state.status[item.stage][item.chunk] == GONE)
+        ledger.add(news)
+        self._intermediates.added(news)
+        for item in news:
+            self.status.rows += max(0, item.rows)
+            self.status.nbytes += item.nbytes
+        complete = {item.chunk for item in news if not ledger.missing(item.stage, item.chunk)}
+        self.status.computed += len(complete)
+        return tuple(item for item in found if item.chunk in complete or item.vote)
+
     def _finished(self, finish: Finish) -> None:
         if finish.outcome == "done":
             return
@@ -316,6 +343,8 @@ class Driver:
             raise self._interrupted()
         failure = finish.failure
         assert failure is not None
+        if self._split is not None and failure.kind == "divergence":
+            failure = replace(failure, message=self._split.message, error=self._split)
         error = failure.error if isinstance(failure.error, GridError) else RunError(failure.message)
         self.journal.append("stopped", failure=failure.kind, message=failure.message[:2000])
         raise error
@@ -324,7 +353,7 @@ class Driver:
         self.journal.append("cancelled")
         return InterruptedRunError("the run was interrupted; what was committed stays", hint="run it again to go on")
 
-    def _counts(self, plan: Plan, state: RunState) -> None:
+    def _counts(self, plan: Plan, state: VotingState) -> None:
         self.status.skipped = self.tally.count
         names = [f"{stage.number + 1} {stage.name}" for stage in plan.stages]
         self.status.done = dict(zip(names, state.kept, strict=True))
@@ -351,15 +380,4 @@ class Driver:
 
     def _again(self, step: Callable[[], T]) -> T:
         """A step of the driver itself, tried again while its failure is one that passes."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return step()
-            except Exception as error:
-                decision = self.policy.decide("transient" if transient(error) else "fatal", attempt, 0)
-                if decision.action == "stop":
-                    if transient(error):
-                        raise unanswered(error, f"after {attempt} attempts") from clean(error)
-                    raise
-                self.sleep(decision.delay)
+        return outlast(step, self.policy, self.sleep)

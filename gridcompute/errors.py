@@ -173,7 +173,16 @@ class CorruptShardError(RunError):
 
 
 class DivergenceError(RunError):
-    """The same chunk gave two different results."""
+    """The same chunk gave two different results.
+
+    Attributes:
+        path: of the shard that is there already, where it was a commit that found it.
+        there, own: digests of that, and of what was to be committed.
+    """
+
+    def __init__(self, message: str, *, path: str = "", there: str = "", own: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path, self.there, self.own = path, there, own
 
 
 class WorkerLostError(RunError):

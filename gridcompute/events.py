@@ -33,6 +33,7 @@ class Kept:
         value: the held block, or a reference to it.
         blocks: of an ingested file: (place, rows, digest, bytes) of each block.
         skips: cells that were skipped for it.
+        vote: digest of what this attempt computed, where something else was there already.
     """
 
     stage: int
@@ -46,6 +47,7 @@ class Kept:
     value: Any = field(default=None, compare=False, repr=False)
     blocks: tuple[tuple[str, int, str, int], ...] = ()
     skips: tuple[Skips, ...] = field(default=(), compare=False)
+    vote: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,45 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """How a task takes part where chunks are computed more than once on purpose.
+
+    Attributes:
+        voted: digests are wanted; where another result is there already, that isn't an error but a vote.
+        check: the digests are all that is wanted: nothing is kept.
+        number: votes that each of its chunks has by now.
+        copy: the same chunks are in work elsewhere.
+        avoid: workers and nodes that had a chunk of it before: others are better.
+        barred: workers and nodes that get nothing any more.
+        tolerance: relative difference of floating point values up to which results count as equal.
+    """
+
+    voted: bool = False
+    check: bool = False
+    number: int = 0
+    copy: bool = False
+    avoid: tuple[str, ...] = ()
+    barred: tuple[str, ...] = ()
+    tolerance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What one worker got for a chunk.
+
+    Attributes:
+        worker, node: who; empty where somebody before this run had left it there.
+        digest: of the chunk's roots.
+        numerics: the worker's class: within one, bits must be equal (law 1).
+    """
+
+    worker: str
+    node: str
+    digest: str
+    numerics: str = ""
+
+
+@dataclass(frozen=True)
 class Task:
     """A run of chunks of one stage, dispatched together.
 
@@ -85,6 +126,7 @@ class Task:
         seconds: after which no further chunk is begun; what is left goes to whoever is free.
         parts: pieces that each chunk is computed in, one after the other (see `gridcompute.parts`).
         alone: its one chunk was lost before without a word: kernels that skip run in a process of their own.
+        turn: how it takes part in ballots and second copies.
     """
 
     number: int
@@ -94,6 +136,7 @@ class Task:
     seconds: float = math.inf
     parts: int = 1
     alone: bool = False
+    turn: Turn = Turn()
 
 
 @dataclass(frozen=True)
@@ -102,6 +145,7 @@ class TaskDone:
 
     `compile_seconds` of its `seconds` went into compiling functions, so many as `compiled` says, or loading their code.
     `peak_bytes` is the most private memory that the process had meanwhile, of which the task took `own_bytes`.
+    `node` and `numerics` say where it ran and in which class of floating point.
     """
 
     task: int
@@ -113,6 +157,8 @@ class TaskDone:
     left: tuple[int, ...] = ()
     compiled: int = 0
     own_bytes: int = 0
+    node: str = ""
+    numerics: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,6 +170,8 @@ class TaskFailed:
     kept: tuple[Kept, ...] = ()
     seconds: float = 0.0
     worker: str = ""
+    node: str = ""
+    numerics: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +180,17 @@ class TaskLate:
 
     task: int
     chunk: int
+
+
+@dataclass(frozen=True)
+class TaskSlow:
+    """Event: a task takes so long that a second copy pays; `kept` is what it has committed by now."""
+
+    task: int
+    kept: tuple[Kept, ...] = ()
+    worker: str = ""
+    node: str = ""
+    numerics: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,7 +203,10 @@ class CancelAsked:
     """Event: the user wants the run to stop."""
 
 
-Event = TaskDone | TaskFailed | TaskLate | Tick | CancelAsked
+Answer = TaskDone | TaskFailed | TaskSlow
+"""What tells of chunks that a task kept."""
+
+Event = TaskDone | TaskFailed | TaskLate | TaskSlow | Tick | CancelAsked
 
 
 @dataclass(frozen=True)
@@ -170,6 +232,35 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Void:
+    """Command: what is kept of a chunk, or may have been committed of it, counts no more."""
+
+    stage: int
+    chunk: int
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """Command: take note that a chunk gave different results.
+
+    Attributes:
+        stage, chunk: which.
+        votes: all of them.
+        winner: the digest that had enough votes; empty where none can have them any more.
+        need, most: equal votes that it takes, and votes in all.
+        barred: workers and nodes that are quarantined for it.
+    """
+
+    stage: int
+    chunk: int
+    votes: tuple[Vote, ...]
+    winner: str
+    need: int
+    most: int
+    barred: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Finish:
     """Command: the run is over."""
 
@@ -177,4 +268,4 @@ class Finish:
     failure: Failure | None = None
 
 
-Command = Submit | Kill | Drop | Finish
+Command = Submit | Kill | Drop | Void | Ruled | Finish

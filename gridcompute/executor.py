@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gridcompute.events import Event
+from gridcompute.orders import Order, Payload
 from gridcompute.store import Store
-from gridcompute.worker import Order, Payload, StageWorker
+from gridcompute.worker import StageWorker
 
 
 class Executor(Protocol):

@@ -15,6 +15,7 @@ from gridcompute.actions.writes import Write
 from gridcompute.bounds import Parts, needs, planned_parts
 from gridcompute.errors import GridError
 from gridcompute.footprint import WORKER_BYTES
+from gridcompute.intermediates import disposable
 from gridcompute.op import Op
 from gridcompute.outputs import outputs_of, sink_of
 from gridcompute.places import occupied
@@ -79,8 +80,19 @@ class Planned:
         if self._store is None:
             return ("",) * len(self.plan.stages)
         store, before = self._store, previous(self._earlier, self._store)
-        return tuple(reason(self.plan, stage, self._ops(stage), found, before, store)
+        return tuple(reason(self.plan, stage, self._ops(stage), found, before, store, stage.number in self._over)
                      for stage, found in zip(self.plan.stages, self.found, strict=True))
+
+    @cached_property
+    def _over(self) -> frozenset[int]:
+        """Stages that aren't needed any more, as all that reads them is committed."""
+        over: set[int] = set()
+        for stage in reversed(self.plan.stages):
+            readers = [n for n, producers in enumerate(self.plan.producers) if stage.number in producers]
+            if readers and stage.number not in self.plan.goals and all(
+                    n in over or self.found[n] == self.plan.stages[n].chunks for n in readers):
+                over.add(stage.number)
+        return frozenset(over)
 
     @cached_property
     def conflicts(self) -> tuple[tuple[str, str], ...]:
@@ -99,7 +111,14 @@ class Planned:
         """Seconds that the chunks left will take, going by earlier runs; None where there were none."""
         if self._store is None or self._how is None or not self.plan.final:
             return None
-        return remaining_seconds(self.plan, self.found, self.workers, rates(self._earlier))
+        found = [stage.chunks if stage.number in self._over else found
+                 for stage, found in zip(self.plan.stages, self.found, strict=True)]
+        return remaining_seconds(self.plan, found, self.workers, rates(self._earlier))
+
+    @property
+    def intermediate_bytes(self) -> int:
+        """Bytes of committed results that are deleted as soon as nothing needs them: the work store's at most."""
+        return sum(self.plan.stages[number].write_bytes for number in disposable(self.plan))
 
     @cached_property
     def _earlier(self) -> tuple[RunRecord, ...]:
@@ -114,6 +133,7 @@ class Planned:
         """The plan as plain JSON values."""
         return {
             "workers": self.workers, "chunks": self.tasks, "peak_bytes_per_worker": self.peak_bytes,
+            "intermediate_bytes": self.intermediate_bytes,
             "memory_bound_per_worker": self.memory, "seconds": self.seconds, "final": self.plan.final,
             "counted_first": [str(op) for op in self.plan.lowered.pending],
             "stages": [self._stage(stage) for stage in self.plan.stages],
@@ -151,6 +171,7 @@ class Planned:
         way = f", computes {', '.join(dict.fromkeys(steps))} on the way" if steps else ""
         way += "".join(f", goes {op.action.remark} ({size(op.action.held_bytes)})" for op in (*fused, *stage.roots)
                        if op.action.remark)
+        way += ", skips cells that fail" if stage.skips else ""
         return (f"reads {size(stage.read_bytes)} of {', '.join(dict.fromkeys(reads))}" if reads else
                 "reads nothing") + way
 
@@ -173,6 +194,9 @@ class Planned:
                 lines.append(f"     each chunk {self.parts[stage.number]}")
             if facts["reason"]:
                 lines.append(f"     {facts['reason']}")
+        if self.intermediate_bytes:
+            lines.append(f"  at most {size(self.intermediate_bytes)} of that are intermediate results, deleted once "
+                         "nothing needs them")
         if not self.plan.final:
             names = ", ".join(str(op) for op in self.plan.lowered.pending)
             lines.append(f"  then the rest, planned when the cells of {names} have been counted")

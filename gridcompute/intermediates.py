@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from gridcompute.actions.loads import Ingest, Load
@@ -190,15 +190,17 @@ class Intermediates:
                     except queue.Empty:
                         break
                 ended = batch[-1] is None
-                wanted = [one for one in batch if one is not None]
-                with contextlib.suppress(Exception):  # whose claims can't be seen isn't touched
-                    unclaimed = self._unclaimed({place for place, _ in wanted})
-                    for nbytes in pool.map(self._delete, [one for one in wanted if one[0] in unclaimed]):
-                        self._status.deleted += nbytes is not None
-                        self._status.deleted_bytes += nbytes or 0
-                        self._failed += nbytes is None
-                        # A store that lets nobody delete isn't asked for each shard; `gridcompute clean` may do better.
-                        self._refused = self._refused or self._failed >= BATCH
+                self._delete_all([one for one in batch if one is not None], pool.map)
+
+    def _delete_all(self, places: list[tuple[str, int]], each: Callable[..., Iterable[int | None]] = map) -> None:
+        with contextlib.suppress(Exception):  # whose claims can't be seen isn't touched
+            unclaimed = self._unclaimed({place for place, _ in places})
+            for nbytes in each(self._delete, [one for one in places if one[0] in unclaimed]):
+                self._status.deleted += nbytes is not None
+                self._status.deleted_bytes += nbytes or 0
+                self._failed += nbytes is None
+                # A store that lets nobody delete isn't asked for each shard; `gridcompute clean` may do better.
+                self._refused = self._refused or self._failed >= BATCH
 
     def _unclaimed(self, places: set[str]) -> set[str]:
         recipes = {place: name.recipe for place in places if (name := parse_shard_name(place)) is not None}

@@ -363,5 +363,5 @@ def _check_arguments(kernel: Kernel, where: str) -> None:
         raise SignatureError(
             f"{where}: {', '.join(specials)} must be the last arguments, in the order {', '.join(wanted)}"
         )
-    if taken := [name for name in ("seed", "name", "names") if name in names[inputs:]]:
+    if taken := [name for name in ("seed", "name", "names", "on_error") if name in names[inputs:]]:
         raise SignatureError(f"{where}: a parameter can't be called {taken[0]!r}, as map's own", hint="rename it")

@@ -6,28 +6,27 @@ import json
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from gridcompute.actions.loads import Ingest
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout
 from gridcompute.commits import PART_REGION, blocks_recipe
-from gridcompute.errors import CorruptShardError
+from gridcompute.config import verifies
+from gridcompute.errors import CorruptShardError, StoreError
 from gridcompute.events import Kept, Task
 from gridcompute.op import Op
+from gridcompute.orders import Order
 from gridcompute.outputs import finished
 from gridcompute.pages import Page
 from gridcompute.planning import Plan, Stage
-from gridcompute.shard import TOMBSTONE, Done, done, names, read_record, shard_path, tombstone
-from gridcompute.shardfile import read_ends
+from gridcompute.shard import MAX_GENERATIONS, TOMBSTONE, Done, done, names, read_record, shard_path, tombstone
 from gridcompute.sinks.base import Output, Written
 from gridcompute.skipnotes import notes, read_note, skips_in
 from gridcompute.skips import Tally
 from gridcompute.spaces import Region
 from gridcompute.store import Store
-from gridcompute.stored import Entry, StoredSource
-from gridcompute.worker import Order
+from gridcompute.stored import Entry, StoredSource, ends
 
 Listing = Mapping[tuple[str, str], Done]
 """The committed shards of a recipe, by region and token."""
@@ -60,25 +59,28 @@ class Ledger:
         self.reused = 0
         self.finished: set[str] = set()
         self._blocks: dict[str, frozenset[str]] = {}
+        self._files: dict[str, dict[str, int]] = {}
+        self._verify = verifies()
 
     def find(self) -> dict[int, list[int]]:
         """Chunks of each stage that are committed already (law 2: a shard that exists is done).
 
-        An output that is finished, but that this work store has no records of, counts as a whole.
+        An output that is finished counts as a whole, whatever records of it this work store has. Contents are only
+        looked at where inputs are verified, too.
         """
         found: dict[int, list[int]] = {}
         for stage in self.plan.stages:
             if stage.held:
                 continue
             listings = [done(self.store, op.recipe) for op in stage.roots]
+            self._tell(stage, range(stage.chunks), listings)
             whole = {op.recipe for op, listing in zip(stage.roots, listings, strict=True)
-                     if not listing and finished(op, self.outputs.get(op.recipe))}
+                     if not (listing and self._verify) and finished(op, self.outputs.get(op.recipe))}
             if not (any(listings) or whole):
                 continue
             self.finished |= whole
             for chunk in range(stage.chunks):
                 self.add(self._entries(stage.number, chunk, listings))
-            self._tell(stage, range(stage.chunks), listings)
             found[stage.number] = complete = [c for c in range(stage.chunks) if not self.missing(stage.number, c)]
             self.reused += len(complete)
         return found
@@ -111,6 +113,12 @@ class Ledger:
             return self._recorded(op, stage, root, chunk, entry)
         return Kept(stage, root, chunk, entry.path, "", -1, entry.size, won=False)
 
+    def _sizes(self, recipe: str) -> dict[str, int]:
+        """Files of an output with their sizes, from one listing."""
+        if recipe not in self._files:
+            self._files[recipe] = dict(self.outputs[recipe].store.list_sizes())
+        return self._files[recipe]
+
     def _counts(self, stage: int) -> bool:
         """Whether counts are all that is asked of a stage in this phase."""
         return not self.plan.final and stage in self.plan.goals
@@ -141,9 +149,10 @@ class Ledger:
             else:
                 written = [Written(str(p), int(s), str(d), int(r)) for p, s, d, r in json.loads(meta["written"])]
                 blocks = tuple((w.path, w.rows, w.digest, w.size) for w in written)
-                whole = all(self.outputs[op.recipe].verify(w) for w in written)
+                sizes, output = self._sizes(op.recipe), self.outputs[op.recipe]
+                whole = all(sizes.get(w.path) == w.size and (not self._verify or output.verify(w)) for w in written)
             skips = skips_in(meta)
-        except (CorruptShardError, KeyError, ValueError, TypeError) as error:
+        except (CorruptShardError, KeyError, ValueError, TypeError, RecursionError) as error:
             tombstone(self.store, entry.path, str(error))
             return None
         if not whole:
@@ -156,12 +165,15 @@ class Ledger:
                     skips=skips)
 
     def committed(self, task: Task) -> tuple[Kept, ...]:
-        """What a task that gave no answer had committed: it needn't be done again."""
+        """What a task that gave no answer had committed: it needn't be done again.
+
+        Where votes are counted that tells too little: it is computed again, and compared.
+        """
         stage = self.plan.stages[task.stage]
-        if stage.held:
+        if stage.held or task.turn.voted:
             return ()
         listings = [done(self.store, op.recipe) for op in stage.roots]
-        self._blocks = {}
+        self._blocks, self._files = {}, {}
         self._tell(stage, task.chunks, listings)
         return tuple(entry for chunk in task.chunks for entry in self._entries(stage.number, chunk, listings))
 
@@ -175,11 +187,11 @@ class Ledger:
             for root, (op, token) in enumerate(zip(stage.roots, self.token(task.stage, chunk), strict=True))))
 
     @staticmethod
-    def _path(op: Op, region: Region, token: str) -> str:
-        """Where a worker commits an op's chunk at first."""
+    def _path(op: Op, region: Region, token: str, generation: int = 0) -> str:
+        """Where a worker commits an op's chunk, at first or in a later generation."""
         recorded = isinstance(op.action, Write | Ingest)
         at = PART_REGION if isinstance(op.action, Ingest) else region
-        return shard_path(op.recipe, str(at), token, 0, "record" if recorded else "arrow")
+        return shard_path(op.recipe, str(at), token, generation, "record" if recorded else "arrow")
 
     def missing(self, stage: int, chunk: int) -> tuple[int, ...]:
         """The roots of a chunk that aren't kept."""
@@ -192,8 +204,8 @@ class Ledger:
     def add(self, kept: Iterable[Kept]) -> None:
         """Take note of what was kept."""
         for item in kept:
-            self.pages[item.stage][item.root].add(item)
             self.tally.add(item.skips)
+            self.pages[item.stage][item.root].add(replace(item, skips=()) if item.skips else item)
 
     def drop(self, stage: int, chunk: int) -> tuple[Kept, ...]:
         """Let go of a chunk: what was kept of it."""
@@ -210,11 +222,41 @@ class Ledger:
                 for root, op in enumerate(self.plan.stages[producer].roots):
                     kept = self.pages[producer][root].kept(before)
                     places[op.recipe, before] = kept.place or kept.value
+            for root, op in enumerate(self.plan.stages[task.stage].roots if self._compares(task) else ()):
+                kept = self.pages[task.stage][root].kept(chunk)
+                places[op.recipe, chunk] = kept.place or kept.value
         tokens = tuple(self.token(task.stage, chunk) for chunk in task.chunks)
         # A chunk of which nothing is missing is made again because a consumer found it broken.
         everything = tuple(range(len(self.plan.stages[task.stage].roots)))
-        roots = tuple(self.missing(task.stage, chunk) or everything for chunk in task.chunks)
+        roots = tuple((not task.turn.voted and self.missing(task.stage, chunk)) or everything for chunk in task.chunks)
         return Order(task, tokens, roots, places)
+
+    @staticmethod
+    def _compares(task: Task) -> bool:
+        return task.turn.check and task.turn.tolerance > 0
+
+    def void(self, stage: int, chunk: int, reason: str) -> None:
+        """What is kept of a chunk, or may have been committed of it by somebody who didn't tell, counts no more."""
+        at = self.plan.stages[stage]
+        tokens = self.token(stage, chunk)
+        for page, op, layout, token in zip(self.pages[stage], at.roots, at.layouts, tokens, strict=True):
+            places: list[str] = []
+            if page.has(chunk):
+                kept = page.kept(chunk)
+                places = [kept.place, *(place for place, *_ in kept.blocks if isinstance(op.action, Ingest))]
+            elif not at.held:
+                places = [self._free(op, layout.region(chunk), token)]
+            for place in filter(None, places):
+                tombstone(self.store, place, reason)
+            page.drop(chunk)
+
+    def _free(self, op: Op, region: Region, token: str) -> str:
+        """Where a worker would commit an op's chunk now."""
+        for generation in range(MAX_GENERATIONS):
+            path = self._path(op, region, token, generation)
+            if not self.store.exists(path + TOMBSTONE):
+                return path
+        raise StoreError(f"{MAX_GENERATIONS} generations of {path} are void", hint="remove the recipe's folder")
 
     def stored(self, op: Op) -> StoredSource:
         """The committed chunks of a kept op, as a source: its blocks counted, its result readable."""
@@ -226,7 +268,7 @@ class Ledger:
             blocks = (block for chunk in range(layout.chunks) for block in page.kept(chunk).blocks)
             entries = tuple(Entry(place, digest, rows) for place, rows, digest, _ in blocks)
             layout = Layout.of({op.space.names[0]: Axis((len(entries),), extent=1, blocks=True)})
-        else:
+        elif layout.blocked:  # else nobody needs to know how many rows there are, and digests are read when asked for
             for chunk in range(layout.chunks):
                 page.add(self._counted(page.kept(chunk)))
         return StoredSource(self.store.url, op.recipe, op.fields, layout, entries, getattr(self.store, "options", {}))
@@ -235,11 +277,5 @@ class Ledger:
         """With what a listing doesn't tell of a shard."""
         if kept.rows >= 0 and kept.digest:
             return kept
-        try:
-            header = read_ends(partial(self.store.get_range, kept.place), kept.nbytes, path=kept.place)
-        except FileNotFoundError:
-            raise CorruptShardError(f"the shard {kept.place} is gone", path=kept.place, hint="run again") from None
-        except CorruptShardError as error:
-            tombstone(self.store, kept.place, error.message)
-            raise
+        header = ends(self.store, kept.place, kept.nbytes)
         return replace(kept, digest=header.digest, rows=header.rows)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from gridcompute.events import Event, TaskLate
+from gridcompute.events import Event, TaskLate, TaskSlow
 from gridcompute.ledger import Ledger
 from gridcompute.losses import overdue
 from gridcompute.progressword import Board
-from gridcompute.state import RunState
+from gridcompute.voting import VotingState
 
 WATCHED = 16
 """Deadlines that a task may take which looks for cells that hang."""
@@ -25,7 +25,7 @@ STORE_SECONDS = 0.05
 """Most time of a look for asking the store what tasks on other machines have committed: answers are waiting."""
 
 
-def look(state: RunState, board: Board, ledger: Ledger, clock: Callable[[], float]) -> Iterator[Event]:
+def look(state: VotingState, board: Board, ledger: Ledger, clock: Callable[[], float]) -> Iterator[Event]:
     """What is to be told to the state machine.
 
     Args:
@@ -35,8 +35,8 @@ def look(state: RunState, board: Board, ledger: Ledger, clock: Callable[[], floa
         clock: seconds, as the state machine knows them.
 
     Yields:
-        A failure for each task past its deadline, and the chunk in work of each that is past its time while others
-        will soon have nothing to do.
+        A failure for each task past its deadline; the chunk in work of each that is past its time while others will
+        soon have nothing to do; what was committed by each of which a second copy pays.
     """
     now = clock()
     for number in state.unseen:
@@ -56,3 +56,5 @@ def look(state: RunState, board: Board, ledger: Ledger, clock: Callable[[], floa
                 state.began(task.number, clock())
             else:
                 yield TaskLate(task.number, task.chunks[reached])
+    for task in state.slow(now):
+        yield TaskSlow(task.number, ledger.committed(task) if len(task.chunks) > 1 else ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gridcompute.actions.rows import Explode
 from gridcompute.errors import DeadlineError, OutOfMemoryError, RunError, WorkerLostError
 from gridcompute.events import Failure, Kept, Task, TaskFailed
 from gridcompute.located import cell_of, chunk_of, loop_of, read_for
@@ -92,7 +93,8 @@ def _words(stage: Stage, mark: Mark) -> str:
     op = _op(stage, mark)
     if op is None or mark.cell is None:
         return "CELL"
-    return in_words(loop_of(op), mark.cell, -1 if op.space.known else mark.chunk)
+    space = op.inputs[0].space if isinstance(op.action, Explode) else op.space
+    return in_words(loop_of(op), mark.cell, -1 if space.known else mark.chunk)
 
 
 def _op(stage: Stage, mark: Mark) -> Op | None:

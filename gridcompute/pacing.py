@@ -32,6 +32,18 @@ PATIENCE = 1.25
 LAST = 2.0
 """Tasks of the last round, over those that would take the driver least time: some wait behind others."""
 
+SLOWER = 3.0
+"""How much longer than usual a chunk takes at least until a second copy of it pays."""
+
+LEAST_SLOW = 0.5
+"""Seconds that any task may take until then: the driver doesn't look more often."""
+
+ENOUGH = 3
+"""Tasks that must have told what is usual."""
+
+STEADY = 0.05
+"""Weight of the last task in how widely chunks are taken to vary."""
+
 RECENT = 0.3
 """Weight of the last task in what a chunk is taken to last: input is often sorted by cost."""
 
@@ -43,15 +55,21 @@ class Pace:
     Attributes:
         seconds: of a usual chunk; None while none was measured. A geometric mean: a few chunks that take a thousand
             times longer don't make all tasks small, since a task ends early at one (see `limit`).
+        spread: mean square of the logarithm of a task's seconds a chunk over what was usual then.
+        tasks: that were measured.
     """
 
     seconds: float | None = None
+    spread: float = 0.0
+    tasks: int = 0
 
     def took(self, seconds: float, chunks: int) -> None:
         """Take in a task's time, without what it compiled."""
         each = max(seconds / max(chunks, 1), 1e-9)  # a chunk that goes on in another task takes at least that
         before = each if self.seconds is None else self.seconds
         self.seconds = float(before * (each / before) ** RECENT)
+        self.tasks += 1
+        self.spread += max(STEADY, 1 / self.tasks) * (math.log(each / before) ** 2 - self.spread)
 
     def target(self, workers: int) -> float:
         """Seconds toward which tasks are sized, and which none may take by more than a chunk."""
@@ -79,3 +97,13 @@ class Pace:
         """Seconds after which a task of so many chunks begins no further one."""
         target = self.target(workers)
         return target if self.seconds is None else min(target, max(LEAST_SECONDS, PATIENCE * chunks * self.seconds))
+
+    def slow(self, chunks: int) -> float:
+        """Seconds after which a second copy of a task of so many chunks would probably be done sooner than itself.
+
+        That is several times what it usually takes; where chunks differ much among themselves, two standard deviations
+        (of logarithms) above: then it isn't the worker that is slow.
+        """
+        if self.seconds is None or self.tasks < ENOUGH:
+            return math.inf
+        return max(LEAST_SLOW, chunks * self.seconds * max(SLOWER, math.exp(2.0 * math.sqrt(self.spread))))

@@ -89,7 +89,7 @@ class Page(Sequence[Entry]):
         if isinstance(chunk, slice):
             return tuple(self[one] for one in range(*chunk.indices(len(self))))
         item = self.kept(range(len(self))[chunk])
-        return Entry(item.place, item.digest, item.rows)
+        return Entry(item.place, item.digest, item.rows, item.nbytes)
 
     def __iter__(self) -> Iterator[Entry]:
         return (self[chunk] for chunk in range(len(self)))

@@ -27,7 +27,7 @@ Leaf = Callable[[Op], bool]
 
 
 def free_dims(op: Op, leaf: Leaf) -> frozenset[str]:
-    """Dimensions along which pieces of an op's region may be computed one by one; of a fold those of its input."""
+    """Dimensions along which pieces of an op's region may be computed one by one; of a fold also one of its input."""
     action = op.action
     cells = getattr(action, "cells", action)
     if action.spans or action.makes_rows or cells.aligned or any(n is None for n in op.space.shape):
@@ -56,21 +56,21 @@ def _whole(op: Op, leaf: Leaf) -> frozenset[str]:
     return found
 
 
-def _shape(op: Op, region: Region) -> tuple[tuple[str, ...], Region]:
-    """What is taken apart for a region of an op: the dimensions and a region of them."""
-    if isinstance(op.action, Fold):
-        boxes = op.reads(0, region)
-        return op.inputs[0].space.names, max(boxes, key=lambda box: box.cells, default=Region())
-    if isinstance(op.action, Write):
-        return op.inputs[0].space.names, op.reads(0, region)[0]
-    return op.space.names, region
-
-
 def most_parts(op: Op, region: Region, leaf: Leaf) -> int:
     """Into how many parts a region may be taken at most; 1 where it can't be taken apart."""
-    names, box = _shape(op, region)
+    if isinstance(op.action, Write):
+        return most_parts(op.inputs[0], op.reads(0, region)[0], leaf) if free_dims(op, leaf) else 1
     free = free_dims(op, leaf)
-    return max(1, min(MOST_PARTS, math.prod(n for name, n in zip(names, box.shape, strict=False) if name in free)))
+    found = math.prod(n for name, n in zip(op.space.names, region.shape, strict=True) if name in free)
+    if isinstance(op.action, Fold):
+        found *= _rows(op, op.action, region) if op.action.reduce.dims[0] in free else 1
+    return max(1, min(MOST_PARTS, found))
+
+
+def _rows(op: Op, fold: Fold, region: Region) -> int:
+    """Positions along the slowest reduced dimension of a fold's largest box."""
+    place = op.inputs[0].space.names.index(fold.reduce.dims[0])
+    return max((box.shape[place] for box in op.reads(0, region)), default=1)
 
 
 def extents(names: Sequence[str], shape: Sequence[int], free: Collection[str], parts: int) -> tuple[int, ...]:
@@ -92,14 +92,14 @@ def in_parts(op: Op, region: Region, parts: int, leaf: Leaf, compute: Callable[[
     """An op's block over a region, `parts` pieces one after the other; joined in memory of its own.
 
     Args:
-        op: any but a fold, whose boxes come in pieces (`tile`).
+        op: any; where a fold's region has fewer cells its boxes come in pieces too (`tile`).
         region: of the op.
         parts: pieces.
         leaf: whose results are kept.
         compute: the op's block over any region.
     """
-    free = free_dims(op, leaf) if parts > 1 and region.cells else frozenset()
-    if not free or isinstance(op.action, Fold):
+    free = free_dims(op, leaf) & set(op.space.names) if parts > 1 and region.cells else frozenset()
+    if not free:
         return compute(region)
     lengths = extents(op.space.names, region.shape, free, parts)
     # Boundaries of the region are boundaries of parts, so no piece reaches over one.
@@ -109,7 +109,10 @@ def in_parts(op: Op, region: Region, parts: int, leaf: Leaf, compute: Callable[[
     return assemble(op.fields, layout, region, lambda piece: compute(layout.region(piece)))
 
 
-def tile(fold: Op, region: Region, parts: int, leaf: Leaf) -> tuple[int, ...]:
-    """Extents of the pieces of a fold's boxes; see `gridcompute.tiles.bands`."""
-    names, box = _shape(fold, region)
-    return extents(names, box.shape, free_dims(fold, leaf), parts)
+def tile(op: Op, fold: Fold, whole: Region, part: Region, parts: int, leaf: Leaf) -> tuple[int, ...]:
+    """Extents of the pieces of a fold's boxes for a part of its chunk, 0 for all; see `gridcompute.tiles.bands`."""
+    names, first = op.inputs[0].space.names, fold.reduce.dims[0]
+    if first not in free_dims(op, leaf):
+        return (0,) * len(names)
+    more = max(1, -(-parts * part.cells // max(whole.cells, 1)))
+    return tuple(-(-_rows(op, fold, part) // more) if name == first else 0 for name in names)

@@ -115,7 +115,7 @@ def occupied(sink: Sink, recipe: str | None = None) -> str:
 def _zarr_recipe(store: Store) -> str:
     try:
         return str(json.loads(store.get("zarr.json"))["attributes"].get(RECIPE, ""))
-    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, RecursionError):
         return ""
 
 

@@ -5,6 +5,7 @@ Siblings that read the same chunks are joined into one stage, so that the data p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from gridcompute.op import Graph, Op
 from gridcompute.parts import most_parts
 from gridcompute.sources.base import Source
 from gridcompute.spaces import Region
+from gridcompute.tiles import LEAD, TILE_BYTES, extents
 from gridcompute.walks import inputs_first
 
 HELD_BYTES = 256 * 2**20
@@ -181,19 +183,22 @@ class Plan:
     def _stage(self, number: int, roots: tuple[Op, ...]) -> Stage:
         layouts = tuple(self.lowered.layouts[id(op)] for op in roots)
         outputs = {id(op) for op in self.lowered.outputs.values()} | {id(op) for op in self.lowered.pending}
-        cost, task, fixed, read, kept = self._cost, 0, 0, 0, 0
+        cost, task, shared, fixed, read, kept = self._cost, 0, 0, 0, 0, 0
         for op, layout in zip(roots, layouts, strict=True):
             _require_countable(op, layout)
             one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
             if isinstance(op.action, Fold):
                 boxes = op.reads(0, one)
                 cells, source = boxes[0].cells if boxes else 0, op.inputs[0]
-                task = max(task, int(cells * cost.input_weight(source))) + int(one.cells * op.cell_bytes)
-                fixed += int(one.cells * op.cell_bytes)
+                shared = max(shared, int(self._at_once(roots, boxes) * cost.input_weight(source)))
+                output = int(one.cells * op.cell_bytes)
+                # States twice: those of the bands are put together in the end.
+                task, fixed = task + 2 * op.action.state_bytes(op, one) + output, fixed + output
                 read = max(read, int(cells * cost.input_read(source)) * len(boxes) * chunks)
             else:
-                need = int(one.cells * cost.weight(op)) if op.inputs else 0
-                output = cost.stored_bytes(op) + 2 * int(one.cells * op.cell_bytes)
+                expected = one.cells * cost.block_rows(op)
+                need = int(expected * cost.weight(op)) if op.inputs else 0
+                output = cost.stored_bytes(op) + 2 * int(expected * op.cell_bytes)
                 task, fixed = task + need + output, fixed + output
                 read += int(one.cells * cost.read(op)) * chunks
             task, fixed = task + op.action.held_bytes, fixed + op.action.held_bytes
@@ -205,7 +210,16 @@ class Plan:
         # Which cells were skipped is known from what is committed.
         skips = any(op.action.skips for root in roots for op in root.walk(
             lambda op, root=root: op is not root and id(op) in self._kept))  # type: ignore[misc]
-        return Stage(number, roots, layouts, held and not skips, task, read, kept, fixed, skips)
+        return Stage(number, roots, layouts, held and not skips, task + shared, read, kept, fixed, skips)
+
+    def _at_once(self, folds: tuple[Op, ...], boxes: tuple[Region, ...]) -> int:
+        """Cells of a fold's boxes that are in memory at once: some tiles where they come in tiles."""
+        cells = boxes[0].cells if boxes else 0
+        if cells * self._cost.input_weight(folds[0].inputs[0]) <= LEAD * TILE_BYTES:
+            return cells
+        tile = extents(folds, {self.lowered.ops[key].recipe for key in self._kept})
+        return cells if tile is None else min(cells, LEAD * math.prod(
+            min(extent or n, n) for extent, n in zip(tile, boxes[0].shape, strict=True)))
 
     def leaves(self, op: Op) -> Iterator[Op]:
         """The kept ops and sources that one op's task reads."""

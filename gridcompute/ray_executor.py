@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,15 +16,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import cloudpickle
-
+from gridcompute.columns import Block
+from gridcompute.content import seal
 from gridcompute.errors import WorkerLostError
 from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
 from gridcompute.footprint import Kills
+from gridcompute.orders import LostInputError, Order, Payload
 from gridcompute.ray_nodes import RayNodes
+from gridcompute.ray_places import EXIT_SECONDS, HandedBack, Placing, refuses
 from gridcompute.ray_session import connect
-from gridcompute.shipping import by_value
-from gridcompute.worker import LostInputError, Order, Payload, StageWorker
+from gridcompute.ray_watch import ControlStore
+from gridcompute.shipping import packed, unpacked
+from gridcompute.worker import StageWorker
 
 STAGES = 64
 """Stages that a worker process keeps unpickled; it outlives the run, so older ones go."""
@@ -31,8 +35,11 @@ STAGES = 64
 SPREAD_SECONDS = 10.0
 """What an `iterate` has left of less than this ends on one node before processes on others would have paid."""
 
-_stages: dict[str, StageWorker] = {}
-"""Per worker process: the stages it has unpickled, oldest first."""
+STAGE_BYTES = 64 * 2**20
+"""Of these, with the arrays that they hold: several small ones, or a single large one."""
+
+_stages: dict[str, tuple[StageWorker, int]] = {}
+"""Per worker process: the stages it has unpickled, oldest first, with their bytes."""
 
 
 @dataclass(frozen=True)
@@ -45,43 +52,60 @@ class Held:
     stage: int
 
 
-def run_order(key: str, payload: list[Any], order: Order) -> Any:
+def run_order(key: str, payload: list[Any], order: Order, held: bool) -> Any:
     """Do an order in a worker process.
 
     Args:
         key: of the payload, unique in the session.
-        payload: a reference to its pickled bytes, in a list so that Ray doesn't fetch it each time.
+        payload: a reference to the packed payload, in a list so that Ray doesn't fetch it each time.
         order: the task.
+        held: whether its stage is.
 
     Returns:
-        The event; for a held stage also the blocks by (root, chunk).
+        The event, or that this process isn't to do it; for a held stage also the blocks by (root, chunk).
     """
     import ray
 
-    if key not in _stages:
-        while len(_stages) >= STAGES:
-            del _stages[next(iter(_stages))]
-        _stages[key] = StageWorker(cloudpickle.loads(ray.get(payload[0])))
-    worker = _stages[key]
+    turn = order.task.turn
     name = f"{socket.gethostname()}:{os.getpid()}"
+    node = ray.get_runtime_context().get_node_id() if turn.voted or turn.barred else ""
+    if refuses(turn, name, node):
+        if name in turn.barred:
+            threading.Timer(EXIT_SECONDS, os._exit, (0,)).start()
+        back = HandedBack(name)
+        return (back, {}) if held else back
+    if key not in _stages:
+        arrays = ray.get(payload[0])
+        _stages[key] = StageWorker(unpacked(arrays)), sum(array.nbytes for array in arrays)
+        while len(_stages) > STAGES or (sum(size for _, size in _stages.values()) > STAGE_BYTES and len(_stages) > 1):
+            del _stages[next(iter(_stages))]
+    worker, _ = _stages[key]
     places = {}
     for place, value in order.places.items():
         if isinstance(value, Held):
             try:
-                value = ray.get(value.ref)[value.root, value.chunk]
-            except ray.exceptions.RayError as error:
+                value = _opened(ray.get(value.ref)[value.root, value.chunk])
+            except (ray.exceptions.RayError, ValueError) as error:
                 lost = LostInputError(f"a held block is gone: {error}", value.stage, value.chunk)
                 failure = Failure("corrupt_shard", str(lost), order.task.chunks[0], lost=(value.stage, value.chunk))
-                return _answer(TaskFailed(order.task.number, failure, worker=name), worker)
+                return _answer(TaskFailed(order.task.number, failure, worker=name, node=node), held)
         places[place] = value
-    return _answer(worker.run(replace(order, places=places), name), worker)
+    return _answer(replace(worker.run(replace(order, places=places), name), node=node), held)
 
 
-def _answer(event: TaskDone | TaskFailed, worker: StageWorker) -> Any:
-    if not worker.payload.stage.held:
+def _answer(event: TaskDone | TaskFailed, held: bool) -> Any:
+    if not held:
         return event
-    blocks = {(k.root, k.chunk): k.value for k in event.kept}
+    blocks = {(k.root, k.chunk): (k.value, seal(k.value)) for k in event.kept if k.value is not None}
     return replace(event, kept=tuple(replace(k, value=None) for k in event.kept)), blocks
+
+
+def _opened(found: tuple[Block, int]) -> Block:
+    """A block out of the object store, which keeps no checksums: memory, a network and a disk lie behind it."""
+    block, sealed = found
+    if seal(block) != sealed:
+        raise ValueError("its bytes aren't those that were put there")
+    return block
 
 
 class RayExecutor:
@@ -112,8 +136,10 @@ class RayExecutor:
         self.threads, self.workers, self.queue = threads, max(1, workers // threads), 1
         self.start_seconds, self.worth = 0.0, SPREAD_SECONDS
         self._ray: Any = None
+        self._placing: Any = None
+        self._orders: dict[int, Order] = {}
         self._run: Any = None
-        self._payloads: dict[int, tuple[str, Any, bool, Any]] = {}
+        self._payloads: dict[int, tuple[str, Any, dict[str, Any], Any]] = {}
         self._local, self._kills = workers, Kills()
         self._pending: dict[Any, tuple[int, int]] = {}
         self._blocks: dict[int, Any] = {}
@@ -121,20 +147,21 @@ class RayExecutor:
     def _connect(self) -> None:
         began = time.monotonic()
         self._ray = connect(workers=self._cores, **self._options)
+        self._control = ControlStore(self._ray.get_runtime_context().gcs_address)
         cores = int(self._ray.cluster_resources().get("CPU", 1))
         self._local = max(1, cores)
         wanted = self._cores or cores if self._address else min(self._cores or cores, cores)
         self.workers = max(1, wanted // self.threads)
         # Where Ray has more cores than were asked for, tasks submitted ahead would run at once.
         self.queue = 2 if wanted >= cores else 1
-        self._run = self._ray.remote(run_order)
+        self._run, self._placing = self._ray.remote(run_order), Placing(self._ray)
         self.start_seconds = time.monotonic() - began
 
     def begin(self, payloads: Sequence[Payload]) -> None:
         """See `Executor`."""
         if self._ray is None:
             self._connect()
-        self._payloads = {}
+        self._payloads, self._orders = {}, {}
         for payload in payloads:
             stage = payload.stage
             if any(op.action.spans for op in stage.roots):
@@ -142,9 +169,10 @@ class RayExecutor:
             # Once a stage: Ray makes a class of each set of options.
             # A local Ray may have fewer cores than a worker has threads: it would wait for more of them for ever.
             cores = payload.threads if self._address else min(payload.threads, self._local)
-            call = self._run.options(num_cpus=cores, max_retries=0, num_returns=2 if stage.held else 1,
-                                     name=f"stage {stage.number}")
-            self._payloads[stage.number] = (uuid.uuid4().hex, self._ray.put(by_value(payload)), stage.held, call)
+            options = {"num_cpus": cores, "max_retries": 0, "num_returns": 2 if stage.held else 1,
+                       "name": f"stage {stage.number}"}
+            call = self._run.options(**options)
+            self._payloads[stage.number] = (uuid.uuid4().hex, self._ray.put(packed(payload)), options, call)
 
     def _spanning(self, payload: Payload) -> Payload:
         """For a task that may have all of the run's cores: those of one node, and the offer of others."""
@@ -157,34 +185,50 @@ class RayExecutor:
 
     def submit(self, order: Order) -> None:
         """See `Executor`."""
-        key, ref, held, call = self._payloads[order.task.stage]
-        answer = call.remote(key, [ref], order)
+        key, ref, options, call = self._payloads[order.task.stage]
+        turn, held = order.task.turn, options["num_returns"] == 2
+        if turn.avoid or turn.barred or turn.copy:
+            self._orders[order.task.number] = order
+            if place := self._placing.place(order, self.workers, options["num_cpus"]):
+                call = self._run.options(**options, **place)
+        answer = call.remote(key, [ref], order, held)
         if held:
             answer, self._blocks[order.task.number] = answer
         self._pending[answer] = (order.task.number, order.task.stage)
 
     def poll(self, timeout: float) -> list[Event]:
         """See `Executor`."""
+        for order in self._placing.due() if self._placing is not None else ():
+            self.submit(order)
         if not self._pending:
+            if self._orders:
+                time.sleep(self._placing.patience(timeout))
             return []
         refs = list(self._pending)
-        ready, _ = self._ray.wait(refs, num_returns=1, timeout=timeout)
+        ready, _ = self._ray.wait(refs, num_returns=1, timeout=self._placing.patience(timeout))
+        self._control.check()
         if ready and len(refs) > 1:
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
-        return [self._event(ref) for ref in ready]
+        return [event for ref in ready if (event := self._event(ref)) is not None]
 
-    def _event(self, ref: Any) -> Event:
+    def _event(self, ref: Any) -> Event | None:
         number, stage = self._pending.pop(ref)
         blocks = self._blocks.pop(number, None)
         try:
-            event: TaskDone | TaskFailed = self._ray.get(ref)
+            event: TaskDone | TaskFailed | HandedBack = self._ray.get(ref)
         except Exception as error:
             kind = self._kind(error)
             # Of an error within the task Ray's text begins with its own names for the task: the cause says more.
             told = getattr(error, "cause", None) or error
             text = f"{type(told).__name__}: {next(iter(str(told).strip().splitlines()), '')}"
+            self._forget(number)
             message = text if kind != "fatal" else f"a task of stage {stage} failed: {text}"
             return TaskFailed(number, Failure(kind, message, error=WorkerLostError(message)))
+        if isinstance(event, HandedBack):
+            if number in self._orders:
+                self._placing.handed_back(self._orders[number])
+            return None
+        self._forget(number)
         if blocks is not None:
             kept = tuple(replace(k, value=Held(blocks, k.root, k.chunk, k.stage)) for k in event.kept)
             return replace(event, kept=kept)
@@ -198,8 +242,13 @@ class RayExecutor:
             return "fatal"
         return "out_of_memory" if self._kills.another() else "lost_worker"
 
+    def _forget(self, task: int) -> None:
+        if self._orders.pop(task, None) is not None:
+            self._placing.forget(task)
+
     def kill(self, task: int) -> None:
         """See `Executor`."""
+        self._forget(task)
         for ref, (number, _) in list(self._pending.items()):
             if number == task:
                 self._pending.pop(ref)
@@ -210,4 +259,4 @@ class RayExecutor:
         """See `Executor`; Ray itself stays up for the next run of this process."""
         for number, _ in list(self._pending.values()):
             self.kill(number)
-        self._payloads, self._blocks = {}, {}
+        self._payloads, self._blocks, self._orders = {}, {}, {}

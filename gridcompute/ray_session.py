@@ -28,7 +28,7 @@ import psutil
 from gridcompute import reaper
 from gridcompute.attaching import VARIABLES, joining, within
 from gridcompute.certificates import require_private
-from gridcompute.config import environment, set_variables, state_folder
+from gridcompute.config import environment, private_folders, set_variables, state_folder
 from gridcompute.errors import ClusterError
 
 LOOPBACK = "127.0.0.1"
@@ -36,6 +36,9 @@ LOOPBACK = "127.0.0.1"
 
 CONNECT_SECONDS = 25.0
 """Most time that connecting to a cluster may take; an unanswered TLS handshake would wait for ever."""
+
+NODE = "GRIDCOMPUTE_RAY_NODE"
+"""Environment variable: address of the node that a driver joins, where a machine has several; the head by default."""
 
 ENVIRONMENT = {
     # A cut link leaves tasks in flight hanging for minutes with the defaults.
@@ -73,8 +76,7 @@ def token_file() -> Path:
     folder, host = state_folder() / "tokens", re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
     path = folder / f"{host}_{os.getpid()}_{reaper.start_time(os.getpid())}"
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` makes those with the default mode
-        folder.mkdir(mode=0o700, exist_ok=True)
+        private_folders(folder.parent, folder)
         for other in folder.glob(f"{host}_*_*"):
             pid, _, since = other.name.removeprefix(f"{host}_").partition("_")
             if pid.isdigit() and since != str(reaper.start_time(int(pid))):
@@ -135,8 +137,11 @@ def connect(*, workers: int, address: str = "", dashboard: bool = False, certs: 
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
         if address:
-            within(CONNECT_SECONDS, partial(ray.init, address=address, **common), f"the Ray cluster at {address} can't "
-                   f"be reached: it answers, but doesn't take this process in within {CONNECT_SECONDS:g} s")
+            late = f"it answers, but doesn't take this process in within {CONNECT_SECONDS:g} s"
+            own = os.environ.get(NODE)
+            with _kept_address(ray):
+                within(CONNECT_SECONDS, partial(ray.init, address=address, _node_ip_address=own, **common),
+                       f"the Ray cluster at {address} can't be reached: {late}")
         else:
             _start_local(ray, num_cpus=workers, include_dashboard=dashboard, _temp_dir=_temporary(), **common)
     except ClusterError:
@@ -201,8 +206,10 @@ def _found(address: str) -> str:
     _taken.clear()
     if address != "auto":
         return "" if address == "local" else address
+    ray = _ready()
     try:
-        return str(_ready()._private.services.canonicalize_bootstrap_address_or_die("auto"))
+        with _kept_address(ray):
+            return str(ray._private.services.canonicalize_bootstrap_address_or_die("auto"))
     except (ConnectionError, ValueError) as error:
         raise ClusterError(f"no Ray cluster is found on this machine: {str(error).splitlines()[0]}",
                            hint="give the address of its head, such as 10.0.0.1:6379") from error
@@ -244,7 +251,7 @@ def _start_local(ray: Any, **options: Any) -> None:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     missing = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     # A task has no business with the secrets of a cluster that it doesn't run on.
-    elsewhere = {"GRIDCOMPUTE_CERTS": None, "GRIDCOMPUTE_ALLOW_OPEN": None, "GRIDCOMPUTE_ADDRESS": None}
+    elsewhere = dict.fromkeys(("RAY_ADDRESS", "GRIDCOMPUTE_ADDRESS", "GRIDCOMPUTE_CERTS", "GRIDCOMPUTE_ALLOW_OPEN"))
     with environment({**missing, **elsewhere}), _own_signals(), _kept_address(ray):
         ray.init(address="local", _node_ip_address=LOOPBACK, **options)  # whatever RAY_ADDRESS says
     reaper.watch(child.pid for child in psutil.Process().children(recursive=True) if child.pid not in before)

@@ -8,11 +8,12 @@ from typing import Any
 from gridcompute.actions.folds import Fold
 from gridcompute.columns import Block
 from gridcompute.op import Op
+from gridcompute.orders import KeptOp, LostInputError, Payload
 from gridcompute.planning import Plan
 from gridcompute.shard import Done, done
 from gridcompute.spaces import Region
 from gridcompute.store import Store
-from gridcompute.worker import KeptOp, LostInputError, Payload, StageWorker
+from gridcompute.worker import StageWorker
 
 
 class ReadOnly:

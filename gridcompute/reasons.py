@@ -8,6 +8,7 @@ from typing import Any
 
 from gridcompute import journal
 from gridcompute.actions.loads import Ingest
+from gridcompute.actions.writes import Write
 from gridcompute.commits import PART_REGION
 from gridcompute.keys import explain_difference
 from gridcompute.op import Op
@@ -134,11 +135,15 @@ def committed(plan: Plan, stage: Stage, store: Store) -> int | None:
 def _present(plan: Plan, stage: Stage, root: int, chunk: int, listing: Mapping[tuple[str, str], Any]) -> bool:
     ingest = isinstance(stage.roots[root].action, Ingest)
     region = PART_REGION if ingest else stage.layouts[root].region(chunk)
-    return (str(region), plan.chunk_token(stage.number, root, chunk)) in listing
+    entry = listing.get((str(region), plan.chunk_token(stage.number, root, chunk)))
+    if entry is None:
+        return False
+    # A record beside which there is no shard says how many rows it had: enough where they are only counted.
+    return entry.kind == "arrow" or not plan.final or isinstance(stage.roots[root].action, Ingest | Write)
 
 
 def reason(plan: Plan, stage: Stage, ops: Sequence[Op], found: int | None, before: RunRecord | None,
-           store: Store) -> str:
+           store: Store, over: bool = False) -> str:
     """One line for a stage: what is committed, and why the rest isn't; empty where there is nothing to say.
 
     Args:
@@ -148,7 +153,10 @@ def reason(plan: Plan, stage: Stage, ops: Sequence[Op], found: int | None, befor
         found: what `committed` gave.
         before: the last run of the same origin.
         store: the work store that was asked.
+        over: whether all that reads it is committed.
     """
+    if over and found is not None and found < stage.chunks:
+        return "not needed: what reads it is committed"
     if found is None or (not found and before is None):
         return ""
     told = f"{found:,} of {counted(stage.chunks, 'chunk')} committed"

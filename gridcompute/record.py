@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gridcompute.config import WORK, Settings, state_folder
+from gridcompute.config import WORK, Settings, private_folders, state_folder
 from gridcompute.errors import RecordError, StoreError
 from gridcompute.op import Graph
 from gridcompute.secrecy import redacted_values
@@ -40,7 +40,8 @@ _TYPES: dict[str, Any] = {
     "resumed": _NUMBERS,
 }  # fmt: skip
 _FIGURES = ("seconds", "executor_seconds", "compile_seconds", "task_seconds", "workers", "computed", "reused", "tasks",
-            "rows", "nbytes", "retries", "skipped", "peak_bytes", "doubled", "compiled")  # fmt: skip
+            "rows", "nbytes", "retries", "skipped", "peak_bytes", "doubled", "compiled", "bound_bytes", "copies", "won",
+            "confirmed", "same_process")  # fmt: skip
 _NAMED_FIGURES = ("task_bytes", "parts")
 
 
@@ -53,7 +54,7 @@ class RunRecord:
         key: of its graph.
         graph: the graph's canonical form.
         how: how to make the graph again: {"workload", "parameters"} or {"script", "arguments"}; {} for a session.
-        settings: store, executor, workers, memory, on_error.
+        settings: those of `KEPT`.
         outputs: URLs of what is written.
         folder: the record's folder.
         cwd: folder the run was started in.
@@ -95,9 +96,7 @@ class RunRecord:
         """
         folder, index = Path(self.folder), state_folder() / "runs"
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            index.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` makes those with the default mode
-            index.mkdir(mode=0o700, exist_ok=True)
+            private_folders(folder.parent.parent, folder.parent, folder, index.parent, index)
             _write(folder / "run.json", {"format": FORMAT, **redacted_values(asdict(self))})
             _write(index / f"{self.run}.json", {"format": FORMAT, "folder": self.folder})
         except OSError as error:
@@ -149,6 +148,11 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
         raise
 
 
+KEPT = ("store", "executor", "workers", "address", "certs", "memory", "deadline", "on_error", "keep_intermediates",
+        "verify", "verify_tolerance", "quorum")
+"""Settings that a resumed run has too."""
+
+
 def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: str = "") -> RunRecord:
     """A record for a run that begins now."""
     base = re.sub(r"[^a-z0-9]+", "-", (name or "run").lower()).strip("-") or "run"
@@ -156,8 +160,7 @@ def new_record(graph: Graph, settings: Settings, how: Mapping[str, Any], name: s
     run = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     local = settings.store if "://" not in settings.store else WORK
     outputs = [str(op.action.sink.url) for _, op in graph.outputs if hasattr(op.action, "sink")]
-    names = ("store", "executor", "workers", "address", "memory", "deadline", "on_error", "keep_intermediates")
-    kept = {name: getattr(settings, name) for name in names}
+    kept = {name: getattr(settings, name) for name in KEPT}
     kept["certs"] = str(Path(settings.certs).expanduser().absolute()) if settings.certs else ""
     there = Path(settings.store).expanduser().absolute()
     kept["store"] = shown(settings.store) if "://" in settings.store else str(there)

@@ -15,13 +15,10 @@ from gridcompute import api
 from gridcompute.config import ENVIRONMENT, environment
 from gridcompute.errors import ParameterError, RecordError
 from gridcompute.origins import Origin, within
-from gridcompute.record import RunRecord, load
+from gridcompute.record import KEPT, RunRecord, load
 from gridcompute.registry import Job, find
 from gridcompute.running import Run
 from gridcompute.secrecy import MARK
-
-SETTINGS = ("store", "executor", "workers", "address", "certs", "memory", "deadline", "on_error", "keep_intermediates")
-"""Settings that a resumed run takes over from its record."""
 
 
 @dataclass
@@ -167,8 +164,11 @@ def make_again(record: RunRecord, origin: Origin, options: Mapping[str, Any]) ->
     """Call a run's workload or script again: in its folder, with its settings, but for the options given now."""
     how = origin.how
     # A script says itself what it doesn't leave to the environment.
-    kept = SETTINGS if "workload" in how else tuple(name for name in SETTINGS if name in ENVIRONMENT)
+    kept = KEPT if "workload" in how else tuple(name for name in KEPT if name in ENVIRONMENT)
     settings = {name: record.settings[name] for name in kept if record.settings.get(name)}
+    for name, rival in (("verify", "quorum"), ("quorum", "verify")):
+        if options.get(name) is not None:
+            settings.pop(rival, None)
     settings.update({name: value for name, value in options.items() if value is not None})
     with _folder(record):
         if "workload" in how:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import threading
@@ -11,8 +12,9 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from gridcompute.ballots import Rule
 from gridcompute.collection import Collection
-from gridcompute.config import Settings, available_cores, available_memory
+from gridcompute.config import Settings, available_cores, available_memory, parse_quorum
 from gridcompute.destined import Destined
 from gridcompute.driver import Driver
 from gridcompute.errors import (
@@ -86,6 +88,12 @@ MOST_LISTED = 100
 """Skipped cells that a run's record keeps."""
 
 
+def rule_asked(settings: Settings) -> Rule:
+    """Which chunks are computed more than once."""
+    quorum = parse_quorum(settings.quorum) if settings.quorum else None
+    return Rule(settings.verify, quorum, tolerance=settings.verify_tolerance)
+
+
 @dataclass(frozen=True)
 class _Ended:
     results: Mapping[str, StoredSource]
@@ -146,7 +154,8 @@ class Run:
                     overwrite = frozenset(sink.url for sink in replaced)
                     self._driver = Driver(self._graph, store, executor, journal, run=self.name, overwrite=overwrite,
                                           memory=memory_of(settings, executor.workers), deadline=settings.deadline,
-                                          watch=self._seen, keep_intermediates=settings.keep_intermediates)
+                                          rule=rule_asked(settings), watch=self._seen,
+                                          keep_intermediates=settings.keep_intermediates)
                     self._driver.cancelled = self._cancel
                     self.status = self._driver.status
                     self._ended = _Ended(dict(self._driver.run()))
@@ -205,7 +214,9 @@ class Run:
             cell = in_words(error.dims, error.cell, error.block)
             return (f"{REPLAY} {self.name} {cell} runs it alone, with --pdb in a debugger; on_error=\"skip\" "
                     "leaves such cells out")
-        return error.hint.replace("replay RUN", f"replay {self.name}")
+        if self.record.how:
+            return error.hint.replace(f"{REPLAY} RUN", f"{REPLAY} {self.name}")
+        return re.sub(rf"{REPLAY} RUN (\S+)", rf'grid.replay("{self.name}", "\1")', error.hint)
 
     @property
     def going_on(self) -> str:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from gridcompute.columns import Block, Field
@@ -77,6 +77,7 @@ class Commit:
         rows: its rows.
         won: whether this call wrote it; otherwise the same content was there already.
         numerics: class of the process that computed what is there.
+        own: digest of what this call would have written.
     """
 
     path: str
@@ -85,6 +86,7 @@ class Commit:
     rows: int
     won: bool
     numerics: str
+    own: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -240,11 +242,12 @@ def _commit(store: Store, path_of: Callable[[int], str], data: bytes, ours: Comm
             tombstone(store, path, error.message)
             continue
         if other.digest == ours.digest or other.numerics != ours.numerics:
-            return other  # across classes the last bits may differ: the first one counts
+            return replace(other, own=ours.digest)  # across classes the last bits may differ: the first one counts
         raise DivergenceError(
             f"two different results for one chunk: {path} holds {other.digest}, this computation gave {ours.digest}, "
-            f"both on {ours.numerics}", hint="the kernel reads something that isn't in its recipe (a clock, the "
-            "environment, unseeded randomness, a race); `replay` the chunk to compare")
+            f"both on {ours.numerics}", path=path, there=other.digest, own=ours.digest,
+            hint="the kernel reads something that isn't in its recipe (a clock, the environment, unseeded randomness, "
+            "a race); `replay` the chunk to compare")
     raise StoreError(f"{MAX_GENERATIONS} generations of {path_of(0)} are void or broken in {store.url}",
                      hint="check the store's disk; then remove the recipe's folder")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import pickle
 import sys
 import sysconfig
 from types import ModuleType
 from typing import Any
 
 import cloudpickle
+import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -32,8 +34,13 @@ def _named(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def by_value(value: Any) -> bytes:
-    """Pickle with the user's own modules by value: a worker must not import another version of them."""
+def by_value(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
+    """Pickle with the user's own modules by value: a worker must not import another version of them.
+
+    Args:
+        value: to pickle.
+        buffers: takes the memory of arrays, which then isn't in the bytes.
+    """
     registered = []
     for module in list(sys.modules.values()):
         if _is_users(module) and module.__name__ not in cloudpickle.list_registry_pickle_by_value():
@@ -41,11 +48,24 @@ def by_value(value: Any) -> bytes:
             registered.append(module)
     try:
         file = io.BytesIO()
-        _Pickler(file).dump(value)
+        _Pickler(file, 5, buffer_callback=None if buffers is None else buffers.append).dump(value)
         return file.getvalue()
     finally:
         for module in registered:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def packed(value: Any) -> list[Any]:
+    """As `by_value`, as arrays of bytes, which Ray's object store gives to all workers of a node without a copy."""
+    buffers: list[pickle.PickleBuffer] = []
+    text = by_value(value, buffers)
+    memories: list[Any] = [text, *(one.raw() for one in buffers)]
+    return [np.frombuffer(memory, np.uint8) for memory in memories]
+
+
+def unpacked(arrays: list[Any]) -> Any:
+    """What was packed; its arrays lie where those given do (in Ray's store, where they can't be written to)."""
+    return cloudpickle.loads(memoryview(arrays[0]), buffers=arrays[1:])
 
 
 def _is_users(module: ModuleType | None) -> bool:

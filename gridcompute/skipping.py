@@ -7,10 +7,12 @@ other cells have the bits that they have without them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +28,10 @@ PACKAGE = os.path.dirname(__file__)
 
 CHOICES = ("stop", "skip")
 """What may be said of cells in which a kernel fails."""
+
+
+IDLE = -1
+"""In place of a cell's position: none is in work, as the kernel is being compiled."""
 
 
 @dataclass
@@ -51,7 +57,7 @@ class Failed:
         """One more, behind the others."""
         self.positions.append(position)
         if len(self.told) < MOST:
-            self.told.append((position, kind, text[:MOST_TEXT]))
+            self.told.append((position, kind, text[:MOST_TEXT].encode(errors="backslashreplace").decode()))
 
     def extend(self, other: Failed) -> None:
         """Those of a later part."""
@@ -112,15 +118,16 @@ class Work:
         Args:
             lo: position in the region, last dimension fastest.
             hi: the position behind the last.
-            mark: int64; the first element holds the position of the cell being run, of a cell kernel.
+            mark: int64; the first element holds the position of the cell being run; of a kernel of chunks, of the first
+                of those being run.
 
         Raises:
             MemoryError: a cell took too much; `mark` tells which.
             UsageError: numba can't compile the kernel.
         """
-        if self.kernel.mode != "cell":
-            return self._halved(lo, hi)
         mark = np.zeros(1, np.int64) if mark is None else mark
+        if self.kernel.mode != "cell":
+            return self._halved(lo, hi, mark)
         return self._exploded(lo, hi, mark) if self.rows else self._mapped(lo, hi, mark)
 
     def traced(self, lo: int, hi: int, mark: Array | None = None) -> Part:
@@ -182,18 +189,19 @@ class Work:
                only_count: bool = False) -> None:
         shape = compiled.loop_shape(self.kernel, self.cells, kinds, only_count, resumes=True)
         leading = compiled.leading_of(self.kernel, self.cells, self.seed, self.rng_name, 0)
+        mark[0] = IDLE
         loop = loops.make_loop(self.kernel, shape)
         compiled.call(self.kernel, self.cells, loop, mark, (np.int64(stop), np.int64(first), *leading, *trailing),
                       self.limit)
 
-    def _halved(self, lo: int, hi: int) -> Part:
+    def _halved(self, lo: int, hi: int, mark: Array) -> Part:
         """A chunk's kernel over cells lo to hi, or over halves of them where it fails, down to single cells."""
         done: list[list[Array]] = []
         failed, waiting = Failed(), [(lo, hi)]
         while waiting:
             lo, hi = waiting.pop()
             try:
-                done.append(self._chunk(lo, hi))
+                done.append(self.chunk(lo, hi, mark))
             except KernelError as error:
                 if hi - lo == 1:
                     failed.raised(lo, error)
@@ -203,9 +211,12 @@ class Work:
                     waiting += [(middle, hi), (lo, middle)]
         return [np.concatenate(parts) for parts in zip(*done, strict=True)], failed
 
-    def _chunk(self, lo: int, hi: int) -> list[Array]:
+    def chunk(self, lo: int, hi: int, mark: Array) -> list[Array]:
+        """What a kernel of chunks gives for cells lo to hi (KernelError where it fails); `mark` as in `part`."""
         cells = self.cells if (lo, hi) == (0, self.cells.count) else Stretch.of(self.cells, lo, hi)
-        given: dict[str, Any] = {"seed": self.seed, "rng_name": self.rng_name, "step": 0}
+        mark[0] = IDLE
+        given: dict[str, Any] = {"seed": self.seed, "rng_name": self.rng_name, "step": 0,
+                                 "begins": partial(mark.__setitem__, 0, lo)}
         if self.rows:
             counts, rows = chunkcall.explode_chunk(self.kernel, cells, self.dtypes, self.limit, **given)
             return [counts, *rows]
@@ -257,6 +268,36 @@ class Stretch(Cells):
     def linear(self) -> int:
         """See `Cells`; no kernel that draws numbers for a chunk at once is run in parts."""
         return 0
+
+
+@contextlib.contextmanager
+def naming_the_cell(work: Callable[[], Work]) -> Iterator[None]:
+    """Where a kernel of chunks fails, the first of its cells that fails alone is named, if there is one."""
+    try:
+        yield
+    except KernelError as error:
+        found = error if error.cell is not None else _first_alone(error, work())
+        raise found from found.__cause__
+
+
+def _first_alone(error: KernelError, work: Work) -> KernelError:
+    """The error of the first cell that fails alone, by halves; else the chunk's own."""
+    mark, lo, hi = np.zeros(1, np.int64), 0, work.cells.count
+    if work.kernel.mode == "cell" or not can_skip(work.kernel):
+        return error
+    with contextlib.suppress(MemoryError):
+        while hi - lo > 1:
+            middle = (lo + hi) // 2
+            try:
+                work.chunk(lo, middle, mark)
+                lo = middle
+            except KernelError:
+                hi = middle
+        try:
+            work.chunk(lo, hi, mark)
+        except KernelError as found:
+            return found
+    return error
 
 
 def here(work: Work, mark: Array | None = None) -> Part:

@@ -14,6 +14,7 @@ from gridcompute.drops import DONE, GONE, IDLE, READY, RUNNING, WAITING, Drops
 from gridcompute.durations import Durations
 from gridcompute.errors import RunError
 from gridcompute.events import (
+    Answer,
     CancelAsked,
     Command,
     Drop,
@@ -27,12 +28,15 @@ from gridcompute.events import (
     TaskDone,
     TaskFailed,
     TaskLate,
+    Turn,
 )
 from gridcompute.pacing import BURST, MOST, MOST_BYTES, Pace
 from gridcompute.planview import Limits, PlanView
 from gridcompute.ready import Ready
 from gridcompute.retry import Policy
 from gridcompute.sizes import Sizes
+
+_PLAIN = Turn()
 
 CANCEL_SECONDS = 5.0
 """Grace that running tasks get after a cancel."""
@@ -151,10 +155,21 @@ class RunState:
         if event.left == task.chunks:  # it has come further: how often it failed before counts no more
             self._attempts.forget(task.stage, event.left)
         left = set(event.left)
-        for chunk in (*task.chunks, *taken):
-            if chunk not in left:
-                self._keep(task.stage, chunk, commands)
+        self._counted(task, [chunk for chunk in (*task.chunks, *taken) if chunk not in left], event, commands)
         self._give_back(task.stage, [chunk for chunk in task.chunks if chunk in left])
+
+    def _counted(self, task: Task, chunks: Iterable[int], event: Answer, commands: list[Command]) -> None:
+        """These chunks were computed; `gridcompute.voting` asks whether that is enough."""
+        for chunk in chunks:
+            self._keep(task.stage, chunk, commands)
+
+    def _turn(self, stage: int, chunk: int) -> Turn:
+        """How a ready chunk is computed; chunks of one task agree in it."""
+        return _PLAIN
+
+    def _sole(self, stage: int, chunks: Iterable[int]) -> list[int]:
+        """Those in work that no other task has too."""
+        return [chunk for chunk in chunks if self.status[stage][chunk] == RUNNING]
 
     def _split(self, event: TaskLate) -> None:
         """What a late task won't begin any more goes back; one that it does all the same counts whoever is first."""
@@ -167,9 +182,8 @@ class RunState:
         self._give_back(task.stage, task.chunks[at:])
 
     def _give_back(self, stage: int, chunks: Iterable[int]) -> None:
-        for chunk in chunks:
-            if self.status[stage][chunk] == RUNNING:
-                self._release(stage, chunk)
+        for chunk in self._sole(stage, chunks):
+            self._release(stage, chunk)
 
     def _hold(self, stage: int, kept: Iterable[Kept]) -> None:
         """Held blocks count as live until they are let go."""
@@ -187,6 +201,7 @@ class RunState:
         self.status[stage][chunk] = DONE
         self.left[stage] -= 1
         self.kept[stage] += 1
+        self._attempts.kept += 1
         waits = self._waits[stage]
         for consumer, after in self.plan.consumers(stage, chunk) if waits and not all(waits.values()) else ():
             if not waits[consumer] and self.status[consumer][after] == WAITING and self._inputs_done(consumer, after):
@@ -208,9 +223,8 @@ class RunState:
         if event.failure.kind == "hang":
             commands.append(Kill(event.task))
         self._hold(task.stage, event.kept)
-        for chunk in sorted({item.chunk for item in event.kept}):
-            self._keep(task.stage, chunk, commands)
-        rest = [chunk for chunk in task.chunks if self.status[task.stage][chunk] == RUNNING]
+        self._counted(task, sorted({item.chunk for item in event.kept}), event, commands)
+        rest = self._sole(task.stage, task.chunks)
         failure = event.failure
         blamed = [failure.chunk] if failure.chunk in rest else rest
         for chunk in blamed:
@@ -306,6 +320,7 @@ class RunState:
                 self.more = len(commands) >= BURST
         self._durations.assume(self.limits.workers, now)
         if not any(self.left):
+            commands.extend(Kill(number) for number in self.running)  # of what others have done by now
             self.outcome = Finish("done")
             commands.append(self.outcome)
         elif not self.running and self._attempts.wake_at is None:
@@ -332,17 +347,21 @@ class RunState:
         ready = self._ready[stage]
         size = min(self._paces[stage].size(len(ready), self.limits.workers), self._most[stage])
         chunks = [ready.pop()]
-        alone = self._attempts.alone
+        alone, turn = self._attempts.alone, self._turn(stage, chunks[0])
         while len(chunks) < size and not alone((stage, chunks[-1])):
-            if (more := self._first(stage)) is None or alone((stage, more)):
+            if (more := self._first(stage)) is None or alone((stage, more)) or self._turn(stage, more) != turn:
                 break
             chunks.append(ready.pop())
         for chunk in chunks:
             self.status[stage][chunk] = RUNNING
+        return self._begun(stage, tuple(chunks), turn)
+
+    def _begun(self, stage: int, chunks: tuple[int, ...], turn: Turn) -> Task:
         self._tasks += 1
         seconds = self._paces[stage].limit(len(chunks), self.limits.workers)
         attempt, parts = 1 + self._attempts.of(stage, chunks), self._sizes.parts(stage)
-        task = Task(self._tasks, stage, tuple(chunks), attempt, seconds, parts, alone((stage, chunks[0])))
+        alone = self._attempts.alone((stage, chunks[0]))
+        task = Task(self._tasks, stage, chunks, attempt, seconds, parts, alone, turn)
         self.running[task.number] = task
         self._durations.submitted(task.number)
         self._live += self._sizes.begun(task)

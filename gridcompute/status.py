@@ -38,6 +38,12 @@ class Status:
         reused: chunks found committed at the start.
         computed: chunks kept by this run.
         doubled: chunks that were computed twice, as a task went on with what others had been given.
+        copies, won: second copies that were made of tasks that took long, and those that were first.
+        confirmed: chunks that several workers got the same for.
+        same_process: of these, chunks for which one process voted twice.
+        divergences: chunks of which results differed, in words.
+        outvoted: workers that lost a vote.
+        quarantined: workers and nodes that got no further task for it.
         tasks: tasks finished.
         skipped: cells that were skipped, those of reused chunks included.
         retries: attempts that were repeated.
@@ -49,6 +55,7 @@ class Status:
         started, ended: seconds since 1970.
         peak_bytes: most private memory that a worker had during a task, its base included.
         task_bytes: by stage, the most that one of its tasks took of that, the base not included.
+        bound_bytes: what the plans so far say that a worker needs at most, its base included.
         parts: by stage, pieces that its chunks were computed in, where they were more than one.
         kept_bytes, most_kept_bytes: of intermediate results in the work store that are needed now; at most at once.
         deleted, deleted_bytes: shards of intermediate results that were deleted, as nothing needs them.
@@ -60,6 +67,13 @@ class Status:
     reused: int = 0
     computed: int = 0
     doubled: int = 0
+    copies: int = 0
+    won: int = 0
+    confirmed: int = 0
+    same_process: int = 0
+    divergences: list[str] = field(default_factory=list)
+    outvoted: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
     tasks: int = 0
     skipped: int = 0
     retries: int = 0
@@ -73,6 +87,7 @@ class Status:
     ended: float = 0.0
     peak_bytes: int = 0
     task_bytes: dict[str, int] = field(default_factory=dict)
+    bound_bytes: int = 0
     parts: dict[str, int] = field(default_factory=dict)
     kept_bytes: int = 0
     most_kept_bytes: int = 0

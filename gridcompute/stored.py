@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from gridcompute.assemble import assemble
@@ -13,7 +13,9 @@ from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Block, Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import CorruptShardError, GridError
+from gridcompute.outlasting import outlast
 from gridcompute.shard import decode_at, tombstone
+from gridcompute.shardfile import Header, read_ends
 from gridcompute.sources.base import chosen
 from gridcompute.spaces import Region, Space
 from gridcompute.store import Store, open_store
@@ -21,11 +23,15 @@ from gridcompute.store import Store, open_store
 
 @dataclass(frozen=True)
 class Entry:
-    """One committed chunk: its shard's name, its digest, its cells along the first dimension."""
+    """One committed chunk: its shard's name, its digest, its cells along the first dimension, its bytes.
+
+    Where it was found by its name alone the digest is empty: whoever needs it asks the shard (see `ends`).
+    """
 
     place: str
     digest: str
     rows: int
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,8 @@ class StoredSource:
     def objects(self, region: Region) -> tuple[str, ...]:
         """See `Source`: the shards read, with where the region begins in each."""
         if not self.layout.blocked:
-            return tuple(f"{self.entries[chunk].digest}@0" for chunk in self.layout.covering(region))
+            entries = [self.entries[chunk] for chunk in self.layout.covering(region)]
+            return tuple(f"{e.digest or ends(_opened(self), e.place, e.nbytes).digest}@0" for e in entries)
         (lo, hi), (_, axis) = region.bounds[0], self.counted.axes[0]
         return tuple(f"{self._full[chunk].digest}@{lo - axis.bounds(chunk)[0]}" for chunk in axis.covering(lo, hi))
 
@@ -110,7 +117,7 @@ class StoredSource:
         def fetch(chunk: int) -> Block:
             entry = self._full[chunk]
             try:
-                return decode_at(store.get(entry.place), entry.place, names=names)
+                return decode_at(outlast(partial(store.get, entry.place)), entry.place, names=names)
             except FileNotFoundError:
                 raise CorruptShardError(f"the shard {entry.place} is gone", path=entry.place,
                                         hint="run again: it is made anew") from None
@@ -126,6 +133,21 @@ class StoredSource:
         """See `Source`."""
         fields = tuple(chosen(self.fields, names, "the stored result"))
         return StoredSource(self.store, self.recipe, fields, self.layout, self.entries, self.options, self.coords)
+
+
+def ends(store: Store, place: str, nbytes: int) -> Header:
+    """What a shard says of itself, of which only the two ends are read.
+
+    Raises:
+        CorruptShardError: it is gone, or broken, and declared void.
+    """
+    try:
+        return read_ends(partial(store.get_range, place), nbytes, path=place)
+    except FileNotFoundError:
+        raise CorruptShardError(f"the shard {place} is gone", path=place, hint="run again") from None
+    except CorruptShardError as error:
+        tombstone(store, place, error.message)
+        raise
 
 
 def _opened(source: StoredSource) -> Store:

@@ -57,11 +57,20 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
         "bytes": figures.get("nbytes", 0),
         "retries": figures.get("retries", 0),
         "doubled": figures.get("doubled", 0),
+        "copies": figures.get("copies", 0),
+        "copies_won": figures.get("won", 0),
+        "confirmed": figures.get("confirmed", 0),
+        "same_process": figures.get("same_process", 0),
+        **{name: _texts(figures.get(name)) for name in ("divergences", "outvoted", "quarantined")},
         "failures": len(figures.get("failures", ())),
         "skipped": figures.get("skipped", 0),
         "peak_bytes": figures.get("peak_bytes", 0),
+        "bound_bytes": figures.get("bound_bytes", 0),
         "task_bytes": figures.get("task_bytes", {}),
         "parts": figures.get("parts", {}),
+        "most_kept_bytes": figures.get("most_kept_bytes", 0),
+        "deleted": figures.get("deleted", 0),
+        "deleted_bytes": figures.get("deleted_bytes", 0),
         "error": figures.get("error", ""),
         "folder": record.folder,
         "store": record.settings.get("store", ""),
@@ -76,8 +85,13 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     rows += [(written, name) for name in (*told["outputs"], *told["files"])]
     chunks = f"{told['computed']:,} computed, {told['reused']:,} found committed"
     rows.append(("chunks", f"{chunks}; {counted(told['tasks'], 'task')}, {size(told['bytes'])} stored"))
+    if told["deleted"]:
+        most = f", at most {size(told['most_kept_bytes'])} of them at once" if told["most_kept_bytes"] else ""
+        rows.append(("", f"{counted(told['deleted'], 'intermediate shard')} ({size(told['deleted_bytes'])}) deleted, "
+                         f"as nothing needs them any more{most}"))
     if told["doubled"]:
         rows.append(("", f"{counted(told['doubled'], 'chunk')} computed twice, taken from tasks that were late"))
+    rows += _compared(told)
     if told["skipped"]:
         rows.append(("skipped", f"{counted(told['skipped'], 'cell')}, see gridcompute report {told['run']}"))
     where = {"ray": "Ray", "inline": "this process"}.get(told["executor"], told["executor"])
@@ -93,7 +107,8 @@ def screen(told: Mapping[str, Any]) -> list[str]:
         again = f"{told['retries']:,}" if told["retries"] else "none"
         rows.append(("failures", f"{told['failures']:,}, of which {again} tried again"))
     if told["peak_bytes"]:
-        rows.append(("memory", f"at most {size(told['peak_bytes'])} in a worker"))
+        planned = f" (planned: {size(told['bound_bytes'])})" if told["bound_bytes"] else ""
+        rows.append(("memory", f"at most {size(told['peak_bytes'])} in a worker{planned}"))
     rows += [("", f"{name}: each chunk in {parts} parts") for name, parts in told["parts"].items()]
     if told["state"] in ("interrupted", "failed"):
         rows.append(("resume", f"gridcompute resume {told['run']}"))
@@ -103,6 +118,28 @@ def screen(told: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {label if label != last else '':<{width}}  {text}")
         last = label or last
     return lines
+
+
+def _texts(value: Any) -> list[str]:
+    """A list of texts out of a record, which may hold anything."""
+    return [str(one) for one in value] if isinstance(value, list) else []
+
+
+def _compared(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was computed more than once on purpose, and what came of it."""
+    rows: list[tuple[str, str]] = []
+    if told["copies"]:
+        made = f"{told['copies']:,} second cop{'ies' if told['copies'] != 1 else 'y'} of slow tasks"
+        rows.append(("", f"{made}, of which {told['copies_won']:,} came first"))
+    if told["confirmed"]:
+        same = told["same_process"]
+        where = "" if not same else " in the same process" if same == told["confirmed"] else (
+            f", {same:,} of them in the same process")
+        rows.append(("checked", f"{counted(told['confirmed'], 'chunk')} computed again and found equal{where}"))
+    rows += [("outvoted", text) for text in told["divergences"][:MOST_FAILURES]]
+    if told["quarantined"]:
+        rows.append(("quarantined", ", ".join(told["quarantined"])))
+    return rows
 
 
 def history(record: RunRecord) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Carrying out tasks: read regions, compute, commit. Runs in a worker process; only small events go back.
-
-Kept ops are looked up by recipe, so the same payload means the same in every process.
-"""
+"""Carrying out tasks: read regions, compute, commit. Runs in a worker process; only small events go back."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from gridcompute.actions.dags import Propagate
 from gridcompute.actions.folds import Fold
@@ -21,28 +18,27 @@ from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
 from gridcompute.apart import Isolation
 from gridcompute.assemble import assemble
-from gridcompute.axes import Layout
 from gridcompute.checkpoints import Checkpoints
 from gridcompute.codecache import compile_seconds, compiled
-from gridcompute.columns import Block, Field
-from gridcompute.commits import Commits, commit_block, commit_file, commit_written
+from gridcompute.columns import Block
+from gridcompute.commits import Commits
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError, WorkerLostError
-from gridcompute.events import Failure, FailureKind, Kept, Task, TaskDone, TaskFailed
+from gridcompute.events import Failure, FailureKind, Kept, TaskDone, TaskFailed, Turn
 from gridcompute.footprint import Footprint, bounded, released, starved, trimmed
 from gridcompute.located import located
-from gridcompute.op import Op, Read, detached
+from gridcompute.numerics import numerics_class
+from gridcompute.op import Op, Read
+from gridcompute.orders import KeptOp, LostInputError, Order, Payload
 from gridcompute.parts import in_parts, tile
-from gridcompute.planning import Plan, Stage
-from gridcompute.progressword import Word, chunk_begins, publishing
+from gridcompute.progressword import chunk_begins, publishing
 from gridcompute.shard import decode_at, tombstone
-from gridcompute.sinks.base import Output
 from gridcompute.skips import Skips, merged
 from gridcompute.sources.chunks import forget
 from gridcompute.spaces import Region
-from gridcompute.spread import Offer
 from gridcompute.stepping import Crew, PausedError
 from gridcompute.store import Store, open_store, transient, unanswered
 from gridcompute.tiles import bands, extents, in_order
+from gridcompute.votes import keep_block, keep_file, keep_held, keep_written
 
 CACHE_BYTES = 64 * 2**20
 """Decoded input shards that a worker keeps within a task."""
@@ -62,96 +58,6 @@ _stage = 0
 """Of this process: which stage did the last task."""
 
 
-@dataclass(frozen=True)
-class KeptOp:
-    """How the results of a kept op of another stage are read."""
-
-    stage: int
-    layout: Layout
-    fields: tuple[Field, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Payload:
-    """What a worker needs to know of a stage; sent once.
-
-    Attributes:
-        stage: its ops and layouts.
-        kept: results that it reads, by recipe.
-        store: URL of the work store.
-        options: the store's.
-        outputs: prepared outputs of the ops that write, by recipe.
-        threads: that a worker reads and decodes with.
-        offer: asks for processes on several nodes, for what one task carries on all of them; None: there is one node.
-        worth: seconds that such a task must have left for that.
-        memory: bytes that a worker may take in all, 0 for no bound.
-        deadline: seconds that a task may take.
-    """
-
-    stage: Stage
-    kept: Mapping[str, KeptOp]
-    store: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    outputs: Mapping[str, Output] = field(default_factory=dict)
-    threads: int = 1
-    offer: Offer | None = None
-    worth: float = 0.0
-    memory: int = 0
-    deadline: float = 3600.0
-
-    @classmethod
-    def of(cls, plan: Plan, stage: Stage, store: Store, outputs: Mapping[str, Output], threads: int = 1, *,
-           memory: int = 0, deadline: float = 3600.0) -> Payload:
-        """The payload of one stage of a plan."""
-        kept = {}
-        for root in stage.roots:
-            for leaf in plan.leaves(root):
-                home = plan.home.get(id(leaf))
-                if home is not None:
-                    kept[leaf.recipe] = KeptOp(home[0], plan.stages[home[0]].layouts[home[1]], leaf.fields)
-        roots = detached(stage.roots, lambda op: op not in stage.roots and op.recipe in kept)
-        return cls(replace(stage, roots=roots), kept, store.url, getattr(store, "options", {}), outputs, threads,
-                   memory=memory, deadline=deadline)
-
-
-@dataclass(frozen=True, eq=False)
-class Order:
-    """One task with what only the driver knows.
-
-    Attributes:
-        task: stage and chunks.
-        tokens: per chunk, one token a root.
-        roots: per chunk, the roots that aren't kept yet.
-        places: shard (or held block, or a reference to it) of each input chunk, by (recipe, chunk).
-        word: where the task publishes its progress.
-        fault: what goes wrong on purpose while it is carried out.
-    """
-
-    task: Task
-    tokens: tuple[tuple[str, ...], ...]
-    roots: tuple[tuple[int, ...], ...]
-    places: Mapping[tuple[str, int], Any]
-    word: Word | None = None
-    fault: Trouble | None = None
-
-
-class Trouble(Protocol):
-    """Carries out orders with faults injected; see `gridcompute.testing.injecting`."""
-
-    def carry_out(self, worker: StageWorker, order: Order, name: str) -> TaskDone | TaskFailed:
-        """Do an order in place of a worker."""
-        ...
-
-
-class LostInputError(RunError):
-    """An input shard is gone or doesn't verify; it must be made again."""
-
-    def __init__(self, message: str, stage: int, chunk: int) -> None:
-        super().__init__(message)
-        self.stage = stage
-        self.chunk = chunk
-
-
 class StageWorker:
     """Carries out tasks of one stage."""
 
@@ -161,6 +67,7 @@ class StageWorker:
         edges = Counter(recipe for root in payload.stage.roots for recipe in self._edges(root))
         self._shared = {recipe for recipe, count in edges.items() if count > 1}
         self._places: Mapping[tuple[str, int], Any] = {}
+        self._turn = Turn()
         self._cache: dict[tuple[str, int], Block] = {}
         self._cached = 0
         self._threads = self._members = payload.threads
@@ -192,7 +99,7 @@ class StageWorker:
             forget()
             trimmed()
         began, before, known, footprint = time.perf_counter(), compile_seconds(), compiled(), Footprint()
-        self._places, self._cache, self._cached = order.places, {}, 0
+        self._places, self._cache, self._cached, self._turn = order.places, {}, 0, order.task.turn
         # Only a task's own thread publishes its cell, so what killed or held up a task runs on one the second time.
         self._parts = order.task.parts
         self._threads = self.payload.threads if order.task.attempt == self._parts == 1 else 1
@@ -215,14 +122,15 @@ class StageWorker:
                 break
         kept = commits.end()
         seconds, own = time.perf_counter() - began, compile_seconds() - before
+        numerics = numerics_class() if self._turn.voted else ""
         if failed := failed or commits.failed:
             failure = self._failure(failed[1], failed[0])
             if failure.kind == "out_of_memory":
                 failure = replace(failure, peak_bytes=footprint.peak, own_bytes=footprint.own)
-            return TaskFailed(order.task.number, failure, kept, seconds, worker)
+            return TaskFailed(order.task.number, failure, kept, seconds, worker, numerics=numerics)
         left = order.task.chunks[done:]
         return TaskDone(order.task.number, kept, seconds, worker, own, footprint.peak, left, compiled() - known,
-                        footprint.own)
+                        footprint.own, numerics=numerics)
 
     def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int], commits: Commits) -> None:
         """Compute a chunk of these roots; their commits are begun."""
@@ -234,15 +142,15 @@ class StageWorker:
         first = stage.roots[0]
         if isinstance(first.action, Ingest):
             where = (stage.number, 0, chunk)
-            commits.add([commit_file(self.store, first, where, tokens[0], first.action.blocks(chunk))])
+            blocks_of = partial(first.action.blocks, chunk)
+            commits.add([keep_file(self.store, first, where, tokens[0], blocks_of, self._turn)])
             return
         if all(isinstance(op.action, Fold) for op in stage.roots):
-            together = [wanted] if self._parts == 1 else [[one] for one in wanted]
-            blocks = (block for some in together for block in self._folds(some))
+            blocks = self._folds(wanted) if self._parts == 1 else (self._fold(op, region) for op, region in wanted)
         else:
             blocks = (self._root(op, region, memo, tokens[i]) for i, (op, region) in zip(roots, wanted, strict=True))
         if stage.held:  # all or none
-            commits.add([Kept(stage.number, i, chunk, "", "", block.rows, block.nbytes, value=block)
+            commits.add([keep_held(stage.roots[i], (stage.number, i, chunk), block, self._turn, self._there(i, chunk))
                          for i, block in zip(roots, blocks, strict=True)])
             return
         # A root that was committed before another failed isn't done again.
@@ -256,11 +164,15 @@ class StageWorker:
         if isinstance(op.action, Write):
             block = replace(block, region=layout.region(chunk))
             output = self.payload.outputs[op.recipe]
-            return commit_written(self.store, op, where, token, block, output, layout.place(chunk), skips)
-        kept = commit_block(self.store, op, where, token, block, skips)
+            return keep_written(self.store, op, where, token, block, output, layout.place(chunk), self._turn, skips)
+        kept = keep_block(self.store, op, where, token, block, self._turn, self._there(root, chunk), skips)
         if op.action.spans:
             self._checkpoints(op, block.region, token).clear()
         return kept
+
+    def _there(self, root: int, chunk: int) -> Any:
+        """What is kept of a chunk by now, where its values are to be compared."""
+        return self._places.get((self.payload.stage.roots[root].recipe, chunk))
 
     def _root(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block], token: str) -> Block:
         if isinstance(op.action, Write):
@@ -311,12 +223,21 @@ class StageWorker:
             memo[key] = block
         return block
 
-    def _folds(self, wanted: Sequence[tuple[Op, Region]]) -> Iterator[Block]:
+    def _fold(self, op: Op, region: Region) -> Block:
+        """One reduction in parts, with the lanes of the whole."""
+        fold = op.action
+        assert isinstance(fold, Fold)
+        lanes = fold.lanes(op, region)
+        return in_parts(op, region, self._parts, self._kept, lambda piece: next(self._folds(
+            [(op, piece)], lanes, tile(op, fold, region, piece, self._parts, self._kept))))
+
+    def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: int = 0,
+               most: tuple[int, ...] | None = None) -> Iterator[Block]:
         """Joined reductions: each box of the segment is read once and folded by all, strictly in order."""
         passes = []
         for op, region in wanted:
             assert isinstance(op.action, Fold)
-            passes.append(op.action.begin(op, region))
+            passes.append(op.action.begin(op, region, lanes))
 
         def fetch(several: tuple[Region, ...]) -> list[Block]:
             memo: dict[tuple[str, Region], Block] = {}
@@ -326,16 +247,16 @@ class StageWorker:
             for folding, box, block in zip(passes, several, blocks, strict=True):
                 folding.take(box, block)
 
-        in_order(fetch, take, self._bands(wanted), self._threads)
+        in_order(fetch, take, self._bands(wanted, most), self._threads)
         return (folding.end() for folding in passes)
 
-    def _bands(self, wanted: Sequence[tuple[Op, Region]]) -> list[list[tuple[Region, ...]]]:
+    def _bands(self, wanted: Sequence[tuple[Op, Region]],
+               most: tuple[int, ...] | None) -> list[list[tuple[Region, ...]]]:
         """What joined reductions read, a box for each of them, by bands that may be folded at once."""
         boxes = [op.reads(0, region) for op, region in wanted]
         cut = extents([op for op, _ in wanted], self.payload.kept)
-        if self._parts > 1:
-            pieces = tile(*wanted[0], self._parts, self._kept)
-            cut = tuple(min(a, b or a) for a, b in zip(pieces, cut or pieces, strict=True))
+        if most is not None:
+            cut = tuple(min(a or b, b or a) for a, b in zip(most, cut or most, strict=True))
         if cut is None or any(own != boxes[0] for own in boxes):
             return [list(zip(*boxes, strict=True))]
         reduced = {i for i, name in enumerate(wanted[0][0].inputs[0].space.names)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from functools import cache
 from typing import NoReturn
 
 import pytest
@@ -23,23 +24,38 @@ def lacking(what: str) -> NoReturn:
     pytest.skip(told)
 
 
+@cache
+def _ceph() -> radosgw.Radosgw:
+    """One for all modules; it ends with this process."""
+    server = radosgw.Radosgw()
+    atexit.register(server.close)
+    server.__enter__()
+    bucket(server)  # the first takes seconds, as Ceph makes its pools
+    return server
+
+
 @pytest.fixture(scope="session")
-def ceph() -> Iterator[radosgw.Radosgw]:
+def ceph() -> radosgw.Radosgw:
     """Ceph's object gateway."""
     if missing := radosgw.missing():
         lacking(f"no {', '.join(missing)}")
-    with radosgw.Radosgw() as server:
-        yield server
+    return _ceph()
 
 
 @pytest.fixture
 def ceph_s3(ceph: radosgw.Radosgw) -> S3:
     """A new, empty bucket on Ceph."""
+    return S3(ceph.endpoint, f"s3://{bucket(ceph)}/work", ceph.options)
+
+
+def bucket(server: radosgw.Radosgw) -> str:
     import s3fs
 
-    bucket = f"bucket-{uuid.uuid4().hex}"
-    s3fs.S3FileSystem(**ceph.options).mkdir(bucket)
-    return S3(ceph.endpoint, f"s3://{bucket}/work", ceph.options)
+    name, files = f"bucket-{uuid.uuid4().hex}", s3fs.S3FileSystem(**server.options)
+    files.mkdir(name)
+    files.pipe_file(f"{name}/seen", b"")
+    files.rm_file(f"{name}/seen")
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -27,12 +27,13 @@ from gridcompute.config import environment
 from gridcompute.errors import KernelError, WorkerLostError
 from gridcompute.executor import InlineExecutor
 from gridcompute.journal import read
+from gridcompute.orders import Payload
 from gridcompute.ray_executor import RayExecutor
 from gridcompute.shipping import by_value
 from gridcompute.spread import Iteration, Spread, chosen
 from gridcompute.stepping import CompiledSteps, Crew
 from gridcompute.testing.nodes import NodesHere
-from gridcompute.worker import Payload, classify
+from gridcompute.worker import classify
 
 THREADS = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 

@@ -17,11 +17,14 @@ if str(ROOT) not in sys.path:
 from benchmarks import (  # noqa: E402
     balance,
     machine,
+    memory,
     overhead,
     overhead_plans,
     overhead_processes,
     overhead_tasks,
     peering,
+    recovery,
+    recovery_jobs,
     report,
     scale,
     stream,
@@ -256,6 +259,18 @@ def test_the_anomaly_s_memory_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert 0 < found["memory/bare process"].raw[system][0] < found["memory/anomaly"].raw[system][0]
 
 
+def test_memory_of_workers_against_the_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "WORKLOADS", {"mean": lambda inputs: [inputs.field.mean("time")]})
+    monkeypatch.setattr(memory, "stack", lambda path, n: stream_stack.stack(path, 120))
+    session = Session(mode="quick", folder=str(tmp_path), only=("one",))
+    found = {row.name: row for row in memory.rows(session, Peers(session))}
+    assert list(found) == ["peak/mean/1", "bound/mean/1", "reported/mean/1"]
+    peak, reported = found["peak/mean/1"].raw[OURS][0], found["reported/mean/1"].raw[OURS][0]
+    assert 0 < reported < peak + 50  # what is shared is no part of it; a short peak may lie between two looks
+    assert found["peak/mean/1"].met
+    assert found["bound/mean/1"].raw[OURS] == [found["peak/mean/1"].target.value / peak]
+
+
 def test_balance_at_a_tiny_size(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = (balance.Size(2, 50, seeds=2), balance.Size(5, 50, 10.0, seeds=1))
     monkeypatch.setattr(Session, "pick", lambda *_: sizes)
@@ -344,3 +359,42 @@ def test_whole_processes_are_measured(tmp_path: Path) -> None:
     assert line == "2"
     with pytest.raises(PeerError, match="no such thing"):
         overhead_processes.process("-c", "raise SystemExit('no such thing')")
+
+
+def test_recovery_counts_what_was_done_again_and_what_is_lost(tmp_path: Path) -> None:
+    """From the lines and files that a job of any system leaves."""
+    job = recovery.Job("parsl", tmp_path, tasks=5, iterations=3)
+    for pid, tasks in ((11, (0, 1, 2)), (12, (2, 1, 2))):
+        (tmp_path / "log" / str(pid)).write_text("".join(f"{task}\n" for task in tasks))
+    assert (job.again, job.lost) == (3, 5)
+    for task in range(5):
+        (tmp_path / "out" / str(task)).write_text(str(recovery_jobs.value(task, 3)))
+    assert job.lost == 0
+    (tmp_path / "out" / "3").write_text("7")
+    (tmp_path / "out" / "4").unlink()
+    assert job.lost == 2
+
+
+def test_recovery_kills_a_driver_and_starts_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a system that does one task after the other, and begins anew."""
+    script = (
+        "import sys, time\n"
+        "from benchmarks.recovery_jobs import saved\n"
+        "for task in range(int(sys.argv[3])):\n"
+        "    saved(sys.argv[2], int(sys.argv[4]), task)\n"
+        "    time.sleep(0.02)\n"
+    )
+    (tmp_path / "plain.py").write_text(script)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nshift 2\nexec {sys.executable} {tmp_path}/plain.py \"$@\"\n")
+    python.chmod(0o700)
+    monkeypatch.setattr(recovery, "interpreter", lambda system: str(python))
+    job = recovery.Job("plain", tmp_path / "job", tasks=20, iterations=10)
+    recovery._driver_lost(job)
+    assert job.ended, job.said
+    assert 8 <= job.again < 20
+    assert job.lost == 0
+    killed = recovery.Job("plain", tmp_path / "killed", tasks=20, iterations=10, deadline=60.0)
+    recovery._worker_lost(killed)  # the worker is the driver here
+    assert not killed.ended
+    assert 0 < killed.lost <= 12

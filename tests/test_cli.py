@@ -194,6 +194,26 @@ def test_options_stand_before_or_after_the_workload(call: Any) -> None:
     assert Path("s3/shards").is_dir()
 
 
+def test_verify_and_quorum(call: Any) -> None:
+    for options in (["--verify", "1"], ["--quorum", "2/3"]):
+        place = options[1][0]
+        values = call("run", "toy.double", *options, "--store", place, "--output", f"{place}.zarr", "--json").json()
+        assert values["confirmed"] == values["computed"] > 0
+        assert values["same_process"] == values["confirmed"]
+    told = call("run", "toy.double", "--quorum", "2/3", "--verify", "1", "--store", "c")
+    assert told.code == 2
+    assert "verify and quorum are both given" in told.err
+
+
+def test_a_resumed_run_checks_as_before(call: Any) -> None:
+    Path("fail").touch()
+    assert call("run", "toy.double", "--quorum", "2/3").code == 1
+    Path("fail").unlink()
+    name = record.load("last").run
+    assert call("resume", name).code == 0
+    assert record.load("last").settings["quorum"] == "2/3"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "hint"),
     [
@@ -388,6 +408,14 @@ def test_chunks_that_were_done_twice_are_counted() -> None:
     assert not any("twice" in line for line in summary.screen(NOTHING))
     found = summary.screen({**NOTHING, "doubled": 1})
     assert any("1 chunk computed twice" in line for line in found)
+
+
+def test_second_copies_are_counted() -> None:
+    assert not any("cop" in line for line in summary.screen(NOTHING))
+    found = summary.screen({**NOTHING, "copies": 2, "copies_won": 1})
+    assert any("2 second copies of slow tasks, of which 1 came first" in line for line in found)
+    found = summary.screen({**NOTHING, "confirmed": 5, "same_process": 2})
+    assert any("5 chunks computed again and found equal, 2 of them in the same process" in line for line in found)
 
 
 def test_failures_are_counted_in_words() -> None:

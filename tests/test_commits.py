@@ -21,11 +21,12 @@ from gridcompute.commits import AT_ONCE, SMALL_BYTES, Commits
 from gridcompute.errors import KernelError
 from gridcompute.events import Kept, Task, TaskDone, TaskFailed
 from gridcompute.ledger import Ledger
+from gridcompute.orders import Payload
 from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.store import Store, open_store
 from gridcompute.testing.faults import Fault, FaultyStore
-from gridcompute.worker import Payload, StageWorker
+from gridcompute.worker import StageWorker
 
 
 def note(chunk: int) -> Kept:

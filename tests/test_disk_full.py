@@ -16,6 +16,8 @@ from gridcompute.errors import StoreError
 from gridcompute.progressword import Board
 from gridcompute.record import load
 
+pytestmark = pytest.mark.faults
+
 DISK_BYTES = 8 * 2**20
 VALUES = np.random.default_rng(4).random((40, 64, 256))  # 5 MB, and as much again as shards
 

@@ -148,7 +148,8 @@ def test_commands_that_are_named_exist() -> None:
     assert {words[0] for _, words in named} >= {"run", "plan", "resume", "doctor"}
     for page, (name, *rest) in named:
         assert name in known, f"{page} names gridcompute {name}"
-        options = {option for one in known[name].params for option in one.opts} | {"--help"}
+        command = getattr(known[name], "commands", {}).get(rest[0] if rest else "", known[name])
+        options = {option for one in command.params for option in one.opts} | {"--help"}
         job = next((word for word in rest if not word.startswith("-")), "")
         if name in ("run", "plan") and ("." in job or not job) and job not in shipped:
             continue  # a script, or a workload of somebody else
@@ -166,3 +167,15 @@ def test_commands_that_exist_are_documented() -> None:
     page = (ROOT / "docs" / "guide" / "cli.md").read_text(encoding="utf-8")
     for name in typer.main.get_command(app).commands:
         assert f"`gridcompute {name}" in page
+
+
+def test_the_threat_model_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "concepts" / "threat-model.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[-2] for line in page.splitlines() if line.startswith("|") and line.count("|") == 5]
+    assert len(rows) > 15
+    for row in rows[2:]:
+        for part in row.split(";"):
+            file, *names = re.findall(r"`(test_\w+(?:\.py)?)`", part) or [""]
+            text = (ROOT / "tests" / file).read_text(encoding="utf-8") if file else "conformance"
+            assert all(f"def {name}(" in text for name in names), (file, names)
+            assert file or "conformance" in part, part

@@ -23,6 +23,8 @@ from gridcompute.store import MemoryStore, Store
 from gridcompute.stored import StoredSource
 from gridcompute.testing.faults import Fault, FaultyStore, seeded_faults
 
+pytestmark = pytest.mark.faults
+
 
 class Clock:
     """Time that passes when somebody waits."""

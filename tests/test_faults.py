@@ -32,6 +32,8 @@ from gridcompute.errors import (
 from gridcompute.journal import read
 from gridcompute.ray_session import connect, token_file
 
+pytestmark = pytest.mark.faults
+
 CUBE = np.arange(4 * 3 * 4, dtype=float).reshape(4, 3, 4)
 
 
@@ -395,7 +397,7 @@ def test_refusals_come_before_anything_is_written(tmp_path: Path, options: dict[
     from gridcompute.stores.local import LocalStore
 
     options["executor"] = "inline"
-    with pytest.raises(MemoryBoundError, match=r"needs \d+ MiB per worker .* may take 100 MiB"):
+    with pytest.raises(MemoryBoundError, match=r"needs [0-9.]+ MiB per worker .* may take 100.0 MiB"):
         grid.run(cube().mean("time"), memory="100MB", **options)
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "free_bytes", lambda self: 10)

@@ -31,6 +31,8 @@ from gridcompute.errors import (
 )
 from gridcompute.record import load, records
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -18,6 +18,8 @@ import pytest
 import gridcompute as grid
 from gridcompute.testing.cluster import LocalCluster
 
+pytestmark = pytest.mark.faults
+
 CUBE = np.arange(4 * 10 * 20, dtype=float).reshape(4, 10, 20)
 
 
@@ -56,6 +58,18 @@ def test_a_run_before_and_after_a_node_is_lost_and_one_is_added(cluster: LocalCl
     other = subprocess.run([sys.executable, "-c", code, cluster.address, str(tmp_path / "second")],
                            env={**os.environ, **cluster.environment}, capture_output=True, text=True, timeout=200)
     assert other.stdout == "4005.0\n", other.stderr
+
+
+def test_who_has_not_its_token_is_refused(cluster: LocalCluster, tmp_path: Path) -> None:
+    token = Path(cluster.environment["RAY_AUTH_TOKEN_PATH"])
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.parent.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "other").write_text("0" * 64)
+    code = ("import sys, ray\ntry:\n    ray._raylet.GcsClient(address=sys.argv[1]).get_all_node_info(timeout=20)\n"
+            "except Exception as error:\n    print(error)\n")
+    other = subprocess.run([sys.executable, "-c", code, cluster.address], capture_output=True, text=True, timeout=200,
+                           env={**os.environ, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "other")})
+    assert "InvalidAuthToken" in other.stdout, (other.stdout, other.stderr)
 
 
 def test_nothing_is_left_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:

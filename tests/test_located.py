@@ -15,10 +15,10 @@ from gridcompute.errors import KernelError, WorkerLostError
 from gridcompute.events import Failure, Task, TaskFailed
 from gridcompute.executor import InlineExecutor
 from gridcompute.losses import named
+from gridcompute.orders import Order
 from gridcompute.planning import Plan
 from gridcompute.progressword import Board, Mark
 from gridcompute.running import graph_of
-from gridcompute.worker import Order
 
 CUBE = np.arange(3 * 4 * 10.0).reshape(3, 4, 10)
 LABELS = {"time": np.array(["2001-01-01", "2001-01-02", "2001-01-03T12"], "M8[us]"),
@@ -116,13 +116,39 @@ def test_neighbourhoods_name_the_cell_in_the_middle() -> None:
 def test_a_chunk_kernel_names_its_cells() -> None:
     @grid.task("(time)->()", dtypes=["f8"])
     def bulk(values: Any) -> Any:
-        raise ValueError("none of them")
+        if len(values) > 1:
+            raise ValueError("none of them")
+        return values.sum(1)
 
     error = failure(grid.from_arrays({"t": np.zeros((3, 4, 256))}, dims=("time", "lat", "lon")).map(bulk))
     assert error.message == ("kernel bulk failed on lat 0 to 1, lon 0 to 4 of t in arrays in memory: "
                              "ValueError: none of them")  # fmt: skip
     assert "x.isel(lat=slice(0, 1), lon=slice(0, 4))" in error.hint
     assert error.cell is None
+
+
+def test_a_chunk_kernel_is_run_on_halves_until_a_cell_fails_alone() -> None:
+    @grid.task("(time)->()", dtypes=["f8"])
+    def bulk(values: Any) -> Any:
+        if (values[:, 0] == 1023.0).any():
+            raise ValueError("not that one")
+        return values.sum(1)
+
+    field = np.arange(3 * 4 * 1024.0).reshape(3, 4, 1024)
+    x = grid.from_arrays({"t": field}, dims=("time", "lat", "lon"))
+    error = failure(x.map(bulk))
+    assert error.message == "kernel bulk failed at lat=0, lon=1023 of t in arrays in memory: ValueError: not that one"
+    assert error.cell == (0, 1023)
+
+    error = failure(grid.from_arrays({"v": np.arange(1024.0)}, dims="row").explode(several_at_once))
+    assert "failed at row=700 of v in arrays in memory: ValueError: not that one" in error.message
+
+
+@grid.task("()->(k)", dtypes=["f8"])
+def several_at_once(values: Any) -> Any:
+    if (values == 700.0).any():
+        raise ValueError("not that one")
+    return np.ones(len(values), np.int64), values
 
 
 def test_rows_that_are_not_counted_are_named_within_their_block() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_state import chain, tasks
 
 import gridcompute as grid
-from gridcompute.events import Task, TaskDone, TaskFailed, TaskLate
+from gridcompute.events import Kept, Task, TaskDone, TaskFailed, TaskLate, TaskSlow
 from gridcompute.ledger import Ledger
 from gridcompute.looks import STORE_SECONDS, look
 from gridcompute.outputs import outputs_of
@@ -21,8 +21,8 @@ from gridcompute.progressword import Mark
 from gridcompute.retry import Policy
 from gridcompute.running import graph_of
 from gridcompute.shard import shard_path
-from gridcompute.state import RunState
 from gridcompute.store import open_store
+from gridcompute.voting import VotingState
 
 
 class Seen:
@@ -41,14 +41,17 @@ class Seen:
         self.now += STORE_SECONDS / 2
         return self.commits.get(task.number, 0)
 
-    def look(self, state: RunState, now: float) -> list[Any]:
+    def committed(self, task: Task) -> tuple[Kept, ...]:
+        return tuple(Kept(task.stage, 0, chunk, "", "", 1, 0) for chunk in task.chunks[: self.commits[task.number]])
+
+    def look(self, state: VotingState, now: float) -> list[Any]:
         self.now = now
         return list(look(state, self, self, lambda: self.now))  # type: ignore[arg-type]
 
 
-def one_task(deadline: float = 1e9) -> tuple[RunState, Task]:
+def one_task(deadline: float = 1e9) -> tuple[VotingState, Task]:
     """A worker with a task of several chunks, which were all that was left."""
-    state = RunState(chain(9), {}, Limits(1, queue=1, deadline=deadline), Policy())
+    state = VotingState(chain(9), {}, Limits(1, queue=1, deadline=deadline), Policy())
     task, = tasks(state.start(0.0))
     while len(state.running) == 1 and any(state._ready):
         task, = tasks(state.apply(TaskDone(task.number, (), 1e-5), 0.0))
@@ -82,14 +85,28 @@ def test_a_task_elsewhere_is_seen_by_what_it_committed() -> None:
 
 
 def test_the_store_is_not_asked_for_long() -> None:
-    state = RunState(chain(200), {}, Limits(50, queue=1), Policy())
+    state = VotingState(chain(200), {}, Limits(50, queue=1), Policy())
     commands = state.start(0.0)
     for task in tasks(commands):
         commands += state.apply(TaskDone(task.number, (), 1e-3), 0.0)
     assert len(state.late(1e6)) > 5
     seen = Seen()
+    seen.commits = dict.fromkeys(state.running, 0)
     seen.look(state, 1e6)
     assert 1 <= seen.asked <= 3
+
+
+def test_of_a_slow_task_it_is_told_what_it_committed() -> None:
+    state, task = one_task()
+    state.limits = Limits(3, queue=1)
+    for pace in state._paces:
+        pace.tasks = 9
+    seen = Seen()
+    seen.marks[task.number] = task.chunks[1]
+    seen.commits[task.number] = 1
+    seen.look(state, 5.0)
+    found = [event for event in seen.look(state, 1e6) if isinstance(event, TaskSlow)]
+    assert [(event.task, [item.chunk for item in event.kept]) for event in found] == [(task.number, [task.chunks[0]])]
 
 
 def test_what_hangs_is_told_as_before() -> None:

@@ -17,11 +17,12 @@ from gridcompute.actions.folds import Fold
 from gridcompute.events import Task, TaskDone
 from gridcompute.executor import InlineExecutor
 from gridcompute.ledger import Ledger
+from gridcompute.orders import Payload
 from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.shipping import by_value
 from gridcompute.store import open_store
-from gridcompute.worker import Payload, StageWorker
+from gridcompute.worker import StageWorker
 
 
 @pytest.fixture(autouse=True)

@@ -8,20 +8,21 @@ from typing import Any
 import numpy as np
 import oracle_kernels as k
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import given, note, reject, settings
 from hypothesis import strategies as st
 from oracle_graphs import Grown, grow_arrays, grow_tables
 from test_graphs import UNSHRUNK
 
 import gridcompute as grid
-from gridcompute import axes, op, parts
+from gridcompute import axes, op, parts, worker
 from gridcompute.actions import folds, maps
+from gridcompute.errors import UsageError
 from gridcompute.executor import InlineExecutor
+from gridcompute.orders import Order
 from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.spaces import Region
 from gridcompute.store import open_store
-from gridcompute.worker import Order
 
 _stores = iter(range(10**6))
 
@@ -69,7 +70,11 @@ def test_any_number_of_parts_gives_the_same_bytes(family: Any, data: st.DataObje
         for g in grown:
             note(g.said)
         outputs = [g.lazy for g in grown]
-        assert bytes_of(outputs, InParts(number, threads)) == bytes_of(outputs, InlineExecutor())
+        try:
+            wanted = bytes_of(outputs, InlineExecutor())
+        except UsageError:  # numba can't index the cell of a space without dimensions, in parts or not
+            reject()
+        assert bytes_of(outputs, InParts(number, threads)) == wanted
 
 
 CUBE = np.random.default_rng(3).normal(size=(24, 9, 14)).astype("f4")
@@ -138,7 +143,13 @@ def test_what_can_be_taken_apart_is_and_gives_the_same_bytes(name: str, monkeypa
         regions.extend([Region()] if found != tuple(shape) else [])
         return found
 
+    def tiled(*arguments: Any) -> Any:
+        found = parts.tile(*arguments)
+        regions.extend([Region()] * any(found))
+        return found
+
     monkeypatch.setattr(parts, "extents", seen)
+    monkeypatch.setattr(worker, "tile", tiled)
     for number in (2, 5, 256):
         assert bytes_of([make()], InParts(number)) == wanted
     assert bool(regions) == divisible

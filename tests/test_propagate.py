@@ -31,10 +31,10 @@ from gridcompute.errors import (
     UsageError,
 )
 from gridcompute.flows import Flow, fits
+from gridcompute.orders import Payload
 from gridcompute.progressword import Board, Mark, publishing
 from gridcompute.shipping import by_value
 from gridcompute.store import open_store
-from gridcompute.worker import Payload
 
 PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -35,3 +35,12 @@ def test_a_process_connected_to_one_ray_does_not_compute_on_it_in_place_of_anoth
             assert ray_session.connect(workers=1, address=same) is ray
         with pytest.raises(ClusterError, match=f"connected to {place}, not to other:6379"):
             ray_session.connect(workers=1, address="other:6379")
+
+
+def test_the_address_auto_is_what_ray_finds_and_local_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert ray_session._found("auto") == "127.0.0.1:1"
+    assert ray_session._found("local") == ray_session._found("") == ""
+    monkeypatch.setenv("RAY_ADDRESS", "no address")
+    with pytest.raises(ClusterError, match="no Ray cluster is found"):
+        ray_session._found("auto")

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from gridcompute.events import FailureKind
 from gridcompute.retry import Decision, Policy
 
+pytestmark = pytest.mark.faults
+
 KINDS = get_args(FailureKind)
 
 

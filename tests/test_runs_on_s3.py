@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import xarray as xr
 from fixtures_s3 import S3, s3, s3_endpoint
 
 import gridcompute as grid
-from gridcompute.store import open_store
+from gridcompute.store import RemoteStore, open_store
 
 __all__ = ["s3", "s3_endpoint"]
 
@@ -67,3 +69,25 @@ def test_secrets_stay_out_of_what_is_written(s3: S3, tmp_path: Path) -> None:
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name == "run.json" for path in files)
     assert not [path for path in files if b"quite-a-secret" in path.read_bytes()]
+
+
+def test_a_finished_run_lists_once_an_op_and_reads_nothing(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"executor": "inline", "store": s3.url, "store_options": s3.options}
+    grid.run(computed(field()), **options)
+    asked: Counter[str] = Counter()
+
+    def counted(name: str) -> Any:
+        before = getattr(RemoteStore, name)
+
+        def call(self: RemoteStore, path: str = "", *args: Any) -> Any:
+            asked[name] += not path.startswith(".gridcompute-probe")
+            return before(self, path, *args)
+
+        return call
+
+    for name in ("get", "get_range", "exists", "list_sizes", "put_new", "delete"):
+        monkeypatch.setattr(RemoteStore, name, counted(name))
+    again = grid.run(computed(field()), **options)
+    assert again.status.computed == 0
+    assert asked.pop("put_new") == 1  # the claim of the result
+    assert {name: n for name, n in asked.items() if n} == {"list_sizes": 1}

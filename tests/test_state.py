@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gridcompute.attempts import FORGIVEN
 from gridcompute.drops import DONE, GONE, IDLE, READY, RUNNING
 from gridcompute.durations import START_SECONDS
 from gridcompute.errors import RunError
@@ -124,8 +125,11 @@ class RunMachine(RuleBasedStateMachine):
         self.commands: list[list[Command]] = []
         self.disposable = {s for s, stage in enumerate(self.plan.stages)
                            if not stage.held and s not in self.plan.goals and draw.random() < 0.7}
-        self.state = RunState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
+        self.state = self.made(draw)
         self.take(self.state.start(0.0))
+
+    def made(self, draw: random.Random | None = None) -> RunState:
+        return RunState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
 
     def take(self, commands: list[Command]) -> None:
         self.commands.append(commands)
@@ -281,7 +285,7 @@ class RunMachine(RuleBasedStateMachine):
     def bounded(self) -> None:
         if hasattr(self, "blamed"):
             for (_, _, kind, _), count in self.blamed.items():
-                limit = Policy().attempts.get(kind, 1)
+                limit = Policy().attempts.get(kind, 1) * (FORGIVEN if kind == "lost_worker" else 1)
                 assert count <= limit
                 assert count < limit or (self.finish is not None and self.finish.outcome != "done")
 
@@ -306,7 +310,7 @@ class RunMachine(RuleBasedStateMachine):
             assert not left, "committed chunks that nobody deleted"
             assert not self.running
         assert (self.finish.outcome == "cancelled") <= (self.cancelled is not None)
-        again = RunState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
+        again = self.made()
         repeated = [again.start(0.0)] + [again.apply(event, now) for event, now in self.history]
         assert repeated == self.commands, "the same events gave other commands"
 

@@ -19,10 +19,12 @@ from gridcompute.errors import StoreError
 from gridcompute.store import open_store
 from gridcompute.testing.proxy import ALWAYS, TRANSIENT, FaultProxy, HttpFault, HttpFaultKind, seeded_http_faults
 
+pytestmark = pytest.mark.faults
+
 __all__ = ["ceph", "ceph_s3"]
 
-VALUES = np.random.default_rng(2).random((12, 8, 9))
-READ_SECONDS = 2.0
+VALUES = np.random.default_rng(2).random((12, 6, 8))
+READ_SECONDS = 1.0
 """Of a store that gives no answer; the default of 30 s would make these tests long."""
 
 
@@ -70,12 +72,11 @@ def committed(place: S3) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", TRANSIENT)
-@pytest.mark.parametrize("method", ["PUT", "GET"])
+@pytest.mark.parametrize("method", ["PUT", pytest.param("GET", marks=pytest.mark.chaos)])
 def test_what_passes_is_outlasted(kind: HttpFaultKind, method: str, ceph_s3: S3, behind: S3, proxy: FaultProxy) -> None:
     """Three in a row are more than s3fs tries by itself, so the run's own retries are at work too."""
     expected_bytes = expected()
-    proxy.set(HttpFault(kind, first=2, times=3, methods=(method,)),
-              HttpFault(kind, first=9, times=1, methods=(method,)))
+    proxy.set(HttpFault(kind, first=2, times=3, methods=(method,)), HttpFault(kind, first=9, methods=(method,)))
     began = time.monotonic()
     run = carried_out(behind)
     assert time.monotonic() - began < 120
@@ -92,10 +93,10 @@ def test_what_passes_is_outlasted(kind: HttpFaultKind, method: str, ceph_s3: S3,
     ("403", r"was refused", "check the credentials"),
     ("404", r"the bucket or folder isn't there", "create it first"),
     ("500", r"failed in stage .*: OSError", "resume the run"),
-    ("503", r"failed in stage .*: OSError", "resume the run"),
-    ("timeout", r"failed in stage .*ReadTimeoutError", "resume the run"),
-    ("reset before", r"failed in stage .*Could not connect", "resume the run"),
-    ("reset after", r"failed in stage .*Could not connect", "resume the run"),
+    pytest.param("503", r"failed in stage .*: OSError", "resume the run", marks=pytest.mark.chaos),
+    pytest.param("timeout", r"failed in stage .*ReadTimeoutError", "resume the run", marks=pytest.mark.chaos),
+    pytest.param("reset before", r"failed in stage .*Could not connect", "resume the run", marks=pytest.mark.chaos),
+    pytest.param("reset after", r"failed in stage .*Could not connect", "resume the run", marks=pytest.mark.chaos),
 ])  # fmt: skip
 def test_what_does_not_pass_stops_the_run_with_one_clear_error(
     kind: HttpFaultKind, told: str, hint: str, ceph_s3: S3, behind: S3, proxy: FaultProxy
@@ -105,7 +106,7 @@ def test_what_does_not_pass_stops_the_run_with_one_clear_error(
     began = time.monotonic()
     with pytest.raises(StoreError, match=rf"writing 'shards/[^']*' in the store {behind.url} {told}|{told}") as caught:
         carried_out(behind)
-    assert time.monotonic() - began < 100
+    assert time.monotonic() - began < 200
     assert str(caught.value).count(behind.url) == 1
     assert "writing 'shards/" in caught.value.message
     assert hint in caught.value.hint
@@ -137,12 +138,13 @@ def test_a_bucket_that_is_gone_is_not_taken_for_an_empty_one(behind: S3, proxy: 
             step()
 
 
+@pytest.mark.chaos
 def test_a_seeded_storm_on_ray(ceph_s3: S3, behind: S3, proxy: FaultProxy, tmp_path: Path,
                                monkeypatch: pytest.MonkeyPatch) -> None:
     """Real workers write and read through the proxy while one request in five fails in one of seven ways."""
     monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path / "cache"))
     proxy.set(*seeded_http_faults(seed=11, rate=0.2))
     run = carried_out(behind, executor="ray", workers=2)
-    assert bytes(run[0].to_numpy()) == expected()
+    assert bytes(run[0].to_numpy()) == expected(), "read through the storm, too"
     assert len(proxy.injected) > 5
     assert len(committed(ceph_s3)) == run.status.computed

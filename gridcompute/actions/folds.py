@@ -180,9 +180,26 @@ class Fold(Action):
             folding.take(box, read(0, box))
         return folding.end()
 
-    def begin(self, op: Op, region: Region) -> Folding:
-        """A segment about to be folded, box by box; several may go through the data together."""
-        return Folding(self, op, region)
+    def begin(self, op: Op, region: Region, lanes: int = 0) -> Folding:
+        """A segment about to be folded, box by box; several may go through the data together.
+
+        Args:
+            op: that this is the action of.
+            region: of the op.
+            lanes: of the chunk that the region is a part of; 0 where it is all of it.
+        """
+        return Folding(self, op, region, lanes)
+
+    def lanes(self, op: Op, region: Region) -> int:
+        """Lanes of a fold: a rule of the chunk's region."""
+        return Folding(self, op, region).lanes
+
+    def state_bytes(self, op: Op, region: Region) -> int:
+        """Bytes of the states of a region's cells."""
+        where = dict(zip(op.space.names, region.bounds, strict=True))
+        cells = math.prod(where[name][1] - where[name][0] for name in self.kept)
+        groups = self.reduce.group[1] if self.reduce.group else 1
+        return self.reduce.reduction.state_bytes(op.inputs[0].field(self.reduce.column).dtype) * groups * cells
 
     def origin(self, region: Region) -> int:
         """Positions before the segment, where the reduction reports positions (along unknown dimensions: 0)."""
@@ -195,7 +212,7 @@ class Fold(Action):
 class Folding:
     """A segment while its boxes come in: in order, whole or as tiles of some of the kept cells each (a band)."""
 
-    def __init__(self, action: Fold, op: Op, region: Region) -> None:
+    def __init__(self, action: Fold, op: Op, region: Region, lanes: int = 0) -> None:
         self.action, self.op, self.region = action, op, region
         reduce, source = action.reduce, op.inputs[0]
         field = source.field(reduce.column)
@@ -207,7 +224,7 @@ class Folding:
         self.fold = reduce.reduction.compiled(field.dtype)
         self.groups = reduce.group[1] if reduce.group else 1
         # As many as the whole region has: how it is taken apart may not change a bit.
-        self.lanes = self.fold.lanes(math.prod(self.shape), self.groups)
+        self.lanes = lanes or self.fold.lanes(math.prod(self.shape), self.groups)
         self.bands: dict[tuple[tuple[int, int], ...], States] = {}
 
     def take(self, box: Region, block: Block) -> None:

@@ -19,7 +19,7 @@ from gridcompute.digests import IN_WORDS, digest, in_words
 from gridcompute.kernels import Kernel
 from gridcompute.op import Action, Op, Read
 from gridcompute.progressword import kernel_runs
-from gridcompute.skipping import Carrier, Failed, here, run_skipping, work_of
+from gridcompute.skipping import Carrier, Failed, here, naming_the_cell, run_skipping, work_of
 from gridcompute.skips import Skips
 from gridcompute.spaces import Region, Space
 from gridcompute.tabular import array_of
@@ -136,14 +136,16 @@ class Map(Action):
         inputs, given = self.cells_over(op, region, read)
         shape: tuple[int, ...] = given["shape"]
         skips: tuple[Skips, ...] = ()
+        params = dict(self.params)
+        laid = partial(work_of, self.kernel, inputs, params, outputs=self.dtypes, **given)
         with kernel_runs(str(op), shape, given["origin"], by_cell=self.kernel.mode == "cell") as word:
             if self.skips:
-                work = work_of(self.kernel, inputs, dict(self.params), outputs=self.dtypes, **given)
+                work = laid()
                 results, failed = run_skipping(work, carrier or partial(here, mark=word))
-                skips = skipped(op, region, self.loop, work.cells, failed)
+                skips = skipped(op, op.space, region, self.loop, work.cells, failed)
             else:
-                results = run_cells(self.kernel, inputs, dict(self.params), outputs=list(self.dtypes), progress=word,
-                                    **given)
+                with naming_the_cell(laid):
+                    results = run_cells(self.kernel, inputs, params, outputs=self.dtypes, progress=word, **given)
         named = {f.name: result for f, result in zip(op.fields, results, strict=True)}
         if asked != region:
             named = {f.name: _within(named[f.name], f, op.space, asked, region) for f in op.fields}
@@ -170,20 +172,21 @@ class Map(Action):
                         "rng_name": self.name}
 
 
-def skipped(op: Op, region: Region, loop: tuple[str, ...], cells: Cells, failed: Failed) -> tuple[Skips, ...]:
+def skipped(op: Op, space: Space, region: Region, loop: tuple[str, ...], cells: Cells,
+            failed: Failed) -> tuple[Skips, ...]:
     """The cells that a kernel skipped, where there are any.
 
     Args:
         op: whose kernel it was.
-        region: of what the kernel ran over, block numbers along a dimension that isn't counted.
+        space: that the kernel ran over.
+        region: of it, block numbers along a dimension that isn't counted.
         loop: names of the cells' dimensions.
         cells: of the region.
         failed: which of them, by position.
     """
     if not failed.positions:
         return ()
-    source = op.space if loop and loop[0] in op.space else op.inputs[0].space
-    block = region.start[0] if loop and source[loop[0]] is None else -1
+    block = region.start[0] if loop and space[loop[0]] is None else -1
     told = failed.cells(cells.index)
     return (Skips(str(op), op.recipe, str(region), loop, len(failed.positions), told, block),)
 

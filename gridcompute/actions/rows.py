@@ -20,7 +20,7 @@ from gridcompute.columns import Block, Column, Fixed
 from gridcompute.compiled import explode_cells
 from gridcompute.op import Action, Op, Read
 from gridcompute.progressword import kernel_runs
-from gridcompute.skipping import Carrier, explode_skipping, here, work_of
+from gridcompute.skipping import Carrier, explode_skipping, here, naming_the_cell, work_of
 from gridcompute.skips import Skips
 from gridcompute.spaces import Region, Space
 
@@ -122,14 +122,16 @@ class Explode(Action):
         blocks = [read(i, part) for i, part in enumerate(wanted)]
         inputs, given = self.cells_over(op, wanted[0], blocks)
         skips: tuple[Skips, ...] = ()
+        laid = partial(work_of, kernel, inputs, params, outputs=dtypes, rows=True, limit=self.most, **given)
         with kernel_runs(str(op), given["shape"], given["origin"], by_cell=kernel.mode == "cell") as word:
             if self.skips:
-                work = work_of(kernel, inputs, params, outputs=dtypes, rows=True, limit=self.most, **given)
+                work = laid()
                 counts, values, failed = explode_skipping(work, carrier or partial(here, mark=word))
-                skips = skipped(op, wanted[0], op.inputs[0].space.names, work.cells, failed)
+                skips = skipped(op, op.inputs[0].space, wanted[0], self.cells.loop, work.cells, failed)
             else:
-                counts, values = explode_cells(kernel, inputs, params, outputs=list(dtypes), max=self.most,
-                                               progress=word, **given)
+                with naming_the_cell(laid):
+                    counts, values = explode_cells(kernel, inputs, params, outputs=dtypes, max=self.most, progress=word,
+                                                   **given)
         made = [f for f in op.fields if f.name not in self.keep]
         columns: dict[str, Column] = {f.name: Fixed(array) for f, array in zip(made, values, strict=True)}
         parents = np.repeat(np.arange(len(counts)), counts)

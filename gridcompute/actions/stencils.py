@@ -74,6 +74,11 @@ class Stencil(Action):
         """See `Action`."""
         return True
 
+    @property
+    def held_bytes(self) -> int:
+        """See `Action`: windows as they are laid out for the kernel, and the results of some."""
+        return 2 * WINDOW_BYTES
+
     def compute(self, op: Op, region: Region, read: Read, carrier: Carrier | None = None) -> Block:
         """See `Action`."""
         skips: list[Skips] = []
@@ -83,7 +88,7 @@ class Stencil(Action):
                            shape=part.shape, origin=part.start, space_shape=lengths, seed=self.cells.seed,
                            rng_name=self.cells.name)
             results, failed = run_skipping(work, carrier or partial(here, mark=word))
-            skips.extend(skipped(op, part, op.space.names, work.cells, failed))
+            skips.extend(skipped(op, op.space, part, op.space.names, work.cells, failed))
             return results
 
         results = self.windows_over(op, region, read, skipping if self.skips else None)

@@ -10,13 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from gridcompute.cli.command import Command
-from gridcompute.cli.options import AsJson, Store
+from gridcompute.cli.options import Address, AsJson, Certs, Store
 from gridcompute.cli.output import document, say, table
 from gridcompute.errors import GridError
 
 
 def doctor(
     store: Store = None,
+    address: Address = None,
+    certs: Certs = None,
     ray: Annotated[
         bool, typer.Option("--ray/--no-ray", help="Also start a local Ray, which takes some seconds.")
     ] = True,
@@ -28,12 +30,13 @@ def doctor(
     Examples:
       gridcompute doctor
       gridcompute doctor --no-ray --store s3://bucket/work --json
+      gridcompute doctor --no-ray --address 10.0.0.1:6379 --certs ~/cluster
     """
     from gridcompute.config import Settings
     from gridcompute.doctor import checks
 
     found = []
-    for check in checks(Settings.of(store=store), ray=ray):
+    for check in checks(Settings.of(store=store, address=address, certs=certs), ray=ray):
         found.append(check)
         if not as_json:
             sign = {"ok": "ok  ", "warning": "WARN", "failed": "FAIL"}[check.verdict]

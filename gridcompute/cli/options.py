@@ -11,6 +11,14 @@ Store = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Work store: a folder or a URL such as s3://bucket/folder.", show_default=False),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Ray cluster to run on; by default a local Ray.", show_default=False),
+]
+Certs = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="Token and certificates of that cluster.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help='A run: its name, the beginning of it, or "last".')]
 
@@ -18,14 +26,8 @@ COMMON: dict[str, Any] = {
     "workers": Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Cores to use; by default all.", show_default=False)
     ],
-    "address": Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Ray cluster to run on; by default a local Ray.", show_default=False),
-    ],
-    "certs": Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Token and certificates of that cluster.", show_default=False),
-    ],
+    "address": Address,
+    "certs": Certs,
     "allow_open": Annotated[
         str | None,
         typer.Option(metavar="WORDS", help="Join a cluster that isn't closed; see the docs.", show_default=False),
@@ -43,6 +45,14 @@ COMMON: dict[str, Any] = {
     ],
     "keep_intermediates": Annotated[
         bool, typer.Option("--keep-intermediates", help="Leave intermediate results in the work store.")
+    ],
+    "verify": Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of the chunks to compute again and compare.", show_default=False),
+    ],
+    "quorum": Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Equal results that each chunk needs, of at most N.", show_default=False),
     ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors.")],
     "json": AsJson,

@@ -101,9 +101,11 @@ class Output(Protocol):
     def url(self) -> str: ...  # noqa: D102
     @property
     def target(self) -> Target: ...  # noqa: D102
+    @property
+    def store(self) -> Store: ...  # noqa: D102
 
     def write_chunk(
-        self, block: Block, region: Region, position: Sequence[int], *, replace: bool = False
+        self, block: Block, region: Region, position: Sequence[int], *, replace: bool = False, dry: bool = False
     ) -> list[Written]:
         """Write one chunk: atomic, and the same block gives the same bytes.
 
@@ -112,6 +114,7 @@ class Output(Protocol):
             region: exactly the chunk at `position` (along an unknown length: any).
             position: the chunk's place per dimension.
             replace: put these bytes even where others are (after `verify` has failed).
+            dry: only say what would be written.
 
         Raises:
             DivergenceError: other bytes are there already, and `replace` isn't set.
@@ -190,13 +193,15 @@ def digest_bytes(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def commit(store: Store, path: str, data: bytes, *, replace: bool, rows: int = 0) -> Written:
-    """Write a chunk's file, the first writer winning.
+def commit(store: Store, path: str, data: bytes, *, replace: bool, dry: bool = False, rows: int = 0) -> Written:
+    """Write a chunk's file, the first writer winning; nothing where it is `dry`.
 
     Raises:
         DivergenceError: other bytes are there, and `replace` isn't set.
     """
     written = Written(path, len(data), digest_bytes(data), rows)
+    if dry:
+        return written
     if replace:
         store.put(path, data)
     elif not store.put_new(path, data) and not holds(store, written):

@@ -7,7 +7,9 @@ import os
 from typing import Any
 
 from gridcompute.errors import CorruptInputError, MissingInputError
+from gridcompute.secrecy import clean
 from gridcompute.sinks.tables import MANIFEST
+from gridcompute.sources import contained
 from gridcompute.store import LocalStore, RemoteStore, Store, open_store
 
 
@@ -25,7 +27,12 @@ def open_result(url: str | os.PathLike[str], **storage_options: Any) -> Any:
         import xarray as xr
 
         options = dict(store.options) if isinstance(store, RemoteStore) else None
-        return xr.open_zarr(store.url, chunks=None, storage_options=options or None)
+        place = contained.store(store.root) if isinstance(store, LocalStore) else store.url
+        try:  # of format 3, which has no codec that runs code
+            return xr.open_zarr(place, chunks=None, storage_options=options or None, zarr_format=3)
+        except Exception as error:
+            raise CorruptInputError(f"{store.url} can't be opened: {type(error).__name__}: {str(error)[:300]}",
+                                    hint="run it again") from clean(error)
     if next(iter(store.list()), None) is not None:
         raise MissingInputError(f"{store.url} isn't a finished result", hint="resume the run that writes it")
     raise MissingInputError(f"no result at {store.url}", hint="check the path, or resume the run that writes it")
@@ -37,7 +44,7 @@ def _parts(store: Store) -> Any:
     try:
         manifest = json.loads(store.get(MANIFEST))
         kind, parts = str(manifest["kind"]), [(str(p["path"]), int(p["size"])) for p in manifest["parts"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptInputError(f"{store.url}: {MANIFEST} can't be read: {error}", hint="run it again") from error
     sizes = dict(store.list_sizes())
     for path, size in parts:

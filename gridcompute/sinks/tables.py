@@ -128,7 +128,7 @@ def finished_recipe(store: Store) -> str | None:
         manifest = json.loads(store.get(MANIFEST))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return str(manifest.get("recipe", "")) if isinstance(manifest, dict) else ""
 
@@ -179,13 +179,13 @@ class TableOutput:
         return pa.schema(columns)
 
     def write_chunk(
-        self, block: Block, region: Region, position: Sequence[int], *, replace: bool = False
+        self, block: Block, region: Region, position: Sequence[int], *, replace: bool = False, dry: bool = False
     ) -> list[Written]:
         """See `Output`: one file, one row per cell."""
         self.target.require_chunk(region, position)
         table = self._table(block, region)
         path = f"part-{self.target.number(position):05d}.{self.sink.form}"
-        return [commit(self.store, path, self._encoded(table), replace=replace, rows=table.num_rows)]
+        return [commit(self.store, path, self._encoded(table), replace=replace, dry=dry, rows=table.num_rows)]
 
     def _table(self, block: Block, region: Region) -> pa.Table:
         space = self.target.space
@@ -260,7 +260,7 @@ class TableOutput:
             return False
         try:
             parts = {(part["path"], part["size"]) for part in json.loads(final.get(MANIFEST))["parts"]}
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return False
         return parts <= set(final.list_sizes())
 

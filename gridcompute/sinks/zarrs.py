@@ -140,11 +140,11 @@ class ZarrOutput:
             return str(attributes.get(RECIPE, ""))
         except FileNotFoundError:
             return "" if self.store.exists(".zgroup") or self.store.exists(".zarray") else None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return ""
 
     def write_chunk(
-        self, block: Block, region: Region, position: Sequence[int], *, replace: bool = False
+        self, block: Block, region: Region, position: Sequence[int], *, replace: bool = False, dry: bool = False
     ) -> list[Written]:
         """See `Output`: one file per column; a column without some dimension is written by its first chunk there."""
         target, store = self.target, self.store
@@ -159,7 +159,7 @@ class ZarrOutput:
             assert isinstance(column, Fixed)
             data = self._encoded(f, _stored(f, column, self.url), tuple(spans[dim] for dim in f.dims))
             key = "/".join(["c", *(str(places[dim]) for dim in f.dims)])
-            written.append(commit(store, f"{f.name}/{key}", data, replace=replace))
+            written.append(commit(store, f"{f.name}/{key}", data, replace=replace, dry=dry))
         return written
 
     def _encoded(self, f: Field, values: Any, where: tuple[slice, ...]) -> bytes:

@@ -17,25 +17,29 @@ from typing import Any
 import numpy as np
 
 from gridcompute.sources.buffers import BUFFERS
+from gridcompute.sources.contained import opened
 
 Array = np.ndarray[Any, Any]
 
 _BYTES_BYTES = {"ZstdCodec": "zstd", "BloscCodec": "blosc", "GzipCodec": "gzip"}
 """Codecs of format 3 that are numcodecs' own, with their names there."""
 
+_MOST = 2
+"""Times what a chunk should hold that a header may claim; what is decoded is compared with what it should be."""
+
 _own = threading.local()
 
 
 def _zstd_size(data: memoryview) -> int | None:
     """Decoded bytes by a Zstandard frame's header (RFC 8878, 3.1.1), None where it doesn't say."""
-    if len(data) < 18 or bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
+    if len(data) < 6 or bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
         return None
     descriptor = data[4]
     single, flag = descriptor >> 5 & 1, descriptor >> 6
     width = (single, 2, 4, 8)[flag]
     start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
     size = int.from_bytes(data[start : start + width], "little") + 256 * (flag == 1)
-    return size if width else None
+    return size if width and len(data) >= start + width else None
 
 
 def _blosc_size(data: memoryview) -> int | None:
@@ -147,20 +151,36 @@ class StoredChunks:
     def _decode(self, place: tuple[int, ...], target: Array) -> None:
         """Put a whole chunk into contiguous memory."""
         name = self.key(place)
-        data = _content(os.path.join(self.folder, name))
+        data = _content(self.folder, os.path.join(self.folder, name))
         if data is None:
             target[...] = self.fill
             return
         size = math.prod(self.chunks) * self.dtype.itemsize
         raw = target.reshape(-1).view(np.uint8)
         # Into the target only what says that it fills it: a shorter chunk would leave old values behind.
-        if self.compressor is not None and _SIZES[self.compressor.codec_id](data) == size:
+        said = None if self.compressor is None else _SIZES[self.compressor.codec_id](data)
+        if said == size:
             self.compressor.decode(data, raw)
             return
-        decoded = np.frombuffer(data if self.compressor is None else self.compressor.decode(bytes(data)), np.uint8)
+        if said is not None and said > _MOST * size:
+            raise ValueError(f"chunk {name} says that it holds {said} bytes, not {size}")
+        decoded = np.frombuffer(data if self.compressor is None else _unpacked(self.compressor, data, size), np.uint8)
         if decoded.size != size:
             raise ValueError(f"chunk {name} holds {decoded.size} bytes, not {size}")
         raw[:] = decoded
+
+
+def _unpacked(compressor: Any, data: memoryview, size: int) -> Any:
+    """Decoded bytes; at most one more than there should be, as what isn't said beforehand may be without bound."""
+    if compressor.codec_id in ("gzip", "zlib", "zstd"):
+        import pyarrow as pa
+
+        kind = "zstd" if compressor.codec_id == "zstd" else "gzip"  # which takes either header
+        with pa.CompressedInputStream(pa.BufferReader(bytes(data)), kind) as stream:
+            return stream.read(size + 1)
+    if compressor.codec_id == "blosc" and int.from_bytes(data[4:8], "little") > _MOST * size:
+        raise ValueError(f"it says that it holds {int.from_bytes(data[4:8], 'little')} bytes, not {size}")
+    return compressor.decode(bytes(data))
 
 
 def forget() -> None:
@@ -168,10 +188,10 @@ def forget() -> None:
     _own.chunk = (None, None)
 
 
-def _content(path: str) -> memoryview | None:
+def _content(folder: str, path: str) -> memoryview | None:
     """A file's bytes, in memory of this thread that the next call overwrites; None where there is no file."""
     try:
-        file = open(path, "rb", buffering=0)  # noqa: SIM115 (a chunk that isn't there is no error)
+        file = opened(folder, path)  # a chunk that isn't there is no error
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
     with file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import math
 import os
 import struct
 import time
@@ -19,8 +20,10 @@ from gridcompute.coords import Coordinate
 from gridcompute.errors import GridError, MissingInputError
 from gridcompute.keys import digest
 from gridcompute.secrecy import clean, learn
+from gridcompute.sources import contained
 from gridcompute.sources.base import chosen, narrowed, require_within
 from gridcompute.sources.chunks import StoredChunks
+from gridcompute.sources.contained import require_folder_inside, require_small, require_sound
 from gridcompute.sources.decoding import Decoding, Described, Variable, coordinate_of
 from gridcompute.sources.files import (
     VERIFY,
@@ -37,6 +40,9 @@ from gridcompute.spaces import Region, Space
 
 _OPEN = OpenFiles(64)
 _LISTED = 10.0  # seconds for which a listing of a remote array's chunks is believed
+MOST_FILES = 2**20
+"""Chunk files of one array that a task may read."""
+
 _METADATA = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
 
@@ -98,6 +104,9 @@ class ZarrSource:
             ranges = [
                 range(where[dim][0] // n, -(-where[dim][1] // n)) for dim, n in zip(decoding.dims, extents, strict=True)
             ]
+            if math.prod(map(len, ranges)) > MOST_FILES:
+                raise broken(self.url, f"array {f.name!r}", f"{math.prod(map(len, ranges)):,} files hold {region}",
+                             instead="write it with larger chunks")
             encode = _array(group, path).metadata.encode_chunk_key
             found.append(f"{path}|{metadata}")
             found += self._versions(path, (encode(place) for place in itertools.product(*ranges)))
@@ -141,6 +150,8 @@ class ZarrSource:
         path = dict(self.layouts)[name][0]
         folder = f"{self.url}/{path}" if path else self.url
         chunks = None if is_remote(self.url) else _chunks(folder)
+        if chunks is not None:
+            require_folder_inside(self.url, folder)
         gone = chunks is None and not is_remote(self.url) and not self._zipped
         if gone and not any(os.path.exists(f"{folder}/{one}") for one in _METADATA):
             raise MissingInputError(f"the array {folder} isn't there any more", hint="check the path, then run again")
@@ -188,15 +199,20 @@ def open_zarr(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
     group = _group(path, options)
     try:
         arrays = dict(group.arrays()) if hasattr(group, "arrays") else {_base(path): group}
+        for name, array in arrays.items():
+            require_sound(name, array, path)
         variables = _variables(arrays)
+    except GridError:
+        raise
     except Exception as error:
         raise broken(path, "its metadata can't be read", error) from clean(error)
     described = Described.of(variables, path)
     coords = []
     for v in variables:
         if v.is_coordinate and len(v.dims) == 1 and v.dims[0] in described.space:
+            require_small(v.name, arrays[v.name], path)
             try:
-                c = coordinate_of(v, np.asarray(arrays[v.name][:]))
+                c = coordinate_of(v, _line(path, v.name if hasattr(group, "arrays") else "", arrays[v.name]))
             except GridError:
                 raise
             except Exception as error:
@@ -221,6 +237,12 @@ def open_zarr(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
     )
 
 
+def _line(url: str, path: str, array: Any) -> Any:
+    """All values of an array of one dimension, read as `ZarrSource` reads."""
+    chunks = None if is_remote(url) else _chunks(f"{url}/{path}" if path else url)
+    return np.asarray(array[:] if chunks is None else chunks.read((slice(0, *chunks.shape),)))
+
+
 def _base(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".zip").removesuffix(".zarr") or "values"
 
@@ -237,16 +259,24 @@ def _chunks(folder: str) -> StoredChunks | None:
         except OSError:
             continue
         version = f"{name}-{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
-        return _OPEN.get(("chunks", folder), version, lambda: StoredChunks.of(_opened(folder, {}), folder))
+        return _OPEN.get(("chunks", folder), version, lambda: _direct(folder))
     return None
+
+
+def _direct(folder: str) -> StoredChunks | None:
+    array = _opened(folder, {})
+    require_sound(_base(folder), array, folder)
+    return StoredChunks.of(array, folder)
 
 
 def _array(group: Any, path: str) -> Any:
     try:
-        return group[path] if path else group
+        array = group[path] if path else group
     except KeyError:
         raise MissingInputError(f"the Zarr store {group.store} has no array {path!r} any more",
                                 hint="check the path, then run again") from None
+    require_sound(path or "values", array, str(group.store))
+    return array
 
 
 def _alike(found: np.dtype[Any], opened: np.dtype[Any]) -> bool:
@@ -264,7 +294,7 @@ def _opened(url: str, options: Mapping[str, Any]) -> Any:
         if is_remote(url):
             with signed_in(url):
                 return zarr.open(url, mode="r", storage_options={**extra, **options})
-        return zarr.open(url, mode="r")
+        return zarr.open(url if os.path.isfile(url) else contained.store(url), mode="r")
     except GridError:
         raise
     except FileNotFoundError as error:

@@ -18,7 +18,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -70,6 +70,8 @@ class Node:
 class LocalCluster:
     """Ray nodes on this machine, for as long as the `with` block lasts or this process lives.
 
+    They have a token of their own, which this process uses meanwhile.
+
     Args:
         nodes: how many, the head included.
         cores: of each.
@@ -85,27 +87,36 @@ class LocalCluster:
     Raises:
         TimeoutError: a node or Redis did not come up; with the end of its log.
         OSError: the kernel gives no network namespace.
+        ValueError: both `redis` and `links`.
     """
 
     def __init__(self, nodes: int = 3, cores: int = 1, *, redis: bool = False, links: bool = False,
                  object_store: int = OBJECT_STORE_BYTES) -> None:
+        if redis and links:
+            raise ValueError("redis and links don't go together: Redis listens on the machine's own loopback")
         self.count, self.cores, self.object_store = nodes, cores, object_store
         self.nodes: list[Node] = []
         self.address, self.links = "", Links() if links else None
         self.environment: dict[str, str] = {}
         self._redis, self._redis_address, self._redis_options = redis, "", list[str]()
         self._kept: list[Kept] = []
-        self._folder = Path()
+        self._folder = Path(os.devnull)  # until it is made
+        self._before: dict[str, str | None] = {}
 
     def __enter__(self) -> LocalCluster:
-        ray_session.prepared()
         # Short: the names of Ray's sockets hang below it, and those are limited to 107 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="gridcompute-", dir="/tmp"))
-        self.environment = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH_")}
+        token = self._folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        self._before = _set_variables({"RAY_AUTH_TOKEN": None, **self.environment})
+        ray_session.prepared()
         try:
             if self.links is not None:
                 self.links.open()
             if self._redis:
+                self.environment |= REDIS_SETTINGS
                 self._start_redis()
             for _ in range(self.count):
                 self.add_node()
@@ -124,6 +135,8 @@ class LocalCluster:
             kept.close()
         if self.links is not None:
             self.links.close()
+        before, self._before = self._before, {}
+        _set_variables(before)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add_node(self) -> Node:
@@ -143,6 +156,18 @@ class LocalCluster:
         for one in killed:
             _kill(one)
         psutil.wait_procs(killed, timeout=START_SECONDS)
+
+    def kill_worker(self, number: int) -> int:
+        """One worker of a node; its process number.
+
+        Raises:
+            IndexError: the node has none.
+        """
+        pid = self.nodes[number].workers()[0]
+        worker = psutil.Process(pid)
+        _kill(worker)
+        psutil.wait_procs([worker], timeout=START_SECONDS)
+        return pid
 
     def kill_raylet(self, number: int) -> None:
         """The process that leads a node; its workers may live on."""
@@ -165,6 +190,8 @@ class LocalCluster:
     def restart_head(self) -> None:
         """Start the head again at the same address; without `redis` it knows nothing of the other nodes."""
         self.kill_node(0)
+        # Else Ray takes the other nodes' processes, which name the address, for a head that runs on this machine.
+        (self._folder / "ray" / "ray_current_cluster").unlink(missing_ok=True)
         self.nodes[0] = self._start(0, self.nodes[0].address)
 
     def workers(self, number: int) -> list[int]:
@@ -183,6 +210,10 @@ class LocalCluster:
         """A command to be run where it can reach the cluster: as it is, or within a node's network namespace."""
         return list(command) if self.links is None else self.links.within(self.nodes[node].kept.pid, command)
 
+    def environment_at(self, number: int) -> dict[str, str]:
+        """As `environment`, for a driver that joins this node and no other."""
+        return {**self.environment, ray_session.NODE: self.nodes[number].address}
+
     def alive(self) -> dict[str, bool]:
         """Of each node that Ray knows, by its name in hexadecimal digits, whether Ray takes it for alive.
 
@@ -194,6 +225,11 @@ class LocalCluster:
         found = raylet.GcsClient(address=self.address).get_all_node_info(timeout=START_SECONDS)
         return {name.hex(): info.state == 0 for name, info in found.items()}
 
+    def _known(self, name: str) -> bool:
+        with contextlib.suppress(sys.modules["ray"].exceptions.RpcError):  # a head that comes up again
+            return self.alive().get(name, False)
+        return False
+
     def _start(self, number: int, address: str) -> Node:
         port = self.address.rpartition(":")[2] or str(_free_port())
         head = ["--head", "--port", port, "--include-dashboard", "false", *self._redis_options]
@@ -203,8 +239,8 @@ class LocalCluster:
                    "--num-cpus", str(self.cores), "--object-store-memory", str(self.object_store),
                    "--disable-usage-stats", "--temp-dir", str(self._folder / "ray")]
         settings = {**ray_session.ENVIRONMENT, **os.environ, **self.environment}
-        if self._redis_address:
-            settings |= REDIS_SETTINGS | ({} if number else {"RAY_REDIS_ADDRESS": self._redis_address})
+        if self._redis_address and not number:
+            settings["RAY_REDIS_ADDRESS"] = self._redis_address
         settings["RAY_OVERRIDE_NODE_ID_FOR_TESTING"] = name
         kept = Kept(command, self._folder / f"node-{number}.log", environment=settings, folder=self._folder,
                     network=self.links is not None)
@@ -214,10 +250,10 @@ class LocalCluster:
             kept.begin()
         self.address = self.address or f"{address}:{port}"
         # One after another: a raylet gives up if its agent takes 15 s to come up.
-        kept.wait_for(lambda: kept.code is not None, f"node {number} at {address}")
+        kept.wait_for(lambda: kept.code == 0, f"node {number} at {address}")
         node = Node(number, address, kept, name)
         if self.links is None:
-            kept.wait_for(lambda: self.alive().get(name), f"node {number} at {address} to be known as alive")
+            kept.wait_for(lambda: self._known(name), f"node {number} at {address} to be known as alive")
         return node
 
     def _start_redis(self) -> None:
@@ -235,6 +271,15 @@ class LocalCluster:
         if self.links is None:
             raise ValueError("the nodes have no links of their own: LocalCluster(links=True)")
         return self.links
+
+
+def _set_variables(values: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Set or remove variables about who may join, and have Ray read them; what they were."""
+    before = {name: os.environ.pop(name, None) for name in values}
+    os.environ |= {name: value for name, value in values.items() if value is not None}
+    if "ray" in sys.modules:
+        sys.modules["ray"]._raylet.AuthenticationTokenLoader.instance().reset_cache()
+    return before
 
 
 def _kill(process: psutil.Process) -> None:

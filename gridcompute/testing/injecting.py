@@ -28,12 +28,13 @@ from gridcompute.columns import Block
 from gridcompute.commits import AT_ONCE, Commits
 from gridcompute.digests import digest
 from gridcompute.events import Event, Failure, FailureKind, Kept, TaskDone, TaskFailed
+from gridcompute.orders import Order, Payload
 from gridcompute.planning import Stage
 from gridcompute.skips import Skips
 from gridcompute.store import Store
 from gridcompute.testing import faults
 from gridcompute.testing.schedule import Fault, Schedule
-from gridcompute.worker import Order, Payload, StageWorker
+from gridcompute.worker import StageWorker
 
 NODE_LOST = "the node went away (injected)"
 
@@ -290,7 +291,7 @@ class _TroubledWorker(StageWorker):
     def _damage(self, item: Kept, how: str) -> None:
         op = self.payload.stage.roots[item.root]
         written = isinstance(op.action, Write) and item.blocks
-        store: Any = self.payload.outputs[op.recipe].store if written else self._plain  # type: ignore[attr-defined]
+        store: Any = self.payload.outputs[op.recipe].store if written else self._plain
         damage(store, item.blocks[0][0] if item.blocks else item.place, how)
 
 

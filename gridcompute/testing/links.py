@@ -52,9 +52,9 @@ class Links:
     def join(self, host: int, pid: int) -> None:
         """Connect the namespace of a process to the bridge as that host."""
         assert self._hub is not None
-        self._ip(self._hub.pid, f"link add name host{host} type veth peer name link netns {pid}")
+        self._ip(self._hub.pid, f"link add name host{host} type veth peer name eth0 netns {pid}")
         self._ip(self._hub.pid, f"link set host{host} master hub up")
-        for step in ("link set lo up", f"addr add {self.address(host)}/24 dev link", "link set link up"):
+        for step in ("link set lo up", f"addr add {self.address(host)}/24 dev eth0", "link set dev eth0 up"):
             self._ip(pid, step)
 
     def cut(self, host: int) -> None:

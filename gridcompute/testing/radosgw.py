@@ -90,7 +90,7 @@ class Radosgw:
         self.key, self.secret = secrets.token_hex(10), secrets.token_hex(20)
         self.endpoint = ""
         self._kept: list[Kept] = []
-        self._folder = Path()
+        self._folder = Path(os.devnull)  # until it is made
 
     @property
     def options(self) -> dict[str, Any]:

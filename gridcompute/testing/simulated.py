@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from gridcompute.drops import DONE, GONE
 from gridcompute.events import (
     Event,
     Failure,
@@ -28,11 +29,12 @@ from gridcompute.events import (
     TaskDone,
     TaskFailed,
     TaskLate,
+    TaskSlow,
     Tick,
 )
 from gridcompute.planview import Limits, PlanView
 from gridcompute.retry import Policy
-from gridcompute.state import RunState
+from gridcompute.voting import VotingState
 
 Cost = Callable[[int, int], float]
 """Seconds that a chunk takes: `cost(stage, chunk)`."""
@@ -122,6 +124,7 @@ class Simulated:
         lost: virtual seconds of workers in chunks that failed, and of those that were lost until another was there.
         tasks: tasks that ran.
         retries: chunks tried again.
+        copies, won: second copies that were made of tasks, and those that were first.
         decisions: commands and events of the state machine.
         seconds: real seconds of processor time that these took.
         outcome: the finish.
@@ -133,15 +136,18 @@ class Simulated:
     lost: float = 0.0
     tasks: int = 0
     retries: int = 0
+    copies: int = 0
+    won: int = 0
     decisions: int = 0
     seconds: float = 0.0
     outcome: Finish | None = None
     done: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
-def simulate(plan: PlanView, cost: Cost, cluster: Cluster, policy: Policy | None = None) -> Simulated:
-    """Run a plan's chunks in virtual time."""
-    return _Simulation(plan, cost, cluster, policy or Policy()).run()
+def simulate(plan: PlanView, cost: Cost, cluster: Cluster, policy: Policy | None = None, *,
+             copies: bool = True) -> Simulated:
+    """Run a plan's chunks in virtual time; `copies` says whether second ones are made."""
+    return _Simulation(plan, cost, cluster, policy or Policy(), copies).run()
 
 
 def list_schedule(costs: Sequence[float], workers: int, slow: Callable[[int], float] = lambda worker: 1.0) -> float:
@@ -161,11 +167,11 @@ def list_schedule(costs: Sequence[float], workers: int, slow: Callable[[int], fl
 
 
 class _Simulation:
-    def __init__(self, plan: PlanView, cost: Cost, cluster: Cluster, policy: Policy) -> None:
-        self.cost, self.cluster = cost, cluster
+    def __init__(self, plan: PlanView, cost: Cost, cluster: Cluster, policy: Policy, copies: bool) -> None:
+        self.cost, self.cluster, self.copies = cost, cluster, copies
         limits = Limits(cluster.workers, cluster.queue, deadline=1e12)
         began = time.process_time()
-        self.state = RunState(plan, {}, limits, policy)
+        self.state = VotingState(plan, {}, limits, policy)
         self.end = Simulated(seconds=time.process_time() - began)
         self.now, self.looked = 0.0, 0.0
         self.idle = list(range(cluster.workers))
@@ -181,6 +187,7 @@ class _Simulation:
                 self.now = max(self.now, self._next_time())
             self._decide([*self._arrived(), *self._late()])
         self.end.makespan, self.end.retries = self.now, self.state.retries
+        self.end.copies, self.end.won = self.state.copies, self.state.won
         return self.end
 
     def _next_time(self) -> float:
@@ -201,12 +208,18 @@ class _Simulation:
                 if number not in self.killed:
                     yield event
 
+    def _kept(self, event: Event) -> None:
+        """What an answer tells of counts where nobody was earlier."""
+        if isinstance(event, TaskDone | TaskFailed | TaskSlow):
+            news = [(k.stage, k.chunk) for k in event.kept if self.state.status[k.stage][k.chunk] not in (DONE, GONE)]
+            self.end.done.update((at, self.end.done.get(at, 0) + 1) for at in news)
+
     def _late(self) -> Iterator[Event]:
-        """Chunks in work of tasks past their time, as the driver sees them at times."""
+        """Chunks in work of tasks past their time, and tasks that are slow, as the driver sees them at times."""
         if self.now < self.looked + self.cluster.looks:
             return
         self.looked = self.now
-        for task in self.state.late(math.inf):
+        for task in {task.number: task for task in (*self.state.late(math.inf), *self.state.slow(math.inf))}.values():
             if task.number in self.chunks:
                 begins = self.chunks[task.number]
                 seen = math.ceil(begins[0] / self.cluster.looks) * self.cluster.looks
@@ -217,10 +230,15 @@ class _Simulation:
             if task.number in self.chunks and task.number not in unseen:
                 at = bisect_right(self.chunks[task.number], self.now) - 1
                 yield TaskLate(task.number, task.chunks[at])
+        for task in self.state.slow(self.now) if self.copies else ():
+            if task.number in self.chunks:
+                at = bisect_right(self.chunks[task.number], self.now) - 1
+                yield TaskSlow(task.number, tuple(Kept(task.stage, 0, one, "", "", 0, 0) for one in task.chunks[:at]))
 
     def _decide(self, events: list[Event]) -> None:
         for event in [*events, Tick()]:
             self.now += 0.0 if isinstance(event, Tick) else self.cluster.dispatch / 2
+            self._kept(event)
             began = time.process_time()
             commands = self.state.apply(event, self.now) if self.end.tasks else self.state.start(self.now)
             self.end.seconds += time.process_time() - began
@@ -252,7 +270,6 @@ class _Simulation:
                 break
         self.chunks[task.number] = begins
         kept = task.chunks[: len(begins) - (kind is not None)]
-        self.end.done.update(((task.stage, chunk), self.end.done.get((task.stage, chunk), 0) + 1) for chunk in kept)
         items = tuple(Kept(task.stage, 0, chunk, "", "", 0, 0, True) for chunk in kept)
         event: Event = TaskDone(task.number, items, now - at, left=task.chunks[len(kept) :])
         back = now

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gridcompute.events import Event, Failure, TaskDone, TaskFailed
+from gridcompute.orders import LostInputError, Order, Payload
 from gridcompute.testing.injecting import NODE_LOST, Injection
-from gridcompute.worker import LostInputError, Order, Payload, StageWorker
+from gridcompute.worker import StageWorker
 
 RESTART_SECONDS = 2.0
 """Virtual time until there is another worker, or node, in the place of one that was lost."""
