@@ -39,6 +39,8 @@ from gridcompute.testing.injecting import ChaosExecutor, Marks, damage
 from gridcompute.testing.schedule import MOST, RATES, Fault, Schedule
 from gridcompute.testing.virtual import VirtualExecutor
 
+pytestmark = pytest.mark.timeout(900)
+
 SHORT = 12
 LONG = 160
 LIMIT = 120.0
@@ -51,6 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     memory = Path("/dev/shm")
     inside = memory if os.access(memory, os.W_OK) else tmp_path_factory.mktemp("chaos")
     folder = Path(tempfile.mkdtemp(prefix="gridcompute-test-", dir=inside))
+    (folder / "state").mkdir(mode=0o700)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
         patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))

@@ -19,6 +19,8 @@ from gridcompute.testing.cluster import LocalCluster
 
 __all__ = ["_told", "place"]
 
+pytestmark = pytest.mark.timeout(900)
+
 LIMIT = 240.0
 SHORT = range(4)
 LONG = range(4, 40)
@@ -41,9 +43,10 @@ FLOOR = axes.LIGHT_FLOOR  # before the session's fixture changes it
 def carried_out(number: int, folder: Path, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> Report:
     kind = KIND[number % 4]
     job: Any = chaos_jobs.graph(number) if kind == "graph" else getattr(chaos_jobs, kind)(folder)
-    # A hang takes its deadline, in which a kernel must have been compiled, a node 10 s, a driver 6 s.
-    schedule = chaos_jobs.schedule(number, kill_node=(0.0, 0.02)[number % 2], kill_driver=int(number % 5 == 4),
-                                   hang=0.02 * (number % 8 == 1))  # fmt: skip
+    # A worker takes 2 s to be there again, a node 10 s, a driver 6 s, and a hang its deadline, in which a kernel must
+    # have been compiled.
+    schedule = chaos_jobs.schedule(number, kill_worker=0.05 * (number % 3), kill_node=0.02 * (number % 2),
+                                   kill_driver=int(number % 5 == 4), hang=0.02 * (number % 8 == 1))
     if schedule.kill_driver:  # a driver that is a process of its own cuts data as a user's does, so this one must too
         monkeypatch.setattr(axes, "LIGHT_FLOOR", FLOOR)
     began, before = time.monotonic(), set(folder.iterdir())
