@@ -106,11 +106,12 @@ def tasks_of(process: int) -> list[int]:
     import psutil
 
     found = []
-    with contextlib.suppress(psutil.Error):
-        for one in psutil.Process(process).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if (one.cmdline() or [""])[0].startswith("ray::stage"):  # Ray puts a task's name there
-                    found.append(one.pid)
+    for one in psutil.process_iter():
+        # Ray puts a task's name there.
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if (one.cmdline() or [""])[0].startswith("ray::stage") and (
+                    os.getsid(one.pid) == process or any(parent.pid == process for parent in one.parents())):
+                found.append(one.pid)
     return sorted(found)
 
 
@@ -119,7 +120,7 @@ def under_fire(folder: Path, *arguments: str) -> tuple[float, dict[str, Any], in
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     began, killed, over = time.perf_counter(), 0, threading.Event()
     process = subprocess.Popen([sys.executable, "-m", "gridcompute", *arguments, "--json"], cwd=folder, text=True,
-                               env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                               env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
     def shoot() -> None:
         nonlocal killed

@@ -19,6 +19,7 @@ from gridcompute.commits import AT_ONCE, blocks_recipe
 from gridcompute.events import Kept
 from gridcompute.ledger import Ledger
 from gridcompute.op import Op
+from gridcompute.pages import Page
 from gridcompute.planning import Plan, Stage
 from gridcompute.shard import Record, commit_record, parse_shard_name
 from gridcompute.spaces import Region
@@ -30,6 +31,9 @@ CLAIM = b"kept: delete it with the shards of its recipe\n"
 
 BATCH = 256
 """Shards deleted between two looks at who claims them."""
+
+AHEAD = 2**16
+"""Shards that wait to be deleted, at most: then the run waits, too."""
 
 
 def claim_path(recipe: str) -> str:
@@ -79,7 +83,7 @@ class Intermediates:
         self._earlier: list[Ledger] = []
         self._passed: set[str] = set()
         self._claimed: set[str] = set()
-        self._queue: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
+        self._queue: queue.Queue[tuple[str, int] | None] = queue.Queue(AHEAD)
         self._thread: threading.Thread | None = None
         self._refused, self._failed = False, 0
 
@@ -148,14 +152,22 @@ class Intermediates:
                     if stage.held or op.recipe in needed or op.recipe in self._passed:
                         continue
                     self._passed.add(op.recipe)
-                    items = [page.kept(chunk) for chunk in range(len(page)) if page.has(chunk)]
-                    places = [(p, n) for item in items for p, n in _places(item) if p not in ledger.absent]
-                    if not isinstance(op.action, Ingest) and stage.number in ledger.plan.goals:
-                        there = self._unclaimed({place for place, _ in places})
-                        counts = [(item, page.layout.region(item.chunk)) for item in items if item.place in there]
-                        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="counts") as pool:
-                            list(pool.map(self._count, counts))
-                    self._delete_soon(places)
+                    counts = stage.number in ledger.plan.goals and not isinstance(op.action, Ingest)
+                    with contextlib.suppress(Exception):  # it stays: that is no reason to fail
+                        for first in range(0, len(page), BATCH):
+                            self._pass_some(ledger, page, range(first, min(first + BATCH, len(page))), counts=counts)
+
+    def _pass_some(self, ledger: Ledger, page: Page, chunks: range, *, counts: bool) -> None:
+        items = [page.kept(chunk) for chunk in chunks if page.has(chunk)]
+        if counts:
+            items = [item for item in items if item.digest and item.rows >= 0]
+        places = [(p, n) for item in items for p, n in _places(item) if p not in ledger.absent]
+        if counts and places:
+            there = self._unclaimed({place for place, _ in places})
+            known = [(item, page.layout.region(item.chunk)) for item in items if item.place in there]
+            with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="counts") as pool:
+                list(pool.map(self._count, known))
+        self._delete_soon(places)
 
     def _count(self, one: tuple[Kept, Region]) -> None:
         """Keep what a later phase needs to know of a shard."""

@@ -46,7 +46,8 @@ def test_what_is_noted_comes_back(items: list[Kept], dropped: set[int]) -> None:
         if chunk in plain:
             assert page.kept(chunk) == plain[chunk]
             assert page.kept(chunk).value is plain[chunk].value
-            assert page[chunk] == Entry(plain[chunk].place, plain[chunk].digest, plain[chunk].rows)
+            one = plain[chunk]
+            assert page[chunk] == Entry(one.place, one.digest, one.rows, one.nbytes)
         else:
             with pytest.raises(KeyError):
                 page.kept(chunk)
@@ -58,7 +59,8 @@ def test_a_whole_page_is_a_sequence_of_entries_that_can_be_sent() -> None:
         page.add(Kept(0, 0, chunk, shard_path(RECIPE, str(LAYOUT.region(chunk)), "9a", 2), "ab" * 16, chunk, 100))
     sent = pickle.loads(pickle.dumps(page))
     assert list(sent) == list(page) == list(page[:])
-    assert sent[-1] == Entry(shard_path(RECIPE, str(LAYOUT.region(len(page) - 1)), "9a", 2), "ab" * 16, len(page) - 1)
+    last = shard_path(RECIPE, str(LAYOUT.region(len(page) - 1)), "9a", 2)
+    assert sent[-1] == Entry(last, "ab" * 16, len(page) - 1, 100)
     with pytest.raises(IndexError):
         page[len(page)]
     assert not page._others
