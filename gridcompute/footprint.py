@@ -13,6 +13,7 @@ import contextlib
 import errno
 import gc
 import os
+import threading
 import time
 from collections.abc import Iterator
 
@@ -45,6 +46,7 @@ class _Process:
         self.files: tuple[int, int] | None = None
         self.floor: int | None = None
         self.trimmed = -TRIM_SECONDS
+        self.lock, self.inside, self.before = threading.Lock(), 0, (-1, -1)
 
     def opened(self) -> tuple[int, int] | None:
         if self.files is None:
@@ -121,7 +123,7 @@ def settled(again: bool = False) -> int:
 
 @contextlib.contextmanager
 def bounded(most: int) -> Iterator[None]:
-    """Limit this process while a task runs.
+    """Limit this process while a task runs; of several at once the first one's limit holds.
 
     Args:
         most: bytes that a worker may take in all; 0 for no limit. What the process took before its first task counts
@@ -136,13 +138,19 @@ def bounded(most: int) -> Iterator[None]:
 
     kept = max(0, found[b"RssAnon"] - base)  # by tasks before, as it is still in caches and free lists
     limit = found[b"VmData"] - kept + most - min(base, WORKER_BYTES) + SLACK_BYTES
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    bounds = [limit, *(one for one in before if one != resource.RLIM_INFINITY)]
-    resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), before[1]))
+    with _own.lock:  # runs in several threads of a process: the first sets the limit, the last takes it off
+        _own.inside += 1
+        if _own.inside == 1:
+            _own.before = resource.getrlimit(resource.RLIMIT_DATA)
+            limit = min([limit, *(one for one in _own.before if one != resource.RLIM_INFINITY)])
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, _own.before[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+        with _own.lock:
+            _own.inside -= 1
+            if _own.inside == 0:
+                resource.setrlimit(resource.RLIMIT_DATA, _own.before)
 
 
 def starved(error: BaseException | None) -> bool:

@@ -115,6 +115,18 @@ def test_a_task_cannot_go_beyond_its_bound_and_the_process_can_afterwards() -> N
         assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
+def test_runs_in_several_threads_leave_no_limit() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    first, second = bounded(GIB), bounded(2 * GIB)
+    first.__enter__()
+    limit = resource.getrlimit(resource.RLIMIT_DATA)
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limit != before
+    second.__exit__(None, None, None)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
 def test_a_callers_own_data_is_not_part_of_the_bound() -> None:
     own = np.ones(600 * MIB // 8)
     footprint.settled(again=True)
