@@ -20,7 +20,7 @@ from gridcompute.errors import DivergenceError
 from gridcompute.events import Task, Turn
 from gridcompute.executor import Executor
 from gridcompute.journal import read
-from gridcompute.ray_places import HandedBack, Placing, refuses
+from gridcompute.ray_places import HOLD_SECONDS, TRIES, HandedBack, Placing, refuses
 from gridcompute.record import load
 from gridcompute.spaces import Region
 from gridcompute.worker import Order
@@ -152,19 +152,6 @@ def test_who_refuses_what() -> None:
     assert not refuses(Turn(), "host:1", "N")
 
 
-class Calls:
-    """A remote function whose calls are counted."""
-
-    def __init__(self) -> None:
-        self.plugs = 0
-
-    def options(self, **given: Any) -> Calls:
-        return self
-
-    def remote(self, *given: Any) -> None:
-        self.plugs += 1
-
-
 class FakeRay:
     """A cluster of nodes that aren't there."""
 
@@ -175,17 +162,14 @@ class FakeRay:
                 return node, soft
 
     def __init__(self, *names: str) -> None:
-        self.names, self.plugs = names, Calls()
-
-    def remote(self, function: Any) -> Calls:
-        return self.plugs
+        self.names = names
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": name, "Alive": True, "Resources": {"CPU": 2.0}} for name in self.names]
 
 
 def placed(placing: Placing, turn: Turn, number: int = 1, workers: int = 2) -> dict[str, Any]:
-    return placing.place(Order(Task(number, 0, (0,), turn=turn), ((),), ((),), {}), workers, 1)
+    return placing.place(Order(Task(number, 0, (0,), turn=turn), ((),), ((),), {}), workers)
 
 
 def test_where_a_check_goes() -> None:
@@ -195,19 +179,20 @@ def test_where_a_check_goes() -> None:
     assert placed(several, Turn()) == {}
     assert placed(several, Turn(True, barred=("B", "h:9"))) == {"label_selector": {"ray.io/node-id": "!in(B)"}}
     assert placed(several, Turn(copy=True)) == {"scheduling_strategy": "SPREAD"}
-    one = FakeRay("A")
-    alone = Placing(one)
+    alone = Placing(FakeRay("A"))
     assert placed(alone, turn) == {}
     assert placed(alone, turn, workers=1) == {"runtime_env": {"env_vars": {"GRIDCOMPUTE_VOTE": "1"}}}
     order = Order(Task(1, 0, (0,), turn=turn), ((),), ((),), {})
     assert alone.due() == []
-    for _ in range(3):
-        alone.handed_back(order)
-        time.sleep(alone.patience(9.0))
-    assert alone.due() == [order]
-    placed(alone, turn)
-    assert one.plugs.plugs > 0
+    assert alone.times(order, 4) == (1, 0.0)
     alone.handed_back(order)
+    time.sleep(alone.patience(9.0))
+    assert alone.due() == [order]
+    assert alone.times(order, 4) == (2, HOLD_SECONDS)
+    assert placed(alone, turn) == {}
+    for _ in range(TRIES):
+        alone.handed_back(order)
+    assert "runtime_env" in placed(alone, turn)
     alone.forget(1)
     assert alone.patience(7.0) == 7.0
     assert HandedBack("h:1") == HandedBack("h:1")
