@@ -17,7 +17,7 @@ from gridcompute import ray_executor
 from gridcompute.columns import Block, Fixed
 from gridcompute.content import seal
 from gridcompute.errors import DivergenceError
-from gridcompute.events import Task, Turn
+from gridcompute.events import Kept, Task, TaskDone, Turn
 from gridcompute.executor import Executor
 from gridcompute.journal import read
 from gridcompute.ray_places import HOLD_SECONDS, TRIES, HandedBack, Placing, refuses
@@ -204,3 +204,58 @@ def test_a_block_that_changed_in_the_object_store_is_made_again() -> None:
     other = Block(block.region, {"v": Fixed(np.array([0.0, 1.0, 2.5]), block.columns["v"].valid)}, 3)
     with pytest.raises(ValueError, match="aren't those"):
         ray_executor._opened((other, seal(block)))
+
+
+class OneRay(FakeRay):
+    """A node whose idle processes get tasks in always the same order, the one that was idle last first."""
+
+    def __init__(self, *processes: str) -> None:
+        super().__init__("A")
+        self.processes, self.options_given = processes, list[Any]()
+        self.waiting: dict[object, tuple[Order, bool]] = {}
+
+    def options(self, **given: Any) -> OneRay:
+        self.options_given.append(given)
+        return self
+
+    def remote(self, *given: Any) -> Any:  # type: ignore[override]
+        ref, blocks = object(), object()
+        self.waiting[ref] = given[2], given[3]
+        return (ref, blocks) if given[3] else ref
+
+    def wait(self, refs: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        assert set(refs) <= set(self.waiting)
+        return list(refs), []
+
+    def get(self, ref: Any) -> Any:
+        at = list(self.waiting).index(ref)
+        order, _ = self.waiting[ref]
+        self.waiting[ref] = order, True
+        name = f"h:{self.processes[at % len(self.processes)]}"
+        if refuses(order.task.turn, name, "A"):
+            return HandedBack(name)
+        return TaskDone(order.task.number, (Kept(0, 0, 0, "", "d", 1, 8),), worker=name)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_another_process_is_asked(held: bool) -> None:
+    made = ray_executor.RayExecutor(workers=2)
+    fake: Any = OneRay("1", "2")
+    made._ray = made._run = fake
+    made._placing = Placing(fake)
+    made._payloads = {0: ("key", "ref", {"num_returns": 2 if held else 1, "num_cpus": 1}, fake)}
+    made.submit(Order(Task(5, 0, (0,), turn=Turn(True, True, 1, avoid=("A", "h:1"))), ((),), ((),), {}))
+    events: list[Any] = []
+    for _ in range(50):
+        events += made.poll(0.05)
+        if events:
+            break
+        fake.waiting.clear()
+    assert [(event.task, event.worker) for event in events] == [(5, "h:2")]
+    assert (made._pending, made._orders, made._blocks) == ({}, {}, {})
+    assert made.poll(0.0) == []
+    made.submit(Order(Task(6, 0, (0,), turn=Turn(True, True, 2, avoid=("A", "h:1", "h:2"))), ((),), ((),), {}))
+    assert fake.options_given[-1]["runtime_env"] == {"env_vars": {"GRIDCOMPUTE_VOTE": "2"}}
+    made._ray.cancel = lambda ref, force: None
+    made.kill(6)
+    assert (made._pending, made._orders, made._blocks) == ({}, {}, {})
