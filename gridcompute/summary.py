@@ -78,7 +78,7 @@ def screen(told: Mapping[str, Any]) -> list[str]:
     chunks = f"{told['computed']:,} computed, {told['reused']:,} found committed"
     rows.append(("chunks", f"{chunks}; {counted(told['tasks'], 'task')}, {size(told['bytes'])} stored"))
     if told["doubled"]:
-        rows.append(("", f"{counted(told['doubled'], 'chunk')} computed twice, taken from tasks that were late"))
+        rows.append(("", f"{counted(told['doubled'], 'chunk')} computed twice, as tasks were late"))
     rows += _compared(told)
     if told["skipped"]:
         rows.append(("skipped", f"{counted(told['skipped'], 'cell')}, see gridcompute report {told['run']}"))
