@@ -25,9 +25,9 @@ from benchmarks.peering import PeerProcess, Peers
 from benchmarks.rows import OURS, Reference, Row, Session, check, interleaved, timed
 from benchmarks.running import index, new_store, own_folders, run_indices
 from gridcompute.planning import Plan
+from gridcompute.planview import Limits
 from gridcompute.retry import Policy
 from gridcompute.running import graph_of
-from gridcompute.planview import Limits
 from gridcompute.state import RunState
 
 MIB = 2**20

@@ -161,10 +161,13 @@ class Ballots:
         self._open: dict[Chunk, Ballot] = {}
         self._chunks, self._names = chunks, {("", ""): 0}
         self._origins: dict[int, array[int]] = {}
+        self._plain = rule.plain
         self._first = Turn(voted=not rule.plain, tolerance=rule.tolerance)
 
     def turn(self, stage: int, chunk: int) -> Turn:
         """How the next task on a chunk takes part."""
+        if self._plain:
+            return self._first
         ballot, barred = self._open.get((stage, chunk)), self.standing.barred
         if stage in self.rule.exempt:
             return Turn(barred=barred)

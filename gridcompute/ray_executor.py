@@ -52,7 +52,7 @@ class Held:
     stage: int
 
 
-def run_order(key: str, payload: list[Any], order: Order, held: bool) -> Any:
+def run_order(key: str, payload: list[Any], order: Order, held: bool, hold: float) -> Any:
     """Do an order in a worker process.
 
     Args:
@@ -60,6 +60,7 @@ def run_order(key: str, payload: list[Any], order: Order, held: bool) -> Any:
         payload: a reference to the packed payload, in a list so that Ray doesn't fetch it each time.
         order: the task.
         held: whether its stage is.
+        hold: seconds that a process which isn't to do it keeps busy, so that another is asked.
 
     Returns:
         The event, or that this process isn't to do it; for a held stage also the blocks by (root, chunk).
@@ -72,6 +73,7 @@ def run_order(key: str, payload: list[Any], order: Order, held: bool) -> Any:
     if refuses(turn, name, node):
         if name in turn.barred:
             threading.Timer(EXIT_SECONDS, os._exit, (0,)).start()
+        time.sleep(hold)
         back = HandedBack(name)
         return (back, {}) if held else back
     if key not in _stages:
@@ -142,7 +144,7 @@ class RayExecutor:
         self._payloads: dict[int, tuple[str, Any, dict[str, Any], Any]] = {}
         self._local, self._kills = workers, Kills()
         self._pending: dict[Any, tuple[int, int]] = {}
-        self._blocks: dict[int, Any] = {}
+        self._blocks: dict[Any, Any] = {}
 
     def _connect(self) -> None:
         began = time.monotonic()
@@ -186,15 +188,18 @@ class RayExecutor:
     def submit(self, order: Order) -> None:
         """See `Executor`."""
         key, ref, options, call = self._payloads[order.task.stage]
-        turn, held = order.task.turn, options["num_returns"] == 2
+        turn, held, times, hold = order.task.turn, options["num_returns"] == 2, 1, 0.0
         if turn.avoid or turn.barred or turn.copy:
             self._orders[order.task.number] = order
-            if place := self._placing.place(order, self.workers, options["num_cpus"]):
+            times, hold = self._placing.times(order, self.workers)
+            if place := self._placing.place(order, self.workers):
                 call = self._run.options(**options, **place)
-        answer = call.remote(key, [ref], order, held)
-        if held:
-            answer, self._blocks[order.task.number] = answer
-        self._pending[answer] = (order.task.number, order.task.stage)
+        for _ in range(times):
+            answer = call.remote(key, [ref], order, held, hold)
+            if held:
+                answer, blocks = answer
+                self._blocks[answer] = blocks
+            self._pending[answer] = (order.task.number, order.task.stage)
 
     def poll(self, timeout: float) -> list[Event]:
         """See `Executor`."""
@@ -212,8 +217,10 @@ class RayExecutor:
         return [event for ref in ready if (event := self._event(ref)) is not None]
 
     def _event(self, ref: Any) -> Event | None:
+        if ref not in self._pending:  # another process was quicker
+            return None
         number, stage = self._pending.pop(ref)
-        blocks = self._blocks.pop(number, None)
+        blocks = self._blocks.pop(ref, None)
         try:
             event: TaskDone | TaskFailed | HandedBack = self._ray.get(ref)
         except Exception as error:
@@ -225,7 +232,7 @@ class RayExecutor:
             message = text if kind != "fatal" else f"a task of stage {stage} failed: {text}"
             return TaskFailed(number, Failure(kind, message, error=WorkerLostError(message)))
         if isinstance(event, HandedBack):
-            if number in self._orders:
+            if number in self._orders and not any(task == number for task, _ in self._pending.values()):
                 self._placing.handed_back(self._orders[number])
             return None
         self._forget(number)
@@ -243,17 +250,21 @@ class RayExecutor:
         return "out_of_memory" if self._kills.another() else "lost_worker"
 
     def _forget(self, task: int) -> None:
+        """A task has its answer; that of others who were asked as well isn't wanted."""
         if self._orders.pop(task, None) is not None:
             self._placing.forget(task)
+            for ref in [ref for ref, (number, _) in self._pending.items() if number == task]:
+                del self._pending[ref]
+                self._blocks.pop(ref, None)
 
     def kill(self, task: int) -> None:
         """See `Executor`."""
-        self._forget(task)
         for ref, (number, _) in list(self._pending.items()):
             if number == task:
                 self._pending.pop(ref)
-                self._blocks.pop(number, None)
+                self._blocks.pop(ref, None)
                 self._ray.cancel(ref, force=True)
+        self._forget(task)
 
     def close(self) -> None:
         """See `Executor`; Ray itself stays up for the next run of this process."""

@@ -21,8 +21,8 @@ NODES_SECONDS = 5.0
 TRIES = 12
 """Times that a task is handed back until it gets a process of its own: two seconds."""
 
-PLUG_SECONDS = 0.05
-"""Time that a process is kept busy which would only hand back the same task again."""
+HOLD_SECONDS = 0.05
+"""Time that a process keeps busy which hands back a task that others are asked for too."""
 
 EXIT_SECONDS = 0.5
 """After so long a process ends that is quarantined: its last answer is out by then."""
@@ -42,9 +42,9 @@ def refuses(turn: Turn, worker: str, node: str) -> bool:
     return worker in turn.avoid or worker in turn.barred or node in turn.barred
 
 
-def plug(seconds: float) -> None:
-    """Keep a process busy."""
-    time.sleep(seconds)
+def _processes(turn: Turn) -> int:
+    """How many processes are to be avoided; nodes' names have no colon."""
+    return sum(":" in who for who in turn.avoid)
 
 
 class Placing:
@@ -55,7 +55,7 @@ class Placing:
     """
 
     def __init__(self, ray: Any) -> None:
-        self._ray, self._plug = ray, ray.remote(plug)
+        self._ray = ray
         self._nodes: list[str] = []
         self._asked = -NODES_SECONDS
         self._next = 0
@@ -71,13 +71,22 @@ class Placing:
                            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
         return self._nodes
 
-    def place(self, order: Order, workers: int, cores: int) -> dict[str, Any]:
+    def times(self, order: Order, workers: int) -> tuple[int, float]:
+        """How often an order is to be submitted, and how long who refuses it is to keep busy.
+
+        Ray prefers the process that was idle last, which is the one that just handed it back. So as many are asked at
+        once as could refuse, and one more; the first answer counts.
+        """
+        if not self._tries.get(order.task.number, 0):
+            return 1, 0.0
+        return min(workers, 1 + _processes(order.task.turn)), HOLD_SECONDS
+
+    def place(self, order: Order, workers: int) -> dict[str, Any]:
         """Options of Ray that give an order its place; none where any will do.
 
         Args:
             order: what is to be done.
             workers: that the run has.
-            cores: of each.
         """
         turn = order.task.turn
         free = [node for node in self.nodes if node not in turn.avoid and node not in turn.barred]
@@ -87,11 +96,8 @@ class Placing:
             return {"scheduling_strategy": affinity(free[self._next % len(free)], soft=True)}
         tries = self._tries.get(order.task.number, 0)
         # On one node: who is free may have had it; where nobody else is, another process is started.
-        if turn.avoid and (tries >= TRIES or sum(":" in who for who in turn.avoid) >= workers):
+        if turn.avoid and (tries >= TRIES or _processes(turn) >= workers):
             return {"runtime_env": {"env_vars": {"GRIDCOMPUTE_VOTE": str(turn.number)}}}
-        if turn.avoid and tries > 1:  # Ray prefers the process that was idle last: that which handed it back
-            for _ in range(min(tries, workers - 1)):
-                self._plug.options(num_cpus=cores, max_retries=0).remote(PLUG_SECONDS)
         barred = [node for node in turn.barred if ":" not in node]
         if barred:
             return {"label_selector": {LABEL: f"!in({','.join(barred)})"}}

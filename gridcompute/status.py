@@ -37,7 +37,8 @@ class Status:
         done, total: chunks kept and needed in this phase, per stage name.
         reused: chunks found committed at the start.
         computed: chunks kept by this run.
-        doubled: chunks that were computed twice, as a task went on with what others had been given.
+        doubled: chunks that were computed twice, as a task went on with what others had been given, or was the slower
+            of two that had it.
         copies, won: second copies that were made of tasks that took long, and those that were first.
         confirmed: chunks that several workers got the same for.
         same_process: of these, chunks for which one process voted twice.

@@ -90,7 +90,7 @@ def screen(told: Mapping[str, Any]) -> list[str]:
         rows.append(("", f"{counted(told['deleted'], 'intermediate shard')} ({size(told['deleted_bytes'])}) deleted, "
                          f"as nothing needs them any more{most}"))
     if told["doubled"]:
-        rows.append(("", f"{counted(told['doubled'], 'chunk')} computed twice, taken from tasks that were late"))
+        rows.append(("", f"{counted(told['doubled'], 'chunk')} computed twice, as tasks were late"))
     rows += _compared(told)
     if told["skipped"]:
         rows.append(("skipped", f"{counted(told['skipped'], 'cell')}, see gridcompute report {told['run']}"))

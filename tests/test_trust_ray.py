@@ -17,11 +17,11 @@ from gridcompute import ray_executor
 from gridcompute.columns import Block, Fixed
 from gridcompute.content import seal
 from gridcompute.errors import DivergenceError
-from gridcompute.events import Task, Turn
+from gridcompute.events import Kept, Task, TaskDone, Turn
 from gridcompute.executor import Executor
 from gridcompute.journal import read
 from gridcompute.orders import Order
-from gridcompute.ray_places import HandedBack, Placing, refuses
+from gridcompute.ray_places import HOLD_SECONDS, TRIES, HandedBack, Placing, refuses
 from gridcompute.record import load
 from gridcompute.spaces import Region
 
@@ -152,19 +152,6 @@ def test_who_refuses_what() -> None:
     assert not refuses(Turn(), "host:1", "N")
 
 
-class Calls:
-    """A remote function whose calls are counted."""
-
-    def __init__(self) -> None:
-        self.plugs = 0
-
-    def options(self, **given: Any) -> Calls:
-        return self
-
-    def remote(self, *given: Any) -> None:
-        self.plugs += 1
-
-
 class FakeRay:
     """A cluster of nodes that aren't there."""
 
@@ -175,17 +162,14 @@ class FakeRay:
                 return node, soft
 
     def __init__(self, *names: str) -> None:
-        self.names, self.plugs = names, Calls()
-
-    def remote(self, function: Any) -> Calls:
-        return self.plugs
+        self.names = names
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": name, "Alive": True, "Resources": {"CPU": 2.0}} for name in self.names]
 
 
 def placed(placing: Placing, turn: Turn, number: int = 1, workers: int = 2) -> dict[str, Any]:
-    return placing.place(Order(Task(number, 0, (0,), turn=turn), ((),), ((),), {}), workers, 1)
+    return placing.place(Order(Task(number, 0, (0,), turn=turn), ((),), ((),), {}), workers)
 
 
 def test_where_a_check_goes() -> None:
@@ -195,19 +179,20 @@ def test_where_a_check_goes() -> None:
     assert placed(several, Turn()) == {}
     assert placed(several, Turn(True, barred=("B", "h:9"))) == {"label_selector": {"ray.io/node-id": "!in(B)"}}
     assert placed(several, Turn(copy=True)) == {"scheduling_strategy": "SPREAD"}
-    one = FakeRay("A")
-    alone = Placing(one)
+    alone = Placing(FakeRay("A"))
     assert placed(alone, turn) == {}
     assert placed(alone, turn, workers=1) == {"runtime_env": {"env_vars": {"GRIDCOMPUTE_VOTE": "1"}}}
     order = Order(Task(1, 0, (0,), turn=turn), ((),), ((),), {})
     assert alone.due() == []
-    for _ in range(3):
-        alone.handed_back(order)
-        time.sleep(alone.patience(9.0))
-    assert alone.due() == [order]
-    placed(alone, turn)
-    assert one.plugs.plugs > 0
+    assert alone.times(order, 4) == (1, 0.0)
     alone.handed_back(order)
+    time.sleep(alone.patience(9.0))
+    assert alone.due() == [order]
+    assert alone.times(order, 4) == (2, HOLD_SECONDS)
+    assert placed(alone, turn) == {}
+    for _ in range(TRIES):
+        alone.handed_back(order)
+    assert "runtime_env" in placed(alone, turn)
     alone.forget(1)
     assert alone.patience(7.0) == 7.0
     assert HandedBack("h:1") == HandedBack("h:1")
@@ -219,3 +204,58 @@ def test_a_block_that_changed_in_the_object_store_is_made_again() -> None:
     other = Block(block.region, {"v": Fixed(np.array([0.0, 1.0, 2.5]), block.columns["v"].valid)}, 3)
     with pytest.raises(ValueError, match="aren't those"):
         ray_executor._opened((other, seal(block)))
+
+
+class OneRay(FakeRay):
+    """A node whose idle processes get tasks in always the same order, the one that was idle last first."""
+
+    def __init__(self, *processes: str) -> None:
+        super().__init__("A")
+        self.processes, self.options_given = processes, list[Any]()
+        self.waiting: dict[object, tuple[Order, bool]] = {}
+
+    def options(self, **given: Any) -> OneRay:
+        self.options_given.append(given)
+        return self
+
+    def remote(self, *given: Any) -> Any:  # type: ignore[override]
+        ref, blocks = object(), object()
+        self.waiting[ref] = given[2], given[3]
+        return (ref, blocks) if given[3] else ref
+
+    def wait(self, refs: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        assert set(refs) <= set(self.waiting)
+        return list(refs), []
+
+    def get(self, ref: Any) -> Any:
+        at = list(self.waiting).index(ref)
+        order, _ = self.waiting[ref]
+        self.waiting[ref] = order, True
+        name = f"h:{self.processes[at % len(self.processes)]}"
+        if refuses(order.task.turn, name, "A"):
+            return HandedBack(name)
+        return TaskDone(order.task.number, (Kept(0, 0, 0, "", "d", 1, 8),), worker=name)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_another_process_is_asked(held: bool) -> None:
+    made = ray_executor.RayExecutor(workers=2)
+    fake: Any = OneRay("1", "2")
+    made._ray = made._run = fake
+    made._placing = Placing(fake)
+    made._payloads = {0: ("key", "ref", {"num_returns": 2 if held else 1, "num_cpus": 1}, fake)}
+    made.submit(Order(Task(5, 0, (0,), turn=Turn(True, True, 1, avoid=("A", "h:1"))), ((),), ((),), {}))
+    events: list[Any] = []
+    for _ in range(50):
+        events += made.poll(0.05)
+        if events:
+            break
+        fake.waiting.clear()
+    assert [(event.task, event.worker) for event in events] == [(5, "h:2")]
+    assert (made._pending, made._orders, made._blocks) == ({}, {}, {})
+    assert made.poll(0.0) == []
+    made.submit(Order(Task(6, 0, (0,), turn=Turn(True, True, 2, avoid=("A", "h:1", "h:2"))), ((),), ((),), {}))
+    assert fake.options_given[-1]["runtime_env"] == {"env_vars": {"GRIDCOMPUTE_VOTE": "2"}}
+    made._ray.cancel = lambda ref, force: None
+    made.kill(6)
+    assert (made._pending, made._orders, made._blocks) == ({}, {}, {})

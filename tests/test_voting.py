@@ -520,3 +520,14 @@ def test_what_is_in_work_at_a_barred_worker_does_not_count() -> None:
     commands = state.apply(failed, 0.0)
     assert Void(0, second.chunks[0]) in commands
     assert state.kept == [0]
+
+
+def test_what_is_there_already_is_a_vote_of_nobody() -> None:
+    ballots = Ballots(Rule(verify=1e-9, seeds=["s"]), Standing(), [1])
+    verdict, ruled = ballots.take((0, 0), Vote("w", "A", "mine"), "there", check=False)
+    assert (verdict, ruled) == ("again", None)
+    assert ballots.turn(0, 0).check
+    verdict, ruled = ballots.take((0, 0), Vote("v", "B", "there"), "", check=True)
+    assert verdict == "keep"
+    assert ruled is not None
+    assert (ruled.winner, [vote.worker for vote in ruled.votes]) == ("there", ["", "w", "v"])
