@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from benchmarks import (  # noqa: E402
     overhead_tasks,
     peering,
     recovery,
+    recovery_commands,
     recovery_jobs,
     report,
     scale,
@@ -398,3 +403,21 @@ def test_recovery_kills_a_driver_and_starts_it_again(tmp_path: Path, monkeypatch
     recovery._worker_lost(killed)  # the worker is the driver here
     assert not killed.ended
     assert 0 < killed.lost <= 12
+
+
+def test_recovery_finds_the_workers_that_are_at_a_task() -> None:
+    """By the name that Ray gives a process, among those that a command has started."""
+    script = "(exec -a 'ray::stage 0' sleep 60) & (exec -a 'ray::IDLE' sleep 60) & echo ready; wait"
+    with subprocess.Popen(["bash", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "ready\n"
+        try:
+            found: list[int] = []
+            for _ in range(600):  # until bash has become it
+                if found := recovery_commands.tasks_of(command.pid):
+                    break
+                time.sleep(0.1)
+            assert len(found) == 1
+            assert found != [command.pid]
+        finally:
+            os.killpg(command.pid, signal.SIGKILL)
