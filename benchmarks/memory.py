@@ -22,7 +22,6 @@ from benchmarks.rows import OURS, Reference, Row, Session, check
 from benchmarks.running import new_store, own_folders
 from benchmarks.stream_memory import _pss
 from benchmarks.stream_stack import MONTHS, stack
-from gridcompute import random
 from gridcompute.ray_session import connect
 
 SECTIONS = ("one", "two")
@@ -31,12 +30,6 @@ SECTIONS = ("one", "two")
 BOUND = "plan"
 WITHIN = Reference(2.0, "the plan's estimate is within 2 times of the peak")
 INTERVAL = 0.05
-
-
-@grid.kernel("()->(),()", names=("key", "value"))
-def drawn(row: Any, rng: Any) -> Any:
-    """A key out of a thousand, and a number."""
-    return random.integers(rng, 1000), random.uniform(rng)
 
 
 @grid.kernel("->()", names=("v",))
@@ -84,9 +77,9 @@ class Inputs:
 
     @property
     def rows(self) -> Any:
-        """Rows with a key and a value."""
-        table = grid.from_arrays({"row_number": np.arange(10**6 * self.scale)}, dims="row")["row_number"]
-        return table.map(drawn, seed=1, name="rows")
+        """Rows with a key out of a thousand and a value."""
+        n, draw = 10**6 * self.scale, np.random.default_rng(3)
+        return grid.from_arrays({"key": draw.integers(0, 1000, n), "value": draw.random(n)}, dims="row")
 
     @property
     def plane(self) -> Any:

@@ -18,8 +18,8 @@ from gridcompute.op import Op
 from gridcompute.sources.blocks import BLOCK_BYTES, BLOCK_ROWS
 from gridcompute.spaces import Region
 
-RANK_BYTES = 32.0
-"""Of a row that is put in order: its key, its rank, its place, and these once more."""
+RANK_BYTES = 48.0
+"""Of a row that is put in order: its key, its rank, its place, each more than once."""
 
 
 class Cost:
