@@ -11,6 +11,8 @@ from gridcompute.events import Failure, FailureKind, Task
 from gridcompute.retry import Policy
 from gridcompute.testing.simulated import Cluster, FlatPlan, simulate
 
+pytestmark = pytest.mark.faults
+
 LIMIT = Policy().attempts["lost_worker"]
 
 

@@ -39,7 +39,7 @@ from gridcompute.testing.injecting import ChaosExecutor, Marks, damage
 from gridcompute.testing.schedule import MOST, RATES, Fault, Schedule
 from gridcompute.testing.virtual import VirtualExecutor
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.faults]
 
 SHORT = 12
 LONG = 160

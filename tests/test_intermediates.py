@@ -27,6 +27,8 @@ from gridcompute.spaces import Region
 from gridcompute.store import MemoryStore
 from gridcompute.summary import facts, screen
 
+pytestmark = pytest.mark.faults
+
 
 @grid.kernel("(n)->()")
 def around(values):

@@ -20,6 +20,8 @@ from gridcompute.planning import Plan
 from gridcompute.progressword import Board, Mark
 from gridcompute.running import graph_of
 
+pytestmark = pytest.mark.faults
+
 CUBE = np.arange(3 * 4 * 10.0).reshape(3, 4, 10)
 LABELS = {"time": np.array(["2001-01-01", "2001-01-02", "2001-01-03T12"], "M8[us]"),
           "lat": np.linspace(50, 53, 4), "lon": np.arange(10) - 120.0}  # fmt: skip

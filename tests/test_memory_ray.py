@@ -22,6 +22,8 @@ from gridcompute.ray_session import connect
 from gridcompute.shardfile import read_header
 from gridcompute.store import open_store
 
+pytestmark = pytest.mark.faults
+
 MIB = 2**20
 
 

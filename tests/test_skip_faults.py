@@ -15,6 +15,8 @@ import gridcompute as grid
 from gridcompute.journal import read
 from gridcompute.ray_session import connect
 
+pytestmark = pytest.mark.faults
+
 CUBE = np.arange(4 * 3 * 4, dtype=float).reshape(4, 3, 4)
 
 

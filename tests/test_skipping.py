@@ -24,6 +24,8 @@ from gridcompute.skipping import here, run_skipping, work_of
 from gridcompute.skips import MOST, Skips, Tally, merged, of_text, to_text
 from gridcompute.store import open_store
 
+pytestmark = pytest.mark.faults
+
 CELLS = 24
 numbers = itertools.count()
 

@@ -24,6 +24,8 @@ from gridcompute.summary import report, report_screen
 from gridcompute.testing.liars import LyingExecutor
 from gridcompute.votes import close
 
+pytestmark = pytest.mark.faults
+
 SEEDS = range(3)
 
 

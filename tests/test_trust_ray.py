@@ -25,6 +25,8 @@ from gridcompute.ray_places import HOLD_SECONDS, TRIES, HandedBack, Placing, ref
 from gridcompute.record import load
 from gridcompute.spaces import Region
 
+pytestmark = pytest.mark.faults
+
 WAIT = 240.0
 """What a straggler sleeps; a run that waited for it would take longer."""
 
