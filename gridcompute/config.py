@@ -24,11 +24,6 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gridcompute"
 
 
-def verifies() -> bool:
-    """Whether contents are hashed instead of trusting sizes and times."""
-    return os.environ.get("GRIDCOMPUTE_VERIFY_INPUTS", "0") not in ("", "0")
-
-
 def private_folders(*folders: Path) -> None:
     """Make folders for this user alone, the outer ones first; what is there stays as it is.
 
@@ -115,10 +110,11 @@ def parse_quorum(value: Any) -> tuple[int, int]:
 
 
 MOST_VOTES = 99
+_FLAGS = ("quiet", "keep_intermediates", "verify_outputs")
 _RIVALS = {"verify": "quorum", "quorum": "verify"}
 
 ENVIRONMENT = ("store", "executor", "workers", "address", "certs", "allow_open", "memory", "quiet", "on_error",
-               "keep_intermediates", "verify", "verify_tolerance", "quorum")
+               "keep_intermediates", "verify", "verify_tolerance", "verify_outputs", "quorum")
 """Settings that `GRIDCOMPUTE_STORE` and so on give where the caller doesn't."""
 
 
@@ -144,8 +140,8 @@ class Settings:
         memory: bytes that one worker may take at its peak; 0 means its share of what is free.
         deadline: seconds that a task may take.
         quiet: no progress bar.
-        verify_inputs: hash the contents of inputs instead of trusting sizes and times; those of outputs that are there
-            already, too.
+        verify_inputs: hash the contents of inputs instead of trusting sizes and times.
+        verify_outputs: hash what is found of an output that was written before instead of trusting sizes.
         dashboard: start Ray's dashboard with a local cluster.
         on_error: "skip" or "stop", for all kernels that weren't told what to do where they fail; else they stop.
         keep_intermediates: leave committed intermediate results in the work store when nothing needs them any more.
@@ -166,6 +162,7 @@ class Settings:
     deadline: float = 3600.0
     quiet: bool = False
     verify_inputs: bool = False
+    verify_outputs: bool = False
     dashboard: bool = False
     on_error: str = ""
     keep_intermediates: bool = False
@@ -213,7 +210,7 @@ class Settings:
         for name in ENVIRONMENT:
             text = os.environ.get(f"GRIDCOMPUTE_{name.upper()}")
             if text and name not in given and given.get(_RIVALS.get(name, "")) is None:
-                given[name] = text if name not in ("quiet", "keep_intermediates") else text != "0"
+                given[name] = text if name not in _FLAGS else text != "0"
         for name in ("store", "certs"):
             if name in given:
                 given[name] = os.fspath(given[name])

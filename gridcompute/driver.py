@@ -91,6 +91,7 @@ class Driver:
         clock: seconds, for deadlines and delays; by default the executor's own, where it has one, else real time.
         watch: called after each event.
         keep_intermediates: delete no committed shards.
+        verify_outputs: hash what is found of outputs.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Driver:
         clock: Callable[[], float] | None = None,
         watch: Watch | None = None,
         keep_intermediates: bool = False,
+        verify_outputs: bool = False,
     ) -> None:
         self.graph, self.store, self.executor, self.journal, self.watch = graph, store, executor, journal, watch
         self.run_name, self.memory, self.deadline = run, memory, deadline
@@ -117,7 +119,7 @@ class Driver:
         self.status, self.tally, self.sleep = Status(), Tally(), getattr(executor, "sleep", time.sleep)
         self.cancelled, self.results = threading.Event(), dict[str, StoredSource]()
         self._intermediates = Intermediates(store, self.status, keep=keep_intermediates)
-        self._delivered = False
+        self._delivered, self._verify = False, verify_outputs
         self._split: GridError | None = None
         self._absent: set[str] = set()
         self._wanted: set[str] = set()
@@ -204,7 +206,8 @@ class Driver:
         """All that comes before the first task, the executor's start included."""
         self._deliveries.prepare(plan)
         going = self._again(partial(self._intermediates.begin, plan))
-        ledger = Ledger(plan, self.store, self._deliveries.outputs, self._wanted, self.tally)
+        ledger = Ledger(plan, self.store, self._deliveries.outputs, self._wanted, self.tally,
+                        verify=self._verify)
         found = self._again(ledger.find)
         self._absent |= ledger.absent
         self._intermediates.found(ledger)

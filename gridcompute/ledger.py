@@ -12,7 +12,6 @@ from gridcompute.actions.loads import Ingest
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout
 from gridcompute.commits import PART_REGION, blocks_recipe
-from gridcompute.config import verifies
 from gridcompute.errors import CorruptShardError, StoreError
 from gridcompute.events import Kept, Task
 from gridcompute.op import Op
@@ -41,6 +40,7 @@ class Ledger:
         outputs: prepared outputs of the ops that write, by recipe.
         wanted: names of shards whose counts aren't enough this time.
         tally: of the run's skipped cells.
+        verify: whether what is found of outputs is hashed.
 
     Attributes:
         absent: names of shards of which only the counts are there, which is enough for this phase.
@@ -49,7 +49,7 @@ class Ledger:
     """
 
     def __init__(self, plan: Plan, store: Store, outputs: Mapping[str, Output], wanted: Collection[str] = (),
-                 tally: Tally | None = None) -> None:
+                 tally: Tally | None = None, *, verify: bool = False) -> None:
         self.plan, self.store, self.outputs, self.wanted = plan, store, outputs, wanted
         self.absent: set[str] = set()
         self.pages = [[Page(stage.number, root, op.recipe, layout)
@@ -60,7 +60,7 @@ class Ledger:
         self.finished: set[str] = set()
         self._blocks: dict[str, frozenset[str]] = {}
         self._files: dict[str, dict[str, int]] = {}
-        self._verify = verifies()
+        self._verify = verify
 
     def find(self) -> dict[int, list[int]]:
         """Chunks of each stage that are committed already (law 2: a shard that exists is done).

@@ -155,7 +155,8 @@ class Run:
                     self._driver = Driver(self._graph, store, executor, journal, run=self.name, overwrite=overwrite,
                                           memory=memory_of(settings, executor.workers), deadline=settings.deadline,
                                           rule=rule_asked(settings), watch=self._seen,
-                                          keep_intermediates=settings.keep_intermediates)
+                                          keep_intermediates=settings.keep_intermediates,
+                                          verify_outputs=settings.verify_outputs)
                     self._driver.cancelled = self._cancel
                     self.status = self._driver.status
                     self._ended = _Ended(dict(self._driver.run()))

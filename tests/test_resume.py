@@ -176,7 +176,7 @@ def test_damaged_output_chunk_is_written_again(
     flip(chunk) if damage == "flip" else chunk.unlink()
     if damage == "flip":  # of the same size: its contents are only read where that is asked for
         assert again(whole).summary()["computed"] == 0
-        monkeypatch.setenv("GRIDCOMPUTE_VERIFY_INPUTS", "1")
+        monkeypatch.setenv("GRIDCOMPUTE_VERIFY_OUTPUTS", "1")
     run = again(whole)
     # What it reads had been deleted, so that is made again, too, and nothing else.
     assert run.summary()["computed"] == 7

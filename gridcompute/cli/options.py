@@ -46,6 +46,9 @@ COMMON: dict[str, Any] = {
     "keep_intermediates": Annotated[
         bool, typer.Option("--keep-intermediates", help="Leave intermediate results in the work store.")
     ],
+    "verify_outputs": Annotated[
+        bool, typer.Option("--verify-outputs", help="Hash what is there of an output, instead of trusting sizes.")
+    ],
     "verify": Annotated[
         float | None,
         typer.Option(metavar="SHARE", help="Share of the chunks to compute again and compare.", show_default=False),
@@ -67,7 +70,7 @@ def common_parameters(names: tuple[str, ...] = tuple(COMMON)) -> list[inspect.Pa
             name,
             inspect.Parameter.KEYWORD_ONLY,
             annotation=COMMON[name],
-            default=False if name in ("keep_intermediates", "quiet", "json") else None,
+            default=False if name in ("keep_intermediates", "verify_outputs", "quiet", "json") else None,
         )
         for name in names
     ]

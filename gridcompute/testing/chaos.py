@@ -278,7 +278,7 @@ class _Twins:
             return found
         self.unnoticed = different(clean, found, clean) if found else ("a result that can't be read",)
         for _ in range(MENDINGS):
-            run = self._lived(self.life)
+            run = self._lived(replace(self.life, options={**self.life.options, "verify_outputs": True}))
             self.mendings += 1
             try:
                 return results(run, self.life.outputs)
