@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -89,6 +90,7 @@ class InlineExecutor:
     def poll(self, timeout: float) -> list[Event]:
         """See `Executor`: does one task."""
         if not self._orders:
+            time.sleep(timeout)
             return []
         place = 0 if self._random is None else self._random.randrange(len(self._orders))
         order = self._orders.pop(place)

@@ -16,14 +16,13 @@ from typing import Any
 
 from gridcompute import api
 from gridcompute.errors import DeadlineError, GridError, RunError
-from gridcompute.executor import InlineExecutor
 from gridcompute.origins import Origin, within
 from gridcompute.ray_executor import RayExecutor
 from gridcompute.running import Run
 from gridcompute.shipping import by_value
 from gridcompute.testing.injecting import ChaosExecutor, DriverKilled, Marks
 from gridcompute.testing.schedule import Schedule
-from gridcompute.testing.virtual import VirtualExecutor
+from gridcompute.testing.virtual import HastyExecutor, VirtualExecutor
 
 CANCEL_SECONDS = 30.0
 """Time that a job has to stop after it took too long."""
@@ -91,7 +90,7 @@ class Life:
     def _executor(self, die: Callable[[], None]) -> Any:
         inner: Any
         if self.executor == "inline":
-            inner = InlineExecutor(workers=self.workers or 2, shuffle=self.schedule.seed if self.schedule else None)
+            inner = HastyExecutor(workers=self.workers or 2, shuffle=self.schedule.seed if self.schedule else None)
         elif self.executor == "simulated":
             seed = self.schedule.seed + 1000 * self.number if self.schedule else 0
             inner = VirtualExecutor(workers=self.workers or 4, seed=seed)
