@@ -57,6 +57,9 @@ GANG_ATTEMPTS = 2
 _stage = 0
 """Of this process: which stage did the last task."""
 
+_starved = False
+"""Of this process: whether a task ran out of memory since it was last cleared of what nobody needs."""
+
 
 class StageWorker:
     """Carries out tasks of one stage."""
@@ -84,7 +87,9 @@ class StageWorker:
 
     def run(self, order: Order, worker: str = "") -> TaskDone | TaskFailed:
         """Do a task; what was kept before a failure is reported with it."""
-        if order.task.attempt > 1:
+        global _starved
+        if _starved:  # only now are the frames gone that held what was in the way
+            _starved = False
             released()
         # Where something had ended a worker, kernels that skip are watched in a process of their own.
         watched = contextlib.closing(Isolation(self.payload.deadline / PATIENCE)) if order.task.alone else None
@@ -93,7 +98,7 @@ class StageWorker:
             return self._run(order, worker) if order.fault is None else order.fault.carry_out(self, order, worker)
 
     def _run(self, order: Order, worker: str) -> TaskDone | TaskFailed:
-        global _stage
+        global _stage, _starved
         if _stage != id(self):  # what the stage before had decoded isn't in this one's bound
             _stage = id(self)
             forget()
@@ -126,6 +131,7 @@ class StageWorker:
         if failed := failed or commits.failed:
             failure = self._failure(failed[1], failed[0])
             if failure.kind == "out_of_memory":
+                _starved = True
                 failure = replace(failure, peak_bytes=footprint.peak, own_bytes=footprint.own)
             return TaskFailed(order.task.number, failure, kept, seconds, worker, numerics=numerics)
         left = order.task.chunks[done:]
