@@ -7,6 +7,7 @@ all, so that a run can be named from anywhere. Neither holds secrets: options of
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gridcompute.config import WORK, Settings, private_folders, state_folder
 from gridcompute.errors import RecordError, StoreError
@@ -97,7 +98,7 @@ class RunRecord:
         folder, index = Path(self.folder), state_folder() / "runs"
         try:
             private_folders(folder.parent.parent, folder.parent, folder, index.parent, index)
-            _write(folder / "run.json", {"format": FORMAT, **redacted_values(asdict(self))})
+            _write(folder / "run.json", {"format": FORMAT, **redacted_values(asdict(self))}, ROOM)
             _write(index / f"{self.run}.json", {"format": FORMAT, "folder": self.folder})
         except OSError as error:
             raise StoreError(f"the run's record can't be written to {_at(error, folder, index)}: {error.strerror}",
@@ -134,18 +135,34 @@ def _at(error: OSError, folder: Path, index: Path) -> Path:
     return index if str(error.filename).startswith(str(index.parent)) else folder
 
 
-def _write(path: Path, values: Mapping[str, Any]) -> None:
+ROOM = 2**14
+"""Blanks behind a record fill it up to a multiple of this: on a full disk its end is written into their place."""
+
+
+def _write(path: Path, values: Mapping[str, Any], room: int = 1) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    text = json.dumps(values, indent=1, default=str).encode()
+    text += b" " * (-len(text) % room)
     try:
-        with os.fdopen(fd, "w") as file:
-            json.dump(values, file, indent=1, default=str)
-            file.flush()
-            os.fsync(file.fileno())
+        fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            _synced(file, text)
         os.replace(temporary, path)
-    except BaseException:  # on a full disk it would stay, empty
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno != errno.ENOSPC or not path.is_file() or path.stat().st_size != len(text):
+            raise
+        with path.open("r+b") as file:
+            _synced(file, text)
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _synced(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 KEPT = ("store", "executor", "workers", "address", "certs", "memory", "deadline", "on_error", "keep_intermediates",
