@@ -152,7 +152,15 @@ def test_the_same_faults_whatever_the_timing_and_the_workers(deaths: int) -> Non
     met = [run_chaos(rows(24), schedule, executor=executor, workers=workers, limit=LIMIT).injected
            for executor, workers in (("inline", 1), ("inline", 3), ("simulated", 2), ("simulated", 7))]
     assert len(met[0]) > 10
-    assert all(other == met[0] for other in met)
+    if not deaths:
+        assert all(other == met[0] for other in met)
+        return
+    # What a driver that died had deleted by then isn't the same each time, nor what is computed a second time therefore.
+    first = [{one for one in faults if one.attempt == 1} for faults in met]
+    assert first[0]
+    assert all(other == first[0] for other in first)
+    at = [{(one.stage, one.chunk, one.attempt): one.kind for one in faults} for faults in met]
+    assert all(other.get(key, kind) == kind for other in at for key, kind in at[0].items())
 
 
 class Listening(VirtualExecutor):
