@@ -14,7 +14,7 @@ from gridcompute.actions.shapes import Choose
 from gridcompute.actions.writes import Write
 from gridcompute.bounds import Parts, needs, planned_parts
 from gridcompute.errors import GridError
-from gridcompute.footprint import WORKER_BYTES
+from gridcompute.footprint import USUAL_BYTES, WORKER_BYTES
 from gridcompute.intermediates import disposable
 from gridcompute.op import Op
 from gridcompute.outputs import outputs_of, sink_of
@@ -60,6 +60,11 @@ class Planned:
     def peak_bytes(self) -> int:
         """Most bytes that a worker needs, its base included."""
         return max((needs(stage, self._parts(stage)) for stage in self.plan.stages), default=WORKER_BYTES)
+
+    @property
+    def usual_bytes(self) -> int:
+        """Bytes that a worker is estimated to have at its peak."""
+        return self.peak_bytes - WORKER_BYTES + USUAL_BYTES
 
     def _parts(self, stage: Stage) -> int:
         return self.parts[stage.number].number if stage.number in self.parts else 1
@@ -133,6 +138,7 @@ class Planned:
         """The plan as plain JSON values."""
         return {
             "workers": self.workers, "chunks": self.tasks, "peak_bytes_per_worker": self.peak_bytes,
+            "usual_bytes_per_worker": self.usual_bytes,
             "intermediate_bytes": self.intermediate_bytes,
             "memory_bound_per_worker": self.memory, "seconds": self.seconds, "final": self.plan.final,
             "counted_first": [str(op) for op in self.plan.lowered.pending],
@@ -181,7 +187,7 @@ class Planned:
         if self.seconds is not None:
             time = f", about {self.seconds:,.1f} s on {counted(self.workers, 'core')} going by earlier runs"
         lines = [f"{counted(len(self.plan.stages), 'stage')}, {counted(self.tasks, 'chunk')}, "
-                 f"at most {size(self.peak_bytes)} per worker{time}"]
+                 f"about {size(self.usual_bytes)} per worker, at most {size(self.peak_bytes)}{time}"]
         for stage in self.plan.stages:
             facts = self._stage(stage)
             space = Space(tuple((name, n) for name, n in stage.roots[0].space.dims if not _internal(name, n)))

@@ -20,8 +20,11 @@ from collections.abc import Iterator
 from gridcompute.sources.buffers import BUFFERS
 
 WORKER_BYTES = 400 * 2**20
-"""Measured proportional memory of a Ray worker beside what a chunk takes: 130 MiB when it is new, 200 to 400 when it
-has compiled kernels and done other work."""
+"""Proportional memory that a Ray worker is given beside what a chunk takes; measured 130 MiB when it is new, 200 to 300
+when it has compiled kernels, more when it has done many jobs of one session."""
+
+USUAL_BYTES = 220 * 2**20
+"""Of that, what one usually has that does its first job: plans are estimated with it, and bounded by the other."""
 
 SLACK_BYTES = 128 * 2**20
 """Given to a task beyond its bound: stacks of threads, and what a compiler takes; few of their pages are ever used."""
