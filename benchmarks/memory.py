@@ -1,7 +1,7 @@
 """Memory of workers: what the plan says that one needs, and what each of them has (PSS, twenty times a second).
 
-Every workload runs on a local Ray of its own, as a command does: first on one worker, whose kernels are compiled, then on
-two, which find their code compiled.
+Every workload runs on a local Ray of its own, as a command does: first on one worker, whose kernels are compiled, then
+on two, which find their code compiled.
 """
 
 from __future__ import annotations

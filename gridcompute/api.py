@@ -22,6 +22,7 @@ from gridcompute.places import require_apart
 from gridcompute.planning import Plan
 from gridcompute.progress import watcher
 from gridcompute.running import Run, graph_of, memory_of
+from gridcompute.secrecy import redacted
 from gridcompute.sources.files import plain_path
 from gridcompute.spaces import Space
 from gridcompute.status import Watch
@@ -69,7 +70,7 @@ def from_source(source: Any) -> Collection:
 
 
 def _short(parts: tuple[str, ...]) -> str:
-    first = parts[0].rsplit("/", 1)[-1]
+    first = redacted(parts[0]).rsplit("/", 1)[-1]
     return first if len(parts) == 1 else f"{first} and {len(parts) - 1} more"
 
 

@@ -95,6 +95,8 @@ class Cost:
         if isinstance(op.action, Bucket):
             return max(1.0, self.block_rows(before[0]) * before[0].whole.cells / op.action.buckets) if before else 1.0
         if not before:
+            if not self._layouts[id(op)].chunks:
+                return 1.0
             first = Region(((0, 1), *op.whole.bounds[1:]))
             return max((float(box.shape[0]) for box in op.reads(0, first)), default=1.0)
         return max(map(self.block_rows, before))

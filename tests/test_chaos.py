@@ -155,7 +155,7 @@ def test_the_same_faults_whatever_the_timing_and_the_workers(deaths: int) -> Non
     if not deaths:
         assert all(other == met[0] for other in met)
         return
-    # What a driver that died had deleted by then isn't the same each time, nor what is computed a second time therefore.
+    # What a driver that died had deleted by then isn't always the same, nor what is computed a second time therefore.
     first = [{one for one in faults if one.attempt == 1} for faults in met]
     assert first[0]
     assert all(other == first[0] for other in first)

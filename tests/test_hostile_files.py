@@ -291,10 +291,12 @@ def test_any_checkpoint(place: Path) -> None:
 # --- no pickle at rest ---
 
 PICKLES = {
+    "apart": "a kernel's work for one cell, by a pipe from the worker that started the process",
     "codecache": "numba's compiled code, in the user's cache folder: private (0700), refused where it isn't",
     "codeloading": "the class that does so",
-    "ray_executor": "an op's payload, put into Ray's object store by our own driver in this run",
     "ray_nodes": "a gang's iteration, put into Ray's object store by our own driver in this run",
+    "shipping": "an op's payload, put into Ray's object store by our own driver in this run",
+    "testing.lives": "a job under chaos, by a pipe from the process that started this one",
     "testing.stores": "a store of a test, pickled a line before",
 }
 """Modules that unpickle, and why what they unpickle is ours."""

@@ -58,7 +58,7 @@ def spread() -> Any:
 
 
 def carried_out(place: S3, **options: Any) -> Any:
-    return grid.run(spread(), store=place.url, store_options=place.options, quiet=True,
+    return grid.run(spread(), store=place.url, store_options=place.options, quiet=True, keep_intermediates=True,
                     **{"executor": "inline", **options})
 
 
