@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any
 
 from gridcompute.actions.folds import Fold
+from gridcompute.actions.loads import Ingest
 from gridcompute.columns import Block
 from gridcompute.op import Op
 from gridcompute.orders import KeptOp, LostInputError, Payload
 from gridcompute.planning import Plan
-from gridcompute.shard import Done, done
+from gridcompute.shard import Done, done, parse_shard_name
 from gridcompute.spaces import Region
 from gridcompute.store import Store
+from gridcompute.stored import Entry, StoredSource
 from gridcompute.worker import StageWorker
 
 
@@ -77,12 +81,47 @@ class Reader(StageWorker):
             self._listings[recipe] = done(self.store, recipe)
         return self._listings[recipe]
 
+    def token(self, root: int, chunk: int) -> str:
+        """Of the inputs that a root's chunk reads."""
+        return self._plan.chunk_token(self.payload.stage.number, root, chunk)
+
     def made(self, root: int, chunk: int, token: str) -> Block:
         """A root's chunk, computed."""
         op, region = self.payload.stage.roots[root], self.payload.stage.layouts[root].region(chunk)
         if isinstance(op.action, Fold):
             return next(self._folds([(op, region)]))
         return self._root(op, region, {}, token)
+
+
+@dataclass(frozen=True, eq=False)
+class Remade(StoredSource):
+    """What an earlier phase kept, of which chunks that were deleted since are computed.
+
+    Attributes:
+        home: the reader of the stage that had made them.
+        root: which of the stage's.
+    """
+
+    home: Reader | None = None
+    root: int = 0
+
+    @classmethod
+    def of(cls, source: StoredSource, home: Reader, root: int) -> Remade:
+        """A stored source, and who can make its chunks again."""
+        return cls(**{f.name: getattr(source, f.name) for f in fields(source)}, home=home, root=root)
+
+    def missed(self, entry: Entry) -> Block:
+        """See `StoredSource`."""
+        name = parse_shard_name(entry.place)
+        if self.home is None or name is None:
+            return super().missed(entry)
+        action = self.home.payload.stage.roots[self.root].action
+        if not isinstance(action, Ingest):
+            chunk = next(i for i, one in enumerate(self.entries) if one.place == entry.place)
+            return self.home.made(self.root, chunk, name.token)
+        number = int(name.region.partition("-")[0])
+        file = next(i for i in range(self.home.payload.stage.chunks) if self.home.token(self.root, i) == name.token)
+        return next(islice(action.blocks(file), number, None))
 
 
 def readers(plan: Plan, store: Any) -> Iterator[Reader]:

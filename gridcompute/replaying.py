@@ -26,7 +26,7 @@ from gridcompute.op import Graph, Op
 from gridcompute.origins import Origin, ReachedRun, current
 from gridcompute.outputs import outputs_of
 from gridcompute.planning import Plan
-from gridcompute.reading import Reader, ReadOnly, readers
+from gridcompute.reading import Reader, ReadOnly, Remade, readers
 from gridcompute.reasons import graph_changes
 from gridcompute.record import RunRecord, load
 from gridcompute.resuming import how_made, make_again
@@ -264,8 +264,8 @@ def _targets(graph: Graph, store: ReadOnly) -> Iterator[Target]:
     """All ops with kernels that can be replayed, inputs first; those of one name are numbered."""
     seen: dict[str, int] = {}
     known: set[str] = set()
-    for plan in _plans(graph, store):
-        for reader in readers(plan, store):
+    for phase in _phases(graph, store):
+        for reader in phase:
             for root in reader.payload.stage.roots:
                 for op in root.walk():
                     if not isinstance(op.action, Map | Explode | Stencil) or op.recipe in known:
@@ -275,18 +275,21 @@ def _targets(graph: Graph, store: ReadOnly) -> Iterator[Target]:
                     yield Target(str(op) if count == 1 else f"{op}#{count}", op, reader)
 
 
-def _plans(graph: Graph, store: ReadOnly) -> Iterator[Plan]:
-    """The phases that a run has come to, by what it has counted."""
+def _phases(graph: Graph, store: ReadOnly) -> Iterator[list[Reader]]:
+    """The phases that a run has come to, by what it has counted: readers of their stages."""
     counted: dict[str, Any] = {}
     while True:
         plan = Plan(graph, counted)
-        yield plan
+        found = list(readers(plan, store))
+        yield found
         if plan.final:
             return
         ledger = Ledger(plan, store, outputs_of(plan))
         ledger.find()
         try:
-            counted |= {op.recipe: ledger.stored(op) for op in plan.lowered.pending}
+            for op in plan.lowered.pending:
+                stage, root = plan.home[id(op)]
+                counted[op.recipe] = Remade.of(ledger.stored(op), found[stage], root)
         except KeyError:
             return  # the run hasn't come so far
 

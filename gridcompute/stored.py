@@ -109,6 +109,10 @@ class StoredSource:
             return tuple(self.entries[chunk].place for chunk in self.layout.covering(region))
         return tuple(self._full[chunk].place for chunk in self.counted.covering(region))
 
+    def missed(self, entry: Entry) -> Block:
+        """What stands for a shard that is gone."""
+        raise CorruptShardError(f"the shard {entry.place} is gone", path=entry.place, hint="run again: it is made anew")
+
     def read(self, region: Region, names: Sequence[str]) -> Block:
         """See `Source`."""
         fields = tuple(chosen(self.fields, names, "the stored result"))
@@ -119,8 +123,7 @@ class StoredSource:
             try:
                 return decode_at(outlast(partial(store.get, entry.place)), entry.place, names=names)
             except FileNotFoundError:
-                raise CorruptShardError(f"the shard {entry.place} is gone", path=entry.place,
-                                        hint="run again: it is made anew") from None
+                return self.missed(entry)
             except CorruptShardError as error:
                 # Declared void, so that the next run makes it anew; a store that can only be read is left as it is.
                 with contextlib.suppress(GridError, OSError):

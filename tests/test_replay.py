@@ -197,8 +197,13 @@ def test_kinds_of_ops_and_where_their_input_comes_from() -> None:
     with pytest.raises(ParameterError, match="there is no row 1 in that block: it has 1"):
         grid.replay(run, "block=9,row=1")
     # Where numbers are drawn the rows must be counted first: a later phase of the run.
+    # They have been deleted since: those of a filter, or of a file, are made again.
     run = grid.run(rows.filter(rows["v"] > 3)["v"].map(drawn), **given)
     assert grid.replay(run, "row=5").outputs["drawn"] == run[0].to_numpy()[5]
+    Path("rows.csv").write_text("v\n" + "\n".join(str(n + 0.5) for n in range(30)) + "\n")
+    run = grid.run(grid.open_table("rows.csv")["v"].map(drawn), **given)
+    assert run.status.deleted
+    assert grid.replay(run, "row=21").inputs["v"] == 21.5
 
 
 @grid.kernel("()->()")
