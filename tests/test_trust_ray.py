@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -244,7 +245,7 @@ def test_another_process_is_asked(held: bool) -> None:
     made = ray_executor.RayExecutor(workers=2)
     fake: Any = OneRay("1", "2")
     made._ray = made._run = fake
-    made._placing = Placing(fake)
+    made._placing, made._control = Placing(fake), SimpleNamespace(check=lambda: None)
     made._payloads = {0: ("key", "ref", {"num_returns": 2 if held else 1, "num_cpus": 1}, fake)}
     made.submit(Order(Task(5, 0, (0,), turn=Turn(True, True, 1, avoid=("A", "h:1"))), ((),), ((),), {}))
     events: list[Any] = []
