@@ -44,7 +44,8 @@ def command(folder: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "gridcompute", *arguments, "--json"], cwd=folder, text=True,
+    first, *rest = arguments  # what stands behind a script is the script's
+    done = subprocess.run([sys.executable, "-m", "gridcompute", first, "--json", *rest], cwd=folder, text=True,
                           env=environment, capture_output=True, check=False)
     seconds = time.perf_counter() - began
     if done.returncode:
@@ -58,7 +59,7 @@ def resume(session: Session) -> Iterator[Row]:
     folder = Path(session.folder) / "resume"
     folder.mkdir()
     (folder / "job.py").write_text(SCRIPT.format(shards=SHARDS))
-    _, first = command(folder, "run", "./job.py", "--executor", "inline")
+    _, first = command(folder, "run", "--executor", "inline", "./job.py")
     check(first["computed"] == SHARDS, "the first run")
     shards = sorted(Path(os.environ["GRIDCOMPUTE_STORE"]).glob("shards/**/*.arrow"))
     check(len(shards) == SHARDS, "the number of shards")
