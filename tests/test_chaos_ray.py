@@ -30,8 +30,6 @@ KIND = ("climate", "graph", "genomics", "graph")
 @pytest.fixture(scope="module")
 def cluster(place: Path) -> Iterator[LocalCluster]:
     """Three nodes of one core; those that are killed are replaced."""
-    if "ray" in sys.modules:  # another module's
-        sys.modules["ray"].shutdown()
     with LocalCluster(nodes=3) as made:
         try:
             yield made
