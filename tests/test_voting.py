@@ -72,12 +72,8 @@ class CopyingMachine(RunMachine):
                 assert not busy & set(self.plan.feeds.get((command.stage, command.chunk), ()))
                 self.held.discard((command.stage, command.chunk))
                 self.kept.discard((command.stage, command.chunk))
-                self.dropped((command.stage, command.chunk))
         super().take([command for command in commands if not isinstance(command, Drop)])
         self.commands[-1] = commands
-
-    def dropped(self, one: ChunkId) -> None:
-        """What is let go is deleted."""
 
     @rule(data=st.data())
     @precondition(lambda self: self.finish is None and bool(self.state.slow(math.inf)))
@@ -91,7 +87,7 @@ class CopyingMachine(RunMachine):
 
 
 TestCopyingMachine = CopyingMachine.TestCase
-TestCopyingMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestCopyingMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 class VotingMachine(CopyingMachine):
@@ -120,8 +116,7 @@ class VotingMachine(CopyingMachine):
         for stage, chunks in self.found.items():
             for chunk in chunks:
                 self.store[stage, chunk] = self.truth((stage, chunk))
-        return VotingState(self.plan, self.found, self.limits, Policy(), self.rules, Standing(),
-                           disposable=self.disposable)
+        return VotingState(self.plan, self.found, self.limits, Policy(), self.rules, Standing())
 
     def truth(self, at: ChunkId) -> str:
         return f"{at[0]}.{at[1]}({','.join(self.truth(one) for one in self.plan.inputs(*at))})"
@@ -142,10 +137,6 @@ class VotingMachine(CopyingMachine):
                   and WORKERS[name] not in task.turn.barred] or ["w0"]
         self.at[task.number] = self.draw.choice(others)
         self.running[task.number] = task
-
-    def dropped(self, one: ChunkId) -> None:
-        if not self.plan.stages[one[0]].held:
-            self.store.pop(one, None)
 
     def take(self, commands: list[Command]) -> None:
         for command in commands:
@@ -260,7 +251,7 @@ class VotingMachine(CopyingMachine):
 
 
 TestVotingMachine = VotingMachine.TestCase
-TestVotingMachine.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
+TestVotingMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 def voting(plan: FakePlan, rules: Rule, workers: int = 1, standing: Standing | None = None) -> VotingState:
