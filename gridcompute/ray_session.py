@@ -193,7 +193,12 @@ def _take(values: Mapping[str, str | None]) -> None:
     """Set Ray's variables about who may join, for this process and those that it starts from now on."""
     _taken.update({name: (value, os.environ.get(name)) for name, value in values.items()})
     set_variables(values)
-    if "ray" in sys.modules:  # it keeps what it read when it was imported
+    read_again()
+
+
+def read_again() -> None:
+    """Have Ray read its variables about who may join: it keeps what they were when it was imported."""
+    if "ray" in sys.modules:
         raylet = sys.modules["ray"]._raylet
         raylet.Config.initialize("")
         raylet.AuthenticationTokenLoader.instance().reset_cache()
@@ -255,6 +260,31 @@ def _start_local(ray: Any, **options: Any) -> None:
     with environment({**missing, **elsewhere}), _own_signals(), _kept_address(ray):
         ray.init(address="local", _node_ip_address=LOOPBACK, **options)  # whatever RAY_ADDRESS says
     reaper.watch(child.pid for child in psutil.Process().children(recursive=True) if child.pid not in before)
+    atexit.register(_end_local, ray, os.getpid())
+
+
+def _end_local(ray: Any, owner: int) -> None:
+    """End it when this process ends: nothing runs there then that would need the two seconds that Ray takes for it.
+
+    Ray gives each of its servers a second to end well, one after another, and waits for half a second for logs.
+    """
+    node = ray._private.worker._global_node
+    if os.getpid() != owner or node is None or not ray.is_initialized():
+        return
+    end = node.kill_all_processes
+
+    def at_once(**_: Any) -> None:
+        family: list[psutil.Process] = []
+        for server in (info.process for infos in node.all_processes.values() for info in infos):
+            with contextlib.suppress(psutil.Error):
+                family += psutil.Process(server.pid).children(recursive=True)
+        end(check_alive=False, allow_graceful=False)
+        for one in family:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+
+    node.kill_all_processes = at_once
+    ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -53,6 +53,7 @@ def shards(store: str) -> dict[str, bytes]:
 # --- measured ---
 
 
+@pytest.mark.own_process
 def test_each_task_has_its_own_peak() -> None:
     peaks, owns = [], []
     for size in (200, 40):
@@ -66,6 +67,7 @@ def test_each_task_has_its_own_peak() -> None:
     assert peaks[0] > peaks[1] > owns[1]
 
 
+@pytest.mark.own_process
 def test_what_is_shared_does_not_count(tmp_path: Path) -> None:
     """Pages of a file that is mapped, as Ray's objects are, belong to all that map it."""
     np.ones(100 * MIB // 8).tofile(tmp_path / "mapped")
@@ -85,6 +87,7 @@ def test_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None
         assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
+@pytest.mark.own_process
 def test_a_run_tells_of_each_stage_what_its_tasks_took() -> None:
     run = grid.run(grid.from_source(Hungry(10**6))["v"] * 2.0, executor="inline", store=url(), quiet=True)
     (stage,) = run.status.task_bytes
@@ -99,6 +102,7 @@ def test_a_run_tells_of_each_stage_what_its_tasks_took() -> None:
 # --- bounded ---
 
 
+@pytest.mark.own_process
 def test_a_task_cannot_go_beyond_its_bound_and_the_process_can_afterwards() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     with bounded(GIB):
@@ -127,6 +131,7 @@ def test_runs_in_several_threads_leave_no_limit() -> None:
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
+@pytest.mark.own_process
 def test_a_callers_own_data_is_not_part_of_the_bound() -> None:
     own = np.ones(600 * MIB // 8)
     footprint.settled(again=True)
@@ -138,6 +143,7 @@ def test_a_callers_own_data_is_not_part_of_the_bound() -> None:
         footprint.settled(again=True)
 
 
+@pytest.mark.own_process
 def test_a_cell_that_is_too_big_is_named_with_peak_and_bound() -> None:
     @grid.kernel("()->()", parallel=2)
     def huge(x: Any) -> Any:
@@ -148,7 +154,7 @@ def test_a_cell_that_is_too_big_is_named_with_peak_and_bound() -> None:
     lazy = grid.from_arrays({"v": values}, dims=("y", "x"))["v"].map(huge)
     before = resource.getrlimit(resource.RLIMIT_DATA)
     with pytest.raises(OutOfMemoryError, match=r"huge, chunk 22 \(y 5 to 6, x 2 to 3\), in huge at y=5, x=2 of v in "
-                       r"arrays in memory \(it had \d+ MiB, a worker may take 900 MiB\): MemoryError") as caught:
+                       r"arrays in memory \(it had [\d,]+ MiB, a worker may take 900 MiB\): MemoryError") as caught:
         grid.run(lazy, executor="inline", store=url(), memory="900MB", quiet=True)
     assert "memory=" in caught.value.hint
     assert "can't be computed in parts" in caught.value.hint
@@ -227,6 +233,7 @@ def test_what_cannot_be_made_smaller_stops_the_run(monkeypatch: pytest.MonkeyPat
     assert bounds._read() == {}
 
 
+@pytest.mark.own_process
 def test_the_real_limit_and_a_reader_that_takes_more_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers in chunks of 78,125: 37 MiB each while they are read, and the bound leaves 24."""
     few_chunks(monkeypatch, 8)

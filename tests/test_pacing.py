@@ -46,7 +46,7 @@ def test_the_driver_keeps_up_until_the_last_round(each, workers):
     ready = int(round_seconds * workers / each) + 1
     assert (Pace(each).size(ready, workers) + 1) * each >= min(round_seconds, MOST * each)
     # and then, tasks get shorter with what is left, down to single chunks
-    sizes = [Pace(each).size(left, workers) for left in (ready, ready // 10, ready // 1000, 1)]
+    sizes = [Pace(each).size(left, workers) for left in (ready, max(1, ready // 10), max(1, ready // 1000), 1)]
     assert sizes == sorted(sizes, reverse=True)
     assert Pace(each).size(1, workers) <= max(1, 2 * (DISPATCH_SECONDS / each) ** 0.5)
 

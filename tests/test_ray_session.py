@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from gridcompute import ray_session
+from gridcompute import ray_session, reaper
 from gridcompute.errors import ClusterError
 
 
@@ -44,3 +47,22 @@ def test_the_address_auto_is_what_ray_finds_and_local_is_none(monkeypatch: pytes
     monkeypatch.setenv("RAY_ADDRESS", "no address")
     with pytest.raises(ClusterError, match="no Ray cluster is found"):
         ray_session._found("auto")
+
+
+def test_a_local_ray_ends_with_its_process_and_needs_no_grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path))
+    code = (
+        "import json, psutil\nfrom gridcompute import reaper\nfrom gridcompute.ray_session import connect\n"
+        "ray = connect(workers=2)\nassert ray.get(ray.remote(lambda: 7).remote()) == 7\n"
+        "family = psutil.Process().children(recursive=True)\n"
+        "print(json.dumps([[one.pid, one.name(), reaper.start_time(one.pid)] for one in family]))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not told.stderr
+    family = [(pid, name, since) for pid, name, since in json.loads(told.stdout) if since is not None]
+    assert {"raylet", "gcs_server"} <= {name for _, name, _ in family}
+    until = time.monotonic() + reaper.GRACE / 2  # before the reaper would end them
+    left = family
+    while left and time.monotonic() < until:
+        left = [one for one in left if reaper.start_time(one[0]) == one[2]]
+    assert [one for one in left if not one[1].startswith("python")] == []  # the reaper itself

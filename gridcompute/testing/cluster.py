@@ -277,8 +277,7 @@ def _set_variables(values: Mapping[str, str | None]) -> dict[str, str | None]:
     """Set or remove variables about who may join, and have Ray read them; what they were."""
     before = {name: os.environ.pop(name, None) for name in values}
     os.environ |= {name: value for name, value in values.items() if value is not None}
-    if "ray" in sys.modules:
-        sys.modules["ray"]._raylet.AuthenticationTokenLoader.instance().reset_cache()
+    ray_session.read_again()
     return before
 
 
