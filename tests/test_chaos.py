@@ -26,14 +26,14 @@ from hypothesis import strategies as st
 import gridcompute as grid
 from gridcompute import planning
 from gridcompute.cli import main
-from gridcompute.errors import KernelError, ParameterError
+from gridcompute.errors import CorruptShardError, KernelError, ParameterError
 from gridcompute.executor import Executor, InlineExecutor
 from gridcompute.journal import read
 from gridcompute.record import known
 from gridcompute.store import LocalStore
 from gridcompute.testing import chaos
 from gridcompute.testing.chaos import Report, run_chaos
-from gridcompute.testing.compared import audit
+from gridcompute.testing.compared import audit, results
 from gridcompute.testing.executors import ExecutorConformance
 from gridcompute.testing.injecting import ChaosExecutor, Marks, damage
 from gridcompute.testing.schedule import MOST, RATES, Fault, Schedule
@@ -117,6 +117,21 @@ def test_what_is_no_schedule() -> None:
         run_chaos([values], Schedule(), executor="inline", nodes=2)
     with pytest.raises(ParameterError, match="kill_workers"):
         chaos.chaos(values, kill_workers=0.1)
+
+
+def test_all_results_that_are_damaged_are_void_at_once(tmp_path: Path) -> None:
+    values = grid.from_arrays({"v": np.arange(4096.0)}, dims="row")["v"] * 2.0
+    run = grid.run(values, executor="inline", store=str(tmp_path), quiet=True)
+    places = sorted(tmp_path.glob("shards/**/*.arrow"))
+    assert len(places) > 20
+    for place in places[::2]:
+        place.write_bytes(place.read_bytes()[:-100])
+    with pytest.raises(CorruptShardError):
+        results(run, [values])
+    assert len(audit(LocalStore(str(tmp_path)), tmp_path).void) == len(places[::2])
+    again = grid.run(values, executor="inline", store=str(tmp_path), quiet=True)
+    assert again.summary()["computed"] == len(places[::2])
+    assert len(results(again, [values])) == len(places)
 
 
 # --- each kind of fault ---

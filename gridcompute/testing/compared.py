@@ -41,9 +41,11 @@ def results(run: Run, outputs: Sequence[Any]) -> dict[str, str]:
     """Digests of all that a run was asked for: of each shard's content, of each file's bytes in an output.
 
     Raises:
-        CorruptShardError: a shard doesn't verify; it is void by now, so that the next run makes it anew.
+        CorruptShardError: shards don't verify (the first of them); all are void by now, so that the next run makes
+            them anew.
     """
     found: dict[str, str] = {}
+    broken: list[CorruptShardError] = []
     for i, output in enumerate(outputs):
         if isinstance(output, Destined):
             found.update({f"output {i}: {name}": text for name, text in files(Path(output.sink.url))})
@@ -51,7 +53,12 @@ def results(run: Run, outputs: Sequence[Any]) -> dict[str, str]:
         source: Any = run[i]._source
         store = open_store(source.store, **source.options)
         for entry in source.entries:
-            found[f"output {i}: {_plain(entry.place)}"] = _verified(store, entry.place)
+            try:
+                found[f"output {i}: {_plain(entry.place)}"] = _verified(store, entry.place)
+            except CorruptShardError as error:
+                broken.append(error)
+    if broken:
+        raise broken[0]
     return found
 
 
