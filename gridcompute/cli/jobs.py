@@ -17,7 +17,7 @@ import typer
 from gridcompute.cli.command import Command, Group
 from gridcompute.cli.options import COMMON, RunName, common_parameters, split
 from gridcompute.cli.output import complain, document, say
-from gridcompute.errors import GridError, InterruptedRunError, OutputExistsError, ParameterError
+from gridcompute.errors import GridError, InterruptedRunError, LeaseError, OutputExistsError, ParameterError
 
 if TYPE_CHECKING:
     from gridcompute.explain import Planned
@@ -213,7 +213,7 @@ def run_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any]
     except (KeyboardInterrupt, InterruptedRunError):
         return _stopped([run.record for run in origin.runs], quiet, as_json)
     except GridError as error:
-        if isinstance(error, OutputExistsError):
+        if isinstance(error, OutputExistsError | LeaseError):
             error.hint = _without_python(name, error.hint)
         _end([run.record for run in origin.runs], quiet, as_json, error=error)
         raise
