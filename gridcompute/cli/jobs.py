@@ -253,7 +253,10 @@ def run_script(path: str, arguments: list[str], options: Mapping[str, Any], quie
 
 def _broke(path: str, error: Exception) -> None:
     """A script's own error: its author wants to see where."""
-    traceback.print_exception(error)
+    first, script = error.__traceback__, str(Path(path).absolute())
+    while first is not None and first.tb_frame.f_code.co_filename != script:  # what is above isn't the author's
+        first = first.tb_next
+    traceback.print_exception(type(error), error, first or error.__traceback__)
     complain(f"error: the script {path} failed: {type(error).__name__}: {error}")
 
 
