@@ -52,8 +52,10 @@ def certs(
     say([f"made {', '.join(certificates.FILES)} in {made.folder}, valid until {made.ends:%Y-%m-%d}",
          "",
          "1. Copy the folder to the same place on each node, without ca.key: whoever has that makes more certificates.",
-         "2. On each node, before `ray start`:",
+         "2. On each node:",
          *(f"     export {name}={shlex.quote(value)}" for name, value in variables.items()),
+         "     ray start --head --node-ip-address HEAD --port 6379      # the first node, HEAD: its address",
+         "     ray start --address HEAD:6379 --node-ip-address NODE     # each other, NODE: its own",
          "3. Run on it, from one of its nodes:",
          f"     gridcompute run JOB --address HEAD:6379 --certs {shlex.quote(str(made.folder))}"])
     return 0
