@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gridcompute.cli.command import Command, Group
-from gridcompute.cli.options import COMMON, RunName, common_parameters, split
+from gridcompute.cli.options import COMMON, RunName, behind, common_parameters, split
 from gridcompute.cli.output import complain, document, say
 from gridcompute.errors import GridError, InterruptedRunError, LeaseError, OutputExistsError, ParameterError
 
@@ -146,6 +146,9 @@ def said(ctx: typer.Context, name: str) -> bool:
 def _script(verb: str, path: str) -> Callable[..., int]:
     def call(ctx: typer.Context, arguments: Annotated[list[str] | None, typer.Argument()] = None) -> int:
         options, quiet, as_json = split({}, ctx.obj)
+        if found := behind(path, arguments or []):
+            complain(f"note: {', '.join(found)} went to the script as its own; for the run write gridcompute {verb} "
+                     f"{found[0]} ... {path}")
         if verb == "plan":
             return plan_script(path, arguments or [], options, as_json)
         return run_script(path, arguments or [], options, quiet, as_json)
