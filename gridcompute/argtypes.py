@@ -25,6 +25,9 @@ numpy_support: Any = numba.np.numpy_support
 Dtype = np.dtype[Any]
 Input = Field | Fixed | Ragged | tuple[Any, bool]
 
+TRIED = ((3, False), (100, True), (1000, True))
+"""Lengths of made-up cells, and whether their values rise: a kernel may refuse short or constant series."""
+
 
 def output_dtypes(
     kernel: Kernel, inputs: Sequence[Input], params: Mapping[str, Any] | None = None, *, ndim: int = 1
@@ -129,32 +132,20 @@ def _from_type(kernel: Kernel, returned: Any) -> list[Dtype]:
 def _by_running(
     kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int
 ) -> list[Dtype]:
-    """Without a compiler: run the function once, on ones."""
-    batch = (1,) if kernel.mode == "batch" else ()
-    arguments: list[Any] = []
-    masks: list[Any] = []
-    for (dtype, ragged), core in zip(kinds, kernel.signature.inputs, strict=True):
-        shape = batch + tuple(kernel.sizes.get(name, 3) for name in core)
-        if ragged and batch:
-            arguments.append((np.array([0, 3]), np.ones(3, dtype)))
-            masks.append(np.ones(1, bool))
-        else:
-            arguments.append(np.ones(shape, dtype) if shape else dtype.type(1))
-            masks.append(np.bool_(True) if ragged or not shape else np.ones(shape, bool))
-    special = {
-        "cell": np.zeros((1, ndim), np.int64) if batch else (np.int64(0),) * ndim,
-        "step": np.int64(0),
-        "rng": random.state(0),
-        "valid": masks[0] if len(masks) == 1 else tuple(masks),
-    }
-    try:
-        with np.errstate(all="ignore"):
-            returned = kernel.func(*arguments, *bound.values(), *(special[name] for name in kernel.specials))
-    except Exception as error:
+    """Without a compiler: run the function once, on ones; where it refuses those, on longer and rising values."""
+    problem: Exception | None = None
+    for length, rising in TRIED:
+        try:
+            with np.errstate(all="ignore"):
+                returned = kernel.func(*_made_up(kernel, kinds, bound, ndim, length, rising=rising))
+            break
+        except Exception as error:
+            problem = problem or error
+    else:
         raise SignatureError(
-            f"kernel {kernel.name} can't be run on ones to see its dtypes: {type(error).__name__}: {error}",
+            f"kernel {kernel.name} can't be run on ones to see its dtypes: {type(problem).__name__}: {problem}",
             hint="declare them: dtypes=(...)",
-        ) from error
+        ) from problem
     parts = list(returned) if isinstance(returned, tuple) else [returned]
     if kernel.mode == "batch" and explodes(kernel):
         parts = parts[1:]
@@ -164,3 +155,29 @@ def _by_running(
             f"the function returns {'nothing' if returned is None else counted(len(parts), 'value')}"
         )
     return [np.asarray(part).dtype for part in parts]
+
+
+def _made_up(kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int, length: int,
+             *, rising: bool) -> list[Any]:
+    """A cell's arguments: ones, or 1, 2, 3 ... along its core dimensions."""
+    batch = (1,) if kernel.mode == "batch" else ()
+    arguments: list[Any] = []
+    masks: list[Any] = []
+    for (dtype, ragged), core in zip(kinds, kernel.signature.inputs, strict=True):
+        shape = batch + tuple(kernel.sizes.get(name, length) for name in core)
+        values = np.ones(length if ragged and batch else shape, dtype)
+        if rising:
+            values = np.arange(1, values.size + 1).astype(dtype).reshape(values.shape)
+        if ragged and batch:
+            arguments.append((np.array([0, length]), values))
+            masks.append(np.ones(1, bool))
+        else:
+            arguments.append(values if shape else dtype.type(1))
+            masks.append(np.bool_(True) if ragged or not shape else np.ones(shape, bool))
+    special = {
+        "cell": np.zeros((1, ndim), np.int64) if batch else (np.int64(0),) * ndim,
+        "step": np.int64(0),
+        "rng": random.state(0),
+        "valid": masks[0] if len(masks) == 1 else tuple(masks),
+    }
+    return [*arguments, *bound.values(), *(special[name] for name in kernel.specials)]

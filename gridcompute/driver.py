@@ -51,7 +51,7 @@ from gridcompute.planning import Plan
 from gridcompute.planview import UNBOUNDED, Limits
 from gridcompute.progressword import Board
 from gridcompute.retry import Policy
-from gridcompute.skips import Tally
+from gridcompute.skips import Tally, place_of
 from gridcompute.sources.base import Source
 from gridcompute.status import Status, Watch
 from gridcompute.store import Store
@@ -322,7 +322,8 @@ class Driver:
             failure = event.failure
             self.status.failures.append(failure.message)
             self.journal.append("failed", task=event.task, stage=task.stage, failure=failure.kind, chunk=failure.chunk,
-                                cell=failure.cell, lost=failure.lost, message=failure.message[:2000])
+                                cell=failure.cell, lost=failure.lost, message=failure.message[:2000],
+                                **place_of(failure.error))
         return event
 
     def _news(self, found: tuple[Kept, ...], state: VotingState, ledger: Ledger) -> tuple[Kept, ...]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gridcompute.actions.folds import GROUP, Fold, Merge
-from gridcompute.actions.maps import Elementwise
+from gridcompute.actions.maps import Elementwise, Map
 from gridcompute.actions.shapes import Choose
 from gridcompute.actions.writes import Write
 from gridcompute.bounds import Parts, needs, planned_parts
@@ -172,8 +172,10 @@ class Planned:
         """What a stage reads, and what is computed on the way, as people would say it."""
         fused = [op for root in stage.roots for op in self._fused(root)]
         reads = [f"stage {n + 1}" for n in sorted(self.plan.producers[stage.number])]
-        reads += [f.name for op in (*fused, *stage.roots) if not op.inputs for f in op.fields]
-        steps = [_words(op) for op in fused if op.inputs and not isinstance(op.action, Choose)]
+        reads += [f.name for op in (*fused, *stage.roots) if not (op.inputs or isinstance(op.action, Map))
+                  for f in op.fields]  # a kernel over a bare space reads nothing
+        steps = [_words(op) for op in fused if (op.inputs or isinstance(op.action, Map))
+                 and not isinstance(op.action, Choose)]
         way = f", computes {', '.join(dict.fromkeys(steps))} on the way" if steps else ""
         way += "".join(f", goes {op.action.remark} ({size(op.action.held_bytes)})" for op in (*fused, *stage.roots)
                        if op.action.remark)

@@ -66,9 +66,9 @@ class Lease:
             if held["recipe"] != recipe:
                 by = f" (run {held['run']})" if held["run"] else ""
                 raise LeaseError(
-                    f"the output {where} is being written by another recipe, {held['recipe'][:16]}{by}",
-                    hint="resume or cancel that run, or write elsewhere; if it was given up, delete the output and "
-                    f"{store.url}/{name}")
+                    f"the output {where} belongs to another recipe, {held['recipe'][:16]}, which hasn't finished it"
+                    f"{by}",
+                    hint="resume that run, write elsewhere, or replace it by write(..., overwrite=True)")
             return cls(where, recipe, held["run"], held["since"], dict(options or {}))
         raise LeaseError(f"the lease of the output {where} comes and goes", hint="try again")
 

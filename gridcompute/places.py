@@ -102,7 +102,7 @@ def occupied(sink: Sink, recipe: str | None = None) -> str:
     store, options = _store(sink), getattr(sink, "storage_options", {})
     held = Lease.held(sink.url, options=options)
     if held is not None and recipe is not None and held.recipe != recipe:
-        return "is being written by another recipe" + (f" (run {held.run})" if held.run else "")
+        return "belongs to another recipe, which hasn't finished it" + (f" (run {held.run})" if held.run else "")
     finished = finished_recipe(store) or _zarr_recipe(store)
     if not finished and store.exists(CLAIM):
         owner = store.get(CLAIM).decode(errors="replace")

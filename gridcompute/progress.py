@@ -1,4 +1,4 @@
-"""A progress bar with a rate and an honest estimate; quiet where nobody watches a terminal."""
+"""A progress bar with a rate and an honest estimate; in a log, a line a minute."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from gridcompute.status import Status, counted
 Watch = Callable[[Status], None]
 
 MIN_SECONDS = 0.1
+
+LINE_SECONDS = 60.0
+"""Between two lines, where standard error is no terminal: a batch job's log, say."""
 
 
 def remaining(done: int, total: int, seconds: float) -> float | None:
@@ -40,9 +43,12 @@ def clock(seconds: float | None) -> str:
 
 @contextlib.contextmanager
 def watcher(*, quiet: bool = False) -> Iterator[Watch]:
-    """Something to call with each status; draws on standard error if that is a terminal."""
-    if quiet or not sys.stderr.isatty():
+    """Something to call with each status; draws on standard error if that is a terminal, else writes lines there."""
+    if quiet:
         yield lambda status: None
+        return
+    if not sys.stderr.isatty():
+        yield _Lines().show
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
@@ -51,6 +57,30 @@ def watcher(*, quiet: bool = False) -> Iterator[Watch]:
                TextColumn("{task.completed:,}/{task.fields[counted]}"), TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield _Bars(bars).show
+
+
+class _Lines:
+    """Now and then a line with the stages in work; none for a run that is done before the first is due."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+        self._phases: dict[int, tuple[int, float | None]] = {}
+
+    def show(self, status: Status) -> None:
+        """Write a line, if the last one was long enough ago."""
+        now, done, total = time.monotonic(), sum(status.done.values()), sum(status.total.values())
+        first, since = self._phases.get(status.phase, (done, None))
+        if since is None and done > first:  # neither what was found done nor the start says anything about the rate
+            first, since = done, now
+        self._phases[status.phase] = first, since
+        if now - self._told < LINE_SECONDS or done == total:
+            return
+        self._told = now
+        stages = [f"{name}: {status.done[name]:,} of {counted(of, 'chunk')}"
+                  for name, of in status.total.items() if 0 < status.done[name] < of]
+        left = remaining(done - first, total - first, now - since) if since is not None else None
+        about = f", about {clock(left)} left" if left is not None else ""
+        sys.stderr.write(f"{'; '.join(stages) or 'begun'}{about}\n")
 
 
 class _Bars:

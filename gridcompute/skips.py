@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gridcompute.errors import KernelError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -62,6 +64,13 @@ def in_words(dims: Iterable[str], cell: Iterable[int], block: int = -1) -> str:
     """A cell as `replay` takes it, with the number of its block where there is one."""
     place = [f"block={block}"] if block >= 0 else []
     return ",".join([*place, *(f"{name}={at}" for name, at in zip(dims, cell, strict=True))])
+
+
+def place_of(error: BaseException | None) -> dict[str, str]:
+    """The op and the cell, as `replay` takes it, of a kernel that raised; empty where they aren't known."""
+    if not isinstance(error, KernelError) or error.cell is None or not error.dims:
+        return {}
+    return {"op": error.op, "at": in_words(error.dims, error.cell, error.block)}
 
 
 def to_text(skips: Iterable[Skips]) -> str:

@@ -166,10 +166,13 @@ def history(record: RunRecord) -> dict[str, Any]:
             stage["parts"] = max(stage["parts"], int(event.get("parts", 1)))
         elif kind == "failed":
             key = (str(event.get("failure")), str(event.get("message", "")))
-            entry = failures.setdefault(key, {"kind": key[0], "message": key[1], "times": 0, "cells": []})
+            entry = failures.setdefault(key, {"kind": key[0], "message": key[1], "times": 0, "op": "", "cells": [],
+                                              "places": []})
             entry["times"] += 1
-            if event.get("cell") is not None and len(entry["cells"]) < MOST_FAILURES:
-                entry["cells"].append(event["cell"])
+            if isinstance(cell := event.get("cell"), list) and len(entry["cells"]) < MOST_FAILURES:
+                entry["cells"].append(cell)
+                entry["op"] = str(event.get("op", ""))
+                entry["places"].append(str(event.get("at") or ",".join(str(one) for one in cell)))
     for stage in stages:
         stage["computed"] = len(stage.pop("kept"))
     return {
@@ -211,9 +214,8 @@ def failed_cells(record: RunRecord) -> list[dict[str, str]]:
     """Cells that a run skipped, as far as its record lists them, and those that it stopped at or lost a worker in."""
     found = skipped_cells(record)
     for failure in history(record)["failed"]:
-        for cell in failure["cells"]:
-            at = ",".join(str(one) for one in cell) if isinstance(cell, list) else ""
-            found.append({"op": "", "cell": at, "kind": failure["kind"], "error": failure["message"]})
+        for at in failure["places"]:
+            found.append({"op": failure["op"], "cell": at, "kind": failure["kind"], "error": failure["message"]})
     return found
 
 

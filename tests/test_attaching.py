@@ -279,6 +279,7 @@ def test_the_command_makes_them_and_says_what_to_do(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().out
     for name, value in certificates.found(tmp_path / "certs").environment().items():
         assert f"export {name}={value}" in said
+    assert "ray start --head --node-ip-address" in said
     assert (tmp_path / "certs/token").read_text() not in said
     assert main(words) == 1
     assert "--replace" in capsys.readouterr().err

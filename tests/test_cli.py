@@ -390,7 +390,15 @@ def test_a_script_is_planned_up_to_its_first_run(call: Any, recwarn: pytest.Warn
     assert (told.code, "ended without a run" in told.err) == (2, True)
     told = call("plan", "my_job.py", "broken")
     assert (told.code, "the script my_job.py failed: ValueError: mine" in told.err) == (1, True)
+    assert "my_job.py" in told.err.split("Traceback")[1]
+    assert "runpy" not in told.err  # of the traceback only what is the script's
     assert not list(recwarn)
+    told = call("plan", "my_job.py", "--address", "10.0.0.1:6379", "--certs=there")
+    assert "note: --address, --certs went to the script" in told.err
+    assert "gridcompute plan --address ... my_job.py" in told.err
+    assert "note:" not in call("plan", "my_job.py", "--other", "address").err
+    Path("own.py").write_text(Path("my_job.py").read_text() + "# takes --address\n")
+    assert "note:" not in call("plan", "own.py", "--address", "10.0.0.1:6379").err
     assert call("run", "my_job.py").code == 0
     assert "1 of 1 chunk committed" in call("plan", "my_job.py").out
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gridcompute import ray_session
+
 TESTS = Path(__file__).resolve().parent
 PAGE = TESTS.parent / "docs" / "concepts" / "faults.md"
 ROWS = [[cell.strip() for cell in line.strip("|\n ").split(" | ")]
@@ -38,3 +40,9 @@ def test_a_row_is_whole_and_its_tests_exist(row: list[str]) -> None:
 @pytest.mark.parametrize("fault", WANTED)
 def test_a_fault_has_a_row(fault: str) -> None:
     assert any(fault in row[0] for row in ROWS)
+
+
+def test_what_a_cluster_s_nodes_should_set_is_what_a_local_ray_has() -> None:
+    told = dict(re.findall(r"(RAY_(?:grpc_client|health_check)_\w+)=(\d+)", PAGE.read_text(encoding="utf-8")))
+    assert told == {name: value for name, value in ray_session.ENVIRONMENT.items()
+                    if name.startswith(("RAY_grpc_client", "RAY_health_check"))}

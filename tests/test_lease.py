@@ -33,7 +33,7 @@ def test_one_recipe_holds_an_output(place):
     with pytest.raises(LeaseError, match="quiet-owl") as caught:
         Lease.acquire(output, "b" * 32, options=options)
     assert output in caught.value.message
-    assert "delete" in caught.value.hint
+    assert "overwrite=True" in caught.value.hint
     again.release()
     first.release()
     second = Lease.acquire(output, "b" * 32, options=options)

@@ -142,3 +142,12 @@ def test_an_output_that_exists_is_refused_before_anything_starts(tmp_path: Path)
     counted = table.filter(table["k"] < 3)["v"].map(k.drawn).write("kept.parquet")  # counts rows in a first phase
     with pytest.raises(OutputExistsError, match=r"kept\.parquet exists already"):
         grid.run(counted, executor=Idle())
+
+
+def test_a_kernel_over_a_bare_space_is_computed_not_read() -> None:
+    @grid.kernel("->()")
+    def drawn(rng):
+        return grid.random.normal(rng)
+
+    told = str(grid.plan(grid.space(path=1000).map(drawn, seed=1).mean("path")))
+    assert "reads nothing, computes drawn on the way" in told

@@ -54,3 +54,17 @@ def test_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.watcher() as show:
         show(Status(done={"1 a": 0}, total={"1 a": 1}))
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_has_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.watcher() as show:
+        for moment, done in ((50.0, 0), (70.0, 0), (80.0, 1000), (129.0, 1999), (140.0, 2200), (210.0, 4000)):
+            now = moment
+            show(Status(phase=1, done={"1 a": done, "2 b": 0}, total={"1 a": 4000, "2 b": 0}))
+    assert capsys.readouterr().err.splitlines() == ["begun", "1 a: 2,200 of 4,000 chunks, about 1:30 left"]
+    with progress.watcher(quiet=True) as show:
+        now = 999.0
+        show(Status(phase=1, done={"1 a": 0}, total={"1 a": 2}))
+    assert capsys.readouterr().err == ""

@@ -90,7 +90,7 @@ def test_without_a_cell_those_that_failed_are_listed(capsys: pytest.CaptureFixtu
     assert cli.main(["run", "job.py"]) == 1
     capsys.readouterr()
     assert cli.main(["replay", "last"]) == 0
-    assert "2,3   user  kernel series failed at lat=2 (52.0), lon=3 of t" in capsys.readouterr().out
+    assert "series  lat=2,lon=3  user  kernel series failed at lat=2 (52.0), lon=3 of t" in capsys.readouterr().out
     (skipped,) = [r for r in map(str, (Path("work") / "runs").iterdir()) if json.loads(
         (Path(r) / "run.json").read_text())["state"] == "done"]
     assert cli.main(["replay", skipped, "--json"]) == 0
@@ -98,6 +98,41 @@ def test_without_a_cell_those_that_failed_are_listed(capsys: pytest.CaptureFixtu
         {"op": "series", "cell": "lat=2,lon=3", "kind": "user", "error": "ValueError: not that one"}]
     assert cli.main(["replay", skipped, "lat=2,lon=3"]) == 1
     assert "ValueError: not that one" in capsys.readouterr().out
+
+
+SHORT = '''
+import pyarrow as pa
+import pyarrow.parquet as pq
+import gridcompute as grid
+
+
+@grid.kernel("(n)->()")
+def spread(values):
+    if len(values) < 10:
+        raise ValueError(f"only {len(values)} values")
+    return values.max() - values.min()
+
+
+if __name__ == "__main__":
+    curves = [[1.0] * 12, [1.0, 2.0], None, [3.0] * 11]
+    pq.write_table(pa.table({"mag": pa.array(curves, pa.list_(pa.float64()))}), "curves.parquet")
+    x = grid.open_table("curves.parquet").dropna()
+    grid.run(x["mag"].map(spread), executor="inline", quiet=True, store="work")
+'''
+
+
+def test_a_listed_row_is_replayed_as_it_is_listed_though_its_kernel_refuses_short_cells(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("short.py").write_text(SHORT)
+    assert cli.main(["run", "short.py"]) == 1
+    capsys.readouterr()
+    assert cli.main(["replay", "last"]) == 0
+    (row,) = capsys.readouterr().out.splitlines()[1:]
+    assert row.split()[:3] == ["spread", "block=1,row=0", "user"]
+    done = command("replay", "last", "block=1,row=0", "--pdb", typed="p values.tolist()\nq\n")
+    assert done.returncode == 1, done.stderr
+    assert "(Pdb) [1.0, 2.0]" in done.stdout
 
 
 def test_a_debugger_stops_in_the_plain_kernel() -> None:

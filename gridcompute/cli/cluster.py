@@ -39,7 +39,7 @@ def certs(
     \b
     Examples:
       gridcompute cluster certs ~/cluster --host 10.0.0.1 --host 10.0.0.2
-      gridcompute run job.py --address 10.0.0.1:6379 --certs ~/cluster
+      gridcompute run --address 10.0.0.1:6379 --certs ~/cluster job.py
     """
     from gridcompute import certificates
 
@@ -52,10 +52,12 @@ def certs(
     say([f"made {', '.join(certificates.FILES)} in {made.folder}, valid until {made.ends:%Y-%m-%d}",
          "",
          "1. Copy the folder to the same place on each node, without ca.key: whoever has that makes more certificates.",
-         "2. On each node, before `ray start`:",
+         "2. On each node:",
          *(f"     export {name}={shlex.quote(value)}" for name, value in variables.items()),
+         "     ray start --head --node-ip-address HEAD --port 6379      # the first node, HEAD: its address",
+         "     ray start --address HEAD:6379 --node-ip-address NODE     # each other, NODE: its own",
          "3. Run on it, from one of its nodes:",
-         f"     gridcompute run JOB --address HEAD:6379 --certs {shlex.quote(str(made.folder))}"])
+         f"     gridcompute run --address HEAD:6379 --certs {shlex.quote(str(made.folder))} JOB"])
     return 0
 
 

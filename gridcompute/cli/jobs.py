@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gridcompute.cli.command import Command, Group
-from gridcompute.cli.options import COMMON, RunName, common_parameters, split
+from gridcompute.cli.options import COMMON, RunName, behind, common_parameters, split
 from gridcompute.cli.output import complain, document, say
-from gridcompute.errors import GridError, InterruptedRunError, OutputExistsError, ParameterError
+from gridcompute.errors import GridError, InterruptedRunError, LeaseError, OutputExistsError, ParameterError
 
 if TYPE_CHECKING:
     from gridcompute.explain import Planned
@@ -146,6 +146,9 @@ def said(ctx: typer.Context, name: str) -> bool:
 def _script(verb: str, path: str) -> Callable[..., int]:
     def call(ctx: typer.Context, arguments: Annotated[list[str] | None, typer.Argument()] = None) -> int:
         options, quiet, as_json = split({}, ctx.obj)
+        if found := behind(path, arguments or []):
+            complain(f"note: {', '.join(found)} went to the script as its own; for the run write gridcompute {verb} "
+                     f"{found[0]} ... {path}")
         if verb == "plan":
             return plan_script(path, arguments or [], options, as_json)
         return run_script(path, arguments or [], options, quiet, as_json)
@@ -213,7 +216,7 @@ def run_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any]
     except (KeyboardInterrupt, InterruptedRunError):
         return _stopped([run.record for run in origin.runs], quiet, as_json)
     except GridError as error:
-        if isinstance(error, OutputExistsError):
+        if isinstance(error, OutputExistsError | LeaseError):
             error.hint = _without_python(name, error.hint)
         _end([run.record for run in origin.runs], quiet, as_json, error=error)
         raise
@@ -253,7 +256,10 @@ def run_script(path: str, arguments: list[str], options: Mapping[str, Any], quie
 
 def _broke(path: str, error: Exception) -> None:
     """A script's own error: its author wants to see where."""
-    traceback.print_exception(error)
+    first, script = error.__traceback__, str(Path(path).absolute())
+    while first is not None and first.tb_frame.f_code.co_filename != script:  # what is above isn't the author's
+        first = first.tb_next
+    traceback.print_exception(type(error), error, first or error.__traceback__)
     complain(f"error: the script {path} failed: {type(error).__name__}: {error}")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -98,3 +100,15 @@ def split(values: dict[str, Any], outer: dict[str, Any] | None) -> tuple[dict[st
     if quiet or as_json:
         options["quiet"] = True
     return options, quiet, as_json
+
+
+def behind(path: str, arguments: Sequence[str]) -> list[str]:
+    """Options of a run that stand behind a script, so that they are the script's, which has none of that name."""
+    given = {word.partition("=")[0] for word in arguments}
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []  # whoever runs it says so
+    options = {name: "--" + name.replace("_", "-") for name in COMMON}
+    return [option for name, option in options.items()
+            if option in given and name not in text and option[2:] not in text]
