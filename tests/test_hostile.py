@@ -181,6 +181,17 @@ def test_a_pipe_in_the_place_of_a_journal_is_not_waited_for(capsys: pytest.Captu
     assert "journal.jsonl can't be read: it isn't a file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "chaos"])
+def test_a_script_that_is_not_python_is_named_with_its_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from gridcompute.cli import main
+
+    Path("job.py").write_text("x = 1\nno python here\n")
+    assert main([command, "./job.py"]) == 2
+    told = capsys.readouterr().err
+    assert "job.py, line 2, isn't Python: invalid syntax" in told
+    assert "Traceback" not in told
+
+
 def test_a_record_does_not_say_where_it_is_saved(place: Path) -> None:
     path = kept_record()
     path.write_text(json.dumps({**json.loads(path.read_text()), "folder": str(place / "elsewhere")}))
