@@ -231,6 +231,7 @@ def _made(
     name: str,
     options: dict[str, Any],
 ) -> Run:
+    _require_kinds(watch, executor, how, name)
     named = executor if isinstance(executor, str) else None
     graph = graph_of(outputs)  # first: an output whose run is refused needs no warning that it was forgotten
     settings = Settings.of(executor=named, **options)
@@ -248,3 +249,16 @@ def _made(
     made = Run(outputs, graph, settings, record, executor=own, watch=watch, says_end=not origin.reports)
     origin.runs.append(made)
     return made
+
+
+def _require_kinds(watch: Any, executor: Any, how: Any, name: Any) -> None:
+    """Refuse arguments of other types than `start` says, before a record is made."""
+    for what, value, fits, hint in (
+        ("watch", watch, watch is None or callable(watch), "a function of a status"),
+        ("executor", executor, executor is None or isinstance(executor, str) or hasattr(executor, "submit"),
+         "ray, inline, or an executor of your own"),
+        ("how", how, how is None or isinstance(how, Mapping), "a mapping that says how the graph can be made again"),
+        ("name", name, isinstance(name, str), "a text"),
+    ):  # fmt: skip
+        if not fits:
+            raise ParameterError(f"{what} is {value!r:.100}", hint=hint)

@@ -108,6 +108,10 @@ def within(seconds: float, step: Callable[[], T], late: str) -> T:
 
 
 def _place(address: str) -> tuple[str, int]:
+    _, at, place = address.rpartition("@")
+    if at:  # the user's part may hold a password, so it isn't shown
+        raise ParameterError(f"{place!r:.100} is given with a user, which no Ray cluster has",
+                             hint="leave out what stands before @; --certs names the folder with the token")
     host, colon, port = address.rpartition(":")
     if "://" in address or not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ParameterError(f"{address!r:.100} is no address of a Ray cluster",

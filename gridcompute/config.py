@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import operator
 import os
 from collections.abc import Iterator, Mapping
@@ -100,9 +101,11 @@ def parse_quorum(value: Any) -> tuple[int, int]:
     """
     pair = value.replace(" of ", "/").split("/") if isinstance(value, str) else value
     try:
+        if not isinstance(pair, list | tuple):  # a set or a mapping has no order that could be meant
+            raise TypeError
         need, most = (int(text) if isinstance(text, str) else operator.index(text) for text in pair)
     except (TypeError, ValueError):
-        raise ParameterError(f"quorum is {value!r}", hint="two numbers, as 2/3 or (2, 3)") from None
+        raise ParameterError(f"quorum is {value!r:.100}", hint="two numbers, as 2/3 or (2, 3)") from None
     if not 1 < need <= most <= 2 * need - 1 or most > MOST_VOTES:
         raise ParameterError(f"quorum is {need} of {most}",
                              hint=f"2 or more equal results, of fewer than twice as many (at most {MOST_VOTES}): 2/3")
@@ -181,6 +184,8 @@ class Settings:
             raise ParameterError(f"allow_open is {self.allow_open!r:.80}", hint=f'say "{OPEN_IN_WORDS}", or nothing')
         if not 0 <= self.workers <= MOST_WORKERS:
             raise ParameterError(f"workers is {self.workers}", hint="a number of cores, or 0 for all")
+        if self.memory < 0:
+            raise ParameterError(f"memory is {self.memory}", hint="write it as 500MB or 4GB, or 0 for a share")
         if self.threads < 1:
             raise ParameterError(f"threads is {self.threads}", hint="a number of threads per worker, 1 or more")
         if not 0 <= self.verify <= 1:
@@ -212,9 +217,9 @@ class Settings:
             if text and name not in given and given.get(_RIVALS.get(name, "")) is None:
                 given[name] = text if name not in _FLAGS else text != "0"
         for name in ("store", "certs"):
-            if name in given:
+            if isinstance(given.get(name), os.PathLike):
                 given[name] = os.fspath(given[name])
-        if given.get("quorum"):
+        if given.get("quorum", "") != "":
             given["quorum"] = "{}/{}".format(*parse_quorum(given["quorum"]))
         for name in ("verify", "verify_tolerance"):
             try:
@@ -223,13 +228,31 @@ class Settings:
                 raise ParameterError(f"{name} is {given[name]!r}", hint="a number, as 0.05") from None
         if isinstance(given.get("memory"), str):
             given["memory"] = parse_bytes(given["memory"])
-        for name, hint in (("workers", "cores, or 0 for all"), ("threads", "threads")):
+        for name, hint in (("workers", "cores, or 0 for all"), ("threads", "threads"),
+                           ("memory", "bytes, or a text as 500MB or 4GB")):
             value = given.get(name, cls.__dataclass_fields__[name].default)
             try:
                 given[name] = int(value) if isinstance(value, str) else operator.index(value)
             except (ValueError, TypeError):
                 raise ParameterError(f"{name} is {value!r}", hint=f"a whole number of {hint}") from None
+        _require_types(given)
         return cls(**given)
+
+
+_KINDS: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+    (str, "a text", ("store", "executor", "address", "certs")),
+    (Mapping, "a mapping of names to values", ("store_options",)),
+    (numbers.Real, "seconds, above 0", ("deadline",)),
+)
+
+
+def _require_types(given: Mapping[str, Any]) -> None:
+    for kind, hint, names in _KINDS:
+        for name in names:
+            value = given.get(name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise ParameterError(f"{name} is {value!r:.100}" if kind is not Mapping else f"{name} isn't a mapping",
+                                     hint=hint)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import re
+import stat
 import threading
 import time
 import zlib
@@ -77,7 +78,8 @@ class Journal:
         where = Path(path)
         try:
             where.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fd = os.open(where, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = _regular(where, flags)
         except OSError as error:
             raise StoreError(f"the journal {where} can't be written: {error.strerror}",
                              hint="check the folder's permissions and the disk's room") from error
@@ -157,7 +159,7 @@ def read(path: str | os.PathLike[str]) -> History:
     """
     history = History()
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_regular) as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     history.torn = len(line)
@@ -173,6 +175,18 @@ def read(path: str | os.PathLike[str]) -> History:
         raise StoreError(f"the journal {os.fspath(path)} can't be read: {error.strerror}",
                          hint="check its permissions; deleting it loses history only") from error
     return history
+
+
+def _regular(path: str | Path, flags: int) -> int:
+    """Open a file, and nothing that is waited for, such as a pipe."""
+    fd = os.open(path, flags | os.O_NONBLOCK, 0o600)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it isn't a file")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _line(event: dict[str, Any]) -> bytes:

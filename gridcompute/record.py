@@ -302,9 +302,22 @@ def _check(values: Mapping[str, Any]) -> None:
         raise TypeError("its name or state isn't one")
     if values.get("pid", 0) < 0 or not all(isinstance(one, str) for one in values.get("outputs", ())):
         raise TypeError("a field has another type than it should")
+    _check_graph(values)
     settings, texts = values.get("settings", {}), ("store", "executor", "address", "certs", "on_error")
     if not all(isinstance(settings.get(name, ""), str) for name in texts):
         raise TypeError("a setting has another type than it should")
+
+
+def _check_graph(values: Mapping[str, Any]) -> None:
+    """Refuse (TypeError) a graph that can't be compared, and a way to make it that can't be gone."""
+    graph = values.get("graph", [])
+    texts = {"op": str, "action": str, "recipe": str, "space": str, "inputs": list, "parts": dict}
+    if not all(isinstance(op, dict) and all(isinstance(op.get(name), kind) for name, kind in texts.items())
+               and all(type(i) is int and 0 <= i < len(graph) for i in op["inputs"]) for op in graph):
+        raise TypeError("its graph isn't one")
+    for name, kind in {"workload": str, "parameters": dict, "script": str, "arguments": list, "call": int}.items():
+        if not isinstance(values.get("how", {}).get(name, kind()), kind):
+            raise TypeError(f"{name} has another type than it should")
 
 
 def _json(path: Path) -> dict[str, Any]:

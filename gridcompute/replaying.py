@@ -18,7 +18,7 @@ from gridcompute.actions.rows import Explode
 from gridcompute.actions.stencils import Stencil
 from gridcompute.columns import Array, Block, Fixed, Ragged
 from gridcompute.compiled import empty_outputs
-from gridcompute.errors import DimensionError, ParameterError, RecordError
+from gridcompute.errors import DimensionError, OutputError, ParameterError, RecordError
 from gridcompute.ledger import Ledger
 from gridcompute.located import cell_of, loop_of, read_for
 from gridcompute.loops import config
@@ -85,9 +85,17 @@ class Replayed:
         return [*found, *(f"  fails: {self.error}".splitlines() if self.error else [])]
 
     def save(self, path: str | Path) -> None:
-        """Keep the inputs as a NumPy archive, an array a column."""
+        """Keep the inputs as a NumPy archive, an array a column.
+
+        Raises:
+            OutputError: it can't be written.
+        """
         arrays: dict[str, Any] = dict(self.inputs)
-        np.savez(path, **arrays)
+        try:
+            np.savez(path, **arrays)
+        except OSError as error:
+            raise OutputError(f"the input can't be kept in {path}: {error.strerror or error}",
+                              hint="name a file in a folder that is there and can be written") from error
 
 
 def shown(values: Array) -> str:
@@ -348,7 +356,10 @@ def _named(cell: Cell, places: tuple[str, ...]) -> dict[str, int]:
         parts = cell.replace(" ", "").split(",") if isinstance(cell, str) else [str(int(one)) for one in cell]
         parts = [part for part in parts if part]
         if any("=" in part for part in parts):
-            return {name: int(at) for name, _, at in (part.partition("=") for part in parts)}
+            given = [part.partition("=") for part in parts]
+            if len({name for name, *_ in given}) < len(given):
+                raise ParameterError(f"{cell!r:.100} names a dimension twice", hint="write it as lat=3,lon=17 or 3,17")
+            return {name: int(at) for name, _, at in given}
         if len(parts) != len(places):
             raise ParameterError(f"{cell!r} has {counted(len(parts), 'number')}, a cell {len(places)}: "
                                  f"{', '.join(places)}")
@@ -356,4 +367,4 @@ def _named(cell: Cell, places: tuple[str, ...]) -> dict[str, int]:
     except (ValueError, TypeError) as error:
         if isinstance(error, ParameterError):
             raise
-        raise ParameterError(f"{cell!r} is no cell", hint="write it as lat=3,lon=17 or 3,17") from None
+        raise ParameterError(f"{cell!r:.100} is no cell", hint="write it as lat=3,lon=17 or 3,17") from None

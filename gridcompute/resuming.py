@@ -81,7 +81,7 @@ def run_script(
         origin: of a resumed run.
 
     Raises:
-        ParameterError: there is no such file.
+        ParameterError: there is no such file, or it isn't Python.
         GridError: whatever the script doesn't catch.
     """
     script = Path(path).absolute()
@@ -94,6 +94,11 @@ def run_script(
     with within(made), _started_as(script, arguments), _defaults(options or {}):
         try:
             runpy.run_path(str(script), run_name="__main__")
+        except SyntaxError as error:
+            if error.filename not in (str(script), script.name):
+                raise  # of something that it imports or makes
+            raise ParameterError(f"{script}, line {error.lineno}, isn't Python: {error.msg}",
+                                 hint="mend the script") from error
         except SystemExit as end:
             carried.code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
             if isinstance(end.code, str):

@@ -45,6 +45,8 @@ def carry_out(work: Work, position: int, *, plain: bool = False, pdb: bool = Fal
     with _as_asked(work, plain=plain, step=step) as (asked, one):
         try:
             values, failed = asked.part(position, position + 1)
+            if one is not None and one.left:  # `runcall` then returns None, which is no value
+                return Outcome(error="the debugger was left before the kernel gave a value")
         except MemoryError as error:
             return Outcome(error="".join(traceback.format_exception(error)).rstrip())
         finally:
@@ -57,8 +59,19 @@ def carry_out(work: Work, position: int, *, plain: bool = False, pdb: bool = Fal
     return Outcome(error=traced(failed.last))
 
 
+class _Stepped(debugger.Pdb):
+    """A debugger that knows whether it was left, by `q` or the end of its input."""
+
+    left = False
+
+    def set_quit(self) -> None:
+        """See `bdb.Bdb`."""
+        self.left = True
+        super().set_quit()
+
+
 @contextlib.contextmanager
-def _as_asked(work: Work, *, plain: bool, step: bool) -> Iterator[tuple[Work, debugger.Pdb | None]]:
+def _as_asked(work: Work, *, plain: bool, step: bool) -> Iterator[tuple[Work, _Stepped | None]]:
     """The work with its kernel compiled or plain, or called by a debugger."""
     if not plain:
         yield work, None
@@ -67,7 +80,7 @@ def _as_asked(work: Work, *, plain: bool, step: bool) -> Iterator[tuple[Work, de
         with plainly(work.kernel):
             yield work, None
         return
-    one = debugger.Pdb()
+    one = _Stepped()
     called = functools.partial(one.runcall, work.kernel.func)
     kernel = copy.copy(work.kernel)
     kernel.arguments, kernel.key  # noqa: B018 - found by the function's own arguments

@@ -198,6 +198,12 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         joining(address)
 
 
+def test_a_password_in_an_address_is_not_shown() -> None:
+    with pytest.raises(ParameterError, match="given with a user") as caught:
+        joining("user:hidden@127.0.0.1:6379")
+    assert "hidden" not in str(caught.value)
+
+
 def test_words_must_be_said_in_full() -> None:
     assert Settings.of(allow_open=OPEN_IN_WORDS).allow_open
     for words in ("yes", "1", OPEN_IN_WORDS[:-1]):

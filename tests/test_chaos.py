@@ -115,6 +115,8 @@ def test_what_is_no_schedule() -> None:
         run_chaos([values], Schedule(), executor="dask")
     with pytest.raises(ParameterError, match="own Ray cluster"):
         run_chaos([values], Schedule(), executor="inline", nodes=2)
+    with pytest.raises(ParameterError, match="an address is given, but executor is 'inline'"):
+        run_chaos([values], Schedule(), executor="inline", address="127.0.0.1:1")
     with pytest.raises(ParameterError, match="kill_workers"):
         chaos.chaos(values, kill_workers=0.1)
 

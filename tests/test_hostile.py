@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 import gridcompute as grid
+from gridcompute import journal
 from gridcompute.errors import (
     GridError,
     KernelError,
@@ -26,6 +27,7 @@ from gridcompute.errors import (
     OutputExistsError,
     ParameterError,
     RecordError,
+    StoreError,
     UnkeyableError,
     UsageError,
 )
@@ -137,7 +139,10 @@ def kept_record() -> Path:
         {"state": "zzz"}, {"state": []}, {"pid": "x"}, {"pid": -1}, {"pid_since": None}, {"folder": 5},
         {"outputs": "x"}, {"outputs": [1]}, {"settings": 5}, {"settings": {"store": 5}}, {"how": []}, {"cwd": 3},
         {"summary": 3}, {"summary": {"seconds": "x"}}, {"summary": {"seconds": float("nan")}}, {"graph": {}},
-        {"versions": 3}, {"resumed": "x"}, {"key": 5}, {"zzz": 1}, {"format": 99},
+        {"versions": 3}, {"resumed": "x"}, {"key": 5}, {"graph": [1]},
+        {"graph": [{"parts": 5}]}, {"how": {"script": 5}}, {"how": {"script": "a.py", "arguments": 7}},
+        {"how": {"workload": "climate.trend", "parameters": [1, 2]}}, {"how": {"script": "a.py", "call": "x"}},
+        {"zzz": 1}, {"format": 99},
     ],
     ids=repr,
 )  # fmt: skip
@@ -161,6 +166,30 @@ def test_records_that_are_garbage_are_refused(text: str) -> None:
     path.write_text(text)
     with pytest.raises(RecordError, match=r"run\.json"):
         load(path.parent.name)
+
+
+def test_a_pipe_in_the_place_of_a_journal_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    from gridcompute.cli import main
+
+    made = run(numbers())
+    made.record.journal.unlink()
+    os.mkfifo(made.record.journal)
+    for mode in (journal.read, journal.Journal.open):
+        with pytest.raises(StoreError, match="it isn't a file"):
+            mode(made.record.journal)
+    assert main(["report", made.name]) == 1
+    assert "journal.jsonl can't be read: it isn't a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "chaos"])
+def test_a_script_that_is_not_python_is_named_with_its_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from gridcompute.cli import main
+
+    Path("job.py").write_text("x = 1\nno python here\n")
+    assert main([command, "./job.py"]) == 2
+    told = capsys.readouterr().err
+    assert "job.py, line 2, isn't Python: invalid syntax" in told
+    assert "Traceback" not in told
 
 
 def test_a_record_does_not_say_where_it_is_saved(place: Path) -> None:

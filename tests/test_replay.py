@@ -13,9 +13,9 @@ import pytest
 
 import gridcompute as grid
 from gridcompute import cli
-from gridcompute.errors import DimensionError, KernelError, ParameterError, RecordError
+from gridcompute.errors import DimensionError, KernelError, OutputError, ParameterError, RecordError
 from gridcompute.executor import InlineExecutor
-from gridcompute.replaying import parse_cell, shown
+from gridcompute.replaying import Replayed, parse_cell, shown
 
 CUBE = np.arange(3 * 4 * 10.0).reshape(3, 4, 10)
 
@@ -147,6 +147,11 @@ def test_a_debugger_stops_in_the_plain_kernel() -> None:
     assert "(Pdb) 2.0" in done.stdout
     assert "(Pdb) 24.0" in done.stdout
     assert "gives top: float64 24.0" in done.stdout
+    for typed in ("q\n", ""):
+        done = command("replay", "last", "2,4", "--step", typed=typed)
+        assert done.returncode == 1, done.stdout
+        assert "gives" not in done.stdout
+        assert "the debugger was left" in done.stdout
     done = command("replay", "last", "2,3", "--no-jit")
     assert "checked(values[0])" in done.stdout  # frames that compiled code doesn't have
 
@@ -292,9 +297,16 @@ def test_cells_are_checked() -> None:
         assert parse_cell(cell, dims, lengths) == ((3, 9), -1)  # type: ignore[arg-type]
     assert parse_cell("2,5", ("row",), (None,)) == ((5,), 2)
     assert parse_cell("", (), ()) == ((), -1)
-    for cell in ("lat=4,lon=0", "lat=-1,lon=0", "lat=1", "1", "1,2,3", "lat=1,lon=1,x=2", "a,b", "lat=a,lon=1", 7):
+    for cell in ("lat=4,lon=0", "lat=-1,lon=0", "lat=1", "1", "1,2,3", "lat=1,lon=1,x=2", "a,b", "lat=a,lon=1", 7,
+                 "lat=1,lon=2,lat=3"):
         with pytest.raises((ParameterError, DimensionError)):
             parse_cell(cell, dims, lengths)  # type: ignore[arg-type]
+
+
+def test_an_input_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
+    found = Replayed("f", "n=1", {"x": np.arange(3.0)}, {})
+    with pytest.raises(OutputError, match=r"can't be kept in .*x\.npz: No such file"):
+        found.save(tmp_path / "nowhere" / "x.npz")
 
 
 def test_arrays_are_shown_in_short() -> None:

@@ -270,10 +270,20 @@ def test_close_of_other_types() -> None:
     ({"quorum": "2/4"}, "quorum is 2 of 4"), ({"quorum": (1, 1)}, "quorum is 1 of 1"),
     ({"quorum": "2/3", "verify": 0.1}, "both given"), ({"verify_tolerance": 1e-9}, "nothing is compared"),
     ({"verify": 1.0, "verify_tolerance": -1.0}, "verify_tolerance is -1"), ({"quorum": 7}, "quorum is 7"),
+    ({"quorum": 0}, "quorum is 0"), ({"quorum": {2: 3, 3: 4}}, "quorum is"), ({"quorum": "1" * 5000}, "^.{,130}\n"),
+    ({"memory": -1}, "memory is -1"), ({"memory": 1.5}, "memory is 1.5"), ({"memory": [1]}, r"memory is \[1\]"),
+    ({"deadline": "x"}, "deadline is 'x'"), ({"store": 1}, "store is 1"), ({"certs": 5}, "certs is 5"),
+    ({"address": 5}, "address is 5"), ({"executor": 3}, "executor is 3"), ({"store_options": 3}, "isn't a mapping"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ParameterError, match=said):
         Settings.of(**options)
+
+
+@pytest.mark.parametrize(("name", "value"), [("watch", 5), ("executor", 3), ("how", 5), ("name", 5)])
+def test_arguments_of_a_run_that_make_no_sense(name: str, value: Any) -> None:
+    with pytest.raises(ParameterError, match=f"{name} is {value}"):
+        grid.start(grid.from_arrays({"x": [1.0]}, "n"), **{name: value})
 
 
 def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

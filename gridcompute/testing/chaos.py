@@ -186,6 +186,8 @@ def run_chaos(job: Job | Sequence[Collection | Destined], schedule: Schedule, *,
         raise ParameterError(f"executor is {executor!r}", hint=f"one of {', '.join(EXECUTORS)}")
     if nodes and (executor != "ray" or address):
         raise ParameterError("nodes are killed on an own Ray cluster only", hint="leave out --address and --executor")
+    if address and executor != "ray":
+        raise ParameterError(f"an address is given, but executor is {executor!r}", hint="leave out one of both")
     folder = Path(tempfile.mkdtemp(prefix="gridcompute-chaos-"))
     options = {"store": str(folder / "job" / "work"), "deadline": deadline,
                "memory": parse_bytes(memory) if memory else None}
