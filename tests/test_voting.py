@@ -72,8 +72,12 @@ class CopyingMachine(RunMachine):
                 assert not busy & set(self.plan.feeds.get((command.stage, command.chunk), ()))
                 self.held.discard((command.stage, command.chunk))
                 self.kept.discard((command.stage, command.chunk))
+                self.dropped((command.stage, command.chunk))
         super().take([command for command in commands if not isinstance(command, Drop)])
         self.commands[-1] = commands
+
+    def dropped(self, one: ChunkId) -> None:
+        """What is let go is deleted."""
 
     @rule(data=st.data())
     @precondition(lambda self: self.finish is None and bool(self.state.slow(math.inf)))
@@ -116,7 +120,8 @@ class VotingMachine(CopyingMachine):
         for stage, chunks in self.found.items():
             for chunk in chunks:
                 self.store[stage, chunk] = self.truth((stage, chunk))
-        return VotingState(self.plan, self.found, self.limits, Policy(), self.rules, Standing())
+        return VotingState(self.plan, self.found, self.limits, Policy(), self.rules, Standing(),
+                           disposable=self.disposable)
 
     def truth(self, at: ChunkId) -> str:
         return f"{at[0]}.{at[1]}({','.join(self.truth(one) for one in self.plan.inputs(*at))})"
@@ -137,6 +142,11 @@ class VotingMachine(CopyingMachine):
                   and WORKERS[name] not in task.turn.barred] or ["w0"]
         self.at[task.number] = self.draw.choice(others)
         self.running[task.number] = task
+
+    def dropped(self, one: ChunkId) -> None:
+        assert self.plan.stages[one[0]].held or one[0] in self.disposable, "let go of what stays"
+        assert one not in self.state.ballots._open, "deleted though it is voted on"
+        self.store.pop(one, None)
 
     def take(self, commands: list[Command]) -> None:
         for command in commands:
@@ -350,8 +360,7 @@ def test_what_was_made_of_it_is_done_again_too() -> None:
     assert then.stage == 1
     standing.barred = ("L",)
     commands: list[Command] = []
-    for chunk in list(state.ballots.unconfirmed()):
-        state._distrust(chunk, commands)
+    state._distrust(state.ballots.unconfirmed(), commands)
     assert commands == [Void(0, first.chunks[0])]
     # What is made of it now is no result either.
     commands = state.apply(answer(then, "made of wrong", "w1", "A"), 0.0)
