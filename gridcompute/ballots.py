@@ -93,7 +93,8 @@ class Standing:
         Nobody is blamed by his own kind: a worker that gave both results, or that computes in another class of
         numerics than all who outvoted it. Who is quarantined loses no more.
         """
-        if not vote.worker or self.bars(vote.worker, vote.node) or all(vote.numerics != other.numerics for other in winners):
+        known = bool(vote.worker) and not self.bars(vote.worker, vote.node)
+        if not known or all(vote.numerics != other.numerics for other in winners):
             return ""
         found = ""
         for who, same in ((vote.worker, [other.worker for other in winners]),

@@ -1,9 +1,9 @@
 """The run's state machine where a chunk is computed more than once on purpose: second copies, checks, quorums.
 
 A chunk whose ballot isn't settled is ready again, so whatever holds for ready chunks holds for it: its consumers wait,
-an input that is lost is made again, a failure goes to the policy. What it reads stays until it counts, and so does what
-is kept of it. When it counts, its ballot is closed and it may be deleted; one that is needed again after that is computed
-and voted on anew, since to compare it with what it was would need a digest of every chunk that is gone.
+an input that is lost is made again, a failure goes to the policy. What it reads stays until it counts, and so does
+what is kept of it. When it counts, its ballot is closed and it may be deleted; one that is needed again after that is
+computed and voted on anew: to compare it with what it was would need a digest of every chunk that is gone.
 """
 
 from __future__ import annotations
