@@ -91,9 +91,10 @@ class Standing:
         """Count a lost vote; who is quarantined by it, the node rather than its worker.
 
         Nobody is blamed by his own kind: a worker that gave both results, or that computes in another class of
-        numerics than all who outvoted it.
+        numerics than all who outvoted it. Who is quarantined loses no more.
         """
-        if not vote.worker or all(vote.numerics != other.numerics for other in winners):
+        known = bool(vote.worker) and not self.bars(vote.worker, vote.node)
+        if not known or all(vote.numerics != other.numerics for other in winners):
             return ""
         found = ""
         for who, same in ((vote.worker, [other.worker for other in winners]),
@@ -161,6 +162,7 @@ class Ballots:
         self._open: dict[Chunk, Ballot] = {}
         self._chunks, self._names = chunks, {("", ""): 0}
         self._origins: dict[int, array[int]] = {}
+        self._former: dict[Chunk, set[int]] = {}
         self._plain = rule.plain
         self._first = Turn(voted=not rule.plain, tolerance=rule.tolerance)
 
@@ -254,9 +256,20 @@ class Ballots:
     def _origin(self, chunk: Chunk) -> int:
         return self._origins[chunk[0]][chunk[1]] if chunk[0] in self._origins else 0
 
+    def lost(self, chunk: Chunk) -> None:
+        """A chunk that counts is made again: what was computed from it still depends on who computed it before."""
+        if origin := self._origin(chunk):
+            self._former.setdefault(chunk, set()).add(origin)
+
+    def void(self, chunk: Chunk) -> None:
+        """What is kept of a chunk counts no more; the votes on it do."""
+        if chunk in self._open:
+            self._open[chunk].committed, self._open[chunk].keeper = "", None
+
     def clear(self, chunk: Chunk) -> bool:
         """Forget the votes on a chunk, as what it was computed from was wrong; whether something is kept of it."""
         ballot = self._open.pop(chunk, None)
+        self._former.pop(chunk, None)
         if chunk[0] in self._origins:
             self._origins[chunk[0]][chunk[1]] = 0
         return ballot is not None and bool(ballot.committed)
@@ -273,7 +286,8 @@ class Ballots:
         return found
 
     def unconfirmed(self) -> Iterator[Chunk]:
-        """Chunks that count by the one vote of a worker that is barred."""
+        """Chunks that count, or once did, by the one vote of a worker that is barred."""
         numbers = {i for (worker, node), i in self._names.items() if self.standing.bars(worker, node)}
         for stage, origins in self._origins.items():
             yield from ((stage, chunk) for chunk, origin in enumerate(origins) if origin in numbers)
+        yield from (chunk for chunk, origins in self._former.items() if not origins.isdisjoint(numbers))

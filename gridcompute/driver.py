@@ -222,8 +222,7 @@ class Driver:
                                      for stage in plan.stages},
                             bytes={stage.number: stage.task_bytes for stage in plan.stages})
         state = VotingState(plan, found, Limits(), self.policy, rule_of(self.rule, plan), self._standing,
-                            # A chunk that votes may still be compared with stays.
-                            disposable=going if self.rule.plain else frozenset())
+                            disposable=going)
         if wanted := set(missed(plan, state, self._absent)):
             raise _AbsentError(wanted)
         self._counts(plan, state)

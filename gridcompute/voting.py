@@ -1,7 +1,9 @@
 """The run's state machine where a chunk is computed more than once on purpose: second copies, checks, quorums.
 
 A chunk whose ballot isn't settled is ready again, so whatever holds for ready chunks holds for it: its consumers wait,
-an input that is lost is made again, a failure goes to the policy.
+an input that is lost is made again, a failure goes to the policy. What it reads stays until it counts, and so does
+what is kept of it. When it counts, its ballot is closed and it may be deleted; one that is needed again after that is
+computed and voted on anew: to compare it with what it was would need a digest of every chunk that is gone.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ class VotingState(RunState):
         self.copies = self.won = 0
         self._twins: dict[int, int] = {}
         self._tainted: set[tuple[int, int]] = set()
+        self._relied: set[Chunk] = set()  # that are made again, while what was computed from them counts
         self._compiling = [0.0] * len(plan.stages)
         super().__init__(plan, done, limits, policy, disposable=disposable)
 
@@ -109,7 +112,9 @@ class VotingState(RunState):
         if task.number in self._twins or not rest or not self._room(task.stage) or self.outcome is not None or not all(
                 self._inputs_done(task.stage, chunk) for chunk in rest):
             return
-        copy = self._begun(task.stage, rest, replace(task.turn, copy=True))
+        # What it was to check may be void by now: then the copy keeps what it gets.
+        check = task.turn.check and all(self._turn(task.stage, chunk).check for chunk in rest)
+        copy = self._begun(task.stage, rest, replace(task.turn, check=check, copy=True))
         self._twins[task.number], self._twins[copy.number] = copy.number, task.number
         self.copies += 1
         commands.append(Submit(copy))
@@ -151,22 +156,30 @@ class VotingState(RunState):
         found: dict[int, list[tuple[str, str]]] = {}
         for item in event.kept:
             found.setdefault(item.chunk, []).append((item.vote or item.digest, item.digest))
-        for chunk in chunks:
-            if self.outcome is None:
+        status, barred = self.status[task.stage], self.ballots.standing.barred
+        # What counted before comes last, and only while it does: of that the driver has told nothing that is a vote.
+        known = {chunk for chunk in chunks if status[chunk] in (DONE, GONE)}
+        for chunk in sorted(chunks, key=known.__contains__):
+            if self.outcome is None and (chunk not in known or status[chunk] == DONE):
                 own, there = ("/".join(each) for each in zip(*found.get(chunk, [("", "")]), strict=True))
                 self._vote(task, chunk, Vote(event.worker, event.node, own, event.numerics), there, commands)
+        # Not between two chunks: what the task tells of the second may be made of what is void from then on.
+        if self.outcome is None and self.ballots.standing.barred != barred:
+            commands.extend(Void(*chunk) for chunk in self.ballots.strike())
+            self._distrust(self.ballots.unconfirmed(), commands)
 
     def _vote(self, task: Task, chunk: int, vote: Vote, there: str, commands: list[Command]) -> None:
         at, status = (task.stage, chunk), self.status[task.stage][chunk]
         void = (task.number, chunk) in self._tainted or self.ballots.standing.bars(vote.worker, vote.node)
         self._tainted.discard((task.number, chunk))
-        if status in (DONE, GONE):
-            if not void and status == DONE and not task.turn.check and vote.digest != there:
+        if status == DONE:
+            if not void and not task.turn.check and vote.digest != there:
                 self._disputed(at, vote, there, commands)
             return
         if void:
             if not task.turn.check:
                 commands.append(Void(*at))
+                self.ballots.void(at)
             self._again(at)
             return
         self._ruled(at, *self.ballots.take(at, vote, there, check=task.turn.check), commands)
@@ -178,7 +191,7 @@ class VotingState(RunState):
             commands.append(Ruled(*at, (vote,), there, need, most))
             return
         ballot = self.ballots.reopened(at, vote, there)
-        self._distrust(at, commands)
+        self._distrust([at], commands)
         self._ruled(at, *self.ballots.decide(at, ballot), commands)
 
     def _again(self, at: Chunk) -> None:
@@ -200,22 +213,31 @@ class VotingState(RunState):
             if verdict == "void":
                 commands.append(Void(*at))
             self._again(at)
-        if ruled is not None and ruled.barred:
-            commands.extend(Void(*chunk) for chunk in self.ballots.strike())
-            for chunk in list(self.ballots.unconfirmed()):
-                self._distrust(chunk, commands)
 
-    def _distrust(self, at: Chunk, commands: list[Command]) -> None:
-        """A chunk is computed again, and whatever was computed from it; so is what is being computed from it."""
-        stage, chunk = at
-        status = self.status[stage][chunk]
-        if self.ballots.clear(at):
-            commands.append(Void(*at))
-        self._tainted.update((number, chunk) for number, task in self.running.items() if task.stage == stage
-                             and (chunk in task.chunks or chunk in self._taken.get(number, ())))
-        if status == DONE:
-            commands.append(Void(*at))
-            self._lose(*at)
-        if status in (DONE, GONE):
-            for consumer in self.plan.consumers(*at):
-                self._distrust(consumer, commands)
+    def _lose(self, stage: int, chunk: int) -> None:
+        """See `RunState`."""
+        if self.status[stage][chunk] in (DONE, GONE) and not self.ballots.rule.plain:
+            self._relied.add((stage, chunk))
+            self.ballots.lost((stage, chunk))
+        super()._lose(stage, chunk)
+
+    def _distrust(self, chunks: Iterable[Chunk], commands: list[Command]) -> None:
+        """Chunks are computed again, and whatever was computed from them; so is what is being computed from them."""
+        over, seen = list(chunks), set[Chunk]()
+        while over:
+            if (at := over.pop()) in seen:
+                continue
+            seen.add(at)
+            stage, chunk = at
+            status = self.status[stage][chunk]
+            if self.ballots.clear(at):
+                commands.append(Void(*at))
+            self._tainted.update((number, chunk) for number, task in self.running.items() if task.stage == stage
+                                 and (chunk in task.chunks or chunk in self._taken.get(number, ())))
+            if status == DONE:
+                commands.append(Void(*at))
+                self._lose(*at)
+            # What is gone stays so until something that is computed again reads it.
+            if status in (DONE, GONE) or at in self._relied:
+                self._relied.discard(at)
+                over.extend(self.plan.consumers(*at))

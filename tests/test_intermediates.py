@@ -17,6 +17,7 @@ from gridcompute import axes, pacing, planning
 from gridcompute.cleaning import clean, leavings
 from gridcompute.driver import Driver
 from gridcompute.errors import StoreError
+from gridcompute.events import Failure, TaskDone, TaskFailed
 from gridcompute.executor import InlineExecutor
 from gridcompute.intermediates import Intermediates, claim_path
 from gridcompute.journal import Journal
@@ -26,6 +27,7 @@ from gridcompute.running import graph_of
 from gridcompute.spaces import Region
 from gridcompute.store import MemoryStore
 from gridcompute.summary import facts, screen
+from gridcompute.testing.liars import LyingExecutor
 
 pytestmark = pytest.mark.faults
 
@@ -190,6 +192,52 @@ def test_what_a_broken_off_run_left_is_used_and_then_deleted(
     drive(tmp_path, clean, chain())
     assert {name: store.inner.get(name) for name in arrows(store)} == {
         name: clean.inner.get(name) for name in arrows(clean)}
+
+
+@pytest.mark.parametrize("options", [{"verify": 1.0}, {"quorum": "2/3"}])
+def test_chunks_that_were_voted_on_go_too(options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The public way: they are deleted while the run goes on, and what a broken off run left is enough to go on."""
+    monkeypatch.setattr(pacing, "MOST", 1)
+
+    def run(name: str, executor: Any = None, **more: Any) -> Any:
+        return grid.run(chain(), executor=executor or LyingExecutor(rate=0.0), store=str(tmp_path / name), quiet=True,
+                        **more)
+
+    def shards(name: str) -> set[str]:
+        return {path.name for path in (tmp_path / name / "shards").rglob("*.arrow")}
+
+    plain, voted = run("plain"), run("voted", **options)
+    np.testing.assert_array_equal(voted[0].to_numpy(), plain[0].to_numpy())
+    assert shards("voted") == shards("plain")
+    assert voted.status.deleted == plain.status.deleted == 2 * len(shards("plain"))
+    assert voted.status.confirmed == voted.status.computed == 3 * len(shards("plain"))
+    # Not only at the end: what was to be deleted was never there as a whole.
+    assert 0 < voted.status.most_kept_bytes < voted.status.deleted_bytes
+    assert voted.status.kept_bytes == 0
+    breaking = Failing(after=voted.status.tasks // 2)
+    with pytest.raises(grid.errors.RunError, match="broken off"):
+        run("broken", breaking, **options)
+    assert shards("broken") != shards("plain")
+    again = run("broken", **options)
+    assert again.status.reused > 0
+    assert again.status.computed < 3 * len(shards("plain"))
+    np.testing.assert_array_equal(again[0].to_numpy(), plain[0].to_numpy())
+    assert shards("broken") == shards("plain")
+    assert run("broken", **options).status.computed == 0
+
+
+class Failing(LyingExecutor):
+    """Honest, and fails for good after so many tasks."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(rate=0.0)
+        self.left = after
+
+    def poll(self, timeout: float) -> list[Any]:
+        self.left -= 1
+        events = super().poll(timeout)
+        return events if self.left > 0 else [
+            TaskFailed(event.task, Failure("fatal", "broken off")) for event in events if isinstance(event, TaskDone)]
 
 
 def table(folder: Path) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from test_state import ChunkId, FakePlan, FakeStage, RunMachine, chain, random_plan, tasks
 
-from gridcompute.ballots import LOST, Ballots, Rule, Standing
+from gridcompute.ballots import LOST, Ballot, Ballots, Rule, Standing
 from gridcompute.drops import DONE, GONE, RUNNING
 from gridcompute.events import (
     Command,
@@ -72,8 +72,12 @@ class CopyingMachine(RunMachine):
                 assert not busy & set(self.plan.feeds.get((command.stage, command.chunk), ()))
                 self.held.discard((command.stage, command.chunk))
                 self.kept.discard((command.stage, command.chunk))
+                self.dropped((command.stage, command.chunk))
         super().take([command for command in commands if not isinstance(command, Drop)])
         self.commands[-1] = commands
+
+    def dropped(self, one: ChunkId) -> None:
+        """What is let go is deleted."""
 
     @rule(data=st.data())
     @precondition(lambda self: self.finish is None and bool(self.state.slow(math.inf)))
@@ -116,7 +120,8 @@ class VotingMachine(CopyingMachine):
         for stage, chunks in self.found.items():
             for chunk in chunks:
                 self.store[stage, chunk] = self.truth((stage, chunk))
-        return VotingState(self.plan, self.found, self.limits, Policy(), self.rules, Standing())
+        return VotingState(self.plan, self.found, self.limits, Policy(), self.rules, Standing(),
+                           disposable=self.disposable)
 
     def truth(self, at: ChunkId) -> str:
         return f"{at[0]}.{at[1]}({','.join(self.truth(one) for one in self.plan.inputs(*at))})"
@@ -137,6 +142,11 @@ class VotingMachine(CopyingMachine):
                   and WORKERS[name] not in task.turn.barred] or ["w0"]
         self.at[task.number] = self.draw.choice(others)
         self.running[task.number] = task
+
+    def dropped(self, one: ChunkId) -> None:
+        assert self.plan.stages[one[0]].held or one[0] in self.disposable, "let go of what stays"
+        assert one not in self.state.ballots._open, "deleted though it is voted on"
+        self.store.pop(one, None)
 
     def take(self, commands: list[Command]) -> None:
         for command in commands:
@@ -350,8 +360,7 @@ def test_what_was_made_of_it_is_done_again_too() -> None:
     assert then.stage == 1
     standing.barred = ("L",)
     commands: list[Command] = []
-    for chunk in list(state.ballots.unconfirmed()):
-        state._distrust(chunk, commands)
+    state._distrust(state.ballots.unconfirmed(), commands)
     assert commands == [Void(0, first.chunks[0])]
     # What is made of it now is no result either.
     commands = state.apply(answer(then, "made of wrong", "w1", "A"), 0.0)
@@ -522,3 +531,61 @@ def test_what_is_there_already_is_a_vote_of_nobody() -> None:
     assert verdict == "keep"
     assert ruled is not None
     assert (ruled.winner, [vote.worker for vote in ruled.votes]) == ("there", ["", "w", "v"])
+
+
+def test_a_copy_of_a_check_keeps_what_it_gets_where_that_is_void() -> None:
+    state = voting(chain(1), Rule(quorum=(3, 5)), workers=3)
+    first, = tasks(state.start(0.0))
+    check, = tasks(state.apply(answer(first, "wrong", "liar", "L"), 0.0))
+    assert check.turn.check
+    state.ballots.standing.barred = ("L",)
+    assert state.ballots.strike() == [(0, 0)]
+    copy, = tasks(state.apply(TaskSlow(check.number), 1.0))
+    assert (copy.turn.copy, copy.turn.check) == (True, False)
+
+
+def test_what_was_made_of_a_chunk_that_is_made_again_is_found_too() -> None:
+    """It was deleted, is needed again, and only then somebody finds out who had made it."""
+    plan = FakePlan([FakeStage(1), FakeStage(2), FakeStage(1)],
+                    {(1, 0): [(0, 0)], (1, 1): [(0, 0)], (2, 0): [(1, 0), (1, 1)]}, (2,))
+    standing, seeds = Standing(), [str(s) for s in range(3)]
+    state = VotingState(plan, {}, Limits(1, queue=1), Policy(), Rule(verify=1e-9, seeds=seeds), standing,
+                        disposable={0})
+    first, = tasks(state.start(0.0))
+    commands = state.apply(answer(first, "wrong", "liar", "L"), 0.0)
+    while state.left[1]:
+        then, = tasks(commands)
+        commands = state.apply(answer(then, "made of wrong"), 0.0)
+    assert Drop(0, 0) in commands
+    last, = tasks(commands)
+    lost = Failure("corrupt_shard", "gone", 0, lost=(1, 0))
+    again, = tasks(state.apply(TaskFailed(last.number, lost), 0.0))
+    assert (again.stage, state.status[0][0], state.status[1][1]) == (0, RUNNING, DONE)
+    standing.barred = ("L",)
+    commands = []
+    state._distrust(state.ballots.unconfirmed(), commands)
+    assert Void(1, 1) in commands
+    assert state.left[:2] == [1, 2]
+
+
+def test_who_is_quarantined_loses_no_more() -> None:
+    standing = Standing()
+    for _ in range(LOST + 3):
+        standing.lose(Vote("w", "A", "1"), [Vote("v", "B", "2")] * 2)
+    assert standing.barred == ("A",)
+
+
+def test_what_the_same_event_undoes_does_not_count() -> None:
+    """A task tells of two chunks: by the first somebody is found out, the second is made of what he did alone."""
+    state = voting(chain(2, 2), Rule(verify=1e-9), workers=2)
+    commands = state.start(0.0)
+    for task in tasks(commands):
+        commands = state.apply(answer(task, "wrong", "liar", "L"), 0.0)
+    assert state.left == [0, 2]
+    state.ballots.standing.lose(Vote("liar", "L", "x"), [Vote("w1", "A", "y")])
+    state.ballots._open[1, 0] = Ballot(2, 3, [Vote("liar", "L", "x"), Vote("w1", "A", "y")])
+    both = state._begun(1, (0, 1), state.ballots.turn(1, 1))
+    commands = state.apply(answer(both, "y", "w0", "B"), 0.0)
+    assert state.ballots.standing.barred == ("L",)
+    assert state.left == [2, 2]
+    assert {Void(1, 0), Void(1, 1), Void(0, 0), Void(0, 1)} <= set(commands)
