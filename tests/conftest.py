@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from places import code_cache, module_folder, options, own_folder, session_of_two  # noqa: F401
 
 from gridcompute import axes
 

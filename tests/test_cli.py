@@ -80,7 +80,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("package")
     (place / "toy_jobs.py").write_text(TOY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.syspath_prepend(str(place))
         patch.setattr(registry, "entry_points", lambda group: [EntryPoint(n, v, group) for n, v in ENTRIES.items()])
         yield place

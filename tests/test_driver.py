@@ -80,11 +80,8 @@ def drive(folder: Path, name: str, script: tuple[Fault, ...] = (), worker: tuple
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("driver")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_CACHE", str(folder / "cache"))
-        yield folder
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("driver")
 
 
 @pytest.fixture(scope="module")

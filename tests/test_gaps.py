@@ -26,20 +26,13 @@ def length(text):
     return len(text)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    return tmp_path
-
-
 def arrow(*collections):
     run = grid.run(*collections, executor="inline")
     found = [run[i].to_arrow() for i in range(len(collections))]
     return found if len(found) > 1 else found[0]
 
 
-def test_whole_numbers_of_csv_reach_a_kernel(folder):
+def test_whole_numbers_of_csv_reach_a_kernel(own_folder):
     Path("a.csv").write_text("k,x\n4,1.5\n,2.5\n9,\n")
     rows = grid.open_table("a.csv")
     with pytest.raises(UsageError, match=r"'k' \(int64\) may have nulls.*") as refused:
@@ -58,7 +51,7 @@ def test_whole_numbers_of_csv_reach_a_kernel(folder):
     assert after["half"].to_pylist() == [4]
 
 
-def test_text_with_nulls_is_refused_in_its_own_words(folder):
+def test_text_with_nulls_is_refused_in_its_own_words(own_folder):
     rows = grid.from_arrays({"s": ["a", None, "ccc"], "l": pa.array([[1], None, []], pa.list_(pa.int32()))})
     with pytest.raises(UsageError, match=r"'s' \(string\) may have nulls") as refused:
         rows["s"].map(length)
@@ -98,7 +91,7 @@ def test_equal_to_pandas(tmp_path_factory, cells, on):
             assert run[9 + i].to_numpy().tolist() == frame[name].fillna(value).tolist()
 
 
-def test_grids_and_dates_are_filled_too(folder):
+def test_grids_and_dates_are_filled_too(own_folder):
     masked = np.ma.array(np.arange(6).reshape(2, 3), mask=[[0, 1, 0], [1, 0, 0]])
     cube = grid.from_arrays({"v": masked}, dims=("y", "x"))
     days = grid.from_arrays({"d": np.array(["2001-05-01", "NaT"], "datetime64[s]")})["d"]

@@ -18,20 +18,12 @@ from gridcompute.executor import InlineExecutor
 from gridcompute.shardfile import read_header
 from gridcompute.store import open_store
 
+pytestmark = pytest.mark.usefixtures("module_folder")
+
 _stores = iter(range(10**6))
 
 # A graph is told in one line, so shrinking it isn't worth the minutes it takes.
 UNSHRUNK = {"phases": (Phase.explicit, Phase.reuse, Phase.generate), "report_multiple_bugs": False}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A folder of this module's own, and one cache of compiled code for the session."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
-        patch.chdir(tmp_path_factory.mktemp("work"))
-        yield
 
 
 def shards(url: str) -> dict[str, str]:

@@ -26,7 +26,6 @@ CUBE = np.arange(4 * 10 * 20, dtype=float).reshape(4, 10, 20)
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
     monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path / "cache"))
     with LocalCluster(nodes=2) as found:
         yield found
         sys.modules["ray"].shutdown()

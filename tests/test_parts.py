@@ -24,6 +24,8 @@ from gridcompute.running import graph_of
 from gridcompute.spaces import Region
 from gridcompute.store import open_store
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 _stores = iter(range(10**6))
 
 
@@ -36,13 +38,6 @@ class InParts(InlineExecutor):
 
     def submit(self, order: Order) -> None:
         super().submit(replace(order, task=replace(order.task, parts=self.number)))
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
-    monkeypatch.chdir(tmp_path)
 
 
 def few_chunks(patch: pytest.MonkeyPatch, spread: int) -> None:

@@ -36,13 +36,9 @@ from gridcompute.progressword import Board, Mark, publishing
 from gridcompute.shipping import by_value
 from gridcompute.store import open_store
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
 
 
 @grid.kernel("(n),()->()")

@@ -24,16 +24,10 @@ from gridcompute.skipping import here, run_skipping, work_of
 from gridcompute.skips import MOST, Skips, Tally, merged, of_text, to_text
 from gridcompute.store import open_store
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
 
 CELLS = 24
 numbers = itertools.count()
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
 
 
 def one(value, bad, cell, rng):  # type: ignore[no-untyped-def]
