@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+
+def few(count: int) -> int:
+    """Examples of a property that takes long for each: so many, and more where a profile has more than usual."""
+    return count * max(1, settings.default.max_examples // 100)
 
 
 @pytest.fixture(scope="session", autouse=True)

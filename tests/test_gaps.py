@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import few
 
 import gridcompute as grid
 from gridcompute.errors import DimensionError, MissingInputError, ParameterError, UsageError
@@ -67,7 +68,7 @@ def test_text_with_nulls_is_refused_in_its_own_words(own_folder):
                        st.none() | st.text("ab", max_size=2), st.none() | st.booleans()), min_size=1, max_size=12),
     st.sampled_from([None, "i", "f", "s", ["i", "s"], ["b", "f"]]),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=few(10), deadline=None)
 def test_equal_to_pandas(tmp_path_factory, cells, on):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_STATE", str(tmp_path_factory.mktemp("state")))

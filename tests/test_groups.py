@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import few
 
 import gridcompute as grid
 from gridcompute import axes, lower
@@ -29,7 +30,7 @@ KEYS = {
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=few(12), deadline=None)
 def test_equal_to_pandas(tmp_path_factory, data):
     rows = data.draw(st.integers(1, 40))
     by = data.draw(st.lists(st.sampled_from(sorted(KEYS)), min_size=1, max_size=2, unique=True))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, note, reject, settings
 from hypothesis import strategies as st
 from oracle_graphs import Grown, grow_arrays, grow_tables
+from places import few
 from test_graphs import UNSHRUNK
 
 import gridcompute as grid
@@ -55,7 +56,7 @@ def bytes_of(outputs: list[Any], executor: InlineExecutor) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("family", [grow_arrays, grow_tables])
-@settings(max_examples=15, **UNSHRUNK)
+@settings(max_examples=few(8), **UNSHRUNK)
 @given(st.data(), st.integers(2, 6), st.integers(1, 3), st.sampled_from([2, 3, 4, 7, 256]), st.integers(1, 2))
 def test_any_number_of_parts_gives_the_same_bytes(family: Any, data: st.DataObject, steps: int, spread: int,
                                                   number: int, threads: int) -> None:
