@@ -35,6 +35,8 @@ from gridcompute.stepping import CompiledSteps, Crew
 from gridcompute.testing.nodes import NodesHere
 from gridcompute.worker import classify
 
+pytestmark = pytest.mark.ray
+
 THREADS = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 
 

@@ -52,6 +52,8 @@ from benchmarks.rows import (  # noqa: E402
 from benchmarks.stream import Setup  # noqa: E402
 from gridcompute.footprint import USUAL_BYTES, WORKER_BYTES  # noqa: E402
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from gridcompute.journal import Journal
 from gridcompute.origins import Origin
 from gridcompute.plots import Axis, draw_histograms, draw_trend, per_decade, picture_path
 
+pytestmark = pytest.mark.ray
+
 TOY = '''
 from pathlib import Path
 

@@ -16,7 +16,7 @@ from gridcompute.errors import StoreError
 from gridcompute.progressword import Board
 from gridcompute.record import load
 
-pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
 
 DISK_BYTES = 8 * 2**20
 VALUES = np.random.default_rng(4).random((40, 64, 256))  # 5 MB, and as much again as shards

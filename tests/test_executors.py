@@ -9,7 +9,7 @@ import pytest
 from gridcompute.executor import Executor, InlineExecutor
 from gridcompute.testing.executors import ExecutorConformance
 
-pytestmark = pytest.mark.usefixtures("module_folder")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("module_folder")]
 
 
 class TestInline(ExecutorConformance):

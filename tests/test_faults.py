@@ -31,7 +31,7 @@ from gridcompute.errors import (
 from gridcompute.journal import read
 from gridcompute.ray_session import token_file
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 CUBE = np.arange(4 * 3 * 4, dtype=float).reshape(4, 3, 4)
 

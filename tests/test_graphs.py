@@ -19,7 +19,7 @@ from gridcompute.executor import InlineExecutor
 from gridcompute.shardfile import read_header
 from gridcompute.store import open_store
 
-pytestmark = pytest.mark.usefixtures("module_folder")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("module_folder")]
 
 _stores = iter(range(10**6))
 

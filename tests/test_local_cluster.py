@@ -18,7 +18,7 @@ import pytest
 import gridcompute as grid
 from gridcompute.testing.cluster import LocalCluster
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 CUBE = np.arange(4 * 10 * 20, dtype=float).reshape(4, 10, 20)
 

@@ -21,7 +21,7 @@ from gridcompute.journal import read
 from gridcompute.shardfile import read_header
 from gridcompute.store import open_store
 
-pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
 
 MIB = 2**20
 

@@ -33,7 +33,7 @@ from gridcompute.testing.cluster import LocalCluster
 
 __all__ = ["namespaces", "redis_server"]
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.faults]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400), pytest.mark.faults]
 
 
 @pytest.fixture

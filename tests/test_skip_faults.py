@@ -14,7 +14,7 @@ from test_faults import CUBE, cube
 import gridcompute as grid
 from gridcompute.journal import read
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 
 

@@ -26,7 +26,7 @@ from gridcompute.ray_places import HOLD_SECONDS, TRIES, HandedBack, Placing, ref
 from gridcompute.record import load
 from gridcompute.spaces import Region
 
-pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("module_folder")]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("module_folder")]
 
 WAIT = 240.0
 """What a straggler sleeps; a run that waited for it would take longer."""
