@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from places import code_cache, module_folder, options, own_folder, session_of_two  # noqa: F401
+from places import (  # noqa: F401
+    code_cache,
+    module_folder,
+    options,
+    own_folder,
+    session_of_two,
+    what_is_loaded_stays,
+)
 
 from gridcompute import axes
 
