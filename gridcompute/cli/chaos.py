@@ -9,7 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from gridcompute.cli.jobs import Jobs, first_planned, is_script, made_command, output_aside, said, workload_made
+from gridcompute.cli.jobs import (
+    Jobs,
+    first_planned,
+    is_script,
+    made_command,
+    output_aside,
+    said,
+    unrun_unsaid,
+    workload_made,
+)
 from gridcompute.cli.options import COMMON
 from gridcompute.cli.output import document, say
 from gridcompute.errors import ParameterError
@@ -120,7 +129,8 @@ def script_outputs(path: str, arguments: Sequence[str]) -> list[Any]:
     from gridcompute.collection import Collection
     from gridcompute.destined import Destined
 
-    found = first_planned(path, arguments)
+    with unrun_unsaid():
+        found = first_planned(path, arguments)
     if isinstance(found, int):
         raise ParameterError(f"{path} ended without a run", hint="what is taken are the outputs of its first grid.run")
     graph = found.plan.graph

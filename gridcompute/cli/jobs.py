@@ -263,16 +263,17 @@ def plan_script(path: str, arguments: list[str], options: Mapping[str, Any], as_
     Raises:
         ParameterError: it ended without one.
     """
-    try:
-        with output_aside(as_json):
-            found = first_planned(path, arguments, options)
-    except GridError:
-        raise
-    except Exception as error:
-        _broke(path, error)
-        if as_json:
-            document({"error": str(error), "hint": "", "kind": type(error).__name__, "exit_code": 1})
-        return 1
+    with unrun_unsaid():
+        try:
+            with output_aside(as_json):
+                found = first_planned(path, arguments, options)
+        except GridError:
+            raise
+        except Exception as error:
+            _broke(path, error)
+            if as_json:
+                document({"error": str(error), "hint": "", "kind": type(error).__name__, "exit_code": 1})
+            return 1
     if not isinstance(found, int):
         return _planned(_called(path, arguments), found, as_json)
     if not found:
@@ -282,17 +283,24 @@ def plan_script(path: str, arguments: list[str], options: Mapping[str, Any], as_
 
 def first_planned(path: str, arguments: Sequence[str], options: Mapping[str, Any] | None = None) -> Planned | int:
     """What a script's first run would compute, at which the script ends; its exit code, where it ended without one."""
-    from gridcompute.destined import UnrunOutputWarning
     from gridcompute.origins import Origin, PlannedInstead
     from gridcompute.resuming import run_script
 
+    try:
+        origin = Origin(_called(path, arguments), reports=True, plans=True)
+        return run_script(path, arguments, options, origin=origin).code
+    except PlannedInstead as reached:
+        return reached.planned
+
+
+@contextlib.contextmanager
+def unrun_unsaid() -> Iterator[None]:
+    """Without warnings of outputs that a later run of a script would write, until what it has made is gone."""
+    from gridcompute.destined import UnrunOutputWarning
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnrunOutputWarning)  # of outputs that a later run would write
-        try:
-            origin = Origin(_called(path, arguments), reports=True, plans=True)
-            return run_script(path, arguments, options, origin=origin).code
-        except PlannedInstead as reached:
-            return reached.planned
+        warnings.simplefilter("ignore", UnrunOutputWarning)
+        yield
 
 
 def _called(path: str, arguments: Sequence[str]) -> dict[str, Any]:
