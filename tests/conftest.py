@@ -10,6 +10,14 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from places import (  # noqa: F401
+    code_cache,
+    module_folder,
+    options,
+    own_folder,
+    session_of_two,
+    what_is_loaded_stays,
+)
 
 from gridcompute import axes
 

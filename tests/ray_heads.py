@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,25 +12,16 @@ from collections.abc import Iterator, Mapping
 
 import psutil
 
+from gridcompute.testing.kept import free_ports
+
 _PORTS = ("node-manager-port", "object-manager-port", "runtime-env-agent-port", "dashboard-agent-grpc-port",
           "dashboard-agent-listen-port", "metrics-export-port")
-
-
-def free_ports(host: str, count: int) -> list[int]:
-    """Ports of an address that nobody listens on at the moment."""
-    with contextlib.ExitStack() as kept:
-        found = []
-        for _ in range(count):
-            one = kept.enter_context(socket.socket())
-            one.bind((host, 0))
-            found.append(one.getsockname()[1])
-    return found
 
 
 @contextlib.contextmanager
 def head(host: str, variables: Mapping[str, str], *, cores: int = 1) -> Iterator[str]:
     """A head on an address with Ray's variables about who may join; its address."""
-    port, *others = free_ports(host, 1 + len(_PORTS))
+    port, *others = free_ports(1 + len(_PORTS), host)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "GRIDCOMPUTE_"))}
     # A socket's name has at most 107 bytes: the folder's own must be short.
     with tempfile.TemporaryDirectory(prefix="gch-", dir="/tmp", ignore_cleanup_errors=True) as folder:

@@ -27,6 +27,8 @@ from gridcompute.config import OPEN_IN_WORDS, Settings
 from gridcompute.errors import ClusterError, GridError, ParameterError
 from gridcompute.ray_session import token_file
 
+pytestmark = pytest.mark.ray
+
 HERE = "127.0.0.1"
 PAST = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 

@@ -35,6 +35,8 @@ from gridcompute.stepping import CompiledSteps, Crew
 from gridcompute.testing.nodes import NodesHere
 from gridcompute.worker import classify
 
+pytestmark = pytest.mark.ray
+
 THREADS = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 
 
@@ -285,14 +287,8 @@ class OnNodes(InlineExecutor):
         return self.asked[-1]
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_a_run_whose_nodes_are_lost_goes_on_from_the_last_state(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_nodes_are_lost_goes_on_from_the_last_state(own_folder: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gridcompute.spread.chosen", lambda *_: (2, 0.0))
     out, rows = ring_of(sums, 3000, scale=0.5, checkpoint=300), list[int]()
     made = CompiledSteps.__init__
@@ -308,11 +304,11 @@ def test_a_run_whose_nodes_are_lost_goes_on_from_the_last_state(place: Path, mon
     assert (run.status.retries, len(rows), len(executor.asked)) == (2, 3, 2)  # the third goes on on one node
     assert 0 < rows[1] < rows[2] < 3000
     assert not any(one.open for one in executor.asked)
-    told = [e["message"] for e in read(journals(place)[-1]) if e["kind"] == "failed"]
+    told = [e["message"] for e in read(journals(own_folder)[-1]) if e["kind"] == "failed"]
     assert all("a worker was lost in stage sums" in one and "node" in one for one in told), told
 
 
-def test_what_takes_long_takes_several_tasks_on_nodes_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_takes_long_takes_several_tasks_on_nodes_too(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gridcompute.spread.chosen", lambda *_: (2, 0.0))
     out, executor, kept = ring_of(sums, 1200, scale=0.5, checkpoint=150), OnNodes([None] * 8), list[str]()
     keep = stepping.Crew.keep
@@ -330,7 +326,7 @@ def test_what_takes_long_takes_several_tasks_on_nodes_too(place: Path, monkeypat
     assert not any(one.open for one in executor.asked)
 
 
-def test_a_kernel_that_raises_on_nodes_is_named_as_on_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_raises_on_nodes_is_named_as_on_one(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gridcompute.spread.chosen", lambda *_: (3, 0.0))
     executor = OnNodes([None])
     with pytest.raises(KernelError, match=r"fails failed in step 700 at x=5 of v in arrays in memory: ValueError"):
@@ -370,7 +366,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("nodes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(folder / "cache"))
         ray = ray_session.prepared()
         from ray.cluster_utils import Cluster
 
@@ -409,13 +404,13 @@ def awaited(happens: Callable[[], Any], seconds: float = 60.0) -> Any:
     return found
 
 
-def test_members_and_leaders_that_die_on_ray(cluster: Any, place: Path) -> None:
+def test_members_and_leaders_that_die_on_ray(cluster: Any, own_folder: Path) -> None:
     """First a member is killed, then the task that leads: it goes on from a kept state, and nothing is left behind."""
     out = slowly(700)
-    run = grid.start(out, executor=on_two(cluster), store=place / "work", quiet=True)
+    run = grid.start(out, executor=on_two(cluster), store=own_folder / "work", quiet=True)
 
     def kept() -> set[str]:
-        return {path.name for path in (place / "work").rglob("*s*.g0.arrow")}
+        return {path.name for path in (own_folder / "work").rglob("*s*.g0.arrow")}
 
     for victim in ("ray::RayMember.go", "ray::stage 0"):
         awaited(lambda: len(processes("ray::RayMember.go")) == 2)
@@ -427,7 +422,7 @@ def test_members_and_leaders_that_die_on_ray(cluster: Any, place: Path) -> None:
         assert not [one for one in members if one.is_running()]
     alone = grid.run(out, executor="inline", store="memory://bands-alone", quiet=True)
     assert run.wait(120)[0].to_numpy().tobytes() == alone[0].to_numpy().tobytes()
-    told = [e["message"] for e in read(journals(place)[-1]) if e["kind"] == "failed"]
+    told = [e["message"] for e in read(journals(own_folder)[-1]) if e["kind"] == "failed"]
     assert len(told) == 2
     assert "one of the 2 nodes that carry it together, 127.0.0.2, 127.0.0.3, lost its process" in told[0]
 
@@ -444,7 +439,7 @@ def test_two_nodes_give_the_bits_of_one(cluster: Any) -> None:
     awaited(lambda: ray.available_resources().get("CPU") == 2)
 
 
-def test_nodes_that_are_busy_are_not_waited_for(cluster: Any, place: Path) -> None:
+def test_nodes_that_are_busy_are_not_waited_for(cluster: Any, own_folder: Path) -> None:
     import ray
 
     @ray.remote(num_cpus=1)
@@ -454,7 +449,7 @@ def test_nodes_that_are_busy_are_not_waited_for(cluster: Any, place: Path) -> No
     other = busy.options(max_retries=0).remote()
     awaited(lambda: ray.available_resources().get("CPU") != 2)
     out = slowly(100)
-    run = grid.run(out, executor=on_two(cluster), store=place / "work", quiet=True)
+    run = grid.run(out, executor=on_two(cluster), store=own_folder / "work", quiet=True)
     assert run[0].to_numpy().tobytes() == plain(out.op, [Fixed(np.arange(64.0))])[0].values.tobytes()
     ray.cancel(other, force=True)
     awaited(lambda: ray.available_resources().get("CPU") == 2)
@@ -468,8 +463,8 @@ def test_members_of_another_numerics_class_take_no_part(cluster: Any, monkeypatc
     awaited(lambda: not processes("ray::RayMember"), 5)
 
 
-def test_a_kernel_that_raises_on_ray(cluster: Any, place: Path) -> None:
-    run = grid.start(slowly(2000), executor=on_two(cluster), store=place / "work", quiet=True)
+def test_a_kernel_that_raises_on_ray(cluster: Any, own_folder: Path) -> None:
+    run = grid.start(slowly(2000), executor=on_two(cluster), store=own_folder / "work", quiet=True)
     awaited(lambda: len(processes("ray::RayMember.go")) == 2)
     with pytest.raises(KernelError, match=r"slow failed in step 900 at x=50 of v in arrays in memory: ValueError"):
         run.wait(60)

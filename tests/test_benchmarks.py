@@ -52,11 +52,13 @@ from benchmarks.rows import (  # noqa: E402
 from benchmarks.stream import Setup  # noqa: E402
 from gridcompute.footprint import USUAL_BYTES, WORKER_BYTES  # noqa: E402
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("STATE", "CACHE", "STORE"):
+    for name in ("STATE", "STORE"):
         monkeypatch.setenv(f"GRIDCOMPUTE_{name}", str(tmp_path / name.lower()))
 
 

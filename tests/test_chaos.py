@@ -56,7 +56,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "state").mkdir(mode=0o700)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
         patch.setattr("tempfile.tempdir", str(folder))
         patch.chdir(folder)
         yield folder
@@ -166,7 +165,7 @@ def sound(report: Report) -> None:
 def test_the_same_faults_whatever_the_timing_and_the_workers(deaths: int) -> None:
     schedule = Schedule(seed=11, kill_worker=0.2, corrupt=0.1, store_errors=0.2, resets=0.1, memory_errors=0.1,
                         slow=0.1, slow_seconds=0.0, kill_driver=deaths)  # fmt: skip
-    met = [run_chaos(rows(24), schedule, executor=executor, workers=workers, limit=LIMIT).injected
+    met = [run_chaos(rows(16), schedule, executor=executor, workers=workers, limit=LIMIT).injected
            for executor, workers in (("inline", 1), ("inline", 3), ("simulated", 2), ("simulated", 7))]
     assert len(met[0]) > 10
     if not deaths:
@@ -207,10 +206,10 @@ def test_what_a_lost_worker_delivers_late_changes_nothing(tmp_path: Path, monkey
     schedule = Schedule(seed=1, kill_worker=0.3, slow=0.3, slow_seconds=30.0)
     listening = Listening()
     executor = ChaosExecutor(listening, schedule, Marks(str(tmp_path / "marks")))
-    run = grid.run(*rows(80), executor=executor, store=tmp_path / "work", quiet=True)
+    run = grid.run(*rows(40), executor=executor, store=tmp_path / "work", quiet=True)
     assert listening.late > 0
     shutil.rmtree(tmp_path / "never.parquet")
-    plain = grid.run(*rows(80), executor="inline", store=tmp_path / "plain", quiet=True)
+    plain = grid.run(*rows(40), executor="inline", store=tmp_path / "plain", quiet=True)
     assert run[0].to_arrow().equals(plain[0].to_arrow())
     kept = Counter((event["stage"], chunk) for event in read(run.record.journal) if event["kind"] == "kept"
                    for chunk in event["chunks"])

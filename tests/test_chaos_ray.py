@@ -19,7 +19,7 @@ from gridcompute.testing.cluster import LocalCluster
 
 __all__ = ["_told", "place"]
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 LIMIT = 240.0
 SHORT = range(4)

@@ -26,6 +26,8 @@ from gridcompute.journal import Journal
 from gridcompute.origins import Origin
 from gridcompute.plots import Axis, draw_histograms, draw_trend, per_decade, picture_path
 
+pytestmark = pytest.mark.ray
+
 TOY = '''
 from pathlib import Path
 
@@ -80,7 +82,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("package")
     (place / "toy_jobs.py").write_text(TOY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.syspath_prepend(str(place))
         patch.setattr(registry, "entry_points", lambda group: [EntryPoint(n, v, group) for n, v in ENTRIES.items()])
         yield place

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import few
 
 from gridcompute import loops, random
 from gridcompute.codecache import compile_seconds
@@ -453,7 +454,7 @@ def test_a_kernel_whose_globals_changed_since_its_key_is_refused():
         run_cells(made, [Fixed(np.ones(1))], shape=(1,))
 
 
-@settings(max_examples=5)
+@settings(max_examples=few(5))
 @given(st.integers(2, 4))
 def test_threads_share_a_loop(threads):
     values = np.arange(3000.0).reshape(1000, 3)

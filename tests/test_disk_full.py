@@ -16,16 +16,10 @@ from gridcompute.errors import StoreError
 from gridcompute.progressword import Board
 from gridcompute.record import load
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
 
 DISK_BYTES = 8 * 2**20
 VALUES = np.random.default_rng(4).random((40, 64, 256))  # 5 MB, and as much again as shards
-
-
-@pytest.fixture(autouse=True)
-def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import few
 
 import gridcompute as grid
 from gridcompute import progressword
@@ -80,11 +81,8 @@ def drive(folder: Path, name: str, script: tuple[Fault, ...] = (), worker: tuple
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("driver")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_CACHE", str(folder / "cache"))
-        yield folder
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("driver")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +93,7 @@ def plain(home: Path) -> dict[str, bytes]:
 PATIENT = Policy(attempts={"transient": 40})
 
 
-@settings(max_examples=15)
+@settings(max_examples=few(10))
 @given(seed=st.integers(0, 2**32), rate=st.sampled_from((0.05, 0.3)))
 def test_stores_that_fail_now_and_then(home: Path, plain: dict[str, bytes], seed: int, rate: float) -> None:
     operations = ("get", "put_new", "exists", "list")

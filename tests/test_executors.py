@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from gridcompute.executor import Executor, InlineExecutor
 from gridcompute.testing.executors import ExecutorConformance
 
-
-@pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A folder of this module's own, and one cache of compiled code for the session."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
-        patch.chdir(tmp_path_factory.mktemp("work"))
-        yield
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("module_folder")]
 
 
 class TestInline(ExecutorConformance):

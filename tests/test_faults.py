@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,30 +29,11 @@ from gridcompute.errors import (
     WorkerLostError,
 )
 from gridcompute.journal import read
-from gridcompute.ray_session import connect, token_file
+from gridcompute.ray_session import token_file
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 CUBE = np.arange(4 * 3 * 4, dtype=float).reshape(4, 3, 4)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folders and one Ray session of two workers for this module."""
-    folder = tmp_path_factory.mktemp("faults")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(folder / "cache"))
-        ray = connect(workers=2)
-        yield folder
-        ray.shutdown()
-
-
-@pytest.fixture
-def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(home / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(home / "cache"))
-    return {"store": tmp_path / "work", "workers": 2, "quiet": True, "executor": "ray"}
 
 
 def cube() -> Any:
@@ -140,7 +120,7 @@ def test_a_gang_that_is_killed_goes_on_from_its_last_state(tmp_path: Path, optio
     @grid.kernel("(n)->()")
     def slow(inputs: Any, step: Any) -> Any:
         total = inputs.sum() + step
-        for _ in range(1500):
+        for _ in range(800):
             total = (total * 1.37 + 1.0) % 1000.0
         return total
 
@@ -153,7 +133,7 @@ def test_a_graph_of_cells_goes_on_from_its_last_state(tmp_path: Path, options: d
     @grid.kernel("(n),()->()")
     def slow(inputs: Any, own: Any) -> Any:
         total = inputs.sum() + own
-        for _ in range(200_000):
+        for _ in range(50_000):
             total = (total * 1.37 + 1.0) % 1000.0
         return total
 
@@ -309,7 +289,7 @@ def test_an_edited_kernel_is_run_anew_on_the_same_workers(tmp_path: Path, option
     sys.modules.pop("edited_helper")
 
 
-def test_closed_by_default(home: Path, options: dict[str, Any]) -> None:
+def test_closed_by_default(options: dict[str, Any]) -> None:
     import ray
 
     assert token_file().stat().st_mode & 0o777 == 0o600

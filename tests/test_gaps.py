@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import few
 
 import gridcompute as grid
 from gridcompute.errors import DimensionError, MissingInputError, ParameterError, UsageError
@@ -26,20 +27,13 @@ def length(text):
     return len(text)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    return tmp_path
-
-
 def arrow(*collections):
     run = grid.run(*collections, executor="inline")
     found = [run[i].to_arrow() for i in range(len(collections))]
     return found if len(found) > 1 else found[0]
 
 
-def test_whole_numbers_of_csv_reach_a_kernel(folder):
+def test_whole_numbers_of_csv_reach_a_kernel(own_folder):
     Path("a.csv").write_text("k,x\n4,1.5\n,2.5\n9,\n")
     rows = grid.open_table("a.csv")
     with pytest.raises(UsageError, match=r"'k' \(int64\) may have nulls.*") as refused:
@@ -58,7 +52,7 @@ def test_whole_numbers_of_csv_reach_a_kernel(folder):
     assert after["half"].to_pylist() == [4]
 
 
-def test_text_with_nulls_is_refused_in_its_own_words(folder):
+def test_text_with_nulls_is_refused_in_its_own_words(own_folder):
     rows = grid.from_arrays({"s": ["a", None, "ccc"], "l": pa.array([[1], None, []], pa.list_(pa.int32()))})
     with pytest.raises(UsageError, match=r"'s' \(string\) may have nulls") as refused:
         rows["s"].map(length)
@@ -74,7 +68,7 @@ def test_text_with_nulls_is_refused_in_its_own_words(folder):
                        st.none() | st.text("ab", max_size=2), st.none() | st.booleans()), min_size=1, max_size=12),
     st.sampled_from([None, "i", "f", "s", ["i", "s"], ["b", "f"]]),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=few(10), deadline=None)
 def test_equal_to_pandas(tmp_path_factory, cells, on):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_STATE", str(tmp_path_factory.mktemp("state")))
@@ -98,7 +92,7 @@ def test_equal_to_pandas(tmp_path_factory, cells, on):
             assert run[9 + i].to_numpy().tolist() == frame[name].fillna(value).tolist()
 
 
-def test_grids_and_dates_are_filled_too(folder):
+def test_grids_and_dates_are_filled_too(own_folder):
     masked = np.ma.array(np.arange(6).reshape(2, 3), mask=[[0, 1, 0], [1, 0, 0]])
     cube = grid.from_arrays({"v": masked}, dims=("y", "x"))
     days = grid.from_arrays({"d": np.array(["2001-05-01", "NaT"], "datetime64[s]")})["d"]

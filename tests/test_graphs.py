@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from oracle import columns_of, same
 from oracle_graphs import Grown, grow_arrays, grow_tables
+from places import few
 
 import gridcompute as grid
 from gridcompute import axes, lower, pacing
@@ -18,20 +19,12 @@ from gridcompute.executor import InlineExecutor
 from gridcompute.shardfile import read_header
 from gridcompute.store import open_store
 
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("module_folder")]
+
 _stores = iter(range(10**6))
 
 # A graph is told in one line, so shrinking it isn't worth the minutes it takes.
 UNSHRUNK = {"phases": (Phase.explicit, Phase.reuse, Phase.generate), "report_multiple_bugs": False}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A folder of this module's own, and one cache of compiled code for the session."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
-        patch.chdir(tmp_path_factory.mktemp("work"))
-        yield
 
 
 def shards(url: str) -> dict[str, str]:
@@ -65,7 +58,7 @@ def checked(outputs: list[Grown], seed: int, patch: pytest.MonkeyPatch) -> dict[
 
 
 @pytest.mark.parametrize("family", [grow_arrays, grow_tables])
-@settings(max_examples=12, **UNSHRUNK)
+@settings(max_examples=few(8), **UNSHRUNK)
 @given(st.data(), st.integers(2, 6), st.integers(0, 99))
 def test_graphs_give_what_numpy_gives(family: Any, data: st.DataObject, steps: int, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +66,7 @@ def test_graphs_give_what_numpy_gives(family: Any, data: st.DataObject, steps: i
 
 
 @pytest.mark.parametrize("family", [grow_arrays, grow_tables])
-@settings(max_examples=6, **UNSHRUNK)
+@settings(max_examples=few(4), **UNSHRUNK)
 @given(st.data(), st.integers(2, 6), st.sampled_from([40, 100, 400]), st.integers(1, 9))
 def test_graphs_cut_oddly(family: Any, data: st.DataObject, steps: int, chunk_bytes: int, spread: int) -> None:
     """Other extents than small data would get: the values stay."""
@@ -98,7 +91,7 @@ def _on_ray() -> Iterator[dict[int, Any]]:
 
 
 @pytest.mark.parametrize("family", [grow_arrays, grow_tables])
-@settings(max_examples=4, suppress_health_check=list(HealthCheck), deadline=None, **UNSHRUNK)
+@settings(max_examples=few(3), suppress_health_check=list(HealthCheck), deadline=None, **UNSHRUNK)
 @given(st.data(), st.integers(3, 6))
 def test_ray_gives_the_same_bytes(family: Any, on_ray: dict[int, Any], data: st.DataObject, steps: int) -> None:
     outputs = family(data.draw, steps)

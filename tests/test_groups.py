@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import few
 
 import gridcompute as grid
 from gridcompute import axes, lower
 from gridcompute.actions import shuffles
 from gridcompute.errors import AlignmentError, DimensionError, MissingInputError, ParameterError
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    return tmp_path
 
 
 def frame_of(collection, **options) -> pd.DataFrame:
@@ -38,7 +30,7 @@ KEYS = {
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=few(12), deadline=None)
 def test_equal_to_pandas(tmp_path_factory, data):
     rows = data.draw(st.integers(1, 40))
     by = data.draw(st.lists(st.sampled_from(sorted(KEYS)), min_size=1, max_size=2, unique=True))
@@ -72,7 +64,7 @@ def test_equal_to_pandas(tmp_path_factory, data):
         np.testing.assert_allclose(found[name].astype("float64"), wanted[name].astype("float64"), rtol=1e-12)
 
 
-def test_many_rows_in_many_buckets(folder, monkeypatch):
+def test_many_rows_in_many_buckets(own_folder, monkeypatch):
     monkeypatch.setattr(lower, "CHUNK_BYTES", 20_000)
     monkeypatch.setattr(axes, "CHUNK_BYTES", 40_000)
     monkeypatch.setattr(shuffles, "SAMPLES", 16)
@@ -86,13 +78,13 @@ def test_many_rows_in_many_buckets(folder, monkeypatch):
     np.testing.assert_allclose(found["x"], wanted["x"], rtol=1e-12)
 
 
-def test_one_or_two_workers_give_the_same(folder):
+def test_one_or_two_workers_give_the_same(own_folder):
     table = {"k": np.arange(100) % 7, "x": np.linspace(0, 1, 100)}
     made = [frame_of(grid.from_arrays(table).groupby("k").var(), workers=n, store=f"work{n}") for n in (1, 2)]
     pd.testing.assert_frame_equal(*made)
 
 
-def test_a_computed_column_gives_groups(folder):
+def test_a_computed_column_gives_groups(own_folder):
     rows = grid.from_arrays({"k": np.arange(10), "s": [f"n{i % 2}" for i in range(10)]})
     found = frame_of(rows[["k"]].groupby(rows["k"] % 3).sum())
     assert found.to_dict("list") == {"group": [0, 1, 2], "k": [18, 12, 15]}
@@ -103,7 +95,7 @@ def test_a_computed_column_gives_groups(folder):
     assert counted.to_dict("list") == {"k": list(range(3, 10)), "s": [1] * 7}
 
 
-def test_groups_are_rows_like_any(folder):
+def test_groups_are_rows_like_any(own_folder):
     rows = grid.from_arrays({
         "k": np.ma.array([2, 1, 2, 9], mask=[0, 0, 0, 1]), "t": np.array([5, 6, 7, 8], "datetime64[s]"),
         "v": np.ma.array([1, 2, 3, 4], mask=[0, 1, 0, 0]),

@@ -33,14 +33,7 @@ from gridcompute.errors import (
 )
 from gridcompute.record import load, records
 
-pytestmark = pytest.mark.faults
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    return tmp_path
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
 
 
 def run(*outputs: Any, **options: Any) -> Any:
@@ -192,19 +185,19 @@ def test_a_script_that_is_not_python_is_named_with_its_line(command: str, capsys
     assert "Traceback" not in told
 
 
-def test_a_record_does_not_say_where_it_is_saved(place: Path) -> None:
+def test_a_record_does_not_say_where_it_is_saved(own_folder: Path) -> None:
     path = kept_record()
-    path.write_text(json.dumps({**json.loads(path.read_text()), "folder": str(place / "elsewhere")}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "folder": str(own_folder / "elsewhere")}))
     load(path.parent.name).ended("failed", {}).save()
-    assert not (place / "elsewhere").exists()
+    assert not (own_folder / "elsewhere").exists()
     assert json.loads(path.read_text())["state"] == "failed"
 
 
-def test_a_pipe_or_folder_in_the_index_is_passed_over(place: Path) -> None:
+def test_a_pipe_or_folder_in_the_index_is_passed_over(own_folder: Path) -> None:
     name = kept_record().parent.name
-    os.mkfifo(place / "state/runs/pipe.json")
-    (place / "state/runs/folder.json").mkdir()
-    (place / "state/runs/elsewhere.json").write_text('{"folder": "/etc"}')
+    os.mkfifo(own_folder / "state/runs/pipe.json")
+    (own_folder / "state/runs/folder.json").mkdir()
+    (own_folder / "state/runs/elsewhere.json").write_text('{"folder": "/etc"}')
     assert [record.run for record in records()] == [name]
 
 
@@ -234,24 +227,24 @@ def test_a_broken_record_is_named_by_its_folder_too(capsys: pytest.CaptureFixtur
 
 
 def test_a_run_that_is_not_in_the_index_says_why_it_cannot_go_on(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    own_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from gridcompute.cli import main
 
     path = kept_record()
     path.write_text(json.dumps({**json.loads(path.read_text()), "how": {"workload": "no.such"}}))
-    (place / "state/runs" / f"{path.parent.name}.json").unlink()
+    (own_folder / "state/runs" / f"{path.parent.name}.json").unlink()
     assert main(["resume", str(path.parent)]) == 2
     assert "no workload 'no.such'" in capsys.readouterr().err
 
 
 def test_a_state_folder_that_cannot_be_written_fails_the_run(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    own_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gridcompute.cli import main
 
-    (place / "file").write_text("mine")
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(place / "file"))
+    (own_folder / "file").write_text("mine")
+    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(own_folder / "file"))
     monkeypatch.setenv("GRIDCOMPUTE_EXECUTOR", "inline")
     Path("job.py").write_text("import gridcompute as grid\ngrid.run(grid.from_arrays({'a': [1.0]}, dims='x').sum())\n")
     assert main(["run", "--json", "job.py"]) == 1
@@ -522,7 +515,7 @@ def test_diamonds_are_planned_without_going_every_way(depth: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("TERM", ""), ("TERM", "garbage"), ("COLUMNS", "20"), ("COLUMNS", "abc")])
-def test_terminals_may_be_anything(name: str, value: str, place: Path) -> None:
+def test_terminals_may_be_anything(name: str, value: str, own_folder: Path) -> None:
     for text in ("--help", "run --help", "list"):
         done = command(text, env={**os.environ, name: value})
         assert (done.returncode, done.stderr) == (0, b"")
@@ -547,20 +540,20 @@ def test_streams_that_are_closed_or_full_give_no_traceback(text: str, code: int)
     assert done.returncode == code
 
 
-def test_a_question_that_nobody_answers_removes_nothing(place: Path) -> None:
+def test_a_question_that_nobody_answers_removes_nothing(own_folder: Path) -> None:
     shutil.rmtree(kept_record().parent)
-    done = command("clean < /dev/null", cwd=place)
+    done = command("clean < /dev/null", cwd=own_folder)
     assert done.returncode == 2
     assert b"error: nobody can be asked here" in done.stderr
     assert b"--yes" in done.stderr
-    assert list(place.glob(".gridcompute/shards/**/*.arrow"))
-    assert command("clean --yes < /dev/null", cwd=place).returncode == 0
-    assert not list(place.glob(".gridcompute/shards/**/*.arrow"))
+    assert list(own_folder.glob(".gridcompute/shards/**/*.arrow"))
+    assert command("clean --yes < /dev/null", cwd=own_folder).returncode == 0
+    assert not list(own_folder.glob(".gridcompute/shards/**/*.arrow"))
 
 
-def test_a_folder_that_was_removed_is_named(place: Path) -> None:
-    (place / "gone").mkdir()
-    done = command("list", cwd=place / "gone", preexec_fn=lambda: os.rmdir(place / "gone"))
+def test_a_folder_that_was_removed_is_named(own_folder: Path) -> None:
+    (own_folder / "gone").mkdir()
+    done = command("list", cwd=own_folder / "gone", preexec_fn=lambda: os.rmdir(own_folder / "gone"))
     assert done.returncode == 2
     assert b"folder was removed" in done.stderr
 
@@ -598,10 +591,10 @@ def test_a_float_that_a_column_cannot_hold_is_not_filled_in() -> None:
     assert np.isnan(run(column.fillna(float("nan")))[0].to_numpy()[0])
 
 
-def test_shards_that_were_swapped_are_not_believed(place: Path) -> None:
+def test_shards_that_were_swapped_are_not_believed(own_folder: Path) -> None:
     cells = grid.from_arrays({"a": np.arange(40.0)}).map(grid.kernel("()->()")(plain))
     run(cells)
-    shards = sorted(place.glob(".gridcompute/shards/**/*.arrow"))
+    shards = sorted(own_folder.glob(".gridcompute/shards/**/*.arrow"))
     first, second = (next(one for one in shards if one.name.startswith(f"{at}-")) for at in (0, 1))
     kept = first.read_bytes()
     for shard, data in ((first, second.read_bytes()), (second, kept)):

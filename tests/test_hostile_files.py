@@ -32,13 +32,6 @@ SECONDS = 20.0
 ROOT = Path(grid.__file__).parent
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    return tmp_path
-
-
 def mutated(data: st.DataObject, raw: bytes, *, ends: int = 0) -> bytes:
     """Bytes with a few overwritten, put in or left out; `ends`: mostly among so many of the last."""
     out = bytearray(raw)
@@ -107,7 +100,7 @@ class Evil:
         return os.mkdir, ("unpickled",)
 
 
-def test_types_that_a_table_names_run_no_code(place: Path) -> None:
+def test_types_that_a_table_names_run_no_code(own_folder: Path) -> None:
     """An Arrow file may name extension types; some of those were once pickles."""
     field = pa.field("a", pa.int64(), metadata={b"ARROW:extension:name": b"arrow.py_extension_type",
                                                 b"ARROW:extension:metadata": pickle.dumps(Evil())})
@@ -169,12 +162,12 @@ def test_any_netcdf_file(form: Any, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def finished(place: Path) -> Path:
+def finished(own_folder: Path) -> Path:
     """Work of runs: shards, records of chunks, a run's record, a journal, an output with a manifest."""
     numbers = grid.from_arrays({"a": np.arange(40.0), "b": np.arange(40) % 3}, dims="x")
     for output in (numbers.sort("a"), numbers.write("t.parquet"), numbers.write("z.zarr")):
         grid.run(output, executor="inline", quiet=True)
-    return place
+    return own_folder
 
 
 def again() -> list[Any]:
@@ -226,7 +219,8 @@ def test_what_is_kept_is_private(finished: Path) -> None:
     assert [str(path) for path in paths if path.stat().st_mode & 0o077] == []
 
 
-def test_a_run_of_a_session_is_not_made_again_from_its_record(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_a_session_is_not_made_again_from_its_record(own_folder: Path,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
     from gridcompute.cli import main
 
     code = "import gridcompute as g; g.run(g.from_arrays({'a': [1.0]}, dims='x').sum(), executor='inline', quiet=True)"
@@ -259,7 +253,7 @@ def test_any_lease_and_any_tombstone(finished: Path, raw: bytes) -> None:
     bounded(again)
 
 
-def test_any_checkpoint(place: Path) -> None:
+def test_any_checkpoint(own_folder: Path) -> None:
     """Kept states of an `iterate` are shards: broken ones get a tombstone, and the work begins before them."""
     from gridcompute.checkpoints import Checkpoints
     from gridcompute.columns import Block, Field, Fixed
@@ -268,10 +262,10 @@ def test_any_checkpoint(place: Path) -> None:
 
     space = Space.of({"x": 4})
     fields = [Field("v", ("x",), np.dtype("f8"))]
-    kept = Checkpoints(open_store(str(place / "work")), "ab12" * 8, "0", space.whole(), fields, space)
+    kept = Checkpoints(open_store(str(own_folder / "work")), "ab12" * 8, "0", space.whole(), fields, space)
     state = Block(space.whole(), {"v": Fixed(np.arange(4.0))}, 4)
     kept.keep(7, lambda: state)
-    (path,) = (place / "work").rglob("*.arrow")
+    (path,) = (own_folder / "work").rglob("*.arrow")
     raw = path.read_bytes()
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

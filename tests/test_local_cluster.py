@@ -18,7 +18,7 @@ import pytest
 import gridcompute as grid
 from gridcompute.testing.cluster import LocalCluster
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 CUBE = np.arange(4 * 10 * 20, dtype=float).reshape(4, 10, 20)
 
@@ -26,7 +26,6 @@ CUBE = np.arange(4 * 10 * 20, dtype=float).reshape(4, 10, 20)
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
     monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path / "cache"))
     with LocalCluster(nodes=2) as found:
         yield found
         sys.modules["ray"].shutdown()

@@ -20,7 +20,7 @@ from gridcompute.planning import Plan
 from gridcompute.progressword import Board, Mark
 from gridcompute.running import graph_of
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
 
 CUBE = np.arange(3 * 4 * 10.0).reshape(3, 4, 10)
 LABELS = {"time": np.array(["2001-01-01", "2001-01-02", "2001-01-03T12"], "M8[us]"),
@@ -53,12 +53,6 @@ def several(value):  # type: ignore[no-untyped-def]
     if value == 7.0:
         raise ValueError("not that one")
     return np.zeros(2) + value
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
 
 
 def cube() -> Any:

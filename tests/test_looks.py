@@ -130,7 +130,6 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("looks")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(folder / "cache"))
         data = grid.from_arrays({"v": np.arange(12.0)}, dims="row")["v"].map(doubled)
         outputs = {"kept": data, "written": data.write(str(folder / "out.zarr"))}
         for name, output in outputs.items():

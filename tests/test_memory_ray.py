@@ -18,32 +18,12 @@ import gridcompute as grid
 from gridcompute import bounds
 from gridcompute.errors import OutOfMemoryError
 from gridcompute.journal import read
-from gridcompute.ray_session import connect
 from gridcompute.shardfile import read_header
 from gridcompute.store import open_store
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
 
 MIB = 2**20
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folders and one Ray session of two workers for this module."""
-    folder = tmp_path_factory.mktemp("memory")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(folder / "cache"))
-        ray = connect(workers=2)
-        yield folder
-        ray.shutdown()
-
-
-@pytest.fixture
-def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(home / "cache"))
-    return {"store": tmp_path / "work", "workers": 2, "quiet": True, "executor": "ray"}
 
 
 def digests(store: Path) -> dict[str, str]:

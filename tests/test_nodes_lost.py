@@ -33,13 +33,12 @@ from gridcompute.testing.cluster import LocalCluster
 
 __all__ = ["namespaces", "redis_server"]
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.faults]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400), pytest.mark.faults]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 

@@ -12,17 +12,12 @@ import pytest
 import gridcompute as grid
 from gridcompute.errors import CorruptInputError, GridError, MissingInputError
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 
 @grid.kernel("()->()")
 def double(x):
     return 2 * x
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    return tmp_path
 
 
 def ran(*what):

@@ -44,6 +44,8 @@ from gridcompute.errors import (
 )
 from gridcompute.executor import InlineExecutor
 
+pytestmark = pytest.mark.usefixtures("module_folder")
+
 RANDOM = np.random.default_rng(7)
 A = Col(("t", "y", "x"), RANDOM.integers(-9, 9, (3, 4, 5)).astype(float))
 A.values[0, 1, 2] = np.nan
@@ -70,16 +72,6 @@ T = Table(
     }
 )
 F = filtered(T, "row", elementwise("less", T["k"], 3))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A folder of this module's own, and one cache of compiled code for the session."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
-        patch.chdir(tmp_path_factory.mktemp("work"))
-        yield
 
 
 @pytest.fixture(name="arrays")

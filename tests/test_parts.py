@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, note, reject, settings
 from hypothesis import strategies as st
 from oracle_graphs import Grown, grow_arrays, grow_tables
+from places import few
 from test_graphs import UNSHRUNK
 
 import gridcompute as grid
@@ -24,6 +25,8 @@ from gridcompute.running import graph_of
 from gridcompute.spaces import Region
 from gridcompute.store import open_store
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 _stores = iter(range(10**6))
 
 
@@ -36,13 +39,6 @@ class InParts(InlineExecutor):
 
     def submit(self, order: Order) -> None:
         super().submit(replace(order, task=replace(order.task, parts=self.number)))
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
-    monkeypatch.chdir(tmp_path)
 
 
 def few_chunks(patch: pytest.MonkeyPatch, spread: int) -> None:
@@ -60,7 +56,7 @@ def bytes_of(outputs: list[Any], executor: InlineExecutor) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("family", [grow_arrays, grow_tables])
-@settings(max_examples=15, **UNSHRUNK)
+@settings(max_examples=few(8), **UNSHRUNK)
 @given(st.data(), st.integers(2, 6), st.integers(1, 3), st.sampled_from([2, 3, 4, 7, 256]), st.integers(1, 2))
 def test_any_number_of_parts_gives_the_same_bytes(family: Any, data: st.DataObject, steps: int, spread: int,
                                                   number: int, threads: int) -> None:

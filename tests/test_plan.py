@@ -16,13 +16,9 @@ from gridcompute.errors import MemoryBoundError, OutputExistsError
 from gridcompute.executor import InlineExecutor
 from gridcompute.sinks.base import CLAIM
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 GOLDEN = Path(__file__).parent / "golden"
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
 
 
 def field() -> Any:

@@ -36,13 +36,9 @@ from gridcompute.progressword import Board, Mark, publishing
 from gridcompute.shipping import by_value
 from gridcompute.store import open_store
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
 
 
 @grid.kernel("(n),()->()")
@@ -490,8 +486,9 @@ class Broken(Exception):
     """What ends a run in the middle."""
 
 
-def chain_of(checkpoint: int = 0) -> Any:
-    return grid.from_arrays({"own": np.arange(1000.0)}, dims="x").propagate(mixed, CHAIN, checkpoint=checkpoint)
+def chain_of(checkpoint: int = 0, cells: int = 1000) -> Any:
+    dag = grid.Dag.of_parents(np.arange(-1, cells - 1))
+    return grid.from_arrays({"own": np.arange(float(cells))}, dims="x").propagate(mixed, dag, checkpoint=checkpoint)
 
 
 def interrupted(out: Any, store: str, monkeypatch: pytest.MonkeyPatch, row: int) -> None:
@@ -556,8 +553,8 @@ def test_states_are_kept_when_it_is_time(plain: bool, monkeypatch: pytest.Monkey
         keep(self, row, block)
 
     monkeypatch.setattr(checkpoints.Checkpoints, "keep", noted)
-    run = grid.run(chain_of(), executor="inline", store="work", quiet=True)
-    np.testing.assert_array_equal(run[0].to_numpy(), carried(chain_of(), [np.arange(1000.0)])[0])
+    run = grid.run(chain_of(cells=150), executor="inline", store="work", quiet=True)
+    np.testing.assert_array_equal(run[0].to_numpy(), carried(chain_of(cells=150), [np.arange(150.0)])[0])
     assert kept == sorted(kept)
     assert kept
     assert not states("work")

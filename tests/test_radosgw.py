@@ -12,6 +12,8 @@ from gridcompute.store import Store, open_store
 from gridcompute.testing.radosgw import Radosgw
 from gridcompute.testing.stores import StoreConformance
 
+pytestmark = pytest.mark.ray
+
 __all__ = ["ceph", "ceph_s3"]
 
 

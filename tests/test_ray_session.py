@@ -14,6 +14,8 @@ import pytest
 from gridcompute import ray_session, reaper
 from gridcompute.errors import ClusterError
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.parametrize("before", ["", "import ray"])
 def test_errors_that_end_the_process_are_not_reported_to_ray_first(before: str) -> None:

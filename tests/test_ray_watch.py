@@ -9,7 +9,7 @@ import pytest
 from gridcompute.errors import ClusterError
 from gridcompute.ray_watch import RAY_GIVES_UP, ControlStore, answers
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 
 class Clock:

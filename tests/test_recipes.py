@@ -69,17 +69,11 @@ print(json.dumps([run.summary()["computed"], run.summary()["reused"], [np.tolist
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     write(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 def write(folder: Path, job: str = JOB, helper: str = HELPER) -> None:

@@ -19,13 +19,6 @@ from gridcompute.record import forget, known, load, new_record, records
 from gridcompute.running import graph_of
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def made(name: str = "sum", **options: Any) -> Any:
     graph = graph_of([grid.from_arrays({"v": np.arange(4.0)}, dims="row").sum()])
     record = new_record(graph, Settings.of(**options), {}, name)
@@ -33,12 +26,12 @@ def made(name: str = "sum", **options: Any) -> Any:
     return record
 
 
-def test_saved_and_found(home: Path) -> None:
+def test_saved_and_found(own_folder: Path) -> None:
     record = made()
     assert load(record.run) == load(record.run[:8]) == load("last") == load(record.folder) == record
     assert known() == [record.run]
     assert records() == [record]
-    for path in (Path(record.folder) / "run.json", home / "state" / "runs" / f"{record.run}.json"):
+    for path in (Path(record.folder) / "run.json", own_folder / "state" / "runs" / f"{record.run}.json"):
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.parent.stat().st_mode & 0o077 == 0
     assert record.versions["numpy"] == np.__version__
@@ -47,15 +40,15 @@ def test_saved_and_found(home: Path) -> None:
     assert known() == []
 
 
-def test_no_secrets(home: Path) -> None:
+def test_no_secrets(own_folder: Path) -> None:
     record = made(store_options={"secret": "hunter2", "key": "AKIA"})
-    for path in [*home.rglob("*.json")]:
+    for path in [*own_folder.rglob("*.json")]:
         assert "hunter2" not in path.read_text()
         assert "AKIA" not in path.read_text()
     assert "hunter2" not in repr(record)
 
 
-def test_standing(home: Path) -> None:
+def test_standing(own_folder: Path) -> None:
     record = made()
     assert (record.alive, record.standing) == (True, "running")
     gone = made("gone")
@@ -66,7 +59,7 @@ def test_standing(home: Path) -> None:
     assert (ended.standing, load(record.run).summary) == ("done", {"computed": 3})
 
 
-def test_names(home: Path) -> None:
+def test_names(own_folder: Path) -> None:
     first, second = made("Trend of t2m!"), made("trend-of-t2m")
     assert first.run.startswith("trend-of-t2m-")
     assert first.run != second.run
@@ -79,7 +72,7 @@ def test_names(home: Path) -> None:
             load(hostile) if hostile else load("x" * 300)
 
 
-def test_a_folder_that_is_gone(home: Path) -> None:
+def test_a_folder_that_is_gone(own_folder: Path) -> None:
     record = made()
     (Path(record.folder) / "run.json").unlink()
     with pytest.raises(RecordError, match="no record"):
@@ -87,7 +80,7 @@ def test_a_folder_that_is_gone(home: Path) -> None:
     assert records() == []
 
 
-def test_newer_and_broken(home: Path) -> None:
+def test_newer_and_broken(own_folder: Path) -> None:
     record = made()
     path = Path(record.folder) / "run.json"
     good = json.loads(path.read_text())
@@ -104,22 +97,22 @@ def test_newer_and_broken(home: Path) -> None:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=60))
-def test_any_bytes(home: Path, data: bytes) -> None:
-    folder = home / "any"
+def test_any_bytes(own_folder: Path, data: bytes) -> None:
+    folder = own_folder / "any"
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_bytes(data)
     with pytest.raises(RecordError):
         load(str(folder))
 
 
-def test_unwritable(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (home / "file").write_text("")
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(home / "file" / "state"))
+def test_unwritable(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own_folder / "file").write_text("")
+    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(own_folder / "file" / "state"))
     with pytest.raises(StoreError, match="record can't be written"):
         made()
 
 
-def test_run_ends_in_its_record(home: Path) -> None:
+def test_run_ends_in_its_record(own_folder: Path) -> None:
     total = grid.from_arrays({"v": np.arange(4.0)}, dims="row").sum()
     run = grid.run(total, executor="inline", quiet=True, name="four")
     record = load("four")

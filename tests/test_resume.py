@@ -24,17 +24,15 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = write_job(tmp_path_factory.mktemp("reference") / "whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(folder / "cache"))
         run = load_job(folder).run(folder, executor="inline")
         journal = journals(folder)[0]
         yield SimpleNamespace(folder=folder, contents=contents(folder), kept=kept(journal), values=values(run),
-                              events=[e["kind"] for e in read(journal)], cache=folder / "cache")
+                              events=[e["kind"] for e in read(journal)])
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Any) -> Path:
     monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(reference.cache))
     return write_job(tmp_path)
 
 

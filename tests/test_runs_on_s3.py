@@ -14,18 +14,14 @@ from fixtures_s3 import S3, s3, s3_endpoint
 import gridcompute as grid
 from gridcompute.store import RemoteStore, open_store
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 __all__ = ["s3", "s3_endpoint"]
 
 
 @grid.kernel("(time)->(),()", names=("total", "most"))
 def totals(series):
     return series.sum(), series.max()
-
-
-@pytest.fixture(autouse=True)
-def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
 
 
 def field() -> np.ndarray:

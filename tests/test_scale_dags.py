@@ -18,11 +18,7 @@ from benchmarks import scale_dags_oracle as oracle  # noqa: E402
 from benchmarks.peering import Peers  # noqa: E402
 from benchmarks.rows import OURS, Session, WrongResultError  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def test_edges_and_hashes_are_the_formulas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from fixtures_s3 import S3, s3, s3_endpoint
 from gridcompute.errors import MissingInputError
 from gridcompute.secrecy import MARK, learn, redacted, redacted_values
 
+pytestmark = pytest.mark.ray
+
 __all__ = ["s3", "s3_endpoint"]
 
 

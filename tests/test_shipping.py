@@ -11,6 +11,8 @@ import pytest
 
 from gridcompute.shipping import by_value
 
+pytestmark = pytest.mark.ray
+
 READ = """
 import sys, cloudpickle
 from gridcompute.keys import machine_key

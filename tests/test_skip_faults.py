@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +9,13 @@ import numpy as np
 import psutil
 import pytest
 from interrupted import journals
+from test_faults import CUBE, cube
 
 import gridcompute as grid
 from gridcompute.journal import read
-from gridcompute.ray_session import connect
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
-CUBE = np.arange(4 * 3 * 4, dtype=float).reshape(4, 3, 4)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folders and one Ray session of two workers for this module."""
-    folder = tmp_path_factory.mktemp("skip")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(folder / "cache"))
-        ray = connect(workers=2)
-        yield folder
-        ray.shutdown()
-
-
-@pytest.fixture
-def options(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(home / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(home / "cache"))
-    return {"store": tmp_path / "work", "workers": 2, "quiet": True, "executor": "ray"}
-
-
-def cube() -> Any:
-    return grid.from_arrays({"t": CUBE}, dims=("time", "lat", "lon"))["t"]
 
 
 def failures(tmp_path: Path) -> list[str]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import few
 
 import gridcompute as grid
 from gridcompute import apart, chunkcall, cli, compiled, loops, skipping, skips
@@ -24,16 +25,10 @@ from gridcompute.skipping import here, run_skipping, work_of
 from gridcompute.skips import MOST, Skips, Tally, merged, of_text, to_text
 from gridcompute.store import open_store
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
 
 CELLS = 24
 numbers = itertools.count()
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
 
 
 def one(value, bad, cell, rng):  # type: ignore[no-untyped-def]
@@ -106,7 +101,7 @@ def mask(bad: set[int]) -> Any:
     return found
 
 
-@settings(max_examples=15)
+@settings(max_examples=few(10))
 @given(bad=st.sets(st.integers(0, CELLS - 1)), parallel=st.sampled_from([1, 2, 5, CELLS]),
        threads=st.sampled_from([1, 2]), kind=st.sampled_from(sorted(kinds(1))))  # fmt: skip
 def test_all_other_cells_have_the_bits_they_have_without(bad: set[int], parallel: int, threads: int, kind: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 import gridcompute as grid
 from gridcompute.errors import ParameterError
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 MODES: dict[str, dict[str, Any]] = {
     "clip": {"mode": "edge"}, "periodic": {"mode": "wrap"}, "fill": {"mode": "constant", "constant_values": -5.0}
@@ -29,12 +30,6 @@ def weighed(window):  # type: ignore[no-untyped-def]
         for j in range(window.shape[1]):
             total += window[i, j] * (1.0 + i * 17 + j)
     return total
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
 
 
 def padded(values: Any, halo: dict[str, tuple[int, int]], ends: dict[str, str]) -> Any:

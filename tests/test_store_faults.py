@@ -19,7 +19,7 @@ from gridcompute.errors import StoreError
 from gridcompute.store import open_store
 from gridcompute.testing.proxy import ALWAYS, TRANSIENT, FaultProxy, HttpFault, HttpFaultKind, seeded_http_faults
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 __all__ = ["ceph", "ceph_s3"]
 

@@ -24,13 +24,9 @@ from gridcompute import gang, shares, steploops  # noqa: E402
 from gridcompute.columns import Fixed  # noqa: E402
 from gridcompute.errors import KernelError, RunError  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 PROGRAMS = ["mpi"] if shutil.which("mpicc") and shutil.which("mpirun") else []
-
-
-@pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
 
 
 def hashes(pattern: str, width: int, steps: int, members: int, *, iterations: int = 0, depth: int | None = None) -> Any:

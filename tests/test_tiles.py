@@ -27,6 +27,8 @@ from gridcompute.sources.zarrs import ZarrSource
 from gridcompute.spaces import Region
 from gridcompute.store import open_store
 
+pytestmark = pytest.mark.ray
+
 
 @st.composite
 def cuts(draw: Any) -> tuple[list[Region], list[int], set[int]]:

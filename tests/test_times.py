@@ -34,13 +34,6 @@ TABLE = pa.table({
 })  # fmt: skip
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    return tmp_path
-
-
 def ran(*what):
     return grid.run(*what, executor="inline")
 
@@ -61,9 +54,9 @@ def same(found: pa.Table, wanted: pa.Table) -> None:
     lambda: pq.write_table(TABLE, "in.parquet"),
     lambda: pa.feather.write_feather(TABLE, "in.arrow"),
 ], ids=["parquet", "arrow"])  # fmt: skip
-def test_times_of_a_table_stay_times(folder, write):
+def test_times_of_a_table_stay_times(own_folder, write):
     write()
-    rows = grid.open_table(next(p.name for p in folder.iterdir() if p.name.startswith("in.")))
+    rows = grid.open_table(next(p.name for p in own_folder.iterdir() if p.name.startswith("in.")))
     run = ran(
         rows.sort("k"), rows.filter(rows["k"] > 1), rows.take([2, 0], "row"), grid.concat([rows, rows], "row"),
         rows.shuffle("k"), rows.filter(rows["k"] > 1).write("out.parquet"), rows.write("out.arrow"),
@@ -75,14 +68,14 @@ def test_times_of_a_table_stay_times(folder, write):
     same(run[4].to_arrow().sort_by("ns"), TABLE.sort_by("ns"))
     same(grid.open_result("out.parquet").to_table(), TABLE.take([0, 2, 3]))
     same(grid.open_result("out.arrow").to_table(), TABLE)
-    written = pq.read_schema(next((folder / "out.parquet").glob("*.parquet")))
+    written = pq.read_schema(next((own_folder / "out.parquet").glob("*.parquet")))
     assert not written.field("s").metadata or b"units" not in written.field("s").metadata
     frame = run[1].to_pandas()
     assert frame["s"].dtype == "datetime64[us]"
     assert str(frame["z"].dtype) == "datetime64[ms, Europe/Berlin]"
 
 
-def test_times_of_csv_stay_times(folder):
+def test_times_of_csv_stay_times(own_folder):
     Path("a.csv").write_text("day,at\n2001-05-01,2001-05-01 12:30:00\n,2001-05-02 00:00:00\n")
     rows = grid.open_table("a.csv")
     table = arrow(rows.filter(rows["at"] >= "2001-05-01"))
@@ -92,7 +85,7 @@ def test_times_of_csv_stay_times(folder):
     assert table["at"].to_pylist() == [dt.datetime(2001, 5, 1, 12, 30), dt.datetime(2001, 5, 2)]
 
 
-def test_numpy_and_xarray_have_their_own_times(folder):
+def test_numpy_and_xarray_have_their_own_times(own_folder):
     pq.write_table(TABLE, "in.parquet")
     rows = grid.open_table("in.parquet")
     run = ran(rows[["s", "u", "k", "d"]], rows["s"])
@@ -106,7 +99,7 @@ def test_numpy_and_xarray_have_their_own_times(folder):
     np.testing.assert_array_equal(run[1].to_numpy(), dataset.s.values)
 
 
-def test_zarr_holds_times_as_xarray_writes_them(folder):
+def test_zarr_holds_times_as_xarray_writes_them(own_folder):
     pq.write_table(TABLE, "in.parquet")
     rows = grid.open_table("in.parquet")[["k", "s", "d", "u"]]
     ran(rows.write("out.zarr"))
@@ -118,7 +111,7 @@ def test_zarr_holds_times_as_xarray_writes_them(folder):
     same(arrow(back), TABLE.select(["k", "s", "d", "u"]))
 
 
-def test_kernels_see_the_numbers(folder):
+def test_kernels_see_the_numbers(own_folder):
     @grid.kernel("()->()")
     def plain(t):
         return t + 1
@@ -131,7 +124,7 @@ def test_kernels_see_the_numbers(folder):
 
 @pytest.mark.parametrize("dtype", ["datetime64[D]", "datetime64[h]", "datetime64[25s]", "datetime64[ns]",
                                    "timedelta64[m]", "timedelta64[us]", "timedelta64[D]"])  # fmt: skip
-def test_arrays_in_memory_come_back_as_the_times_they_were(folder, dtype):
+def test_arrays_in_memory_come_back_as_the_times_they_were(own_folder, dtype):
     values = np.array([3, "NaT", 70, -2], dtype)
     run = ran(grid.from_arrays({"t": values}).take([1, 0, 3], "row"))
     np.testing.assert_array_equal(run["t"].to_numpy(), values[[1, 0, 3]])
@@ -179,7 +172,7 @@ def times():
     })  # fmt: skip
 
 
-def test_arithmetic_keeps_the_unit(folder):
+def test_arithmetic_keeps_the_unit(own_folder):
     rows, day = times(), 86_400
     s, u = rows["s"], rows["u"]
     known = {
@@ -227,7 +220,7 @@ def test_times_that_do_not_go_together_are_refused(make, says):
         make(times())
 
 
-def test_reductions_keep_the_unit(folder):
+def test_reductions_keep_the_unit(own_folder):
     rows = times()
     day = 86_400
     run = ran(rows["s"].min(), rows["s"].max(), rows["u"].sum(), rows["s"].count(), rows["s"].mean(), rows["d"].max(),
@@ -244,7 +237,7 @@ def test_reductions_keep_the_unit(folder):
     assert found[6].to_pylist() == [dt.timedelta(seconds=2), dt.timedelta(seconds=4)]
 
 
-def test_parts_that_count_times_differently_are_refused(folder):
+def test_parts_that_count_times_differently_are_refused(own_folder):
     rows = times()
     with pytest.raises(AlignmentError, match="'s' of part 1"):
         grid.concat([rows[["s"]], rows[["ms"]].rename(ms="s")], "row")
@@ -254,7 +247,7 @@ def test_parts_that_count_times_differently_are_refused(folder):
         grid.open_table(["a.parquet", "b.parquet"])
 
 
-def test_the_unit_is_part_of_what_an_output_is(folder):
+def test_the_unit_is_part_of_what_an_output_is(own_folder):
     for unit in ("s", "ms"):
         run = ran(grid.from_arrays({"t": np.array([1, 2], f"datetime64[{unit}]")}).take([1], "row"))
         assert run["t"].to_numpy().dtype == f"datetime64[{unit}]", "shards of the same numbers"

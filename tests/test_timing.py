@@ -14,11 +14,7 @@ from gridcompute.record import load, records
 from gridcompute.running import graph_of
 from gridcompute.timing import chunk_seconds, rates, remaining_seconds
 
-
-@pytest.fixture(autouse=True)
-def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @grid.kernel("()->()")

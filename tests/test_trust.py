@@ -24,7 +24,7 @@ from gridcompute.summary import report, report_screen
 from gridcompute.testing.liars import LyingExecutor
 from gridcompute.votes import close
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("own_folder")]
 
 SEEDS = range(3)
 
@@ -37,13 +37,6 @@ def ends(series):  # type: ignore[no-untyped-def]
 @grid.kernel("()->()")
 def doubled(x):  # type: ignore[no-untyped-def]
     return 2 * x
-
-
-@pytest.fixture(autouse=True)
-def _place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
-    monkeypatch.chdir(tmp_path)
 
 
 def outputs(folder: Path) -> list[Any]:
@@ -79,7 +72,6 @@ def _clean(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     folder = tmp_path_factory.mktemp("clean")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_STATE", str(folder / "state"))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
         return results(folder, run(folder, InlineExecutor()))
 
 

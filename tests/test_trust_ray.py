@@ -26,19 +26,10 @@ from gridcompute.ray_places import HOLD_SECONDS, TRIES, HandedBack, Placing, ref
 from gridcompute.record import load
 from gridcompute.spaces import Region
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("module_folder")]
 
 WAIT = 240.0
 """What a straggler sleeps; a run that waited for it would take longer."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
-        patch.chdir(tmp_path_factory.mktemp("work"))
-        yield
 
 
 @pytest.fixture(name="on_ray", scope="module")

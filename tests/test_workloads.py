@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,12 @@ from gridcompute.errors import (
 )
 from gridcompute.resuming import Carried, run_workload
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 edlib = pytest.importorskip("edlib")
 mk = pytest.importorskip("pymannkendall")
 
 LETTERS = np.frombuffer(b"ACGT", np.uint8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRIDCOMPUTE_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(autouse=True)
-def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def carry(name: str, **given: Any) -> Carried:

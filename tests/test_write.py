@@ -26,17 +26,12 @@ from gridcompute.errors import (
 from gridcompute.executor import InlineExecutor
 from gridcompute.record import load
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 ARRAY, PLANE = source_arrays(1)
 ROWS = source_table(2)
 KEPT = filtered(ROWS.model, "row", elementwise("less", ROWS.model["k"], 2))
 NONE = filtered(ROWS.model, "row", elementwise("greater", ROWS.model["k"], 99))
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path_factory: pytest.TempPathFactory, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDCOMPUTE_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
-    monkeypatch.chdir(tmp_path)
 
 
 def written(lazy: Any, url: str) -> Any:

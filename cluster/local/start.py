@@ -8,21 +8,42 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections.abc import Callable
 
 from gridcompute.errors import GridError
 from gridcompute.testing.cluster import LocalCluster
 from gridcompute.testing.radosgw import Radosgw, missing
 
-HELP = """\
-  nodes      the nodes, and which of them Ray takes for alive
-  kill N     kill node N: its raylet and workers, at once
-  raylet N   kill only the raylet of node N
-  worker N   kill one worker of node N
-  add        start one more node
-  cut N      take the link of node N down (--links)
-  mend N     take it up again
-  head       kill the head and start it again (--redis)
-  quit       end everything"""
+
+def listed(cluster: LocalCluster) -> None:
+    """Print the nodes."""
+    alive = cluster.alive() if cluster.links is None else {}
+    for node in cluster.nodes:
+        state = {True: "alive", False: "dead"}.get(alive.get(node.name), "")
+        print(f"  {node.number} {node.address:12} {len(node.workers())} workers {state}")
+
+
+def head_again(cluster: LocalCluster) -> None:
+    """Kill the head and start it again."""
+    cluster.kill_head()
+    cluster.restart_head()
+
+
+OF_ALL: dict[str, tuple[str, Callable[[LocalCluster], object]]] = {
+    "nodes": ("the nodes, and which of them Ray takes for alive", listed),
+    "add": ("start one more node", lambda cluster: print(f"  {cluster.add_node()}")),
+    "head": ("kill the head and start it again (--redis)", head_again),
+}
+OF_ONE: dict[str, tuple[str, Callable[[LocalCluster, int], object]]] = {
+    "kill": ("kill node N: its raylet and workers, at once", LocalCluster.kill_node),
+    "raylet": ("kill only the raylet of node N", LocalCluster.kill_raylet),
+    "worker": ("kill one worker of node N", LocalCluster.kill_worker),
+    "cut": ("take the link of node N down (--links)", LocalCluster.cut),
+    "mend": ("take it up again", LocalCluster.mend),
+}
+HELP = "\n".join([*(f"  {name:10} {text}" for name, (text, _) in OF_ALL.items()),
+                  *(f"  {name + ' N':10} {text}" for name, (text, _) in OF_ONE.items()),
+                  "  quit       end everything"])
 
 
 def parsed() -> argparse.Namespace:
@@ -52,29 +73,12 @@ def told(cluster: LocalCluster, s3: Radosgw | None) -> None:
           f" --address {cluster.address}{store}\n\n{HELP}\n")
 
 
-def carried_out(cluster: LocalCluster, words: list[str]) -> None:
+def carried_out(cluster: LocalCluster, name: str, number: str = "0") -> None:
     """One line of the prompt."""
-    name, number = words[0], int(words[1]) if len(words) > 1 else 0
-    if name == "nodes":
-        alive = cluster.alive() if cluster.links is None else {}
-        for node in cluster.nodes:
-            state = {True: "alive", False: "dead"}.get(alive.get(node.name), "")
-            print(f"  {node.number} {node.address:12} {len(node.workers())} workers {state}")
-    elif name == "kill":
-        cluster.kill_node(number)
-    elif name == "raylet":
-        cluster.kill_raylet(number)
-    elif name == "worker":
-        cluster.kill_worker(number)
-    elif name == "add":
-        print(f"  {cluster.add_node()}")
-    elif name == "cut":
-        cluster.cut(number)
-    elif name == "mend":
-        cluster.mend(number)
-    elif name == "head":
-        cluster.kill_head()
-        cluster.restart_head()
+    if name in OF_ONE:
+        OF_ONE[name][1](cluster, int(number))
+    elif name in OF_ALL:
+        OF_ALL[name][1](cluster)
     else:
         print(HELP)
 
@@ -103,7 +107,7 @@ def main() -> None:
                 return
             if words:
                 try:
-                    carried_out(cluster, words)
+                    carried_out(cluster, *words[:2])
                 except IndexError:
                     print("  there is none")
                 except (ValueError, OSError) as error:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import inspect
 import shlex
-import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gridcompute.cli.jobs import Jobs, is_script, made_command, output_aside, said, workload_made
+from gridcompute.cli.jobs import (
+    Jobs,
+    first_planned,
+    is_script,
+    made_command,
+    output_aside,
+    said,
+    unrun_unsaid,
+    workload_made,
+)
 from gridcompute.cli.options import COMMON
 from gridcompute.cli.output import document, say
 from gridcompute.errors import ParameterError
@@ -120,21 +127,16 @@ def script_outputs(path: str, arguments: Sequence[str]) -> list[Any]:
     """
     from gridcompute.actions.writes import Write
     from gridcompute.collection import Collection
-    from gridcompute.destined import Destined, UnrunOutputWarning
-    from gridcompute.origins import Origin, PlannedInstead
-    from gridcompute.resuming import run_script
+    from gridcompute.destined import Destined
 
-    how = {"script": str(Path(path).absolute()), "arguments": list(arguments)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnrunOutputWarning)  # of outputs that a later run would write
-        try:
-            run_script(path, arguments, origin=Origin(how, reports=True, plans=True))
-        except PlannedInstead as reached:
-            graph = reached.planned.plan.graph
-            coords = dict(graph.coords)
-            return [Destined(op, coords.get(name, ()), op.action.sink, False) if isinstance(op.action, Write)
-                    else Collection.of(op, coords.get(name, ())) for name, op in graph.outputs]
-    raise ParameterError(f"{path} ended without a run", hint="what is taken are the outputs of its first grid.run")
+    with unrun_unsaid():
+        found = first_planned(path, arguments)
+    if isinstance(found, int):
+        raise ParameterError(f"{path} ended without a run", hint="what is taken are the outputs of its first grid.run")
+    graph = found.plan.graph
+    coords = dict(graph.coords)
+    return [Destined(op, coords.get(name, ()), op.action.sink, False) if isinstance(op.action, Write)
+            else Collection.of(op, coords.get(name, ())) for name, op in graph.outputs]
 
 
 def _given(values: Mapping[str, Any], outer: Mapping[str, Any] | None) -> dict[str, Any]:

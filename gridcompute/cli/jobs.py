@@ -238,7 +238,7 @@ def run_script(path: str, arguments: list[str], options: Mapping[str, Any], quie
     from gridcompute.origins import Origin
     from gridcompute.resuming import run_script
 
-    origin = Origin({"script": str(Path(path).absolute()), "arguments": list(arguments)}, reports=True)
+    origin = Origin(_called(path, arguments), reports=True)
     try:
         with output_aside(as_json):
             carried = run_script(path, arguments, options, origin=origin)
@@ -269,18 +269,10 @@ def plan_script(path: str, arguments: list[str], options: Mapping[str, Any], as_
     Raises:
         ParameterError: it ended without one.
     """
-    from gridcompute.destined import UnrunOutputWarning
-    from gridcompute.origins import Origin, PlannedInstead
-    from gridcompute.resuming import run_script
-
-    how = {"script": str(Path(path).absolute()), "arguments": list(arguments)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnrunOutputWarning)  # of outputs that a later run would write
+    with unrun_unsaid():
         try:
             with output_aside(as_json):
-                code = run_script(path, arguments, options, origin=Origin(how, reports=True, plans=True)).code
-        except PlannedInstead as reached:
-            return _planned(how, reached.planned, as_json)
+                found = first_planned(path, arguments, options)
         except GridError:
             raise
         except Exception as error:
@@ -288,9 +280,37 @@ def plan_script(path: str, arguments: list[str], options: Mapping[str, Any], as_
             if as_json:
                 document({"error": str(error), "hint": "", "kind": type(error).__name__, "exit_code": 1})
             return 1
-    if not code:
+    if not isinstance(found, int):
+        return _planned(_called(path, arguments), found, as_json)
+    if not found:
         raise ParameterError(f"{path} ended without a run", hint="what is planned is its first grid.run or grid.start")
-    return code
+    return found
+
+
+def first_planned(path: str, arguments: Sequence[str], options: Mapping[str, Any] | None = None) -> Planned | int:
+    """What a script's first run would compute, at which the script ends; its exit code, where it ended without one."""
+    from gridcompute.origins import Origin, PlannedInstead
+    from gridcompute.resuming import run_script
+
+    try:
+        origin = Origin(_called(path, arguments), reports=True, plans=True)
+        return run_script(path, arguments, options, origin=origin).code
+    except PlannedInstead as reached:
+        return reached.planned
+
+
+@contextlib.contextmanager
+def unrun_unsaid() -> Iterator[None]:
+    """Without warnings of outputs that a later run of a script would write, until what it has made is gone."""
+    from gridcompute.destined import UnrunOutputWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnrunOutputWarning)
+        yield
+
+
+def _called(path: str, arguments: Sequence[str]) -> dict[str, Any]:
+    return {"script": str(Path(path).absolute()), "arguments": list(arguments)}
 
 
 def _planned(what: Mapping[str, Any], planned: Planned, as_json: bool, lines: Sequence[str] = ()) -> int:

@@ -15,7 +15,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from typing import Any
 import psutil
 
 from gridcompute import ray_session
-from gridcompute.testing.kept import START_SECONDS, Kept
+from gridcompute.testing.kept import START_SECONDS, Kept, free_ports, listens
 from gridcompute.testing.links import Links
 
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -231,7 +230,7 @@ class LocalCluster:
         return False
 
     def _start(self, number: int, address: str) -> Node:
-        port = self.address.rpartition(":")[2] or str(_free_port())
+        port = self.address.rpartition(":")[2] or str(free_ports(1)[0])
         head = ["--head", "--port", port, "--include-dashboard", "false", *self._redis_options]
         where = ["--address", self.address, "--include-log-monitor", "false"] if number else head
         name = secrets.token_hex(28)
@@ -257,14 +256,14 @@ class LocalCluster:
         return node
 
     def _start_redis(self) -> None:
-        port, word, folder = _free_port(), secrets.token_hex(32), self._folder / "redis"
+        (port,), word, folder = free_ports(1), secrets.token_hex(32), self._folder / "redis"
         folder.mkdir(mode=0o700)
         settings = folder / "redis.conf"
         settings.touch(mode=0o600)
         settings.write_text(f"bind 127.0.0.1\nport {port}\nrequirepass {word}\ndir {folder}\nappendonly no\nsave ''\n")
         kept = Kept(["redis-server", str(settings)], folder / "log", folder=self._folder)
         self._kept.append(kept)
-        kept.wait_for(lambda: _listens("127.0.0.1", port), f"Redis at port {port}")
+        kept.wait_for(lambda: listens(port), f"Redis at port {port}")
         self._redis_address, self._redis_options = f"127.0.0.1:{port}", ["--redis-password", word]
 
     def _links(self) -> Links:
@@ -284,17 +283,3 @@ def _set_variables(values: Mapping[str, str | None]) -> dict[str, str | None]:
 def _kill(process: psutil.Process) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         process.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError:
-        return False
-    return True

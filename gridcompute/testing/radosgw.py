@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from gridcompute.testing.kept import Kept
+from gridcompute.testing.kept import Kept, free_ports, listens
 
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool")
 KEYRINGS = {
@@ -119,7 +118,7 @@ class Radosgw:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> None:
-        mon, old, port = _free_ports(3)
+        mon, old, port = free_ports(3)
         fsid = str(uuid.uuid4())
         for name in ("mon", "osd", "rgw", "crash"):
             (self._folder / name).mkdir()
@@ -133,7 +132,7 @@ class Radosgw:
         self._run("monmaptool", "--create", "--addv", "a", f"[v2:127.0.0.1:{mon},v1:127.0.0.1:{old}]", "--fsid", fsid,
                   str(self._folder / "monmap"))
         self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", str(self._folder / "monmap"))
-        self._keep("ceph-mon", "-i", "a").wait_for(lambda: _listens(mon), "the monitor")
+        self._keep("ceph-mon", "-i", "a").wait_for(lambda: listens(mon), "the monitor")
         # The OSD's own identity must be the one that the monitor was told.
         osd = str(uuid.uuid4())
         self._run("ceph", "osd", "new", osd)
@@ -141,7 +140,7 @@ class Radosgw:
                   "-o", str(self._folder / "osd" / "keyring"))
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
         self._keep("ceph-osd", "-i", "0")
-        self._keep("radosgw", "-n", "client.rgw").wait_for(lambda: _listens(port), "the gateway")
+        self._keep("radosgw", "-n", "client.rgw").wait_for(lambda: listens(port), "the gateway")
         self._run("radosgw-admin", "user", "create", "--uid", "gridcompute", "--display-name", "gridcompute",
                   "--access-key", self.key, "--secret", self.secret)
         self.endpoint = f"http://127.0.0.1:{port}"
@@ -162,21 +161,3 @@ class Radosgw:
                               timeout=120, check=False)
         if done.returncode:
             raise OSError(f"{program} {' '.join(arguments[:3])}: {(done.stderr or done.stdout)[-2000:]}")
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
