@@ -21,11 +21,11 @@ from gridcompute.stores.base import checked_path, listable, probe, sized, transi
 
 _LIMIT = 5 * 2**30 - 1  # S3's bound on a single PUT
 _S3 = frozenset({"s3", "s3a"})
-# One owner of retries: s3fs tries twice where a connection broke (a whole read twice again, so four requests at most),
-# botocore doesn't try again by itself, and the run's policy decides about everything else. With botocore's own 60 s to
-# connect a wrong address would look like a slow one, and with its 60 s for an answer a dead server like a slow one.
-_S3_CONFIG = {"connect_timeout": 10, "read_timeout": 30, "retries": {"total_max_attempts": 1}}
-_S3_TRIES = 2
+# One owner of retries, the run's policy: neither botocore nor s3fs tries a request again by itself (by default they
+# would 125 times, of a read). With botocore's own 60 s to connect a wrong address would look like a slow one, and with
+# its 60 s for an answer a dead server like a slow one.
+_S3_CONFIG = {"connect_timeout": 10, "read_timeout": 20, "retries": {"total_max_attempts": 1}}
+_S3_TRIES = 1
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,17 @@ class RemoteStore:
                 raise StoreError(f"{what} failed: no credentials", hint=(
                     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, on every node")) from clean(error)
             error.add_note(what)
+            if seconds := self._patience(error):
+                error.add_note(f"no answer within {seconds:g} s")
             raise
+
+    def _patience(self, error: BaseException) -> float:
+        """Seconds that were waited in vain; 0 where it was no time-out of S3."""
+        kinds = {"ConnectTimeoutError": "connect_timeout", "ReadTimeoutError": "read_timeout"}
+        wanted = kinds.get(type(error).__name__)
+        if self._protocol not in _S3 or wanted is None:
+            return 0.0
+        return float({**_S3_CONFIG, **self.options.get("config_kwargs", {})}[wanted])
 
 
 def _no_bucket(error: BaseException) -> bool:
