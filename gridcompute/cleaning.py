@@ -7,13 +7,11 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from gridcompute import journal
 from gridcompute.config import state_folder
 from gridcompute.errors import RecordError
-from gridcompute.outlasting import outlast
 from gridcompute.record import RunRecord, forget, known, load, records
 from gridcompute.store import Store, open_store
 from gridcompute.stores.local import LocalStore
@@ -86,7 +84,7 @@ def leavings(url: str, *, names: Sequence[str] = (), everything: bool = False, d
     else:
         named = _named(rest, notes)
         if named is not None:
-            there = outlast(lambda: [*store.list_sizes(_SHARDS), *store.list_sizes(_CLAIMS)])
+            there = [*store.list_sizes(_SHARDS), *store.list_sizes(_CLAIMS)]
             shards = [(name, size) for name, size in there if _recipe(name) not in named]
     if not isinstance(store, LocalStore):
         notes.append(
@@ -107,7 +105,7 @@ def clean(found: Leavings) -> None:
     """Remove it: records last, so that an interrupted clean can be repeated."""
     store = open_store(found.store)
     for name, _ in found.shards:
-        outlast(partial(store.delete, name))
+        store.delete(name)
     if isinstance(store, LocalStore):
         _tidy(Path(store.root) / _SHARDS)
     for record in found.runs:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any
 
 from gridcompute.errors import OutputExistsError, ParameterError
 from gridcompute.lease import Lease
 from gridcompute.op import Graph
-from gridcompute.outlasting import outlast
 from gridcompute.sinks.base import CLAIM, EXISTS_HINT, Sink, data_names
 from gridcompute.sinks.tables import MANIFEST, finished_recipe
 from gridcompute.sinks.zarrs import RECIPE
@@ -68,17 +66,13 @@ def require_replaceable(sinks: Iterable[Sink]) -> None:
         OutputExistsError: naming a file that is there.
     """
     for sink in sinks:
-        names = outlast(partial(_names, sink))
+        names = list(_store(sink).list())
         strange = [name for name in names if not name.endswith(_ENDINGS)]
         if strange and not _MARKS.intersection(names):
             raise OutputExistsError(
                 f"{sink.url} isn't a dataset that could be overwritten: it holds {strange[0]!r}",
                 hint="remove it yourself, or write elsewhere",
             )
-
-
-def _names(sink: Sink) -> list[str]:
-    return list(_store(sink).list())
 
 
 def require_free(sinks: Iterable[Sink]) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from functools import partial
 from typing import Any
 
 from gridcompute.errors import CorruptInputError, MissingInputError
-from gridcompute.outlasting import outlast
 from gridcompute.secrecy import clean
 from gridcompute.sinks.tables import MANIFEST
 from gridcompute.sources import contained
@@ -22,10 +20,7 @@ def open_result(url: str | os.PathLike[str], **storage_options: Any) -> Any:
         MissingInputError: there is nothing, or an output that isn't finished.
         CorruptInputError: a manifest that can't be read, or a part that is missing or of another size.
     """
-    return outlast(partial(_opened, open_store(url, **storage_options)))
-
-
-def _opened(store: Store) -> Any:
+    store = open_store(url, **storage_options)
     if store.exists(MANIFEST):
         return _parts(store)
     if store.exists("zarr.json"):

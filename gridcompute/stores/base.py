@@ -7,7 +7,6 @@ any number of writers of one name exactly one wins.
 from __future__ import annotations
 
 import errno
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
@@ -16,9 +15,6 @@ from gridcompute.errors import GridError, StoreError
 from gridcompute.secrecy import clean
 
 TEMPORARY = ".tmp-"  # names that begin so belong to a writer at work: never listed, never addressed
-
-PROBES, PAUSE_SECONDS = 3, 0.2
-"""Attempts of a probe: fewer than a run makes, as nothing has begun yet."""
 
 # EBUSY is what s3fs makes of 503 and SlowDown, EREMOTEIO of 500. EIO is what network file systems report when
 # their server went away, and a broken disk reports the same: as retries are bounded, trying again costs
@@ -221,7 +217,21 @@ def probe(store: Store) -> None:
     Raises:
         StoreError: what is amiss and what to do.
     """
-    again, found, gone = _tried(store)
+    marker = f".gridcompute-probe-{uuid.uuid4().hex}"
+    try:
+        store.put_new(marker, b"first")  # False too, where its answer was lost and it was asked again
+        again = store.put_new(marker, b"second")
+        found = store.get(marker)
+        store.delete(marker)
+        store.delete(marker)
+        gone = not store.exists(marker)
+    except StoreError:
+        raise
+    except Exception as error:
+        cause = "; ".join([_told(error), *getattr(error, "__notes__", ())[1:]])
+        raise StoreError(f"the store {store.url} can't be used: {cause}", hint=(
+            "it can't be reached now: check the address and the network, then try again" if transient(error)
+            else "check the address, the credentials and the permissions")) from clean(error)
     if again or found != b"first":
         raise StoreError(
             f"the store {store.url} ignores conditional writes: a second write of the same new name went "
@@ -230,29 +240,3 @@ def probe(store: Store) -> None:
     if not gone:
         raise StoreError(f"the store {store.url} doesn't keep what is written or removed",
                          hint="check whether a cache or a read-only mount lies in between")
-
-
-def _tried(store: Store) -> tuple[bool, bytes, bool]:
-    """Whether a second write went through, what is found, and whether it goes; again where a failure may pass."""
-    attempt = 0
-    while True:
-        attempt += 1
-        marker = f".gridcompute-probe-{uuid.uuid4().hex}"
-        try:
-            store.put_new(marker, b"first")
-            again = store.put_new(marker, b"second")
-            found = store.get(marker)
-            store.delete(marker)
-            store.delete(marker)
-            return again, found, not store.exists(marker)
-        except StoreError:
-            raise
-        except Exception as error:
-            passing = transient(error)
-            if passing and attempt < PROBES:
-                time.sleep(PAUSE_SECONDS * attempt)
-                continue
-            cause = "; ".join([_told(error), *getattr(error, "__notes__", ())[1:]])
-            raise StoreError(f"the store {store.url} can't be used: {cause}", hint=(
-                f"it can't be reached now ({attempt} attempts): check the address and the network, then try again"
-                if passing else "check the address, the credentials and the permissions")) from clean(error)
