@@ -17,6 +17,21 @@ FORGIVEN = 4
 
 
 @dataclass
+class _Outage:
+    """Failures that might have passed, while nothing at all is kept: the store's own, whichever chunk meets them.
+
+    Attributes:
+        rounds: of failures, of which each began when the one before had been waited out.
+        kept: chunks, when it began.
+        due: when a next round begins.
+    """
+
+    rounds: int = 0
+    kept: int = -1
+    due: float = 0.0
+
+
+@dataclass
 class _Losses:
     """Lost workers of a chunk.
 
@@ -45,7 +60,7 @@ class Attempts:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.kept = 0  # chunks, so far: counted by who keeps them
-        self._lost = 0
+        self._lost, self._outage = 0, _Outage()
         self._last: Failure | None = None
         self._losses: dict[Chunk, _Losses] = {}
         self._counts: dict[Chunk, dict[tuple[FailureKind, Chunk | None], int]] = {}
@@ -53,13 +68,16 @@ class Attempts:
         self._delayed: list[tuple[float, Chunk]] = []
         self._resting: set[Chunk] = set()
 
-    def failed(self, chunk: Chunk, failure: Failure, now: float) -> Decision:
-        """Count a failure of a chunk; what is to be done about it."""
+    def failed(self, chunk: Chunk, failure: Failure, now: float, seconds: float = 0.0) -> Decision:
+        """Count a failure of a chunk, after so many seconds of its task; what is to be done about it."""
         counts = self._counts.setdefault(chunk, {})
         cause = (failure.kind, failure.lost)  # each input that is lost has attempts of its own
         attempt = counts[cause] = counts.get(cause, 0) + 1
         if failure.kind == "lost_worker" and self._innocent(chunk, failure):
             attempt = counts[cause] = max(1, attempt - 1)
+        if failure.kind == "transient":
+            # Where chunks take turns at a store that is silent, each would else be tried as often as all are now.
+            attempt = max(attempt, min(2 * attempt, self._rounds(now, seconds)))
         decision = self.policy.decide(failure.kind, attempt, chunk[0] * 1_000_003 + chunk[1])
         if decision.action == "recompute" and failure.lost is None:
             return Decision("stop")
@@ -70,6 +88,16 @@ class Attempts:
                 heapq.heappush(self._delayed, (now + decision.delay, chunk))
                 self._resting.add(chunk)
         return decision
+
+    def _rounds(self, now: float, seconds: float) -> int:
+        """Which round of failures this one is in, as many as are met at once being one."""
+        outage = self._outage
+        if outage.kept != self.kept:
+            outage = self._outage = _Outage(kept=self.kept, due=now - seconds)
+        if now - seconds / 2 >= outage.due:  # most of its time came after the last round and its delay
+            outage.rounds += 1
+            outage.due = now + self.policy.decide("transient", outage.rounds, 0).delay
+        return outage.rounds
 
     def _innocent(self, chunk: Chunk, failure: Failure) -> bool:
         """Whether the loss of a worker says little against the chunk in work, as what ends workers ends others', too.

@@ -63,7 +63,7 @@ class Commits:
         self._ended += kept
 
     def begin(self, chunk: int, nbytes: int, work: Callable[[], Kept]) -> None:
-        """Do a commit, or have it done. Where an earlier one has failed `failed` says so.
+        """Do a commit, or have it done. Where an earlier one has failed `failed` says so, and it may not be.
 
         Args:
             chunk: that it belongs to.
@@ -78,7 +78,8 @@ class Commits:
             return
         while len(self._waiting) >= AT_ONCE:
             self._take()
-        self._waiting.append((chunk, _pool().submit(work)))
+        if self.failed is None:  # else it would most likely wait for the same store in vain
+            self._waiting.append((chunk, _pool().submit(work)))
 
     def _take(self) -> None:
         chunk, future = self._waiting.popleft()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from gridcompute.errors import CorruptShardError, GridError
+from gridcompute.errors import CorruptShardError
 from gridcompute.journal import Journal
 from gridcompute.lease import Lease
 from gridcompute.ledger import Ledger
@@ -54,7 +54,7 @@ class Deliveries:
             sink, target = sinks[key], output.target
             options = getattr(sink, "storage_options", {})
             if sink.url in self._overwrite:
-                self._clear(sink, target.recipe)
+                self._again(partial(self._clear, sink, target.recipe))
             lease = self._again(partial(Lease.acquire, sink.url, target.recipe, run=self._run, now=time.time(),
                                         options=options))
             try:
@@ -62,14 +62,15 @@ class Deliveries:
                     partial(sink.prepare, target.space, target.fields, target.coords, target.extents, target.recipe)
                 )
             except BaseException:
-                lease.release()
+                with contextlib.suppress(Exception):  # why it couldn't be prepared is what matters
+                    lease.release()
                 raise
             self._leases[key] = lease
 
     def leave(self) -> None:
         """Nothing was begun: give back the outputs that this run has taken and that hold nothing yet."""
         for key, lease in self._leases.items():
-            with contextlib.suppress(GridError, OSError):  # why it couldn't begin is what matters
+            with contextlib.suppress(Exception):  # why it couldn't begin is what matters
                 if lease.run == self._run and self.outputs[key].give_up():
                     lease.release()
 
@@ -112,7 +113,7 @@ class Deliveries:
                 self._again(partial(output.finalize, written))
                 journal.append("finalized", output=output.url)
         for lease in self._leases.values():
-            lease.release()
+            self._again(lease.release)
         return results
 
 

@@ -189,6 +189,19 @@ def released(*, collect: bool = True) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def outgrown(beside: int = 0) -> bool:
+    """Whether this process has settled above what plans give a worker, and giving back what isn't needed doesn't help.
+
+    Args:
+        beside: private bytes that are on their way out, such as an answer.
+    """
+    most = WORKER_BYTES + beside
+    if _sizes().get(b"RssAnon", 0) <= most:
+        return False
+    released()
+    return _sizes().get(b"RssAnon", 0) > most
+
+
 class Kills:
     """How often the system has ended a process here for memory: a worker that it ended looks as one that was lost."""
 

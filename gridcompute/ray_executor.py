@@ -20,8 +20,9 @@ from gridcompute.columns import Block
 from gridcompute.content import seal
 from gridcompute.errors import WorkerLostError
 from gridcompute.events import Event, Failure, FailureKind, TaskDone, TaskFailed
-from gridcompute.footprint import Kills
+from gridcompute.footprint import Kills, outgrown
 from gridcompute.orders import LostInputError, Order, Payload
+from gridcompute.ray_calls import CALLS, leave
 from gridcompute.ray_nodes import RayNodes
 from gridcompute.ray_places import EXIT_SECONDS, HandedBack, Placing, refuses
 from gridcompute.ray_session import connect
@@ -76,7 +77,8 @@ def run_order(key: str, payload: list[Any], order: Order, held: bool, hold: floa
         time.sleep(hold)
         back = HandedBack(name)
         return (back, {}) if held else back
-    if key not in _stages:
+    new = key not in _stages
+    if new:
         arrays = ray.get(payload[0])
         _stages[key] = StageWorker(unpacked(arrays)), sum(array.nbytes for array in arrays)
         while len(_stages) > STAGES or (sum(size for _, size in _stages.values()) > STAGE_BYTES and len(_stages) > 1):
@@ -92,7 +94,11 @@ def run_order(key: str, payload: list[Any], order: Order, held: bool, hold: floa
                 failure = Failure("corrupt_shard", str(lost), order.task.chunks[0], lost=(value.stage, value.chunk))
                 return _answer(TaskFailed(order.task.number, failure, worker=name, node=node), held)
         places[place] = value
-    return _answer(replace(worker.run(replace(order, places=places), name), node=node), held)
+    event = worker.run(replace(order, places=places), name)
+    if new and outgrown(sum(kept.value.nbytes for kept in event.kept if kept.value is not None)):
+        # Once a stage: a process is reused by jobs that know nothing of what earlier ones have left in it.
+        leave(ray._private.worker.global_worker)
+    return _answer(replace(event, node=node), held)
 
 
 def _answer(event: TaskDone | TaskFailed, held: bool) -> Any:
@@ -156,7 +162,7 @@ class RayExecutor:
         self.workers = max(1, wanted // self.threads)
         # Where Ray has more cores than were asked for, tasks submitted ahead would run at once.
         self.queue = 2 if wanted >= cores else 1
-        self._run, self._placing = self._ray.remote(run_order), Placing(self._ray)
+        self._run, self._placing = self._ray.remote(max_calls=CALLS)(run_order), Placing(self._ray)
         self.start_seconds = time.monotonic() - began
 
     def begin(self, payloads: Sequence[Payload]) -> None:

@@ -231,11 +231,12 @@ class RunState:
             if failure.kind == "out_of_memory" and not self._sizes.exceeded(task, chunk, failure):
                 self._stop("failed", failure, commands)
                 return
-            self._retry(task.stage, chunk, failure, now, commands)
+            self._retry(task.stage, chunk, event, now, commands)
         self._give_back(task.stage, rest)
 
-    def _retry(self, stage: int, chunk: int, failure: Failure, now: float, commands: list[Command]) -> None:
-        decision = self._attempts.failed((stage, chunk), failure, now)
+    def _retry(self, stage: int, chunk: int, event: TaskFailed, now: float, commands: list[Command]) -> None:
+        failure = event.failure
+        decision = self._attempts.failed((stage, chunk), failure, now, event.seconds)
         self.status[stage][chunk] = WAITING
         if decision.action == "stop":
             self._stop("failed", failure, commands)

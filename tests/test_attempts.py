@@ -1,4 +1,7 @@
-"""Lost workers: a chunk that ends its workers stops the run soon, one that was merely in the way doesn't."""
+"""Lost workers: a chunk that ends its workers stops the run soon, one that was merely in the way doesn't.
+
+A store that fails everybody: as many rounds of failures as one chunk has attempts, however many chunks take turns.
+"""
 
 from __future__ import annotations
 
@@ -86,3 +89,38 @@ def test_where_every_chunk_ends_its_worker_the_run_stops_at_once() -> None:
     assert end.outcome is not None
     assert end.outcome.outcome == "failed"
     assert end.tasks <= LIMIT * LIMIT
+
+
+ROUNDS = Policy().attempts["transient"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_a_store_that_keeps_all_waiting_ends_the_run_after_as_many_rounds_as_attempts(workers: int) -> None:
+    end = simulate(FlatPlan(50), lambda stage, chunk: 20.0, Cluster(workers, fails=lambda task: "transient"))
+    assert end.outcome is not None
+    assert end.outcome.outcome == "failed"
+    assert 20.0 * (ROUNDS - 2) < end.makespan < 20.0 * (ROUNDS + 1) + 7
+
+
+def test_what_fails_at_once_has_its_delays_all_the_same() -> None:
+    """Fifty chunks that fail within the same tenth of a second are one round."""
+    attempts = Attempts(Policy())
+    for chunk in range(50):
+        failure = Failure("transient", "503", chunk)
+        assert attempts.failed((0, chunk), failure, 1.0 + chunk / 500, 0.001).action == "retry"
+
+
+def test_whatever_is_kept_in_between_ends_an_outage() -> None:
+    for kept, last in ((0, "stop"), (1, "retry")):
+        attempts, actions = Attempts(Policy()), []
+        for n in range(2 * 3):
+            attempts.kept += kept
+            failure = Failure("transient", "no answer", n % 2)
+            actions.append(attempts.failed((0, n % 2), failure, 20.0 * (n + 1), 20.0).action)
+        assert actions == ["retry"] * 5 + [last]
+
+
+def test_a_chunk_that_is_new_to_it_is_tried_again_in_any_outage() -> None:
+    attempts = Attempts(Policy())
+    decisions = [attempts.failed((0, n), Failure("transient", "no answer", n), 20.0 * (n + 1), 20.0) for n in range(40)]
+    assert {decision.action for decision in decisions} == {"retry"}

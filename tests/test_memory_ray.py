@@ -123,3 +123,32 @@ def test_what_the_system_ends_for_memory_is_not_taken_for_a_lost_worker(tmp_path
     assert [e["failure"] for e in failed] == ["out_of_memory"]
     assert "a worker ran out of memory in stage greedy" in failed[0]["message"]
     assert failed[0]["chunk"] == 5
+
+
+def test_a_worker_that_outgrew_what_plans_give_it_makes_room_for_a_new_one(options: dict[str, Any]) -> None:
+    """It ends with its answer: nothing is lost, nothing is tried again, and what comes next finds a new process."""
+
+    @grid.task("()->()", dtypes="float64")
+    def hoards(values: Any) -> Any:
+        import builtins
+
+        import numpy as np
+
+        if not hasattr(builtins, "hoard"):
+            builtins.hoard = np.ones(600 * 2**17)  # 600 MiB that nothing gives back
+        return values + 1.0
+
+    @grid.kernel("()->()")
+    def plain(value: Any) -> Any:
+        return value * 2.0
+
+    x = grid.from_arrays({"x": np.arange(4.0)}, dims=("cell",))["x"]
+    first = grid.run(x.map(hoards), memory="4GB", **options)
+    assert np.array_equal(first[0].to_numpy(), np.arange(4.0) + 1)
+    second = grid.run(x.map(plain), **options)
+    assert np.array_equal(second[0].to_numpy(), np.arange(4.0) * 2)
+    assert [run.status.retries for run in (first, second)] == [0, 0]
+    assert [*first.status.failures, *second.status.failures] == []
+    assert not pids(first) & pids(second)
+    third = grid.run(x.map(plain) + 1.0, **options)
+    assert pids(third) & pids(second), "the others stay"

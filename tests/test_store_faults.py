@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fixtures_s3 import S3
+from fixtures_s3 import S3, s3, s3_endpoint
 from servers import ceph, ceph_s3
 
 import gridcompute as grid
@@ -21,7 +22,7 @@ from gridcompute.testing.proxy import ALWAYS, TRANSIENT, FaultProxy, HttpFault, 
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
-__all__ = ["ceph", "ceph_s3"]
+__all__ = ["ceph", "ceph_s3", "s3", "s3_endpoint"]
 
 VALUES = np.random.default_rng(2).random((12, 6, 8))
 READ_SECONDS = 1.0
@@ -74,7 +75,7 @@ def committed(place: S3) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", TRANSIENT)
 @pytest.mark.parametrize("method", ["PUT", pytest.param("GET", marks=pytest.mark.chaos)])
 def test_what_passes_is_outlasted(kind: HttpFaultKind, method: str, ceph_s3: S3, behind: S3, proxy: FaultProxy) -> None:
-    """Three in a row are more than s3fs tries by itself, so the run's own retries are at work too."""
+    """Three in a row are more than a store asks by itself, so the run's own retries are at work too."""
     expected_bytes = expected()
     proxy.set(HttpFault(kind, first=2, times=3, methods=(method,)), HttpFault(kind, first=9, methods=(method,)))
     began = time.monotonic()
@@ -136,6 +137,85 @@ def test_a_bucket_that_is_gone_is_not_taken_for_an_empty_one(behind: S3, proxy: 
     for step in (lambda: list(store.list()), lambda: store.get("shards/x"), lambda: store.put_new("shards/x", b"")):
         with pytest.raises(StoreError, match="the bucket or folder isn't there"):
             step()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("kind", ["reset before", "500"])
+def test_whichever_request_fails_the_run_goes_on(kind: HttpFaultKind, s3: S3, tmp_path: Path) -> None:
+    """One request of a run with an output there, each in its turn: not one is left that nobody tries again."""
+    values = np.arange(8.0).reshape(2, 2, 2)
+    at = 0
+    with FaultProxy(s3.endpoint) as proxy:
+        options = {**s3.options, "endpoint_url": proxy.endpoint}
+        while True:
+            twice = grid.from_arrays({"t": values}, dims=("time", "lat", "lon"))["t"] * 2.0
+            out = (twice - twice.mean()).write(f"{s3.url}-{at}/out.zarr", storage_options=options)
+            proxy.set(HttpFault(kind, first=at))
+            run = grid.run(out, store=f"{s3.url}-{at}", store_options=options, executor="inline", quiet=True)
+            assert run.state == "done"
+            if len(proxy.injected) == at:  # there are no more
+                break
+            at += 1
+        proxy.set()
+        found = grid.open_result(f"{s3.url}-{at - 1}/out.zarr", **options)
+    assert at > 20
+    assert np.array_equal(next(iter(found.data_vars.values())), 2 * values - (2 * values).mean())
+
+
+@pytest.mark.parametrize(("first", "doing"), [
+    pytest.param(0, "can't be used", marks=pytest.mark.chaos), pytest.param(12, "listing", marks=pytest.mark.chaos),
+    (30, "writing"), pytest.param(100, "reading", marks=pytest.mark.chaos),
+])  # fmt: skip
+def test_a_store_that_falls_silent_ends_the_run_after_as_many_time_outs_as_attempts(
+    first: int, doing: str, s3: S3
+) -> None:
+    """With the default of 20 s that is 2 minutes; before, chunks took turns, and each read was tried four times."""
+    seconds = 2.0
+    with FaultProxy(s3.endpoint) as proxy:
+        options = {**s3.options, "endpoint_url": proxy.endpoint, "config_kwargs": {"read_timeout": seconds}}
+        proxy.set(HttpFault("timeout", first=first, times=ALWAYS))
+        began = time.monotonic()
+        with pytest.raises(StoreError, match=doing) as caught:
+            carried_out(replace(s3, options=options))
+    assert time.monotonic() - began < 6 * seconds + 33  # 6 s of delays, the rest for a slow machine
+    assert s3.url in caught.value.message
+    assert "no answer within 2 s" in caught.value.message
+    assert "check the network" in caught.value.hint or "check the address and the network" in caught.value.hint
+
+
+def test_a_store_that_answers_again_in_time_is_survived(s3: S3) -> None:
+    """Silence that lasts for longer than a time-out, in all of its requests."""
+    with FaultProxy(s3.endpoint) as proxy:
+        options = {**s3.options, "endpoint_url": proxy.endpoint, "config_kwargs": {"read_timeout": READ_SECONDS}}
+        silent = threading.Event()
+
+        class Silence(HttpFault):
+            def fits(self, method: str, path: str) -> bool:
+                if method == "PUT" and "/shards/" in path and not silent.is_set():
+                    silent.set()
+                    threading.Timer(3.5 * READ_SECONDS, proxy.set).start()
+                return silent.is_set()
+
+        proxy.set(Silence("timeout", times=ALWAYS))
+        run = carried_out(replace(s3, options=options))
+        assert silent.is_set()
+        assert run.status.retries > 0
+        assert bytes(run[0].to_numpy()) == expected()
+
+
+@pytest.mark.parametrize(("given", "times"), [({}, 1), ({"retries": {"total_max_attempts": 3}}, 3)])
+def test_a_silent_store_is_asked_once_more_and_then_once_unless_the_user_says_otherwise(
+    given: dict[str, Any], times: int, s3: S3
+) -> None:
+    with FaultProxy(s3.endpoint, [HttpFault("timeout", times=ALWAYS)]) as proxy:
+        config = {"read_timeout": 0.3, **given}
+        store = open_store(s3.url, **{**s3.options, "endpoint_url": proxy.endpoint, "config_kwargs": config})
+        steps = (lambda: store.get("some"), lambda: store.put_new("some", b""), lambda: list(store.list()))
+        for step, requests in zip(steps, (2, 1, 1), strict=True):
+            proxy.requests.clear()
+            with pytest.raises(Exception, match="Read timeout"):
+                step()
+            assert len(proxy.requests) == requests * times
 
 
 @pytest.mark.chaos

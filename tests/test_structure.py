@@ -196,6 +196,7 @@ LEVELS = {
     "gridcompute.driver": 56,
     "gridcompute.ray_nodes": 55,
     "gridcompute.ray_places": 55,
+    "gridcompute.ray_calls": 55,
     "gridcompute.ray_executor": 56,
     "gridcompute.explain": 58,
     "gridcompute.progress": 58,

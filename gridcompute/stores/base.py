@@ -164,9 +164,13 @@ def unanswered(error: BaseException, where: str = "") -> StoreError:
         error: as the store raised it, with a note of what was done where.
         where: more about it, such as the stage, or how often it was tried.
     """
-    doing = next(iter(getattr(error, "__notes__", ())), "using a store")
-    return StoreError(f"{doing} failed{where and f' {where}'}: {type(error).__name__}: {error}",
+    doing, *more = getattr(error, "__notes__", ()) or ["using a store"]
+    return StoreError(f"{doing} failed{where and f' {where}'}: {'; '.join([_told(error), *more])}",
                       hint="check the network and the store, then resume the run: what was committed stays")
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -215,7 +219,7 @@ def probe(store: Store) -> None:
     """
     marker = f".gridcompute-probe-{uuid.uuid4().hex}"
     try:
-        store.put_new(marker, b"first")  # False too, where its answer was lost and the backend asked again
+        store.put_new(marker, b"first")  # False too, where its answer was lost and it was asked again
         again = store.put_new(marker, b"second")
         found = store.get(marker)
         store.delete(marker)
@@ -224,7 +228,7 @@ def probe(store: Store) -> None:
     except StoreError:
         raise
     except Exception as error:
-        cause = f"{type(error).__name__}: {error}"
+        cause = "; ".join([_told(error), *getattr(error, "__notes__", ())[1:]])
         raise StoreError(f"the store {store.url} can't be used: {cause}", hint=(
             "it can't be reached now: check the address and the network, then try again" if transient(error)
             else "check the address, the credentials and the permissions")) from clean(error)

@@ -10,22 +10,56 @@ from __future__ import annotations
 import contextlib
 import errno
 import inspect
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from gridcompute.errors import StoreError
 from gridcompute.secrecy import clean, learn
 from gridcompute.stores.base import checked_path, listable, probe, sized, transient
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _LIMIT = 5 * 2**30 - 1  # S3's bound on a single PUT
 _S3 = frozenset({"s3", "s3a"})
-# One owner of retries: s3fs tries twice where a connection broke (a whole read twice again, so four requests at most),
-# botocore doesn't try again by itself, and the run's policy decides about everything else. With botocore's own 60 s to
-# connect a wrong address would look like a slow one, and with its 60 s for an answer a dead server like a slow one.
-_S3_CONFIG = {"connect_timeout": 10, "read_timeout": 30, "retries": {"total_max_attempts": 1}}
-_S3_TRIES = 2
+# One owner of retries: neither botocore nor s3fs tries a request again by itself (by default they would 125 times, of a
+# read). A store does, see `_asked`, and the run's policy decides about all else. With botocore's own 60 s to connect a
+# wrong address would look like a slow one, and with its 60 s for an answer a dead server like a slow one.
+_S3_CONFIG = {"connect_timeout": 10, "read_timeout": 20, "retries": {"total_max_attempts": 1}}
+_S3_TRIES = 1
+
+_TRIES, _PAUSE_SECONDS = 3, 0.1
+
+
+def _asked(step: Callable[Concatenate[RemoteStore, P], T]) -> Callable[Concatenate[RemoteStore, P], T]:
+    """A step that S3 is asked for again where its failure may pass: a task of a thousand reads would else meet one.
+
+    After a time-out only if the store has answered anybody in this process since the one before: a store that is silent
+    would else keep each request waiting twice.
+    """
+
+    @wraps(step)
+    def asked(self: RemoteStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        for attempt in range(1, _TRIES + 1):
+            try:
+                found = step(self, *args, **kwargs)
+            except Exception as error:
+                passes, waited = transient(error), self._patience(error) > 0
+                more = passes and attempt < _TRIES and (self._answers.is_set() or not waited)
+                (self._answers.clear if waited else self._answers.set)()
+                if self._protocol not in _S3 or not more:
+                    raise
+                time.sleep(_PAUSE_SECONDS * attempt)
+            else:
+                self._answers.set()
+                return found
+        raise AssertionError("the last attempt returns or raises")
+
+    return asked
 
 
 @dataclass(frozen=True)
@@ -72,6 +106,13 @@ class RemoteStore:
         return files
 
     @cached_property
+    def _answers(self) -> threading.Event:
+        """Set while the last request of this process that ended wasn't one without an answer."""
+        answers = threading.Event()
+        answers.set()
+        return answers
+
+    @cached_property
     def _base(self) -> str:
         return str(self._files._strip_protocol(self.url)).rstrip("/")
 
@@ -97,11 +138,13 @@ class RemoteStore:
                              hint="choose another name")
         return f"{self._base}/{checked_path(path)}"
 
+    @_asked
     def get(self, path: str) -> bytes:
         """All bytes under a name, by one request: parts of two writings never mix."""
         with self._explained("reading", path):
             return self._cat(self._full(path))
 
+    @_asked
     def get_range(self, path: str, start: int, stop: int) -> bytes:
         """Bytes start to stop, fewer where they end before."""
         if stop <= start:
@@ -117,6 +160,7 @@ class RemoteStore:
                     return b""
                 raise
 
+    @_asked
     def put_new(self, path: str, data: bytes) -> bool:
         """Write a name that isn't there by one conditional PUT."""
         if not self._parameters:
@@ -136,6 +180,7 @@ class RemoteStore:
                 raise
         return True
 
+    @_asked
     def put(self, path: str, data: bytes) -> None:
         """Write a name, replacing what is there, by one PUT."""
         if not self._parameters:
@@ -145,12 +190,14 @@ class RemoteStore:
         with self._explained("writing", path, bucket=True):
             self._pipe(full, data, "overwrite")
 
+    @_asked
     def exists(self, path: str) -> bool:
         """Whether there are bytes under a name."""
         full = self._full(path)
         with self._explained("looking up", path):
             return self._is_there(full)
 
+    @_asked
     def delete(self, path: str) -> None:
         """Remove a name."""
         full = self._full(path)
@@ -161,6 +208,7 @@ class RemoteStore:
         """The names below a folder, sorted."""
         return (name for name, _ in self.list_sizes(prefix))
 
+    @_asked
     def list_sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """The names below a folder with their sizes, sorted; one request for each thousand names."""
         below = f"{self._base}/{checked_path(prefix)}" if prefix else self._base
@@ -226,7 +274,17 @@ class RemoteStore:
                 raise StoreError(f"{what} failed: no credentials", hint=(
                     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, on every node")) from clean(error)
             error.add_note(what)
+            if seconds := self._patience(error):
+                error.add_note(f"no answer within {seconds:g} s")
             raise
+
+    def _patience(self, error: BaseException) -> float:
+        """Seconds that were waited in vain; 0 where it was no time-out of S3."""
+        kinds = {"ConnectTimeoutError": "connect_timeout", "ReadTimeoutError": "read_timeout"}
+        wanted = kinds.get(type(error).__name__)
+        if self._protocol not in _S3 or wanted is None:
+            return 0.0
+        return float({**_S3_CONFIG, **self.options.get("config_kwargs", {})}[wanted])
 
 
 def _no_bucket(error: BaseException) -> bool:
