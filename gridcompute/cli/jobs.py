@@ -146,9 +146,8 @@ def said(ctx: typer.Context, name: str) -> bool:
 def _script(verb: str, path: str) -> Callable[..., int]:
     def call(ctx: typer.Context, arguments: Annotated[list[str] | None, typer.Argument()] = None) -> int:
         options, quiet, as_json = split({}, ctx.obj)
-        if found := behind(path, arguments or []):
-            complain(f"note: {', '.join(found)} went to the script as its own; for the run write gridcompute {verb} "
-                     f"{found[0]} ... {path}")
+        if note := behind(verb, path, arguments or []):
+            complain(note)
         if verb == "plan":
             return plan_script(path, arguments or [], options, as_json)
         return run_script(path, arguments or [], options, quiet, as_json)

@@ -102,13 +102,20 @@ def split(values: dict[str, Any], outer: dict[str, Any] | None) -> tuple[dict[st
     return options, quiet, as_json
 
 
-def behind(path: str, arguments: Sequence[str]) -> list[str]:
-    """Options of a run that stand behind a script, so that they are the script's, which has none of that name."""
+def behind(verb: str, path: str, arguments: Sequence[str]) -> str:
+    """A note on options of a run that stand behind a script, so that they are the script's, which has none of the name.
+
+    Empty where there are none.
+    """
     given = {word.partition("=")[0] for word in arguments}
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return []  # whoever runs it says so
+        return ""  # whoever runs it says so
     options = {name: "--" + name.replace("_", "-") for name in COMMON}
-    return [option for name, option in options.items()
-            if option in given and name not in text and option[2:] not in text]
+    found = [option for name, option in options.items()
+             if option in given and name not in text and option[2:] not in text]
+    if not found:
+        return ""
+    return (f"note: {', '.join(found)} went to the script as its own; for the run write gridcompute {verb} {found[0]} "
+            f"... {path}")
