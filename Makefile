@@ -87,19 +87,16 @@ demo: install
 	$(BIN) -m gridcompute run climate.trend --output demo/trend.zarr
 	$(BIN) -m gridcompute run genomics.distance --output demo/distance.parquet
 
-# Two at once: what starts Ray mostly waits for it, the others compute. What the first says is shown when it has ended.
-COVERED := -m pytest --cov --cov-report= --cov-fail-under=0
 test: install
-	rm -f .coverage .coverage.ray .coverage.others
-	ray=; trap 'test -z "$$ray" || kill $$ray 2>/dev/null || true' EXIT; \
-	COVERAGE_FILE=.coverage.ray $(BIN) $(COVERED) -p no:cacheprovider -m "ray and not chaos" >.test-ray.txt 2>&1 & ray=$$!; \
-	others=0; COVERAGE_FILE=.coverage.others $(BIN) $(COVERED) -m "not ray and not chaos" || others=$$?; \
-	first=0; wait $$ray || first=$$?; ray=; cat .test-ray.txt; rm .test-ray.txt; exit $$((others | first))
-	$(BIN) -m coverage combine --quiet .coverage.ray .coverage.others
-	$(BIN) -m coverage report
+	$(BIN) -m pytest --cov
 
+# Two at once: what starts Ray or a server mostly waits for it. What the first says is shown when it has ended.
+CHAOS := -m pytest --durations=10 -m
 chaos: install
-	$(BIN) -m pytest -m "chaos or faults" --durations=10
+	ray=; trap 'test -z "$$ray" || kill $$ray 2>/dev/null || true; rm -f .chaos-ray.txt' EXIT; \
+	$(BIN) $(CHAOS) "(chaos or faults) and ray" -p no:cacheprovider >.chaos-ray.txt 2>&1 & ray=$$!; \
+	others=0; $(BIN) $(CHAOS) "(chaos or faults) and not ray" || others=$$?; \
+	first=0; wait $$ray || first=$$?; ray=; cat .chaos-ray.txt; exit $$((others | first))
 
 local-cluster: ARGS := --nodes 3
 local-cluster: install

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gridcompute.events import Event
+from gridcompute.footprint import settled
 from gridcompute.orders import Order, Payload
 from gridcompute.store import Store
 from gridcompute.worker import StageWorker
@@ -77,9 +78,13 @@ class InlineExecutor:
         self._store = store
         self._stages: dict[int, StageWorker] = {}
         self._orders: list[Order] = []
+        self._begun = False
 
     def begin(self, payloads: Sequence[Payload]) -> None:
         """See `Executor`."""
+        if not self._begun:  # what is in this process when a run begins is its caller's, not the tasks'
+            settled(again=True)
+        self._begun = True
         self._stages = {p.stage.number: StageWorker(p, self._store) for p in payloads}
         self._orders = []
 

@@ -144,6 +144,15 @@ def test_a_callers_own_data_is_not_part_of_the_bound() -> None:
 
 
 @pytest.mark.own_process
+def test_what_a_caller_made_between_two_runs_is_not_part_of_the_bound() -> None:
+    grid.run(numbers(5120), executor="inline", store=url(), quiet=True)
+    own = np.ones(800 * MIB // 8)
+    run = grid.run(numbers(5000), executor="inline", store=url(), memory="600MB", quiet=True)
+    assert run.summary()["retries"] == 0
+    assert own.sum() > 0
+
+
+@pytest.mark.own_process
 def test_a_cell_that_is_too_big_is_named_with_peak_and_bound() -> None:
     @grid.kernel("()->()", parallel=2)
     def huge(x: Any) -> Any:

@@ -110,7 +110,7 @@ def behind(verb: str, path: str, arguments: Sequence[str]) -> str:
     given = {word.partition("=")[0] for word in arguments}
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except (OSError, ValueError):  # no such file, no name of one
         return ""  # whoever runs it says so
     options = {name: "--" + name.replace("_", "-") for name in COMMON}
     found = [option for name, option in options.items()
