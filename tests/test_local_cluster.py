@@ -91,3 +91,22 @@ def test_nothing_is_left_when_the_process_that_started_it_is_killed(tmp_path: Pa
     while Path(folder).exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not Path(folder).exists()
+
+
+def test_a_node_that_does_not_come_up_is_started_again(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, tried = cluster._start, []
+
+    def slow(number: int, address: str) -> Any:
+        tried.append(start(number, address))
+        if len(tried) == 1:
+            raise TimeoutError("its agents were slow to come up")
+        return tried[-1]
+
+    monkeypatch.setattr(cluster, "_start", slow)
+    made = cluster.add_node()
+    try:
+        assert tried[0].kept.processes() == []
+        assert made is tried[1]
+        assert cluster.alive()[made.name]
+    finally:
+        cluster.kill_node(made.number)

@@ -308,6 +308,7 @@ class _Nodes:
         self.marks, self.cluster = marks, cluster
         self._done: set[str] = set()
         self._threads: list[threading.Thread] = []
+        self._failure: BaseException | None = None
 
     def tend(self) -> None:
         """Look for marks."""
@@ -318,15 +319,24 @@ class _Nodes:
                 self._threads[-1].start()
 
     def wait(self) -> None:
-        """Until all are there again."""
+        """Until all are there again.
+
+        Raises:
+            TimeoutError: one didn't come up.
+        """
         for thread in self._threads:
             thread.join()
+        if self._failure is not None:
+            raise self._failure
 
     def _replace(self, name: str) -> None:
-        for node in list(self.cluster.nodes):
-            if node.name == name:
-                self.cluster.kill_node(node.number)
-                self.cluster.add_node()
+        try:
+            for node in list(self.cluster.nodes):
+                if node.name == name:
+                    self.cluster.kill_node(node.number)
+                    self.cluster.add_node()
+        except BaseException as error:
+            self._failure = error
 
 
 @contextlib.contextmanager

@@ -30,6 +30,9 @@ from gridcompute.testing.kept import START_SECONDS, Kept, free_ports, listens
 from gridcompute.testing.links import Links
 
 OBJECT_STORE_BYTES = 128 * 2**20
+STARTS = 3
+"""Tries to start a node."""
+
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 REDIS_SETTINGS = {"RAY_external_storage_namespace": "gridcompute", "RAY_gcs_rpc_server_reconnect_timeout_s": "120"}
 
@@ -142,19 +145,24 @@ class LocalCluster:
         """Start one more node; the first is the head."""
         number = len(self.nodes)
         address = self.links.address(number) if self.links is not None else f"127.0.0.{number + 2}"
-        node = self._start(number, address)
+        for again in range(STARTS):
+            try:
+                node = self._start(number, address)
+                break
+            except TimeoutError:  # on a busy machine a raylet may give up as its agents are slow to come up
+                if self.links is not None or again + 1 == STARTS:
+                    raise
+                _kill_all(self._kept[-1])
+                # The control store takes the one that failed for alive a while longer.
+                address, self.address = f"127.0.{again + 1}.{number + 2}", self.address if number else ""
         self.nodes.append(node)
         return node
 
     def kill_node(self, number: int) -> None:
         """As a machine that loses its power: the raylet and all else there at once, with nobody to say so."""
-        node = self.nodes[number]
-        if (raylet := node.raylet()) is not None:
+        if (raylet := self.nodes[number].raylet()) is not None:
             raylet.suspend()  # else it would report its workers' deaths
-        killed = sorted(node.kept.processes(), key=lambda one: one.name() == "raylet")
-        for one in killed:
-            _kill(one)
-        psutil.wait_procs(killed, timeout=START_SECONDS)
+        _kill_all(self.nodes[number].kept)
 
     def kill_worker(self, number: int) -> int:
         """One worker of a node; its process number.
@@ -278,6 +286,14 @@ def _set_variables(values: Mapping[str, str | None]) -> dict[str, str | None]:
     os.environ |= {name: value for name, value in values.items() if value is not None}
     ray_session.read_again()
     return before
+
+
+def _kill_all(kept: Kept) -> None:
+    """All that a command has started, but its keeper: the cluster's folder goes with that."""
+    killed = sorted(kept.processes(), key=lambda one: one.name() == "raylet")
+    for one in killed:
+        _kill(one)
+    psutil.wait_procs(killed, timeout=START_SECONDS)
 
 
 def _kill(process: psutil.Process) -> None:
