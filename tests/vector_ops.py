@@ -12,7 +12,7 @@ import numpy as np
 from gridcompute.vectors import KINDS, Kind
 from gridcompute.vectors.lanes import half
 
-ROWS = 23
+ROWS = 24
 """Results of an element's size that `everything` writes, one below the other."""
 
 
@@ -47,6 +47,12 @@ def everything(kind: Kind) -> Callable[..., Any]:
         kind.of(other.of(x)).store(out, 20 * n)
         halves.of(wider.of(x.low()) + wider.of(y.high())).store(out, 21 * n)
         kind.splat(x.lane(number)).store(out, 22 * n)
+        w, m = x, x < z
+        w += y
+        w ^= z
+        w <<= y
+        m &= y != z
+        m.select(w, y).store(out, 23 * n)
         return (x == y).any(), (x == y).all(), (x <= y).any(), (x <= y).all()
 
     return found

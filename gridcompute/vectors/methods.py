@@ -39,9 +39,11 @@ def _same(kind: type) -> Callable[[Any, Any], bool]:
 
 
 for _symbol, _one in lowering.OPERATORS.items():
-    _operator(_symbol, _same(VectorType), _one)
-for _symbol in (operator.and_, operator.or_, operator.xor):
-    _operator(_symbol, _same(MaskType), lowering.OPERATORS[_symbol])
+    _in_place = getattr(operator, f"i{_symbol.__name__.strip('_')}")
+    for _either in (_symbol, _in_place):
+        _operator(_either, _same(VectorType), _one)
+        if _symbol in (operator.and_, operator.or_, operator.xor):
+            _operator(_either, _same(MaskType), _one)
 for _symbol, _word in ((operator.eq, "=="), (operator.ne, "!="), (operator.lt, "<"), (operator.le, "<="),
                        (operator.gt, ">"), (operator.ge, ">=")):  # fmt: skip
     _operator(_symbol, _same(VectorType), lowering.compared(_word))
