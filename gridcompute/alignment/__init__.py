@@ -1,0 +1,17 @@
+"""Alignment of sequences, many pairs at once: for kernels of chunks (`batch=True`).
+
+    from gridcompute import alignment
+
+    @grid.kernel("(m),(n)->()", batch=True, names=("score",))
+    def score(reads, windows, scoring):
+        return alignment.local_scores(reads, windows, scoring)
+
+    table["read"].map(score, table["window"], scoring=alignment.simple(match=2, mismatch=3, gap_open=5, gap_extend=2))
+
+Whatever else is in the chunk, a pair's result is the same.
+"""
+
+from gridcompute.alignment.local import local_scores
+from gridcompute.alignment.scoring import Simple, simple
+
+__all__ = ["Simple", "local_scores", "simple"]

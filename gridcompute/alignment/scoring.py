@@ -1,0 +1,73 @@
+"""What letters and gaps score."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gridcompute.columns import Array
+from gridcompute.errors import ParameterError
+
+QUERY_PAD, TARGET_PAD = 126, 127
+"""Codes of what lies behind a sequence's end: unlike any letter, and unlike each other."""
+
+MOST = 2**20
+"""The greatest score or cost of a letter or a gap."""
+
+
+class Simple(NamedTuple):
+    """One score for letters that are equal, one for those that aren't, and affine gaps; see `simple`.
+
+    Attributes:
+        queries: code of each byte of a query, uint8 (256,).
+        targets: the same for targets.
+        match: above 0.
+        mismatch: what is taken off, 0 or more.
+        gap_open: what the first letter of a gap costs.
+        gap_extend: what each further one costs.
+    """
+
+    queries: Array
+    targets: Array
+    match: int
+    mismatch: int
+    gap_open: int
+    gap_extend: int
+
+
+def simple(match: int = 1, mismatch: int = 2, gap_open: int = 3, gap_extend: int = 1, *, letters: str = "ACGT",
+           same: str = "") -> Simple:
+    """Scores for DNA and the like. A letter that isn't among `letters` equals none, itself neither.
+
+    Args:
+        match: what two equal letters score.
+        mismatch: what two others cost.
+        gap_open: what the first letter of a gap costs.
+        gap_extend: what each further letter of it costs.
+        letters: the alphabet, upper or lower case.
+        same: pairs of letters that count as one, such as "TU".
+
+    Raises:
+        ParameterError: values that give no alignment, or letters that aren't ASCII.
+    """
+    given = {"match": match, "mismatch": mismatch, "gap_open": gap_open, "gap_extend": gap_extend}
+    for name, value in given.items():
+        least = 1 if name == "match" else 0
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= MOST:
+            raise ParameterError(f"{name} is {value!r}", hint=f"a whole number from {least} to {MOST:,}; costs have no "
+                                 "sign")
+    if gap_extend > gap_open:
+        raise ParameterError(f"gap_extend is {gap_extend}, more than gap_open, {gap_open}",
+                             hint="the first letter of a gap costs gap_open, each further one gap_extend")
+    if not letters or not (letters + same).isascii() or len(letters) > 64 or len(same) % 2 or not set(
+            same[::2].upper()) <= set(letters.upper()):
+        raise ParameterError(f"letters are {letters!r}, same is {same!r}", hint="ASCII letters, and pairs of them")
+    queries, targets = np.full(256, 124, np.uint8), np.full(256, 125, np.uint8)
+    code = {letter: i for i, letter in enumerate(dict.fromkeys(letters.upper()))}
+    code |= {other.upper(): code[one.upper()] for one, other in zip(same[::2], same[1::2], strict=True)}
+    for letter, number in code.items():
+        for byte in {ord(letter), ord(letter.lower())}:
+            queries[byte] = targets[byte] = number
+    return Simple(queries, targets, int(match), int(mismatch), int(gap_open), int(gap_extend))
+
