@@ -268,7 +268,7 @@ def _end_local(ray: Any, owner: int) -> None:
 
     Ray gives each of its servers a second to end well, one after another, and waits for half a second for logs.
     """
-    node = getattr(ray._private.worker, "_global_node", None)
+    node: Any = getattr(ray._private.worker, "_global_node", None)
     end = getattr(node, "kill_all_processes", None)
     if os.getpid() != owner or end is None or not ray.is_initialized():
         return
