@@ -344,6 +344,20 @@ def test_scripts_get_their_arguments_and_their_own_exit_code(call: Any) -> None:
     assert "job.py" in told.err
 
 
+@pytest.mark.parametrize("command", [["resume", "last"], ["replay", "last", "0"],
+                                     ["chaos", "--executor", "inline", "job.py"]])
+def test_a_script_that_breaks_while_it_is_run_again_shows_its_author_where(command: list[str], call: Any) -> None:
+    Path("job.py").write_text(JOB.format(first="a.zarr", second="b.zarr"))
+    assert call("run", "./job.py").code == 0
+    Path("job.py").write_text("import os\n\n\ndef broken():\n    raise ValueError('mine')\n\n\nbroken()\n")
+    told = call(*command)
+    assert told.code == 1
+    assert 'job.py", line 5, in broken' in told.err
+    assert told.err.rstrip().endswith("job.py failed: ValueError: mine")
+    assert "report it" not in told.err
+    assert call(*command[:1], "--json", *command[1:]).json()["error"] == "mine"
+
+
 def test_runs_are_named_after_the_script_or_the_workload(call: Any) -> None:
     Path("my_job.py").write_text(JOB.format(first="a.zarr", second="b.zarr"))
     assert call("run", "my_job.py").code == 0

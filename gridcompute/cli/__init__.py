@@ -17,7 +17,7 @@ import typer
 
 from gridcompute.cli import chaos, cluster, jobs, machine, replay, runs
 from gridcompute.cli.command import Group
-from gridcompute.cli.output import complain, say_error
+from gridcompute.cli.output import complain, document, say_broken, say_error, script_of
 from gridcompute.errors import GridError, ParameterError
 
 HELP = """Batch computing for scientific grids: a small kernel per cell, from a laptop to a Ray cluster, resumable.
@@ -139,7 +139,12 @@ def _require_folder() -> None:
 
 
 def _unexpected(error: Exception, as_json: bool) -> int:
-    """What no one foresaw, in one line; 1."""
+    """What no one foresaw, in one line; 1. A script that breaks while it is run again is its author's affair."""
+    if script := script_of(error):
+        say_broken(script, error)
+        if as_json:
+            document({"error": str(error), "hint": "", "kind": type(error).__name__, "exit_code": 1})
+        return 1
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
     hint = "" if _debug() else "GRIDCOMPUTE_DEBUG=1 shows where; please report it"
     told = GridError(f"{type(error).__name__}: {error}", hint="make room where the output goes" if full else hint)

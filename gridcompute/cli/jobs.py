@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import typer
 
 from gridcompute.cli.command import Command, Group
 from gridcompute.cli.options import COMMON, RunName, behind, common_parameters, split
-from gridcompute.cli.output import complain, document, say
+from gridcompute.cli.output import complain, document, say, say_broken
 from gridcompute.errors import GridError, InterruptedRunError, LeaseError, OutputExistsError, ParameterError
 
 if TYPE_CHECKING:
@@ -247,19 +246,10 @@ def run_script(path: str, arguments: list[str], options: Mapping[str, Any], quie
         _end([run.record for run in origin.runs], quiet, as_json, error=error)
         raise
     except Exception as error:
-        _broke(path, error)
+        say_broken(path, error)
         _end([run.record for run in origin.runs], quiet, as_json)
         return 1
     return _end([run.record for run in carried.runs], quiet, as_json) if not carried.code else carried.code
-
-
-def _broke(path: str, error: Exception) -> None:
-    """A script's own error: its author wants to see where."""
-    first, script = error.__traceback__, str(Path(path).absolute())
-    while first is not None and first.tb_frame.f_code.co_filename != script:  # what is above isn't the author's
-        first = first.tb_next
-    traceback.print_exception(type(error), error, first or error.__traceback__)
-    complain(f"error: the script {path} failed: {type(error).__name__}: {error}")
 
 
 def plan_script(path: str, arguments: list[str], options: Mapping[str, Any], as_json: bool) -> int:
@@ -275,7 +265,7 @@ def plan_script(path: str, arguments: list[str], options: Mapping[str, Any], as_
         except GridError:
             raise
         except Exception as error:
-            _broke(path, error)
+            say_broken(path, error)
             if as_json:
                 document({"error": str(error), "hint": "", "kind": type(error).__name__, "exit_code": 1})
             return 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import traceback
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -39,6 +41,23 @@ def say_error(error: GridError, as_json: bool) -> None:
         document(
             {"error": error.message, "hint": error.hint, "kind": type(error).__name__, "exit_code": error.exit_code}
         )
+
+
+def say_broken(path: str, error: Exception) -> None:
+    """A script's own error: its author wants to see where."""
+    first, script = error.__traceback__, str(Path(path).absolute())
+    while first is not None and first.tb_frame.f_code.co_filename != script:  # what is above isn't the author's
+        first = first.tb_next
+    traceback.print_exception(type(error), error, first or error.__traceback__)
+    complain(f"error: the script {path} failed: {type(error).__name__}: {error}")
+
+
+def script_of(error: Exception) -> str:
+    """The script in which an error came up, where it was run by one of our commands; else empty."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__") == "__main__" and frame.f_code.co_name == "<module>":
+            return frame.f_code.co_filename
+    return ""
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
