@@ -297,7 +297,11 @@ class Driver:
             most = ledger.plan.most_parts(task.stage, task.chunks[0])
             event = named(event, task, stage, self._board.read(task.number), kept, memory=self.memory, most=most)
         if isinstance(event, TaskSlow):
-            return replace(event, kept=self._news(event.kept, state, ledger))
+            news = self._news(event.kept, state, ledger)
+            if news:
+                self.journal.append("kept", task=event.task, stage=task.stage, seconds=0.0, worker="",
+                                    early=True, chunks=sorted({item.chunk for item in news}))
+            return replace(event, kept=news)
         if not (isinstance(event, TaskFailed) and event.failure.kind == "hang"):
             self._board.free(task.number)
         if not task.turn.check:

@@ -175,7 +175,10 @@ class Ledger:
         listings = [done(self.store, op.recipe) for op in stage.roots]
         self._blocks, self._files = {}, {}
         self._tell(stage, task.chunks, listings)
-        return tuple(entry for chunk in task.chunks for entry in self._entries(stage.number, chunk, listings))
+        found = (entry for chunk in task.chunks for entry in self._entries(stage.number, chunk, listings))
+        # A listing says nothing of rows; where they matter they were read.
+        return tuple(entry if entry.rows >= 0 else
+                     replace(entry, rows=stage.layouts[entry.root].region(entry.chunk).cells) for entry in found)
 
     def reached(self, task: Task) -> int:
         """How many of a task's chunks are committed by now, done in their order; of a held stage nothing is seen."""

@@ -161,7 +161,7 @@ def history(record: RunRecord) -> dict[str, Any]:
             skipped = event.get("skipped", skipped)
             stage["kept"] = sorted({*stage["kept"], *event.get("chunks", ())})
             stage["seconds"] += float(event.get("seconds", 0.0))
-            stage["tasks"] += 1
+            stage["tasks"] += not event.get("early", False)  # what a task that goes on has committed
             stage["bytes"] = max(stage["bytes"], int(event.get("bytes", 0)))
             stage["parts"] = max(stage["parts"], int(event.get("parts", 1)))
         elif kind == "failed":

@@ -93,7 +93,8 @@ def test_a_worker_that_outlives_its_raylet_comes_too_late(folder: Path, cluster:
     run.wait(150)
     assert time.monotonic() - began < 90
     assert bytes(run[0].to_numpy()) == same
-    assert {event["failure"] for event in events("failed")} == {"lost_worker"}
+    # None where a second copy of its chunk ended before the node was noticed to be lost.
+    assert {event["failure"] for event in events("failed")} <= {"lost_worker"}
     none_twice()
     before = shards(folder)
     for pid in late:

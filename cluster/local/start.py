@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable
 
@@ -61,7 +62,7 @@ def told(cluster: LocalCluster, s3: Radosgw | None) -> None:
     """How to use it from another terminal."""
     before = " ".join(cluster.command([])) + " " if cluster.links is not None else ""
     print(f"\n{len(cluster.nodes)} nodes run. In another terminal:\n")
-    print("  export " + " ".join(f"{name}={value}" for name, value in cluster.environment.items()))
+    print("  export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in cluster.environment.items()))
     store = ""
     if s3 is not None:
         import s3fs

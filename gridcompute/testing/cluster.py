@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from gridcompute import ray_session
+from gridcompute.config import OPEN_IN_WORDS
 from gridcompute.testing.kept import START_SECONDS, Kept, free_ports, listens
 from gridcompute.testing.links import Links
 
@@ -117,6 +118,8 @@ class LocalCluster:
         try:
             if self.links is not None:
                 self.links.open()
+                # Beyond loopback and without TLS, but nothing outside can reach it.
+                self.environment |= {"GRIDCOMPUTE_ALLOW_OPEN": OPEN_IN_WORDS}
             if self._redis:
                 self.environment |= REDIS_SETTINGS
                 self._start_redis()
