@@ -22,6 +22,7 @@ class Simple(NamedTuple):
     Attributes:
         queries: code of each byte of a query, uint8 (256,).
         targets: the same for targets.
+        scores: int32, shape (codes, codes): of a query's code and a target's.
         match: above 0.
         mismatch: what is taken off, 0 or more.
         gap_open: what the first letter of a gap costs.
@@ -30,6 +31,7 @@ class Simple(NamedTuple):
 
     queries: Array
     targets: Array
+    scores: Array
     match: int
     mismatch: int
     gap_open: int
@@ -60,14 +62,16 @@ def simple(match: int = 1, mismatch: int = 2, gap_open: int = 3, gap_extend: int
     if gap_extend > gap_open:
         raise ParameterError(f"gap_extend is {gap_extend}, more than gap_open, {gap_open}",
                              hint="the first letter of a gap costs gap_open, each further one gap_extend")
-    if not letters or not (letters + same).isascii() or len(letters) > 64 or len(same) % 2 or not set(
+    if not letters or not (letters + same).isascii() or len(letters) > 62 or len(same) % 2 or not set(
             same[::2].upper()) <= set(letters.upper()):
         raise ParameterError(f"letters are {letters!r}, same is {same!r}", hint="ASCII letters, and pairs of them")
-    queries, targets = np.full(256, 124, np.uint8), np.full(256, 125, np.uint8)
     code = {letter: i for i, letter in enumerate(dict.fromkeys(letters.upper()))}
+    # Two codes more, for what isn't among the letters: they differ, so that such a letter equals none.
+    queries, targets = np.full(256, len(code), np.uint8), np.full(256, len(code) + 1, np.uint8)
+    scores = np.full((len(code) + 2, len(code) + 2), -mismatch, np.int32)
+    scores[np.arange(len(code)), np.arange(len(code))] = match
     code |= {other.upper(): code[one.upper()] for one, other in zip(same[::2], same[1::2], strict=True)}
     for letter, number in code.items():
         for byte in {ord(letter), ord(letter.lower())}:
             queries[byte] = targets[byte] = number
-    return Simple(queries, targets, int(match), int(mismatch), int(gap_open), int(gap_extend))
-
+    return Simple(queries, targets, scores, int(match), int(mismatch), int(gap_open), int(gap_extend))
