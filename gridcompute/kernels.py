@@ -308,13 +308,13 @@ def _check(kernel: Kernel) -> None:
         if dim not in new:
             why = "an input has it" if dim in kernel.signature.input_dims else "no output has it"
             raise SignatureError(f"{where}: sizes names {dim!r}, but {why}")
-    if not explodes(kernel):
-        for dim in new:
-            if dim not in kernel.sizes:
-                raise SignatureError(
-                    f"{where}: the new output dimension {dim!r} has no length",
-                    hint=f"add sizes={{{dim!r}: ...}}",
-                )
+    for dim in runs(kernel):
+        if kernel.mode == "cell" or any(dim in core and core != (dim,) for core in kernel.signature.outputs):
+            raise SignatureError(
+                f"{where}: the new output dimension {dim!r} has no length",
+                hint=f"add sizes={{{dim!r}: ...}}; a kernel of chunks (batch=True) may give runs of any length along a "
+                "dimension of their own",
+            )
     if len(kernel.names) != count or len(set(kernel.names)) != count:
         raise SignatureError(
             f"{where} has {counted(count, 'output')}, but names are {kernel.names}",
@@ -336,6 +336,11 @@ def explodes(kernel: Kernel) -> bool:
     outputs = set(kernel.signature.outputs)
     new = kernel.signature.new_dims
     return len(outputs) == 1 and len(new) == 1 and outputs == {new} and new[0] not in kernel.sizes
+
+
+def runs(kernel: Kernel) -> tuple[str, ...]:
+    """New output dimensions without a size along which each cell has a length of its own; none where rows are given."""
+    return () if explodes(kernel) else tuple(dim for dim in kernel.signature.new_dims if dim not in kernel.sizes)
 
 
 def _check_arguments(kernel: Kernel, where: str) -> None:
