@@ -52,7 +52,7 @@ class Kernel:
         names: one name per output.
         dtypes: element type per output where declared, else None (inferred).
         mode: "cell" (compiled, a cell a call), "batch" (compiled, a chunk a call), "python" (a chunk a call).
-        parallel: the least number of chunks wanted, where there are cells enough; None for the default.
+        parallel: chunks that small data is cut into, where there are cells enough; None for the default.
         flags: subset of `FLAGS`.
         tools: pairs of tool and version that a task depends on, sorted.
     """
@@ -209,7 +209,7 @@ def kernel(
         names: one per output; the function's name by default (with _0, _1 ... where there are several).
         dtypes: element type per output; inferred where not given.
         batch: call the function once a chunk: cells are the first axis of every input and output.
-        parallel: cut the work into at least this many chunks, where there are cells enough.
+        parallel: chunks to cut small data into, in place of 256: more where a cell takes long, fewer where it is quick.
         flags: "contract", "reassoc": let the compiler depart from strict IEEE arithmetic.
 
     Raises:

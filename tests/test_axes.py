@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gridcompute as grid
 from gridcompute import axes
 from gridcompute.axes import Axis, Layout, cut
 from gridcompute.spaces import Region
@@ -134,3 +136,20 @@ def test_a_stored_chunk_is_decoded_few_times() -> None:
     assert (large["y"].extent, large["x"].extent) == (60 / 4, 120)
     small = {"y": Axis((37,), multiple=37), "x": Axis((49,), multiple=49)}
     assert cut(small, cell_bytes=960).chunks >= 256
+
+
+@pytest.mark.parametrize(("parallel", "extent"), [(0, 1024), (256, 1024), (32, 8192), (1, 65536), (1024, 256)])
+def test_quick_kernels_want_fewer_pieces_of_a_part_and_heavy_ones_more(parallel: int, extent: int) -> None:
+    layout = cut({"row": Axis((65536, 65536, 100))}, cell_bytes=1000, parallel=parallel)
+    assert layout["row"].extent == extent
+
+
+@pytest.mark.parametrize(("quick", "chunks"), [(8, 8), (256, 250)])
+def test_the_kernel_of_a_chain_says_how_many_chunks(quick: int, chunks: int) -> None:
+    """Arithmetic, which says nothing, doesn't count."""
+    def doubled(x):
+        return 2 * x
+
+    values = grid.from_arrays({"x": np.arange(1000.0)}, dims="row")
+    plan = grid.plan((values["x"] + 1).map(grid.kernel("()->()", parallel=quick)(doubled)))
+    assert f"{chunks} chunks" in str(plan)
