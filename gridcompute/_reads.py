@@ -161,7 +161,7 @@ def simulate_pairs(
     """Draw pairs of reads from both ends of fragments of a reference; rows 2i and 2i + 1 are mates.
 
     One mate reads forward, the other its reverse complement; which of them is first is drawn, as is all else, as
-    `simulate_reads` says. A fragment's length is normal, as far as a sum of twelve uniform numbers is, and no less than a
+    `simulate_reads` says. A fragment's length is normal, as far as a sum of twelve uniform numbers is, no less than a
     read's.
 
     Args:
