@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 import gridcompute as grid
 from gridcompute import axes
 from gridcompute.axes import Axis, Layout, cut
+from gridcompute.columns import Fixed
+from gridcompute.sources.arrays import ArraySource
 from gridcompute.spaces import Region
 
 parts = st.lists(st.integers(0, 40), min_size=1, max_size=4).map(tuple)
@@ -93,6 +96,31 @@ def test_a_part_that_is_appended_leaves_the_cuts_before_as_they_are(lengths: lis
     more = data.draw(st.integers(1, max(lengths)))
     after = cut({"row": Axis((*lengths, more))}, cell_bytes=8)["row"]
     assert [after.bounds(c) for c in range(before.chunks)] == [before.bounds(c) for c in range(before.chunks)]
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=4), st.integers(1, 7), st.integers(1, 40),
+       st.integers(0, 300), st.integers(0, 4000))
+def test_no_chunk_separates_what_belongs_together(parts: list[int], together: int, multiple: int, parallel: int,
+                                                  chunk_bytes: int) -> None:
+    axis = Axis(tuple(part * together for part in parts), multiple=multiple, together=together)
+    layout = cut({"row": axis}, cell_bytes=100, parallel=parallel, chunk_bytes=chunk_bytes)
+    assert all(bound % together == 0 for chunk in range(layout.chunks) for bound in layout["row"].bounds(chunk))
+
+
+@pytest.mark.parametrize("pairs", [1, 3, 100, 1001])
+def test_a_kernel_of_chunks_sees_mates_side_by_side(pairs: int) -> None:
+    def paired(number):
+        if len(number) % 2 or (number[::2] + 1 != number[1::2]).any() or (number[::2] % 2).any():
+            raise ValueError("mates are apart")
+        return number
+
+    numbers = grid.from_arrays({"number": np.arange(2 * pairs)}, dims="read")
+    one = replace(ArraySource(numbers.space, numbers.fields, {"number": Fixed(np.arange(2 * pairs))}),
+                  together=(("read", 2),))
+    for parallel in (1, 32, 256):
+        kernel = grid.kernel("()->()", batch=True, parallel=parallel)(paired)
+        run = grid.run(grid.from_source(one).map(kernel), executor="inline", quiet=True)
+        assert (run[0].to_numpy() == np.arange(2 * pairs)).all()
 
 
 def test_small_data_with_heavy_cells_still_spreads() -> None:
