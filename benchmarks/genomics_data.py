@@ -1,7 +1,7 @@
-"""What the benchmark `genomics` aligns: genomes and proteins where they are there, else made up; nothing of gridcompute.
+"""What the benchmark `genomics` aligns: genomes and proteins that are there, else made up. Nothing of gridcompute.
 
-Real data lies in the folder genomics of $GRIDCOMPUTE_DATA, else of ../shared/data; two genomes come with Debian's packages
-sibelia-examples and kmer-examples.
+Real data lies in the folder genomics of $GRIDCOMPUTE_DATA, else of ../shared/data; two genomes come with Debian's
+packages sibelia-examples and kmer-examples.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def genomes(folder: Path) -> list[Genome]:
 
 
 def simulated(genome: Genome, count: int, seed: int, *, paired: bool) -> tuple[Path, Path]:
-    """FASTQ files of reads of 150 bases by wgsim, which puts each one's origin into its name; the second may be nothing.
+    """FASTQ files of reads of 150 bases by wgsim, which writes their origin into their names; the second if paired.
 
     Raises:
         PeerError: wgsim fails.
@@ -145,8 +145,9 @@ def simulated(genome: Genome, count: int, seed: int, *, paired: bool) -> tuple[P
     folder = genome.path.parent
     paths = folder / f"{genome.name}-{count}-{seed}-1.fq", folder / f"{genome.name}-{count}-{seed}-2.fq"
     if not paths[0].exists() or (paired and not paths[1].exists()):
+        second = str(paths[1]) if paired else os.devnull
         command = ["wgsim", "-N", str(count), "-1", "150", "-2", "150", "-e", ".01", "-r", ".001", "-R", ".15",
-                   "-X", ".3", "-S", str(seed), str(genome.path), str(paths[0]), str(paths[1] if paired else os.devnull)]
+                   "-X", ".3", "-S", str(seed), str(genome.path), str(paths[0]), second]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             raise PeerError(f"wgsim failed: {done.stderr.strip()[-500:]}")
@@ -157,8 +158,10 @@ def simulated(genome: Genome, count: int, seed: int, *, paired: bool) -> tuple[P
 
 
 def pairs(letters: Any, count: int, length: int, errors: float, seed: int = 1) -> tuple[Column, Column]:
-    """Stretches of a genome (the targets), and each of them with errors: eight of ten are other bases, one is left out,
-    one is put in."""
+    """Stretches of a genome with errors, and without (the targets).
+
+    Eight of ten errors are other bases, one is left out, one is put in.
+    """
     draw = np.random.default_rng(seed)
     starts = draw.integers(0, len(letters) - length, count)
     target = letters[starts[:, None] + np.arange(length)]

@@ -44,7 +44,7 @@ class Library:
     """
 
     def __init__(self, name: str, folder: str) -> None:
-        self.name, made = name, Path(folder) / f"{name}.so"
+        self.name, made = name, Path(folder) / f"{name}-pairs.so"  # no name that Python could import
         self._wheel = "" if name in LINKED else _said(interpreter(name) or "", "-c", WHERE.format(name))
         linked = LINKED.get(name) or (f"-I{self._wheel}/include", f"{self._wheel}/lib{name}.so")
         command = [*COMPILE, str(made), str(HERE / f"genomics_{name}.c"), *linked]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 Answer = tuple[float, Any]
@@ -28,7 +29,7 @@ def _sequences(path: str, what: str) -> list[str]:
 
     with np.load(path) as stored:
         offsets, letters = stored[f"{what}_at"].tolist(), stored[what].tobytes().decode()
-    return [letters[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [letters[a:b] for a, b in pairwise(offsets)]
 
 
 @lru_cache

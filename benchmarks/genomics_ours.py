@@ -1,0 +1,36 @@
+"""Our alignment functions, as the benchmark `genomics` calls them: on whole columns, in the calling thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.genomics_data import Column
+from gridcompute import alignment
+
+
+def local(queries: Column, targets: Column, costs: Sequence[int]) -> Any:
+    """Local scores; costs: match, mismatch, first letter of a gap, each further one."""
+    return alignment.local_scores(queries, targets, alignment.simple(*costs))
+
+
+def stored(sequences: Column) -> Any:
+    """A database in the form in which it is kept for searches."""
+    return sequences
+
+
+def search(query: bytes, database: Any, matrix: str, gaps: tuple[int, int]) -> Any:
+    """Local scores of one query against all of a database; gaps: first letter, each further one."""
+    return alignment.search_scores(np.frombuffer(query, np.uint8), database, alignment.matrix(matrix, *gaps))
+
+
+def edits(queries: Column, targets: Column) -> Any:
+    """Edit distances of whole sequences."""
+    return alignment.edit_distances(queries, targets)[0]
+
+
+def similar(queries: Column, targets: Column, costs: Sequence[int]) -> Any:
+    """Scores of whole near-identical sequences; costs as in `local`."""
+    return alignment.similar_scores(queries, targets, alignment.simple(*costs))
