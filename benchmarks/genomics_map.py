@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.genomics_data import Genome, first_genome, genomes
 from benchmarks.genomics_mapping import Reads, by_bwa, by_minimap2, check_bam, counted, mapped, versions
 from benchmarks.genomics_truth import Tally
+from benchmarks.memory import Watch
 from benchmarks.overhead_tasks import end_ray
 from benchmarks.peering import Peers
 from benchmarks.rows import OURS, Reference, Row, Session, check
@@ -41,6 +42,7 @@ def mapping(session: Session, peers: Peers) -> Iterator[Row]:
         if count <= 10**6:
             session.begin(f"map, {count:,} reads, one worker")
             yield from _scaling_rows(reads, repeat)
+            yield _memory_row(reads)
         for path in reads.paths:
             path.unlink()
 
@@ -142,6 +144,15 @@ def _scaling_rows(reads: Reads, repeat: int) -> Iterator[Row]:
               note=f"{_told(reads)} Plain FASTQ to sorted BAM.")
     yield Row(f"map/{reads.count:,} reads, gzip", "reads/s", {OURS: packed, "ours, plain": two}, more=True,
               note="The same reads from FASTQ.gz, which one worker must unpack from the front, against plain FASTQ.")
+
+
+def _memory_row(reads: Reads) -> Row:
+    with Watch() as watch:
+        _, run = mapped(reads, "memory.bam", workers=WORKERS, overwrite=True)
+    check_bam(Path("memory.bam"), reads.total)
+    return Row(f"map/{reads.count:,} reads, memory", "MiB", {OURS: [watch.peak / 2**20]},
+               target=Reference(run.status.bound_bytes / 2**20, "the plan's bound"),
+               note="The most that a worker had (PSS, twenty times a second), in a run of its own.")
 
 
 def _gzipped(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from pathlib import Path
@@ -403,7 +404,7 @@ def mapped_by_minimap2(reads: Reads, output: str, *, workers: int, **options: An
 
         assert options == {"cigar": False}
         pq.write_table(pa.table({"pos": np.arange(genomics_mapping.counted(made).reads)}), output)
-    status = SimpleNamespace(started=1.0, ended=2.0, task_seconds=0.9 * workers, compile_seconds=0.5)
+    status = SimpleNamespace(started=1.0, ended=2.0, task_seconds=0.9 * workers, compile_seconds=0.5, bound_bytes=2**30)
     return seconds, SimpleNamespace(status=status)
 
 
@@ -412,10 +413,12 @@ def test_mapping_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     sizes(monkeypatch, {(20_000,): (300,)})
     monkeypatch.setattr(genomics_map, "mapped", mapped_by_minimap2)
     monkeypatch.setattr(genomics_map, "connect", lambda workers: None)
+    monkeypatch.setattr(genomics_map, "Watch", lambda: contextlib.nullcontext(SimpleNamespace(peak=2**20)))
     found = measured(genomics_map.mapping, tmp_path)
     assert list(found) == [
         "start/ray", "compile/genomics.map", "map/300 reads to sorted BAM", "map/300 reads, framework",
-        "map/300 reads to positions", "map/300 reads, two workers over one", "map/300 reads, gzip"]  # fmt: skip
+        "map/300 reads to positions", "map/300 reads, two workers over one", "map/300 reads, gzip",
+        "map/300 reads, memory"]  # fmt: skip
     assert found["map/300 reads, framework"].raw[OURS][0] == pytest.approx(10)
     assert found["compile/genomics.map"].raw[OURS] == [1.0]
 
