@@ -103,9 +103,9 @@ class Database:
     def row(self, name: str, query: bytes, matrix: str, gaps: tuple[int, int], *, times: float | None = None,
             published: Reference | None = None, note: str = "") -> Row:
         """One query against all: gaps are what the first letter and each further one take off."""
-        stored = kernels.stored(self.sequences)
-        systems: dict[str, System] = {OURS: ours(lambda: kernels.search(query, stored, matrix, gaps))}
-        expected = kernels.search(query, stored, matrix, gaps)
+        stored = kernels.stored(self.sequences, matrix, gaps)
+        systems: dict[str, System] = {OURS: ours(lambda: kernels.search(query, stored))}
+        expected = kernels.search(query, stored)
         best = list[str]()
         for peer in self._pyopal.values():
             every = {how: _opal(peer, self.path, query, matrix, gaps, how) for how in ("buckets", "simple")}
@@ -139,7 +139,7 @@ def searches(session: Session, peers: Peers) -> Iterator[Row]:
     """Local scores of one protein against many, against Opal (and parasail)."""
     database = Database(session, peers)
     few = first(database.sequences, 1)
-    yield compiled("search", lambda: kernels.search(b"MK", kernels.stored(few), "BLOSUM62", GAPS))
+    yield compiled("search", lambda: kernels.search(b"MK", kernels.stored(few, "BLOSUM62", GAPS)))
     for length in session.pick((66, 374), (66, 144, 221, 374, 991), (66, 144, 221, 374, 991)):
         session.begin(f"proteins, {length} residues")
         query = of_length(database.queries, length)

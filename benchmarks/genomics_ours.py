@@ -16,14 +16,14 @@ def local(queries: Column, targets: Column, costs: Sequence[int]) -> Any:
     return alignment.local_scores(queries, targets, alignment.simple(*costs))
 
 
-def stored(sequences: Column) -> Any:
-    """A database in the form in which it is kept for searches."""
-    return sequences
+def stored(sequences: Column, matrix: str, gaps: tuple[int, int]) -> Any:
+    """A database as it is kept for searches; gaps: first letter, each further one."""
+    return alignment.database(sequences, alignment.matrix(matrix, *gaps))
 
 
-def search(query: bytes, database: Any, matrix: str, gaps: tuple[int, int]) -> Any:
-    """Local scores of one query against all of a database; gaps: first letter, each further one."""
-    return alignment.search_scores(np.frombuffer(query, np.uint8), database, alignment.matrix(matrix, *gaps))
+def search(query: bytes, database: Any) -> Any:
+    """Local scores of one query against all of a database."""
+    return alignment.search_scores(np.frombuffer(query, np.uint8), database)
 
 
 def edits(queries: Column, targets: Column) -> Any:

@@ -355,6 +355,7 @@ def test_similar_pairs_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_proteins_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With parasail's matrix in place of ours; where there is no parasail, ours is alone."""
     sizes(monkeypatch, {2000: 20, (66, 374): (66,)})
+    monkeypatch.setattr(genomics_ours, "stored", lambda *database: database)
     monkeypatch.setattr(genomics_ours, "search", searched(tmp_path))
     found = measured(genomics_kernels.searches, tmp_path)
     assert list(found) == ["compile/search", "proteins/66 aa"]
@@ -370,7 +371,8 @@ def searched(folder: Path) -> Any:
     own = session(folder)
     found = libraries(Peers(own), "parasail")
 
-    def search(query: bytes, targets: Any, matrix: str, gaps: tuple[int, int]) -> Any:
+    def search(query: bytes, database: Any) -> Any:
+        targets, matrix, gaps = database
         for library in found.values():
             return library.search("sw_scan_profile_16", matrix.lower(), query, targets, gaps)[1]
         return np.zeros(len(targets[0]) - 1)
