@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.genomics_data import Genome, first_genome, genomes
-from benchmarks.genomics_mapping import Reads, by_bwa, by_minimap2, check_bam, counted, mapped, versions
+from benchmarks.genomics_mapping import Reads, by_bwa, by_minimap2, check_bam, cleared, counted, mapped, versions
 from benchmarks.genomics_truth import Tally
 from benchmarks.memory import Watch
 from benchmarks.overhead_tasks import end_ray
@@ -57,7 +57,7 @@ def started(genome: Genome) -> Iterator[Row]:
     compiled, spent = 0.0, []
     for output in ("warm.bam", "warm.parquet"):
         reads = Reads.simulated(genome, 1000)
-        seconds, run = mapped(reads, output, workers=WORKERS, overwrite=True, **_options(output))
+        seconds, run = mapped(reads, output, workers=WORKERS, **_options(output))
         spent.append(seconds)
         compiled += run.status.compile_seconds
     yield Row("compile/genomics.map", "s", {OURS: [compiled]},
@@ -71,12 +71,12 @@ def _options(output: str) -> dict[str, Any]:
 
 def _ours(reads: Reads, output: str, workers: int = WORKERS) -> tuple[float, float]:
     """Reads a second, and the share in percent of the workers' time that no task had."""
-    seconds, run = mapped(reads, output, workers=workers, overwrite=True, **_options(output))
+    seconds, run = mapped(reads, output, workers=workers, **_options(output))
     if output.endswith(".bam"):
         check_bam(Path(output), reads.total)
     else:
         check(_rows_of(output) == reads.total, f"{output} of {reads.total:,} reads")
-    shutil.rmtree(output) if Path(output).is_dir() else Path(output).unlink()
+    cleared(output)
     had = workers * (run.status.ended - run.status.started)
     return reads.total / seconds, 100 * max(0.0, 1 - run.status.task_seconds / had)
 
@@ -91,7 +91,7 @@ def _theirs(reads: Reads, kind: str) -> float:
     seconds, made = by_minimap2(reads, kind, threads=WORKERS)
     if kind == "bam":
         check_bam(made, reads.total)
-    made.unlink()
+    cleared(str(made))
     return reads.total / seconds
 
 
@@ -148,7 +148,7 @@ def _scaling_rows(reads: Reads, repeat: int) -> Iterator[Row]:
 
 def _memory_row(reads: Reads) -> Row:
     with Watch() as watch:
-        _, run = mapped(reads, "memory.bam", workers=WORKERS, overwrite=True)
+        _, run = mapped(reads, "memory.bam", workers=WORKERS)
     check_bam(Path("memory.bam"), reads.total)
     return Row(f"map/{reads.count:,} reads, memory", "MiB", {OURS: [watch.peak / 2**20]},
                target=Reference(run.status.bound_bytes / 2**20, "the plan's bound"),
@@ -180,7 +180,7 @@ def accuracy(session: Session, peers: Peers) -> Iterator[Row]:
 
 
 def _tallies(reads: Reads, peers: Peers) -> dict[str, Tally]:
-    mapped(reads, "accuracy.bam", workers=WORKERS, overwrite=True)
+    mapped(reads, "accuracy.bam", workers=WORKERS)
     found = {OURS: counted(Path("accuracy.bam"))}
     if peers.wanted("minimap2"):
         found["minimap2"] = counted(by_minimap2(reads, "bam", threads=WORKERS)[1])

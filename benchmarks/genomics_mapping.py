@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,7 @@ def mapped(reads: Reads, output: str, *, workers: int, **options: Any) -> tuple[
     """Seconds from the workload's first line to the finished file, on the Ray that is there; and the run."""
     given: dict[str, Any] = {"reads": str(reads.paths[0]), "reference": str(reads.genome.path), "output": output}
     given |= options
+    cleared(output)
     if len(reads.paths) > 1:
         given["mates"] = str(reads.paths[1])
     known = workload("genomics.map")
@@ -67,6 +69,12 @@ def mapped(reads: Reads, output: str, *, workers: int, **options: Any) -> tuple[
         seconds = time.perf_counter() - began
     check(run.state == "done" and run.status.skipped == 0, f"mapping {reads.total:,} reads")
     return seconds, run
+
+
+def cleared(output: str) -> None:
+    """Remove what an earlier run has written."""
+    for path in (Path(output), Path(f"{output}.bai")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def by_minimap2(reads: Reads, kind: str, *, threads: int) -> tuple[float, Path]:

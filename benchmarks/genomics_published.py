@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,8 @@ QUERIES = {110: (9.3, 12.2, 9.6), 195: (12.0, 15.4, 16.5), 390: (17.4, 22.9, 30.
 
 PARASAIL = "parasail, performance.md: AVX2, 16 bit, one thread of a Xeon E5-2670 v3, {seconds} s for all of " \
            "Swiss-Prot (547,964 sequences, 195,174,196 residues)"
-LANES = 64
-"""Copies of a pair that ours gets at once; its lanes hold no more."""
+LANES = 8
+"""Copies of a pair that ours gets at once, or more: those that its lanes hold."""
 
 
 def published(session: Session, peers: Peers) -> Iterator[Row]:
@@ -40,7 +41,7 @@ def published(session: Session, peers: Peers) -> Iterator[Row]:
     if (data_folder() / PHAGE).is_dir():
         yield from _edlib(session, peers)
     else:
-        print(f"published, edlib: left out, {PHAGE} isn't in the folder of real data")
+        print(f"edlib's pairs are left out: {PHAGE} isn't in the folder of real data", file=sys.stderr)
     session.begin("published, parasail")
     yield from _parasail(session, peers)
 
