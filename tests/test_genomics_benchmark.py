@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+import gridcompute as grid  # noqa: E402
 from benchmarks import (  # noqa: E402
     genomics,
     genomics_contest,
@@ -423,6 +424,33 @@ def test_mapping_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "map/300 reads, memory"]  # fmt: skip
     assert found["map/300 reads, framework"].raw[OURS][0] == pytest.approx(10)
     assert found["compile/genomics.map"].raw[OURS] == [1.0]
+
+
+def test_a_run_of_ours_gets_its_files_and_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, with a workload that does next to nothing."""
+    given: dict[str, Any] = {}
+
+    class Known:
+        parameters = (SimpleNamespace(name="picture"),)
+
+        def __call__(self, **values: Any) -> grid.Job:
+            given.update(values)
+            return grid.Job([grid.from_arrays({"x": np.arange(3)}, dims="row")["x"] + 1])
+
+    def inline(*outputs: Any, executor: str, workers: int, **more: Any) -> grid.Run:
+        return run(*outputs, executor="inline", **more)
+
+    run = grid.run
+    monkeypatch.setattr(genomics_mapping, "workload", {"genomics.map": Known()}.__getitem__)
+    monkeypatch.setattr(grid, "run", inline)
+    (tmp_path / "o.bam").write_bytes(b"old")
+    reads = Reads(Genome("g", tmp_path / "g.fa", ""), 3, (tmp_path / "1.fq", tmp_path / "2.fq"))
+    seconds, done = genomics_mapping.mapped(reads, "o.bam", workers=2, cigar=False)
+    assert given == {"reads": str(tmp_path / "1.fq"), "mates": str(tmp_path / "2.fq"), "output": "o.bam",
+                     "reference": str(tmp_path / "g.fa"), "picture": "none", "cigar": False}  # fmt: skip
+    assert seconds > 0
+    assert done.state == "done"
+    assert not (tmp_path / "o.bam").exists()
 
 
 @MAPPERS
