@@ -31,6 +31,11 @@ def edits(queries: Column, targets: Column) -> Any:
     return alignment.edit_distances(queries, targets)[0]
 
 
+def within(queries: Column, targets: Column) -> Any:
+    """Edit distances of whole queries and the best stretches of their targets."""
+    return alignment.edit_distances(queries, targets, "within")[0]
+
+
 def similar(queries: Column, targets: Column, costs: Sequence[int]) -> Any:
     """Scores of whole near-identical sequences; costs as in `local`."""
     return alignment.similar_scores(queries, targets, alignment.simple(*costs))

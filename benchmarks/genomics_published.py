@@ -19,6 +19,7 @@ from benchmarks.rows import OURS, Reference, Row, Session
 
 PHAGE = Path("edlib", "test_data", "Enterobacteria_Phage_1")
 SIMILARITIES = (99, 97, 94, 90, 80, 70, 60)
+READS = Path("edlib", "test_data", "E_coli_DH1", "mason_illumina_reads")
 PREFIXES = {30: 1.88e-6, 100: 3.64e-6, 1000: 47e-6, 10_000: 2.1e-3, 50_000: 31e-3}
 """Seconds of one call, by the length of the prefixes of phage and 90 % copy."""
 
@@ -40,6 +41,7 @@ def published(session: Session, peers: Peers) -> Iterator[Row]:
     session.begin("published, edlib")
     if (data_folder() / PHAGE).is_dir():
         yield from _edlib(session, peers)
+        yield from _within(session, peers)
     else:
         print(f"edlib's pairs are left out: {PHAGE} isn't in the folder of real data", file=sys.stderr)
     session.begin("published, parasail")
@@ -64,6 +66,25 @@ def _edlib(session: Session, peers: Peers) -> Iterator[Row]:
         pair = column([_phage(similarity)]), column([phage])
         yield _pair(f"published/phage, {similarity} %", session, found, pair, len(phage),
                     f"edlib's phage of {len(phage):,} bp and its {similarity} % copy, global; without a figure.", None)
+
+
+def _within(session: Session, peers: Peers) -> Iterator[Row]:
+    """Edlib's simulated reads of E. coli and their mutated copies, each within the whole genome."""
+    found, genome = libraries(peers, "edlib"), _genome()
+    for length in session.pick(("100bp",), ("100bp", "10kbp"), ("100bp", "10kbp")):
+        files = sorted((data_folder() / READS / length).glob("*.fasta.gz"))
+        queries = column([next(letters for _, letters in fasta(file)) for file in files])
+        targets = _copies(column([genome]), len(files))
+        systems = {OURS: ours(partial(kernels.within, queries, targets))}
+        systems |= {name: by_library(library, "HW", queries, targets, ()) for name, library in found.items()}
+        raw = contest(systems, session.pick(1, 2, 5), f"reads of {length}")
+        yield rated(f"published/{length} within DH1", "pairs/s", len(files), raw,
+                    note=f"edlib's read of {length} and its {len(files) - 1} copies of 97 to 60 %, each within "
+                    f"{len(genome):,} bp; without a figure.")
+
+
+def _genome() -> bytes:
+    return next(letters for _, letters in fasta(data_folder() / "DH1.fasta.gz"))
 
 
 def _pair(name: str, session: Session, found: Mapping[str, Library], pair: tuple[Column, Column], length: int,

@@ -393,6 +393,18 @@ def test_published_pairs_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.Monk
     assert row.published.value == pytest.approx(1e6 / 1.88)
 
 
+def test_reads_within_a_genome_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gzip
+
+    folder = genomics_data.data_folder() / genomics_published.READS / "100bp"
+    folder.mkdir(parents=True)
+    for name, letters in (("read", b"GATTACA"), ("mutated_90_perc", b"GATCACA")):
+        (folder / f"{name}.fasta.gz").write_bytes(gzip.compress(b">x\n" + letters + b"\n"))
+    monkeypatch.setattr(genomics_published, "_genome", lambda: b"CCCGATTACACCC")
+    monkeypatch.setattr(genomics_ours, "within", lambda queries, targets: np.array([1, 0]))
+    assert list(measured(genomics_published._within, tmp_path)) == ["published/100bp within DH1"]
+
+
 def mapped_by_minimap2(reads: Reads, output: str, *, workers: int, **options: Any) -> tuple[float, Any]:
     """In place of ours, where that is to be measured."""
     genomics_mapping.cleared(output)
