@@ -21,6 +21,8 @@ PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 
 # Debian's packages of the servers that tests start: Ceph's S3, Redis, network namespaces (340 MB); samtools checks BAM files.
 SERVERS := radosgw ceph-mon ceph-osd ceph-common redis-server iproute2 util-linux samtools
+# Of what the benchmark genomics compares with, and the genomes that it maps reads to.
+TOOLS := minimap2 bwa samtools libedlib-dev libwfa2-dev gcc libc6-dev sibelia-examples kmer-examples
 
 .PHONY: help install servers demo test chaos local-cluster lint docs wheels bench peers pins clean
 
@@ -35,7 +37,7 @@ help:
 	@echo "make docs      build the documentation in site/, dead links are errors"
 	@echo "make wheels    check that every pin has a wheel for each supported Python (asks the package index)"
 	@echo "make bench     python -m benchmarks (NAME=overhead ARGS=--quick)"
-	@echo "make peers     environment in .venv-peers with the systems that benchmarks compare against"
+	@echo "make peers     what benchmarks compare against: an environment in .venv-peers, and Debian's packages (asks for root)"
 	@echo "make pins      resolve requirements/*.txt again (needs uv; UPGRADE=1 moves to new versions)"
 	@echo "make clean     remove what the targets above produced, except the environments"
 
@@ -75,13 +77,18 @@ endif
 	@$(EDITABLE) --no-deps --no-build-isolation -e .
 	@touch $@
 
+# $(call packages,NAMES): install those of Debian's packages that are missing.
+define packages
+missing=(); for name in $(1); do \
+  [ "$$(dpkg-query -Wf '$${db:Status-Status}' $$name 2>/dev/null)" = installed ] || missing+=($$name); done; \
+[ $${#missing[@]} -gt 0 ] || exit 0; \
+root=(); [ "$$(id -u)" -eq 0 ] || root=(sudo); \
+"$${root[@]}" apt-get update -qq && \
+"$${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"
+endef
+
 servers:
-	@missing=(); for name in $(SERVERS); do \
-	  [ "$$(dpkg-query -Wf '$${db:Status-Status}' $$name 2>/dev/null)" = installed ] || missing+=($$name); done; \
-	[ $${#missing[@]} -gt 0 ] || exit 0; \
-	root=(); [ "$$(id -u)" -eq 0 ] || root=(sudo); \
-	"$${root[@]}" apt-get update -qq && \
-	"$${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"
+	@$(call packages,$(SERVERS))
 
 demo: install
 	$(BIN) -m gridcompute run climate.trend --output demo/trend.zarr
@@ -116,7 +123,9 @@ wheels: install
 bench: install
 	$(BIN) -m benchmarks $(NAME) $(ARGS)
 
+# Benchmarks leave out what isn't there, and say so.
 peers: .venv-peers/pinned
+	@( $(call packages,$(TOOLS)) ) || echo "not all of $(TOOLS) could be installed: benchmarks go without what is missing"
 
 .venv-peers/pinned: requirements/peers.txt
 	@echo "installing the systems to compare with in .venv-peers"

@@ -24,6 +24,7 @@ BENCHMARKS = {
     "memory": "what workers have in memory, against what the plan says",
     "nodes": "an iterate carried by two nodes of a Ray cluster, against one",
     "recovery": "a lost worker and a dead driver, on ours and on peers; resume of what is committed",
+    "genomics": "alignments and mapping of reads, against the C and C++ tools that are used for it",
     "taskbench": "how small tasks may be until half of the time is overhead: METG(50%) of eleven patterns",
 }
 

@@ -22,11 +22,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
 MODULES = {"dask": "dask.array", "distributed": "distributed", "flox": "flox", "joblib": "joblib", "numba": "numba",
-           "parsl": "parsl", "ray": "ray", "ray_dask": "ray.util.dask", "xarray": "xarray"}  # fmt: skip
+           "parasail": "parasail", "parsl": "parsl", "pyopal": "pyopal", "pywfa": "pywfa", "ray": "ray",
+           "ray_dask": "ray.util.dask", "xarray": "xarray"}  # fmt: skip
 """Peers, with the module that shows whether one is installed."""
 
-PROGRAMS = {"mpi": "mpicc", "cdo": "cdo"}
+PROGRAMS = {"mpi": "mpicc", "cdo": "cdo", "bwa": "bwa", "minimap2": "minimap2"}
 """Peers that aren't Python's, with the command that shows whether one is installed."""
+
+LIBRARIES = {"edlib": "edlib.h", "wfa2": "wfa2lib/wavefront/wavefront_align.h"}
+"""Peers that are C libraries of the system's packages, with the header that shows whether one is installed."""
 
 
 class PeerError(Exception):
@@ -35,14 +39,16 @@ class PeerError(Exception):
 
 def known_peers() -> tuple[str, ...]:
     """Names that `--peers` takes."""
-    return tuple(sorted([*MODULES, *PROGRAMS]))
+    return tuple(sorted([*MODULES, *PROGRAMS, *LIBRARIES]))
 
 
 @lru_cache
 def interpreter(peer: str) -> str | None:
-    """The Python that has a peer (or the command of a program), or None."""
+    """The Python that has a peer (or the command of a program, or the compiler for a library), or None."""
     if peer in PROGRAMS:
         return shutil.which(PROGRAMS[peer])
+    if peer in LIBRARIES:
+        return shutil.which("gcc") if (Path("/usr/include") / LIBRARIES[peer]).exists() else None
     if importlib.util.find_spec(MODULES[peer].partition(".")[0]) is not None:
         return sys.executable
     if PEERS_PYTHON.exists():
@@ -108,8 +114,20 @@ class PeerProcess:
             self._process = None
 
 
+def _how(name: str) -> str:
+    """How to install a peer."""
+    if name in PROGRAMS:
+        return f"its command is {PROGRAMS[name]}, of the system's packages"
+    if name in LIBRARIES:
+        return f"its header is {LIBRARIES[name]}, of the system's packages"
+    return "`make peers` installs all of them in .venv-peers"
+
+
 class Peers:
     """The peers of one session.
+
+    Attributes:
+        told: versions of peers that aren't Python processes, by name.
 
     Raises:
         PeerError: one that was asked for by name is unknown, or isn't installed.
@@ -117,14 +135,13 @@ class Peers:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.told: dict[str, str] = {}
         self._made: dict[str, PeerProcess] = {}
         for name in session.peers or ():
             if name not in known_peers():
                 raise PeerError(f"no peer {name!r}; there is: {', '.join(known_peers())}")
             if interpreter(name) is None:
-                how = f"its command is {PROGRAMS[name]}, of the system's packages" if name in PROGRAMS else \
-                    "`make peers` installs all of them in .venv-peers"
-                raise PeerError(f"the peer {name} isn't installed; {how}")
+                raise PeerError(f"the peer {name} isn't installed; {_how(name)}")
 
     def wanted(self, name: str) -> bool:
         """Whether a peer takes part; one that isn't installed is noted."""
@@ -145,7 +162,7 @@ class Peers:
     @property
     def versions(self) -> dict[str, str]:
         """Of all peers that answered, where they differ in name from our own packages."""
-        found: dict[str, str] = {}
+        found = {f"peer {name}": version for name, version in self.told.items()}
         for process in self._made.values():
             found.update({f"peer {name}": version for name, version in process.versions.items()})
         return found

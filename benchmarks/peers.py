@@ -21,11 +21,11 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmarks import scale_dags_oracle, stream_peers, taskbench_peers
+from benchmarks import genomics_peers, scale_dags_oracle, stream_peers, taskbench_peers
 
 Answer = tuple[float, Any]
 
-DISTRIBUTIONS = ("dask", "distributed", "flox", "joblib", "numba", "parsl", "ray", "xarray", "zarr")
+DISTRIBUTIONS = ("dask", "distributed", "flox", "joblib", "numba", "parsl", "pyopal", "pywfa", "ray", "xarray", "zarr")
 
 
 def same(i: int) -> int:
@@ -269,6 +269,8 @@ CASES: dict[str, dict[str, Callable[..., Answer]]] = {
     "ray": {"taskbench": taskbench_peers.ray_tasks, "tasks": ray_plain_tasks, "data": ray_data},
     "ray_dask": {"taskbench": taskbench_peers.ray_dask},
     "joblib": {"tasks": joblib_tasks},
+    "pyopal": {"search": genomics_peers.pyopal_search},
+    "pywfa": {"pairs": genomics_peers.pywfa_pairs},
     "numba": {"loop": numba_loop},
     "xarray": {"cells": xarray_cells, "stream": stream_peers.xarray_stream},
     "flox": {"stream": stream_peers.xarray_stream},

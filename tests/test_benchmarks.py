@@ -171,10 +171,10 @@ def test_results_of_a_newer_version_are_refused(tmp_path: Path) -> None:
 
 def test_the_page_shows_the_results_that_are_kept() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text()
-    for name in BENCHMARKS.keys() - {"nodes"}:  # which needs a machine of its own, and has none kept yet
+    for name in BENCHMARKS:
         kept = sorted((ROOT / "benchmarks" / "results").glob(f"{name}-*.json"))
-        assert kept, f"no results of {name}"
-        assert report.markdown(report.load(kept[-1])) in page
+        assert kept or name in ("genomics", "nodes"), f"no results of {name}"  # which need a quiet machine: none yet
+        assert not kept or report.markdown(report.load(kept[-1])) in page
 
 
 # --- the command line ---
@@ -182,7 +182,7 @@ def test_the_page_shows_the_results_that_are_kept() -> None:
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["nothing"], "no benchmark 'nothing'; there is: overhead"),
-    (["overhead", "--peers", "dask,spark"], "no peer 'spark'; there is: cdo, dask, "),
+    (["overhead", "--peers", "dask,spark"], "no peer 'spark'; there is: bwa, cdo, dask, "),
     (["overhead", "--only", "plan,sorting"], "no section 'sorting'; there are: plan, "),
     (["overhead", "--from", "nowhere.json"], "nowhere.json can't be read"),
 ])  # fmt: skip
