@@ -17,7 +17,6 @@ from gridcompute.alignment.edit_lanes import (
     BACKWARDS,
     FULL,
     LANES,
-
     WITHIN,
     ZERO,
     lay,
@@ -129,13 +128,13 @@ def begin_words(state: Any, first: int, last: int) -> None:
 
 
 @njit(nogil=True, forceinline=True)
-def limit_of(m: int, n: int, k: int) -> int:
+def limit_of(m: int, n: int, k: Any) -> Any:
     """Errors up to which a pair's distance is found when k are asked for."""
     return m + n if m <= NARROW else max(k, abs(m - n))
 
 
 @njit(nogil=True)
-def band_of(pairs: Any, group: Any, k: int) -> Any:
+def band_of(pairs: Any, group: Any, k: Any) -> Any:
     """Least and greatest diagonal (row minus column) of paths with at most k errors, over a group."""
     least = most = 0
     for pair in group:
@@ -146,7 +145,7 @@ def band_of(pairs: Any, group: Any, k: int) -> Any:
 
 
 @njit(nogil=True, forceinline=True)
-def _difference(state: Any, word: int, lane: int, rows: Any) -> int:
+def _difference(state: Any, word: int, lane: int, rows: Any) -> Any:
     """How much more the last of some rows of a word is than the row above the word."""
     at = word * 2 * LANES + lane
     return ones(state[at] & rows) - ones(state[at + LANES] & rows)
@@ -166,7 +165,7 @@ def _hopeless(work: Any, column: int, words: Any, lanes: Any) -> bool:
 
 
 @njit(nogil=True)
-def global_group(pairs: Any, group: Any, k: int, planes: int, work: Any, out: Any) -> None:
+def global_group(pairs: Any, group: Any, k: Any, planes: int, work: Any, out: Any) -> None:
     """Distances of whole sequences, none empty, of up to eight pairs by ascending length of their targets.
 
     Args:
@@ -184,7 +183,8 @@ def global_group(pairs: Any, group: Any, k: int, planes: int, work: Any, out: An
         m, n = lengths(pairs, group[lane])
         rows, work.limits[lane], work.above[lane] = max(rows, m), limit_of(m, n, k), 0
     step = BAND_STEP if rows > NARROW else 64
-    column = first = last = np.int64(0)
+    column: Any = np.int64(0)
+    first = last = column
     for lane in range(len(group)):
         m, n = lengths(pairs, group[lane])
         while column < n:
@@ -209,7 +209,7 @@ def global_group(pairs: Any, group: Any, k: int, planes: int, work: Any, out: An
 
 
 @njit(nogil=True)
-def scored_group(pairs: Any, group: Any, mode: int, planes: int, work: Any, distance: Any, end: Any) -> None:
+def scored_group(pairs: Any, group: Any, mode: Any, planes: int, work: Any, distance: Any, end: Any) -> None:
     """Least distances of whole queries, none empty, within their targets or to a start of them.
 
     Args:
@@ -229,7 +229,8 @@ def scored_group(pairs: Any, group: Any, mode: int, planes: int, work: Any, dist
         work.tally[lane] = work.tally[LANES + lane] = m
         work.tally[4 * LANES + lane] = np.uint64(mode == BACKWARDS)
         work.tally[2 * LANES + lane], work.tally[3 * LANES + lane] = FULL, (m - np.uint64(1)) & np.uint64(63)
-    column, rise = np.int64(0), 0 if mode == WITHIN else 1
+    column: Any = np.int64(0)
+    rise = 0 if mode == WITHIN else 1
     for lane in range(len(group)):
         m, n = lengths(pairs, group[lane])
         if mode != WITHIN:
@@ -279,7 +280,7 @@ def _sorted(numbers: Any, key: Any, most: int) -> Any:
 
 @njit(nogil=True)
 def ordered(pairs: Any, by_words: bool) -> Any:
-    """Pairs of two sequences that aren't empty: those of like letters and lengths beside each other; and their planes."""
+    """Pairs of two sequences that aren't empty, those of like letters and lengths together; and each one's planes."""
     count = len(pairs.query_at)
     planes, key, chosen, found = np.zeros(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64), 0
     rows = columns = 0

@@ -1,9 +1,9 @@
 """Tables of edit distances as bit-vectors, eight pairs at once, a pair a lane.
 
-A column of a pair's table is kept as vertical differences, a bit a row: +1 in `state`'s first vector of a word, -1 in the
-second (Myers 1999, J. ACM 46, 395-415; words below each other as Hyyro 2003, Nordic J. Computing 10, 29-39). A sequence
-is laid as planes: word by word, and in each word bit p of 64 letters; letters are equal where all planes are. So nothing
-depends on a table that is looked up, which lanes couldn't do at once.
+A column of a pair's table is kept as vertical differences, a bit a row: +1 in `state`'s first vector of a word, -1 in
+the second (Myers 1999, J. ACM 46, 395-415; words below each other as Hyyro 2003, Nordic J. Computing 10, 29-39). A
+sequence is laid as planes: word by word, and in each word bit p of 64 letters; letters are equal where all planes are.
+So nothing depends on a table that is looked up, which lanes couldn't do at once.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PLAIN, WITH_N, ANY = 2, 3, 8
 PLANES = np.array([1, 2, 3, 0, 4, 5, 6, 7], np.uint8)
 """Bits of a letter, in the order in which they are needed."""
 GLOBAL, PREFIX, WITHIN, BACKWARDS = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
-"""Whole sequences; queries at targets' starts; within targets; and at their starts again, where of several ends the last
-one is meant. Typed, as numba compiles a function again for a number that is written as such."""
+"""Whole sequences; queries at targets' starts; within targets; and at their starts again, where of several ends the
+last one is meant. Typed, as numba compiles a function again for a number that is written as such."""
 ONE, ZERO, FULL = np.uint64(1), np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -81,7 +81,7 @@ def lay(letters: Any, first: int, last: int, planes: int, lanes: int, lane: int,
 
 
 @njit(nogil=True, forceinline=True)
-def ones(word: Any) -> int:
+def ones(word: Any) -> Any:
     """How many bits of a word are set."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
@@ -116,7 +116,12 @@ def step(equal: Any, up: Any, down: Any, rise: Any, fall: Any) -> Any:
 
 
 def _walker(plain: bool, scored: bool, kept: bool) -> Callable[..., Any]:
-    """A function that does some columns of some words.
+    """A function that does some columns, of one word of the target, in some words of the query.
+
+    Its arguments: query and target, laid, and their planes; the words' differences, before and afterwards; first column
+    and that behind the last; words likewise; what a column more costs in the row above them; for scores value, least
+    value, its column, shift to the last row, and 1 if the latest of such columns is meant; scratch of eight vectors;
+    where columns are kept, and from which place on.
 
     Args:
         plain: sequences are laid in two planes.
@@ -124,51 +129,30 @@ def _walker(plain: bool, scored: bool, kept: bool) -> Callable[..., Any]:
         kept: each column is kept.
     """
 
-    @njit(nogil=True, forceinline=True)
+    @njit(nogil=True)
     def walk(query: Any, target: Any, planes: int, state: Any, columns: Any, words: Any, rise: int, tally: Any,
              masks: Any, keep: Any, keep_at: int) -> None:
-        """Do columns[0] to columns[1], which lie in one word of the target, of words[0] to words[1].
-
-        Args:
-            query: laid.
-            target: laid.
-            planes: of both.
-            state: the words' differences, before and afterwards.
-            columns: first and behind the last.
-            words: first and behind the last.
-            rise: what a column more costs in the row above the first word.
-            tally: where it is scored: value, least value and its column, shift to the last row, 1 if the latest of several
-                such columns is meant.
-            masks: scratch of eight vectors.
-            keep: where columns are kept.
-            keep_at: where in it.
-        """
-        one, nothing = u64x8.splat(1), u64x8.splat(0)
-        top, last_bit = u64x8.splat(rise), u64x8.splat(63)
+        one, nothing, last_bit = u64x8.splat(1), u64x8.splat(0), u64x8.splat(63)
         start = (columns[0] >> 6) * planes * LANES
         t0, t1 = u64x8.load(target, start), u64x8.load(target, start + LANES)
         if scored:
-            value, least = u64x8.load(tally, 0), u64x8.load(tally, LANES)
-            end, shift = u64x8.load(tally, 2 * LANES), u64x8.load(tally, 3 * LANES)
-            latest = u64x8.load(tally, 4 * LANES)
+            value, least, end = u64x8.load(tally, 0), u64x8.load(tally, LANES), u64x8.load(tally, 2 * LANES)
+            shift, latest = u64x8.load(tally, 3 * LANES), u64x8.load(tally, 4 * LANES)
         for column in range(columns[0], columns[1]):
             by = u64x8.splat(column & 63)
-            if plain:
-                c0, c1 = nothing - ((t0 >> by) & one), nothing - ((t1 >> by) & one)
-            else:
+            c0, c1 = nothing - ((t0 >> by) & one), nothing - ((t1 >> by) & one)
+            if not plain:
                 for p in range(0, planes * LANES, LANES):
                     (nothing - ((u64x8.load(target, start + p) >> by) & one)).store(masks, p)
-            risen, fallen, more, less = top, nothing, nothing, nothing
+            risen, fallen, more, less = u64x8.splat(rise), nothing, nothing, nothing
             for word in range(words[0], words[1]):
-                at = word * planes * LANES
-                if plain:
-                    unequal = (u64x8.load(query, at) ^ c0) | (u64x8.load(query, at + LANES) ^ c1)
-                else:
-                    unequal = nothing
-                    for p in range(0, planes * LANES, LANES):
-                        unequal |= u64x8.load(query, at + p) ^ u64x8.load(masks, p)
-                at = word * 2 * LANES
-                up, down, more, less = step(~unequal, u64x8.load(state, at), u64x8.load(state, at + LANES), risen, fallen)
+                at, place = word * 2 * LANES, word * planes * LANES
+                unequal = (u64x8.load(query, place) ^ c0) | (u64x8.load(query, place + LANES) ^ c1)
+                if not plain:
+                    for p in range(2 * LANES, planes * LANES, LANES):
+                        unequal |= u64x8.load(query, place + p) ^ u64x8.load(masks, p)
+                up, down = u64x8.load(state, at), u64x8.load(state, at + LANES)
+                up, down, more, less = step(~unequal, up, down, risen, fallen)
                 risen, fallen = more >> last_bit, less >> last_bit
                 up.store(state, at)
                 down.store(state, at + LANES)
@@ -178,8 +162,8 @@ def _walker(plain: bool, scored: bool, kept: bool) -> Callable[..., Any]:
                     keep_at += 2 * LANES
             if scored:
                 value += ((more >> shift) & one) - ((less >> shift) & one)
-                better = value < least + latest
-                end, least = better.select(u64x8.splat(column), end), least.min(value)
+                end = (value < least + latest).select(u64x8.splat(column), end)
+                least = least.min(value)
         if scored:
             value.store(tally, 0)
             least.store(tally, LANES)

@@ -89,11 +89,11 @@ def _has(kept: Any, row: int, column: int, lane: int, down: int) -> bool:
     if not 0 <= word < kept.count[step]:
         return False
     at = kept.places[step] + ((column % BAND_STEP) * kept.count[step] + word) * 2 * LANES + down * LANES + lane
-    return (kept.words[at] >> np.uint64(row & 63)) & ONE != 0
+    return bool((kept.words[at] >> np.uint64(row & 63)) & ONE != 0)
 
 
 @njit(nogil=True)
-def extend(out: Any, count: int, operation: int, length: int) -> int:
+def extend(out: Any, count: int, operation: Any, length: Any) -> int:
     """Put a run behind others, which it lengthens if it is of the same kind; how many there are then."""
     if length == 0:
         return count

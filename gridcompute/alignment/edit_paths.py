@@ -16,6 +16,7 @@ from gridcompute.alignment.edit_groups import (
     reversed_pairs,
     work_of,
 )
+from gridcompute.alignment.edit_lanes import BACKWARDS, GLOBAL, LANES, WITHIN
 from gridcompute.alignment.edit_path import (
     DELETION,
     EQUAL,
@@ -27,7 +28,6 @@ from gridcompute.alignment.edit_path import (
     path_back,
     words_kept,
 )
-from gridcompute.alignment.edit_lanes import BACKWARDS, GLOBAL, LANES, WITHIN
 from gridcompute.alignment.edit_strips import laid_target, last_row
 from gridcompute.alignment.edits import distances, mode_of, pairs_of, scored
 
@@ -80,8 +80,9 @@ def _middle(pairs: Any, back: Any, part: Any, planes: int) -> Any:
     _values(last_row(pairs.queries, (query, half), laid, n, planes, (least, most), GLOBAL, distance), n, before)
     letters, others = len(back.queries), len(back.targets)
     laid = laid_target(back.targets, others - target_end, others - target, planes)
-    _values(last_row(back.queries, (letters - query_end, letters - half), laid, n, planes, (m - n - most, m - n - least),
-                     GLOBAL, distance), n, behind)
+    turned = (m - n - most, m - n - least)
+    _values(last_row(back.queries, (letters - query_end, letters - half), laid, n, planes, turned, GLOBAL, distance), n,
+            behind)
     place = 0
     for column in range(n + 1):
         if before[column] + behind[n - column] < before[place] + behind[n - place]:
@@ -179,7 +180,7 @@ def _cigars(parts: Parts) -> Any:
 
 
 @njit(nogil=True)
-def _stretches(pairs: Any, mode: int, distance: Any, end: Any) -> Any:
+def _stretches(pairs: Any, mode: Any, distance: Any, end: Any) -> Any:
     """Pairs of the queries and those stretches of the targets that have a part in the distance."""
     first, last = pairs.target_at.copy(), pairs.target_at + end + 1
     if mode == WITHIN:
@@ -193,7 +194,7 @@ def _stretches(pairs: Any, mode: int, distance: Any, end: Any) -> Any:
 
 @njit(nogil=True)
 def edit_paths(queries: Any, targets: Any, mode: Any = "global") -> Any:
-    """Alignments of least edit distance of many pairs; for functions that kernels of chunks call.
+    """Alignments of least edit distance of many pairs; for kernels of chunks (`batch=True`).
 
     Args:
         queries: as `edit_distances` has them.
@@ -201,11 +202,11 @@ def edit_paths(queries: Any, targets: Any, mode: Any = "global") -> Any:
         mode: likewise.
 
     Returns:
-        Distances, starts, ends, and CIGARs as offsets (pairs + 1,) and uint32 values. Of a distance start and end are the
-        first and last letter of the target that have a part in it, from 0; an end is the first of several equally good
-        ones, a start the first of several for that end. A stretch without a letter starts at 0 and ends at -1. A CIGAR's
-        value is length << 4 | operation, as BAM has it: 1 is I, a letter that only the query has, 2 is D, 7 is = and 8
-        is X. Gaps lie as far to the left as they can, but for the few places at which a very long pair was divided.
+        Distances, starts, ends, and CIGARs, these as offsets (pairs + 1,) and uint32 values. Start and end are the first
+        and last letter of the target that have a part in the distance, from 0: the first of several equally good ends,
+        and the first of several starts for it. A stretch without a letter starts at 0 and ends at -1. A CIGAR's value is
+        length << 4 | operation, as BAM has it: 1 is I, a letter that only the query has, 2 is D, 7 is = and 8 is X.
+        Gaps lie to the left, but for the few places at which a very long pair was divided.
 
     Raises:
         ValueError: another mode.
@@ -213,8 +214,6 @@ def edit_paths(queries: Any, targets: Any, mode: Any = "global") -> Any:
     pairs, kind = pairs_of(queries, targets), mode_of(mode)
     distance, end = distances(pairs, kind)
     if kind == GLOBAL:
-        at, cigar = _cigars(_divided(pairs, distance))
-        return distance, np.zeros(len(end), np.int64), end, at, cigar
+        return distance, np.zeros(len(end), np.int64), end, _cigars(_divided(pairs, distance))
     stretches = _stretches(pairs, kind, distance, end)
-    at, cigar = _cigars(_divided(stretches, distance))
-    return distance, stretches.target_at - pairs.target_at, end, at, cigar
+    return distance, stretches.target_at - pairs.target_at, end, _cigars(_divided(stretches, distance))

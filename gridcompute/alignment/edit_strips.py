@@ -1,8 +1,8 @@
 """Edit distances of one long pair: 1,024 rows of the table at once, lanes below each other.
 
 A lane is a word of 64 rows. Each lane is one column behind the one above it, so that what that one hands down is there
-when it is needed. After a strip of 1,024 rows only the differences along its last row are left; the next strip begins with
-them. The first strip has rows before the query's first letter, so that the last one ends with its last letter.
+when it is needed. After a strip of 1,024 rows only the differences along its last row are left; the next strip begins
+with them. The first strip has rows before the query's first letter, so that the last one ends with its last letter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FIRST_LIMIT = 512
 
 @njit(nogil=True, forceinline=True)
 def _moved(handed: Any, lanes: Any) -> Any:
-    """Lanes one further down: the first gets what is handed to it. Of the second vector the first's last comes first."""
+    """Lanes one further down, the last of the first vector to the second; the first gets what is handed to it."""
     turn = u64x8.ramp() + u64x8.splat(7)
     first = u64x8.ramp() == u64x8.splat(0)
     upper, lower = lanes[0].permute(turn), lanes[1].permute(turn)
@@ -41,8 +41,8 @@ def _strip(query: Any, inside: Any, wild: Any, target: Any, planes: int, columns
         target: planes of the target, word by word.
         planes: of both.
         columns: first and behind the last.
-        along: of each column what the row above costs more than in the column before, 1, 0, or 2 where it is one less; the
-            same of the last row afterwards.
+        along: of each column what the row above costs more than in the column before, 1, 0, or 2 where it is one less;
+            the same of the last row afterwards.
         masks: scratch of two vectors a plane.
     """
     nothing, one, last_bit = u64x8.splat(0), u64x8.splat(1), u64x8.splat(63)
@@ -58,7 +58,8 @@ def _strip(query: Any, inside: Any, wild: Any, target: Any, planes: int, columns
     begin, stop = columns
     for time in range(begin, stop + WORDS):
         column = min(time, stop - 1)
-        at, by = (column >> 6) * planes, np.uint64(column & 63)
+        at = (column >> 6) * planes
+        by: Any = np.uint64(column & 63)
         if planes == PLAIN:
             c0, _ = _moved(nothing - (u64x8.splat(target[at] >> by) & one), c0)
             c1, _ = _moved(nothing - (u64x8.splat(target[at + 1] >> by) & one), c1)
@@ -73,7 +74,7 @@ def _strip(query: Any, inside: Any, wild: Any, target: Any, planes: int, columns
                 mask[1].store(masks, p * WORDS + 8)
                 unequal0 |= u64x8.load(query, p * WORDS) ^ mask[0]
                 unequal1 |= u64x8.load(query, p * WORDS + 8) ^ mask[1]
-        handed = np.uint64(along[column])
+        handed: Any = np.uint64(along[column])
         rise, risen = _moved(u64x8.splat(handed) & one, rise)
         fall, fallen = _moved(u64x8.splat(handed) >> one, fall)
         if time >= begin + WORDS:
@@ -98,7 +99,8 @@ def laid_target(letters: Any, first: int, last: int, planes: int) -> Any:
 
 
 @njit(nogil=True)
-def last_row(letters: Any, query: Any, target: Any, n: int, planes: int, diagonals: Any, mode: int, limit: int) -> Any:
+def last_row(letters: Any, query: Any, target: Any, n: int, planes: int, diagonals: Any, mode: Any,
+             limit: Any) -> Any:
     """The last row of a table.
 
     Args:
@@ -119,7 +121,8 @@ def last_row(letters: Any, query: Any, target: Any, n: int, planes: int, diagona
     along = np.full(n, 0 if free else 1, np.uint8)
     inside, wild = np.zeros(WORDS, np.uint64), np.zeros(WORDS, np.uint64)
     words, masks = np.zeros(8 * WORDS, np.uint64), np.zeros(8 * WORDS, np.uint64)
-    row, value, done = 0, 0, 0
+    row = done = 0
+    value: Any = 0
     while row < m:
         length = (m - row - 1) % ROWS + 1
         pad = ROWS - length
@@ -158,7 +161,7 @@ def lay_strip(letters: Any, first: int, length: int, planes: int, out: Any) -> N
 
 
 @njit(nogil=True)
-def whole_distance(queries: Any, query: Any, targets: Any, target: Any, planes: int, k: int) -> int:
+def whole_distance(queries: Any, query: Any, targets: Any, target: Any, planes: int, k: Any) -> Any:
     """Distance of one pair of whole sequences, none empty; k errors are looked for first."""
     m, n = query[1] - query[0], target[1] - target[0]
     laid = laid_target(targets, target[0], target[1], planes)
@@ -177,8 +180,8 @@ def whole_distance(queries: Any, query: Any, targets: Any, target: Any, planes: 
 
 
 @njit(nogil=True)
-def best_end(queries: Any, query: Any, targets: Any, target: Any, planes: int, mode: int) -> Any:
-    """Least distance of a whole query, not empty, and its end in the target, or to a start of it: see `scored_group`."""
+def best_end(queries: Any, query: Any, targets: Any, target: Any, planes: int, mode: Any) -> Any:
+    """Least distance of a query, not empty, and its end in the target, as `scored_group` finds them; of one pair."""
     m, n = query[1] - query[0], target[1] - target[0]
     free = mode == WITHIN
     limit = m if free else FIRST_LIMIT

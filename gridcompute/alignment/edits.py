@@ -14,7 +14,6 @@ from gridcompute.alignment.edit_groups import (
     lengths,
     limit_of,
     ordered,
-    pair_planes,
     scored_group,
     work_of,
 )
@@ -28,7 +27,7 @@ LONG = 2048
 
 
 @njit(nogil=True)
-def mode_of(name: Any) -> int:
+def mode_of(name: Any) -> Any:
     """The number of a mode."""
     if name == "global":
         return GLOBAL
@@ -49,7 +48,7 @@ def pairs_of(queries: Any, targets: Any) -> Any:
 
 
 @njit(nogil=True)
-def _one_whole(pairs: Any, pair: int, planes: int, limit: int) -> int:
+def _one_whole(pairs: Any, pair: int, planes: int, limit: Any) -> Any:
     """Distance of one pair of whole sequences, by strips."""
     return whole_distance(pairs.queries, (pairs.query_at[pair], pairs.query_end[pair]),
                           pairs.targets, (pairs.target_at[pair], pairs.target_end[pair]), planes, limit)
@@ -104,7 +103,7 @@ def _by_windows(pairs: Any, pair: int, planes: int) -> Any:
 
 
 @njit(nogil=True)
-def scored(pairs: Any, mode: int) -> Any:
+def scored(pairs: Any, mode: Any) -> Any:
     """Least distances and ends of queries within targets or at their starts, by any mode but GLOBAL."""
     count, free = len(pairs.query_at), mode == WITHIN
     distance, end = np.empty(count, np.int64), np.full(count, -1, np.int64)
@@ -131,7 +130,7 @@ def scored(pairs: Any, mode: int) -> Any:
 
 
 @njit(nogil=True)
-def distances(pairs: Any, mode: int) -> Any:
+def distances(pairs: Any, mode: Any) -> Any:
     """See `edit_distances`."""
     if mode != GLOBAL:
         return scored(pairs, mode)
@@ -165,24 +164,3 @@ def edit_distances(queries: Any, targets: Any, mode: Any = "global") -> Any:
         ValueError: another mode.
     """
     return distances(pairs_of(queries, targets), mode_of(mode))
-
-
-@njit(nogil=True)
-def _one(query: Any, target: Any) -> Any:
-    """A pair as the only one."""
-    nothing = np.zeros(1, np.int64)
-    return Pairs(long_enough(query), nothing, np.full(1, len(query)), long_enough(target), nothing, np.full(1, len(target)))
-
-
-@njit(nogil=True)
-def distance_of_one(query: Any, target: Any) -> int:
-    """Distance of two whole sequences, none empty, uint8 and contiguous; for long ones."""
-    pairs = _one(query, target)
-    return _one_whole(pairs, 0, pair_planes(pairs, 0), np.int64(ROWS // 2))
-
-
-@njit(nogil=True)
-def best_of_one(query: Any, target: Any) -> Any:
-    """Least distance and first end of a query, not empty, within a long target; both uint8 and contiguous."""
-    distance, end = scored(_one(query, target), WITHIN)
-    return distance[0], end[0]
