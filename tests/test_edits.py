@@ -1,4 +1,4 @@
-"""Edit distances and paths of many pairs equal edlib's, on its own data and on random pairs; paths cost what they say."""
+"""Edit distances and paths of many pairs equal edlib's, on its own data and on random pairs; paths cost just that."""
 
 from __future__ import annotations
 
@@ -76,10 +76,12 @@ def cost_of(query: Any, target: Any, cigar: Any) -> int:
     query, target = np.frombuffer(folded(query), np.uint8), np.frombuffer(folded(target), np.uint8)
     for run, before in zip(cigar.tolist(), [0, *cigar.tolist()], strict=False):
         length, operation = run >> 4, run & 15
-        assert length and (not before or before & 15 != operation)
+        assert length
+        assert not before or before & 15 != operation
         if operation in (7, 8):
             one, other = query[i : i + length], target[j : j + length]
-            assert len(one) == len(other) == length and ((one == other) == (operation == 7)).all()
+            assert len(one) == len(other) == length
+            assert ((one == other) == (operation == 7)).all()
         assert operation in (1, 2, 7, 8)
         i += length if operation != 2 else 0
         j += length if operation != 1 else 0
@@ -92,7 +94,9 @@ def assert_right(queries: list[Any], targets: list[Any], mode: str) -> None:
     """Distances and ends are edlib's, and paths lead there."""
     found, ends = edit_distances(column(queries), column(targets), mode)
     again, start, stop, (at, cigar) = edit_paths(column(queries), column(targets), mode)
-    assert (again == found).all() and (stop == ends).all() and len(at) == len(queries) + 1
+    assert len(at) == len(queries) + 1
+    assert (again == found).all()
+    assert (stop == ends).all()
     for i, (query, target) in enumerate(zip(queries, targets, strict=True)):
         assert (found[i], ends[i]) == expected(query, target, mode, int(found[i]) or -1), (i, len(query), len(target))
         assert cost_of(query, target[start[i] : ends[i] + 1], cigar[at[i] : at[i + 1]]) == found[i]
@@ -240,4 +244,5 @@ def test_same_integers_without_compilation() -> None:
     assert done.returncode == 0, done.stderr
     names: dict[str, Any] = {}
     exec(PLAIN, names)
-    assert done.stdout == names["told"] and len(names["told"]) > 400
+    assert done.stdout == names["told"]
+    assert len(names["told"]) > 400
