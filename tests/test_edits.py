@@ -154,9 +154,13 @@ def test_neighbours_change_nothing() -> None:
 
 
 def test_gaps_lie_to_the_left() -> None:
-    text = [np.frombuffer(letters, np.uint8) for letters in (b"ACGGGGT", b"ACGGGT")]
-    *_, (_, cigar) = edit_paths(column(text[:1]), column(text[1:]), "global")
-    assert [(run >> 4, "MIDNSHP=X"[run & 15]) for run in cigar.tolist()] == [(2, "="), (1, "I"), (4, "=")]
+    def paths(query: bytes, target: bytes, mode: str) -> tuple[int, int, str]:
+        one, other = (column([np.frombuffer(text, np.uint8)]) for text in (query, target))
+        _, start, end, (_, cigar) = edit_paths(one, other, mode)
+        return int(start[0]), int(end[0]), "".join(f"{run >> 4}{'MIDNSHP=X'[run & 15]}" for run in cigar.tolist())
+
+    assert paths(b"ACGGGGT", b"ACGGGT", "global") == (0, 5, "2=1I4=")
+    assert paths(b"ttgcagg", b"ACTTGCAAGGTA", "within") == (2, 9, "4=1D3=")  # as the guide has it
 
 
 def test_another_mode_is_an_error() -> None:
