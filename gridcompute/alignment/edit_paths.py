@@ -205,8 +205,8 @@ def edit_paths(queries: Any, targets: Any, mode: Any = "global") -> Any:
         Distances, starts, ends, and CIGARs, these as offsets (pairs + 1,) and uint32 values. Start and end are the
         first and last letter of the target that have a part in the distance, from 0: the first of several equally
         good ends, and the first of several starts for it. A stretch without a letter starts at 0 and ends at -1. A
-        CIGAR's value is length << 4 | operation, as BAM has it: 1 is I, a letter that only the query has, 2 is D, 7 is =
-        and 8 is X. Gaps lie to the left, but for the few places at which a very long pair was divided.
+        CIGAR's value is length << 4 | operation, as BAM has it: 1 is I, a letter that only the query has, 2 is D,
+        7 is = and 8 is X. Gaps lie to the left, but for the few places at which a very long pair was divided.
 
     Raises:
         ValueError: another mode.
