@@ -21,6 +21,8 @@ from numba import njit
 from gridcompute._myers import global_distance, patterns, scan, upper
 from gridcompute._reads import COMPLEMENT, SimulatedReads, simulate_pairs, simulate_reads
 from gridcompute._seeds import ReferenceIndex, build_index, locate_strands
+from gridcompute.alignment.edit_lanes import WITHIN, planes_needed
+from gridcompute.alignment.edit_strips import best_end, whole_distance
 
 __all__ = [
     "ReferenceIndex",
@@ -34,6 +36,9 @@ __all__ = [
     "simulate_pairs",
     "simulate_reads",
 ]
+
+LONG = 384
+"""Letters of both sequences from which on strips of 1,024 rows are the faster way."""
 
 
 @njit(nogil=True)
@@ -54,15 +59,22 @@ def reverse_complement(sequence: Any) -> Any:
 
 @njit(nogil=True)
 def edit_distance(query: Any, target: Any) -> int:
-    """Edit distance of two whole sequences (edlib's mode NW). Time: len(target) * ceil(len(query) / 64).
+    """Edit distance of two whole sequences (edlib's mode NW).
 
     Args:
         query: uint8 letters, shape (m,).
         target: uint8 letters, shape (n,).
+
+    Time: len(target) * ceil(len(query) / 64); of long ones about len(target) * ceil(distance / 1024).
     """
-    if query.shape[0] == 0:
-        return int(target.shape[0])
-    return global_distance(query, target)
+    m, n = query.shape[0], target.shape[0]
+    if m == 0:
+        return int(n)
+    if min(m, n) < LONG:
+        return global_distance(query, target)
+    longer, other = upper(query), upper(target)
+    planes = max(planes_needed(longer, 0, m), planes_needed(other, 0, n))
+    return int(whole_distance(longer, (0, m), other, (0, n), planes, LONG))
 
 
 @njit(nogil=True)
@@ -81,6 +93,10 @@ def best_semiglobal(query: Any, target: Any) -> Any:
     m = query.shape[0]
     if m == 0:
         return 0, -1
+    if min(m, target.shape[0]) >= LONG:
+        longer, other = upper(query), upper(target)
+        planes = max(planes_needed(longer, 0, m), planes_needed(other, 0, other.shape[0]))
+        return best_end(longer, (0, m), other, (0, other.shape[0]), planes, WITHIN)
     rows, match = patterns(query)
     up = np.empty(match.shape[1], np.uint64)
     down = np.empty(match.shape[1], np.uint64)

@@ -53,7 +53,7 @@ def everything(kind: Kind) -> Callable[..., Any]:
         w <<= y
         m &= y != z
         m.select(w, y).store(out, 23 * n)
-        return (x == y).any(), (x == y).all(), (x <= y).any(), (x <= y).all()
+        return (x == y).any(), (x == y).all(), (x <= y).any(), (x <= y).all(), (x < y).bits()
 
     return found
 

@@ -11,7 +11,9 @@
 Whatever else is in the chunk, a pair's result is the same.
 """
 
+from gridcompute.alignment.edit_paths import edit_paths
+from gridcompute.alignment.edits import edit_distances
 from gridcompute.alignment.local import local_scores
 from gridcompute.alignment.scoring import Simple, simple
 
-__all__ = ["Simple", "local_scores", "simple"]
+__all__ = ["Simple", "edit_distances", "edit_paths", "local_scores", "simple"]

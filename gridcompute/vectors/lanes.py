@@ -213,6 +213,10 @@ class Mask:
         _require(there.kind.lanes == len(self.values), f"a mask of {len(self.values)} lanes chooses among {there.kind}")
         return Vector(there.kind, np.where(self.values, there.values, elsewhere.values))
 
+    def bits(self) -> Any:
+        """A uint64 whose bit l is lane l."""
+        return np.uint64(int.from_bytes(np.packbits(self.values, bitorder="little").tobytes(), "little"))
+
     def any(self) -> bool:
         """Whether it is true in a lane."""
         return bool(self.values.any())

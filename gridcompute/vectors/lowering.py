@@ -201,6 +201,17 @@ def select(_: Any, mask: Any, there: Any, elsewhere: Any) -> Any:
     return there(mask, there, elsewhere), lambda context, builder, signature, args: builder.select(*args)
 
 
+@_intrinsic
+def bits(_: Any, mask: Any) -> Any:
+    """A mask as the bits of an integer."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        found = builder.bitcast(args[0], ir.IntType(mask.lanes))
+        return found if mask.lanes == word.width else builder.zext(found, word)
+
+    return types.uint64(mask), code
+
+
 def reduced(every: bool) -> Any:
     """An intrinsic: whether a mask is true in every lane, or in any."""
     @_intrinsic

@@ -99,6 +99,12 @@ def _select_method(mask: Any, there: Any, elsewhere: Any) -> Any:
     return None
 
 
+@overload_method(MaskType, "bits")
+@_bare
+def _bits_method(mask: Any) -> Any:
+    return lambda mask: lowering.bits(mask)
+
+
 @overload_method(MaskType, "any")
 @_bare
 def _any_method(mask: Any) -> Any:
