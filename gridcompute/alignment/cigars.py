@@ -29,7 +29,7 @@ def push(cigar: Any, count: int, operation: int, length: int) -> int:
         cigar[count - 1] = np.int64(cigar[count - 1]) + (np.int64(length) << 4)
         return count
     if count == len(cigar):
-        raise ValueError("the buffer for a CIGAR is too short; as many entries as both sequences have letters are enough")
+        raise ValueError("a CIGAR is longer than its buffer: as many entries as both sequences have letters always do")
     cigar[count] = np.int64(length) << 4 | operation
     return count + 1
 

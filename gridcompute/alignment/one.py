@@ -113,11 +113,12 @@ def _codes(letters: Any, codes: Any) -> Any:
 def _back(i: int, j: int, gapped: int, first: int, rows: Any, columns: Any, ways: Any, swapped: bool, plain: bool,
           cigar: Any, count: int) -> Any:
     """Go back from a cell while its column is above `first`; the cell, the gap it is in, whether the path begins
-    there, and the number of runs."""
+    there, and the number of runs.
+    """
     across, down = (INSERTION, DELETION) if swapped else (DELETION, INSERTION)
     width = len(rows) + 1
     while i > 0 and j > first:
-        way = np.int64(ways[(j - first - 1) * width + i])
+        way = int(ways[(j - first - 1) * width + i])
         if gapped == DIAGONAL:
             gapped = way & 3
             if gapped == STOP:
@@ -192,7 +193,8 @@ def align(query: Any, target: Any, scoring: Any, mode: int, low: int, high: int,
 def _there_and_back(rows: Any, columns: Any, scores: Any, free: Any, mode: int, swapped: bool, gaps: Any, band: Any,
                     block: int, plain: bool, cigar: Any) -> Any:
     """Number of runs, last one first; score, row and column where the path begins, and where it ends. `free`: whether
-    gaps before the first row, and before the first column, cost nothing."""
+    gaps before the first row, and before the first column, cost nothing.
+    """
     m, n, local = len(rows), len(columns), mode == LOCAL
     across_free, down_free = free
     kept, gap = np.empty(m + 1, np.int64), np.empty(m + 1, np.int64)
