@@ -74,7 +74,16 @@ def by_length(pairs: Pairs) -> Any:
     """Numbers of all pairs, those of short targets first, then those of short queries."""
     numbers = np.arange(len(pairs.query_at) - 1)
     lengths = lengths_of(pairs, numbers)
-    return np.argsort((lengths[:, 1] << 32) + lengths[:, 0], kind="mergesort")
+    return sorted_by(numbers, (lengths[:, 1] << 32) + lengths[:, 0])
+
+
+@njit(nogil=True)
+def sorted_by(numbers: Any, keys: Any) -> Any:
+    """Numbers in the order of their keys, those of one key in theirs."""
+    for i in range(1, len(keys)):
+        if keys[i] < keys[i - 1]:
+            return numbers[np.argsort(keys, kind="mergesort")]
+    return numbers
 
 
 @njit(nogil=True)
@@ -123,7 +132,7 @@ def joined(runs: Runs) -> Any:
 
 @njit(nogil=True)
 def traced_back(i: int, j: int, lane: int, lanes: int, ways: Any, height: int, high: int, query: Any, target: Any,
-                free: Any, plain: bool, cigar: Any) -> Any:
+                free: Any, greedy: bool, plain: bool, cigar: Any) -> Any:
     """Go back from a cell to where the path begins: its row and column, and the number of runs, last one first.
 
     Args:
@@ -137,11 +146,19 @@ def traced_back(i: int, j: int, lane: int, lanes: int, ways: Any, height: int, h
         query: codes, position by position.
         target: the same.
         free: whether letters left of the target, and of the query, cost nothing.
+        greedy: equal letters always lie against each other in a best path from there (of whole sequences they do).
         plain: M for = and X.
         cigar: where runs are written.
     """
     gapped, count = 0, 0
     while i > 0 and j > 0:
+        if greedy and gapped == 0:
+            last = i
+            while i > 0 and j > 0 and query[(i - 1) * lanes + lane] == target[(j - 1) * lanes + lane]:
+                i, j = i - 1, j - 1
+            count = push(cigar, count, MATCH if plain else EQUAL, last - i)
+            if i == 0 or j == 0:
+                break
         way = int(ways[((j - 1) * height + i - max(1, j - high)) * lanes + lane])
         if gapped == 0:
             gapped = way & 3

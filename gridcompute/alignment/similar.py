@@ -1,8 +1,9 @@
 """Global alignments of many pairs, one a lane, of which only a band about the diagonal is done.
 
-Costs are counted (see `costs`), so a byte holds those of similar pairs, whatever their length. A path that leaves the band
-has gaps on both sides, which cost something: where the band's best path costs less than that, it is the best of all. Else
-its cost tells how wide a band is wide enough (Ukkonen 1985). A pair whose cost a byte can't hold is done with two.
+Costs are counted (see `costs`), so a byte holds those of similar pairs, whatever their length. A path that leaves the
+band has gaps on both sides, which cost something: where the band's best path costs less than that, it is the best of
+all. Else its cost tells how wide a band is wide enough (Ukkonen 1985). A pair whose cost a byte can't hold is done with
+two.
 
 Nothing in this depends on other pairs but time: a lane's band is at least its own, and the path is that of the whole
 table.
@@ -18,7 +19,7 @@ from numba import njit
 
 from gridcompute.alignment.cigars import turned
 from gridcompute.alignment.costs import Costs, cost_outside, gap_cost, score_of
-from gridcompute.alignment.lanes import Pairs, Runs, laid, lengths_of, room, traced_back
+from gridcompute.alignment.lanes import Pairs, Runs, laid, lengths_of, room, sorted_by, traced_back
 from gridcompute.alignment.scoring import QUERY_PAD, TARGET_PAD
 from gridcompute.vectors import Kind, u8x32, u8x64, u16x32
 
@@ -133,8 +134,8 @@ def _banded(kind: Kind, traced: bool) -> Callable[..., Any]:
         work, found = np.empty(2 * (rows + 1) * lanes, dtype), np.empty(lanes, dtype)
         ways, left, count = np.empty(0, np.uint8), np.empty(len(numbers), np.int64), 0
         for first in range(0, len(numbers), lanes):
-            order = first + np.argsort(lengths[first : first + lanes, 1])
-            group, ends = numbers[order], lengths[order]
+            group = sorted_by(numbers[first : first + lanes], lengths[first : first + lanes, 1])
+            ends = lengths_of(pairs, group)
             rows, columns, low, high = _extents(ends, margins[group].max())
             size = columns * min(rows, high - low + 1) * lanes if traced else 0
             if size > MOST_WAYS or max(costs.mismatch, costs.first) >= most:
@@ -159,7 +160,7 @@ def _banded(kind: Kind, traced: bool) -> Callable[..., Any]:
                     runs = room(runs, m + n)
                     cigar = runs.pool[runs.used : runs.used + m + n]
                     number = traced_back(m, n, lane, lanes, ways, min(rows, high - low + 1), high, query, target,
-                                         (False, False), plain, cigar)[2]
+                                         (False, False), True, plain, cigar)[2]
                     turned(cigar, number)
                     runs.starts[pair], runs.counts[pair] = runs.used, number
                     runs = Runs(runs.starts, runs.counts, runs.pool, runs.used + number)
@@ -221,7 +222,7 @@ def _alike(numbers: Any, margins: Any) -> Any:
         while 4 * step <= margins[pair]:
             step *= 2
         keys[i] = (margins[pair] + step - 1) // step * step
-    return numbers[np.argsort(keys, kind="mergesort")]
+    return sorted_by(numbers, keys)
 
 
 @njit(nogil=True)
