@@ -32,9 +32,6 @@ COSTLY, LARGE = -1, -2
 MOST_WAYS = 2**25
 """Bytes of cells' ways that a group of pairs may take."""
 
-MOST_ROWS = 2**14
-"""Letters of a query up to which pairs are done side by side."""
-
 
 def _filler(kind: Kind, traced: bool) -> Callable[..., Any]:
     """A function that fills the band of as many pairs as a kind has lanes."""

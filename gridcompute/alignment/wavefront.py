@@ -28,7 +28,7 @@ LANES = 16
 MOST_PAD = 256
 """Diagonals by which a front may grow while a cost of one difference is paid; for more this isn't the way."""
 
-MOST_ENTRIES = 2**25
+MOST_ENTRIES = 2**23
 """Of all fronts together, where they are kept for the way back; three of four bytes each."""
 
 LOW_HALF, LOW_QUARTER, LOW_BYTE = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF), np.uint64(0xFF)
@@ -116,7 +116,8 @@ def _next(cost: int, costs: Costs, pad: int, m: int, n: int, fronts: Fronts) -> 
 @njit(nogil=True)
 def _placed(cost: int, costs: Costs, pad: int, m: int, n: int, ring: int, fronts: Fronts) -> Any:
     """Where the front of a cost lies, and the fronts with room for it. With a ring of more than 0 fronts, only the last
-    ones are kept."""
+    ones are kept.
+    """
     gaps = 0 if cost < costs.first else (cost - costs.first) // costs.more + 1
     fronts.low[cost], fronts.high[cost] = -min(m, gaps), min(n, gaps)
     size = fronts.high[cost] - fronts.low[cost] + 1 + 2 * pad
