@@ -11,7 +11,12 @@
 Whatever else is in the chunk, a pair's result is the same.
 """
 
+from gridcompute.alignment.cigars import cigar_letters, cigar_text
 from gridcompute.alignment.local import local_scores
+from gridcompute.alignment.paths import global_paths, local_paths, semiglobal_paths, similar_scores
 from gridcompute.alignment.scoring import Simple, simple
 
-__all__ = ["Simple", "local_scores", "simple"]
+__all__ = [
+    "Simple", "cigar_letters", "cigar_text", "global_paths", "local_paths", "local_scores", "semiglobal_paths",
+    "similar_scores", "simple",
+]  # fmt: skip

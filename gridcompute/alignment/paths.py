@@ -51,8 +51,8 @@ def _by_wavefront(query: Any, target: Any, scoring: Any, costs: Costs, traced: b
 
 
 @njit(nogil=True)
-def _one_by_one(numbers: Any, pairs: Pairs, scoring: Any, costs: Costs, mode: int, plain: bool, scores: Any, places: Any,
-                runs: Runs) -> Runs:
+def _one_by_one(numbers: Any, pairs: Pairs, scoring: Any, costs: Costs, mode: int, plain: bool, scores: Any,
+                places: Any, runs: Runs) -> Runs:
     """Pairs that are too long for lanes, or whose scores are too great."""
     for pair in numbers:
         query, target = query_of(pairs, pair), target_of(pairs, pair)
@@ -113,9 +113,10 @@ def local_paths(queries: Any, targets: Any, scoring: Any, plain: bool = False) -
         plain: M in CIGARs, in place of = (letters that count as the same) and X.
 
     Returns:
-        Scores; where the aligned stretch starts and ends in the query; where in the target; CIGARs. All but the last are
-        int64 (pairs,), places count from 0 and ends are exclusive. CIGARs are a column of runs: offsets (pairs + 1,) and
-        uint32 values, length << 4 | operation as in BAM. Where nothing is alike all are 0 and the CIGAR is empty.
+        Scores; where the aligned stretch starts and ends in the query; where in the target; CIGARs. All but the last
+        are int64 (pairs,), places count from 0 and ends are exclusive. CIGARs are a column of runs: offsets
+        (pairs + 1,) and uint32 values, length << 4 | operation as in BAM. Where nothing is alike all are 0 and the
+        CIGAR is empty.
 
     Raises:
         MemoryError: 8 * shorter * sqrt(longer) letters are above 2^30 in a pair.

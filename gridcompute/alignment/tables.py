@@ -1,7 +1,7 @@
 """Local and semi-global alignments of many pairs with their paths, one pair a lane, over the whole table.
 
-As `local` does scores, but a column at a time, with a byte a cell that says how it was reached. Scores have one byte, or two
-where that may run over; pairs that are longer than that are `one`'s.
+As `local` does scores, but a column at a time, with a byte a cell that says how it was reached. Scores have one byte, or
+two where that may run over; pairs that are longer than that are `one`'s.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def _level(kind: Kind) -> Callable[..., Any]:
                     count += 1
                     continue
                 scores[pair] = found[lane, 0] - zero
-                runs = _back(pair, lane, lanes, rows, columns, own[lane], found[lane, 1], local, query, target, ways, plain,
-                             places, runs)
+                runs = _back(pair, lane, lanes, rows, columns, own[lane], found[lane, 1], local, query, target, ways,
+                             plain, places, runs)
             if local and 2 * (count - before) > lanes:  # so it will be with those that follow, which are longer
                 rest = numbers[first + lanes :]
                 left[count : count + len(rest)] = rest
@@ -178,7 +178,8 @@ def _back(pair: int, lane: int, lanes: int, rows: int, columns: int, lengths: An
     runs = room(runs, lengths[0] + lengths[1])
     cigar = runs.pool[runs.used : runs.used + lengths[0] + lengths[1]]
     places[1, pair], places[3, pair] = i, j
-    i, j, number = traced_back(i, j, lane, lanes, ways, rows, columns, query, target, (True, local), False, plain, cigar)
+    i, j, number = traced_back(i, j, lane, lanes, ways, rows, columns, query, target, (True, local), False, plain,
+                               cigar)
     places[0, pair], places[2, pair] = i, j
     turned(cigar, number)
     runs.starts[pair], runs.counts[pair] = runs.used, number

@@ -124,7 +124,9 @@ def _placed(cost: int, costs: Costs, pad: int, m: int, n: int, ring: int, fronts
     if ring:
         fronts.starts[cost] = (1 + cost % ring) * (len(fronts.best) // (ring + 1))
         return fronts
-    start = fronts.starts[cost - 1] + fronts.high[cost - 1] - fronts.low[cost - 1] + 1 + 2 * pad if cost else 2 * pad + 1
+    start = 2 * pad + 1
+    if cost:
+        start = fronts.starts[cost - 1] + fronts.high[cost - 1] - fronts.low[cost - 1] + 1 + 2 * pad
     fronts.starts[cost] = start
     if start + size <= len(fronts.best):
         return fronts
