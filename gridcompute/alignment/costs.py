@@ -33,7 +33,8 @@ class Costs(NamedTuple):
 @njit(nogil=True)
 def costs_of(scoring: Any) -> Costs:
     """Costs for a scoring with `queries`, `targets`, `scores`, `gap_open`, `gap_extend`."""
-    match, mismatch = np.int64(0), np.int64(0)
+    match: Any = np.int64(0)
+    mismatch: Any = np.int64(0)
     same, other = False, False
     here, there = np.zeros(256, np.bool_), np.zeros(256, np.bool_)
     for byte in range(256):
@@ -42,7 +43,7 @@ def costs_of(scoring: Any) -> Costs:
         for b in range(scoring.scores.shape[1]):
             if not (here[a] and there[b]):
                 continue
-            score = np.int64(scoring.scores[a, b])
+            score: Any = np.int64(scoring.scores[a, b])
             if a == b:
                 if same and score != match:
                     return Costs(0, 0, 0, 0, 1)
@@ -76,7 +77,7 @@ def cost_outside(low: int, high: int, m: int, n: int, costs: Costs) -> int:
     """The least cost of a path from corner to corner that isn't wholly between two diagonals (place in the target less
     place in the query), both of them within; 2^62 if there is none.
     """
-    least = np.int64(2**62)
+    least = 2**62
     if high < n:
         least = min(least, gap_cost(high + 1, costs) + gap_cost(high + 1 - (n - m), costs))
     if -low < m:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from gridcompute.alignment.cigars import DELETION, EQUAL, INSERTION, MATCH, UNEQUAL, push
+from gridcompute.alignment.cigars import DELETION, EQUAL, INSERTION, MATCH, UNEQUAL, push, turned
+from gridcompute.vectors import Kind
 
 
 class Pairs(NamedTuple):
@@ -73,16 +75,19 @@ def lengths_of(pairs: Pairs, numbers: Any) -> Any:
 def by_length(pairs: Pairs) -> Any:
     """Numbers of all pairs, those of short targets first, then those of short queries."""
     numbers = np.arange(len(pairs.query_at) - 1)
-    lengths = lengths_of(pairs, numbers)
-    return sorted_by(numbers, (lengths[:, 1] << 32) + lengths[:, 0])
+    keys = np.empty(len(numbers), np.int64)
+    for pair in numbers:
+        query, target = pairs.query_at[pair : pair + 2], pairs.target_at[pair : pair + 2]
+        keys[pair] = (target[1] - target[0] << 32) + query[1] - query[0]
+    return sorted_by(numbers, keys)
 
 
 @njit(nogil=True)
 def sorted_by(numbers: Any, keys: Any) -> Any:
-    """Numbers in the order of their keys, those of one key in theirs."""
+    """Numbers in the order of their keys."""
     for i in range(1, len(keys)):
         if keys[i] < keys[i - 1]:
-            return numbers[np.argsort(keys, kind="mergesort")]
+            return numbers[np.argsort(keys)]
     return numbers
 
 
@@ -98,6 +103,23 @@ def laid(numbers: Any, at: Any, letters: Any, codes: Any, pad: Any, lanes: int, 
                 out[i * lanes + lane] = codes[letters[first + i]]
         for i in range(own, length):
             out[i * lanes + lane] = pad
+
+
+def ways_of(narrow: Kind) -> Callable[..., Any]:
+    """A function that makes bytes, in lanes of a kind, of how cells were reached.
+
+    0 is by both letters, 1 by a gap in the query, 2 by one in the target; 4 and 8 are added where such a gap that comes
+    to the next column, or row, from here goes on instead of beginning.
+    """
+
+    @njit(nogil=True)
+    def ways(both: Any, across: Any, across_on: Any, down_on: Any) -> Any:
+        """Of masks: whether a cell was reached by both letters; else whether across; whether gaps go on."""
+        none = narrow.splat(0)
+        way = both.select(none, across.select(narrow.splat(1), narrow.splat(2)))
+        return way | across_on.select(narrow.splat(4), none) | down_on.select(narrow.splat(8), none)
+
+    return ways
 
 
 @njit(nogil=True)
@@ -131,25 +153,39 @@ def joined(runs: Runs) -> Any:
 
 
 @njit(nogil=True)
-def traced_back(i: int, j: int, lane: int, lanes: int, ways: Any, height: int, high: int, query: Any, target: Any,
-                free: Any, greedy: bool, plain: bool, cigar: Any) -> Any:
-    """Go back from a cell to where the path begins: its row and column, and the number of runs, last one first.
+def with_path(pair: int, lane: int, lanes: int, end: Any, band: Any, query: Any, target: Any, ways: Any, free: Any,
+              plain: bool, runs: Runs) -> Any:
+    """Row and column where the path of a pair begins, and the runs with its own.
 
     Args:
-        i: row, from 1.
-        j: column, from 1.
-        lane: of the pair.
+        pair: its number.
+        lane: where it is.
         lanes: there are.
-        ways: (columns, height, lanes), by row from the first one of the band: how cells were reached.
-        height: see there.
-        high: the band's highest diagonal.
+        end: row and column of the cell where the path ends.
+        band: most rows of a column in `ways`, and the highest diagonal.
         query: codes, position by position.
         target: the same.
-        free: whether letters left of the target, and of the query, cost nothing.
-        greedy: equal letters always lie against each other in a best path from there (of whole sequences they do).
+        ways: (columns, rows, lanes), by row from the first one of the band: how cells were reached.
+        free: whether letters left of the target, and of the query, cost nothing. If neither do, equal letters always
+            lie against each other in a best path.
         plain: M for = and X.
-        cigar: where runs are written.
+        runs: of the pairs before.
     """
+    i, j = end
+    runs = room(runs, i + j)
+    cigar = runs.pool[runs.used : runs.used + i + j]
+    i, j, count = _back(i, j, lane, lanes, ways, band, query, target, free, plain, cigar)
+    turned(cigar, count)
+    runs.starts[pair], runs.counts[pair] = runs.used, count
+    return i, j, Runs(runs.starts, runs.counts, runs.pool, runs.used + count)
+
+
+@njit(nogil=True)
+def _back(i: int, j: int, lane: int, lanes: int, ways: Any, band: Any, query: Any, target: Any, free: Any, plain: bool,
+          cigar: Any) -> Any:
+    """Go back from a cell to where the path begins: its row and column, and the number of runs, last one first."""
+    height, high = band
+    greedy = not (free[0] or free[1])
     gapped, count = 0, 0
     while i > 0 and j > 0:
         if greedy and gapped == 0:

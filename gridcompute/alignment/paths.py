@@ -60,9 +60,9 @@ def _one_by_one(numbers: Any, pairs: Pairs, scoring: Any, costs: Costs, mode: in
         runs = room(runs, m + n)
         cigar, cost, margin, count = runs.pool[runs.used : runs.used + m + n], -1, max(m, n), 0
         if mode == GLOBAL:
-            cost, count = _by_wavefront(query, target, scoring, costs, True, plain, cigar)
+            cost, count = _by_wavefront(query, target, scoring, costs, np.bool_(True), plain, cigar)
             if cost < 0:
-                without, _ = _by_wavefront(query, target, scoring, costs, False, plain, cigar)
+                without, _ = _by_wavefront(query, target, scoring, costs, np.bool_(False), plain, cigar)
                 margin = margin_for(without, m, n, costs) if without >= 0 else margin
         if cost >= 0:
             scores[pair] = score_of(cost, m + n, costs)
@@ -78,9 +78,14 @@ def _one_by_one(numbers: Any, pairs: Pairs, scoring: Any, costs: Costs, mode: in
 @njit(nogil=True)
 def _parted(numbers: Any, pairs: Pairs, longest: int) -> Any:
     """Numbers of short pairs and of long ones, in their order."""
-    lengths = lengths_of(pairs, numbers)
-    short = np.maximum(lengths[:, 0], lengths[:, 1]) <= longest
-    return numbers[short], numbers[~short]
+    lengths, short, long = lengths_of(pairs, numbers), 0, 0
+    out, others = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
+    for i, pair in enumerate(numbers):
+        if max(lengths[i, 0], lengths[i, 1]) <= longest:
+            out[short], short = pair, short + 1
+        else:
+            others[long], long = pair, long + 1
+    return out[:short], others[:long]
 
 
 @njit(nogil=True)
@@ -124,13 +129,13 @@ def local_paths(queries: Any, targets: Any, scoring: Any, plain: bool = False) -
     Of several best alignments it is the one that ends first in the target, then in the query, and from there backwards
     takes letters against each other where it may, else a deletion: gaps lie leftmost.
     """
-    return _by_table(queries, targets, scoring, LOCAL, plain)
+    return _by_table(queries, targets, scoring, np.int64(LOCAL), bool(plain))
 
 
 @njit(nogil=True)
 def semiglobal_paths(queries: Any, targets: Any, scoring: Any, plain: bool = False) -> Any:
     """Best alignments of whole queries with stretches of targets, with their paths; as `local_paths`."""
-    return _by_table(queries, targets, scoring, SEMIGLOBAL, plain)
+    return _by_table(queries, targets, scoring, np.int64(SEMIGLOBAL), bool(plain))
 
 
 @njit(nogil=True)
@@ -143,12 +148,12 @@ def global_paths(queries: Any, targets: Any, scoring: Any, plain: bool = False) 
     count = len(pairs.query_at) - 1
     lengths = lengths_of(pairs, np.arange(count))
     scores, places, runs = np.zeros(count, np.int64), np.zeros((4, count), np.int64), begun(count)
-    left = by_length(pairs)
+    left, matches = by_length(pairs), bool(plain)
     if costs.match:
         short, long = _parted(left, pairs, LONG)
-        short, runs = similar_paths_laned(short, pairs, scoring, costs, plain, scores, runs)
+        short, runs = similar_paths_laned(short, pairs, scoring, costs, matches, scores, runs)
         left = np.concatenate((short, long))
-    runs = _one_by_one(left, pairs, scoring, costs, GLOBAL, plain, scores, places, runs)
+    runs = _one_by_one(left, pairs, scoring, costs, np.int64(GLOBAL), matches, scores, places, runs)
     places[1], places[3] = lengths[:, 0], lengths[:, 1]
     return _found(scores, places, runs)
 
@@ -170,24 +175,21 @@ def similar_scores(queries: Any, targets: Any, scoring: Any) -> Any:
     """
     pairs, costs = pairs_of(queries, targets), costs_of(scoring)
     count = len(pairs.query_at) - 1
-    scores, runs, none = np.zeros(count, np.int64), begun(0), np.zeros(0, np.uint32)
+    scores, none = np.zeros(count, np.int64), np.zeros(0, np.uint32)
     left = by_length(pairs)
     if costs.match:
         short, long = _parted(left, pairs, LONG)
         number = 0
         for pair in long:
             query, target = query_of(pairs, pair), target_of(pairs, pair)
-            cost, _ = _by_wavefront(query, target, scoring, costs, False, False, none)
+            cost, _ = _by_wavefront(query, target, scoring, costs, np.bool_(False), np.bool_(False), none)
             if cost >= 0:
                 scores[pair] = score_of(cost, len(query) + len(target), costs)
             else:
                 long[number] = pair
                 number += 1
         rest, far = _parted(long[:number], pairs, MOST_LETTERS)
-        left, _ = similar_scores_laned(np.concatenate((short, rest)), pairs, scoring, costs, False, scores, runs)
+        left, _ = similar_scores_laned(np.concatenate((short, rest)), pairs, scoring, costs, np.bool_(False), scores, begun(0))
         left = np.concatenate((left, far))
-    for pair in left:
-        query, target = query_of(pairs, pair), target_of(pairs, pair)
-        cigar = np.empty(len(query) + len(target), np.uint32)
-        scores[pair] = align(query, target, scoring, GLOBAL, -len(query), len(target), True, cigar)[0]
+    _one_by_one(left, pairs, scoring, costs, np.int64(GLOBAL), np.bool_(True), scores, np.zeros((4, count), np.int64), begun(count))
     return scores

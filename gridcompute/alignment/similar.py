@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gridcompute.alignment.cigars import turned
 from gridcompute.alignment.costs import Costs, cost_outside, gap_cost, score_of
-from gridcompute.alignment.lanes import Pairs, Runs, laid, lengths_of, room, sorted_by, traced_back
+from gridcompute.alignment.lanes import Pairs, Runs, laid, lengths_of, sorted_by, ways_of, with_path
 from gridcompute.alignment.scoring import QUERY_PAD, TARGET_PAD
 from gridcompute.vectors import Kind, u8x32, u8x64, u16x32
 
@@ -35,7 +34,7 @@ MOST_WAYS = 2**25
 
 def _filler(kind: Kind, traced: bool) -> Callable[..., Any]:
     """A function that fills the band of as many pairs as a kind has lanes."""
-    lanes, most, narrow = kind.lanes, int(np.iinfo(kind.dtype).max), u8x64 if kind.lanes == 64 else u8x32
+    lanes, most, ways_by = kind.lanes, int(np.iinfo(kind.dtype).max), ways_of(u8x64 if kind.lanes == 64 else u8x32)
 
     @njit(nogil=True)
     def fill(query: Any, target: Any, rows: int, columns: int, low: int, high: int, costs: Costs, ends: Any, work: Any,
@@ -57,8 +56,6 @@ def _filler(kind: Kind, traced: bool) -> Callable[..., Any]:
         """
         never, zero = kind.splat(most), kind.splat(0)
         unlike, first, more = kind.splat(costs.mismatch), kind.splat(costs.first), kind.splat(costs.more)
-        diagonal, across, down_way = narrow.splat(0), narrow.splat(1), narrow.splat(2)
-        across_on, down_on = narrow.splat(4), narrow.splat(8)
         height = min(rows, high - low + 1)
         for row in range(rows + 1):
             edge = kind.splat(min(gap_cost(row, costs), most)) if row <= -low else never
@@ -84,10 +81,7 @@ def _filler(kind: Kind, traced: bool) -> Callable[..., Any]:
                 corner, opened = left, here.add_saturated(first)
                 longer, lower = gap.add_saturated(more), down.add_saturated(more)
                 if traced:
-                    way = (here == both).select(diagonal, (here == gap).select(across, down_way))
-                    way |= (longer < opened).select(across_on, diagonal)
-                    way |= (lower < opened).select(down_on, diagonal)
-                    way.store(ways, way_at)
+                    ways_by(here == both, here == gap, longer < opened, lower < opened).store(ways, way_at)
                     way_at += lanes
                 here.store(work, 2 * row * lanes)
                 longer.min(opened).store(work, (2 * row + 1) * lanes)
@@ -107,7 +101,7 @@ def _banded(kind: Kind, traced: bool) -> Callable[..., Any]:
     @njit(nogil=True)
     def banded(numbers: Any, pairs: Pairs, margins: Any, scoring: Any, costs: Costs, plain: bool, scores: Any,
                runs: Runs) -> Any:
-        """Scores and paths of pairs, with a margin about the diagonals from corner to corner.
+        """Scores and paths of pairs; the numbers of those that aren't done, and the runs.
 
         Args:
             numbers: of the pairs; neighbours should be alike in length and margin.
@@ -119,9 +113,6 @@ def _banded(kind: Kind, traced: bool) -> Callable[..., Any]:
             plain: M in CIGARs, in place of = and X.
             scores: out, int64.
             runs: out.
-
-        Returns:
-            The numbers of pairs that aren't done, and the runs.
         """
         lengths = lengths_of(pairs, numbers)
         rows = columns = 0
@@ -131,7 +122,7 @@ def _banded(kind: Kind, traced: bool) -> Callable[..., Any]:
         work, found = np.empty(2 * (rows + 1) * lanes, dtype), np.empty(lanes, dtype)
         ways, left, count = np.empty(0, np.uint8), np.empty(len(numbers), np.int64), 0
         for first in range(0, len(numbers), lanes):
-            group = sorted_by(numbers[first : first + lanes], lengths[first : first + lanes, 1])
+            group = sorted_by(numbers[first : first + lanes], lengths[first : first + lanes, 1].copy())
             ends = lengths_of(pairs, group)
             rows, columns, low, high = _extents(ends, margins[group].max())
             size = columns * min(rows, high - low + 1) * lanes if traced else 0
@@ -146,7 +137,7 @@ def _banded(kind: Kind, traced: bool) -> Callable[..., Any]:
             laid(group, pairs.target_at, pairs.targets, scoring.targets, element(TARGET_PAD), lanes, columns, target)
             fill(query, target, rows, columns, low, high, costs, ends, work, ways, found)
             for lane in range(len(group)):
-                pair, m, n, cost = group[lane], ends[lane, 0], ends[lane, 1], np.int64(found[lane])
+                pair, m, n, cost = group[lane], ends[lane, 0], ends[lane, 1], int(found[lane])
                 if cost == most or cost >= cost_outside(low, high, m, n, costs):
                     margins[pair] = COSTLY if cost == most else margin_for(cost, m, n, costs)
                     left[count] = pair
@@ -154,13 +145,8 @@ def _banded(kind: Kind, traced: bool) -> Callable[..., Any]:
                     continue
                 scores[pair] = score_of(cost, m + n, costs)
                 if traced:
-                    runs = room(runs, m + n)
-                    cigar = runs.pool[runs.used : runs.used + m + n]
-                    number = traced_back(m, n, lane, lanes, ways, min(rows, high - low + 1), high, query, target,
-                                         (False, False), True, plain, cigar)[2]
-                    turned(cigar, number)
-                    runs.starts[pair], runs.counts[pair] = runs.used, number
-                    runs = Runs(runs.starts, runs.counts, runs.pool, runs.used + number)
+                    runs = with_path(pair, lane, lanes, (m, n), (min(rows, high - low + 1), high), query, target, ways,
+                                     (False, False), plain, runs)[2]
         return left[:count], runs
 
     return banded
@@ -218,7 +204,7 @@ def _alike(numbers: Any, margins: Any) -> Any:
         step = 8
         while 4 * step <= margins[pair]:
             step *= 2
-        keys[i] = (margins[pair] + step - 1) // step * step
+        keys[i] = ((margins[pair] + step - 1) // step * step << 32) + i
     return sorted_by(numbers, keys)
 
 

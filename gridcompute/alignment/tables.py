@@ -1,6 +1,6 @@
 """Local and semi-global alignments of many pairs with their paths, one pair a lane, over the whole table.
 
-As `local` does scores, but a column at a time, with a byte a cell that says how it was reached. Scores have one byte, or
+As `local` does scores, but a column at a time, with a byte a cell that says how it was reached. Scores have a byte, or
 two where that may run over; pairs that are longer than that are `one`'s.
 """
 
@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gridcompute.alignment.cigars import turned
 from gridcompute.alignment.costs import Costs
-from gridcompute.alignment.lanes import Pairs, Runs, laid, lengths_of, room, traced_back
+from gridcompute.alignment.lanes import Pairs, Runs, laid, lengths_of, ways_of, with_path
 from gridcompute.alignment.scoring import QUERY_PAD, TARGET_PAD
 from gridcompute.vectors import Kind, i8x64, i16x32, u8x32, u8x64
 
 MOST_WAYS = 2**26
 """Bytes of cells' ways that a group of pairs may take."""
+
+STOP = 3
+"""In a cell's way: a local path begins there."""
 
 RISES = 16
 """In a cell's way: its score is above those of all cells before it."""
@@ -28,6 +30,7 @@ RISES = 16
 def _filler(kind: Kind) -> Callable[..., Any]:
     """A function that fills the tables of as many pairs as a kind has lanes."""
     lanes, narrow = kind.lanes, u8x64 if kind.lanes == 64 else u8x32
+    ways_by = ways_of(narrow)
 
     @njit(nogil=True)
     def fill(query: Any, target: Any, rows: int, columns: int, letters: Any, gaps: Any, zero: int, floor: int,
@@ -52,14 +55,9 @@ def _filler(kind: Kind) -> Callable[..., Any]:
         local, none = zero == floor, kind.splat(floor)
         equal, other = kind.splat(letters[0]), kind.splat(letters[1])
         first, more, nothing = kind.splat(gaps[0]), kind.splat(gaps[1]), kind.splat(zero)
-        diagonal, across, down_way, stop = narrow.splat(0), narrow.splat(1), narrow.splat(2), narrow.splat(3)
-        across_on, down_on, rising = narrow.splat(4), narrow.splat(8), narrow.splat(RISES)
-        for row in range(rows + 1):
-            edge = nothing if local or row == 0 else kind.splat(zero - gaps[0] - (row - 1) * gaps[1])
-            edge.store(work, 2 * row * lanes)
-            (edge - first).store(work, (2 * row + 1) * lanes)
-        for lane in range(len(lengths)):
-            found[lane, 0], found[lane, 1] = work[2 * lengths[lane, 0] * lanes + lane], 0
+        flat, stop, rising = narrow.splat(0), narrow.splat(STOP), narrow.splat(RISES)
+        _begun(rows, lanes, zero, local, gaps, work)
+        _ended(0, lengths, lanes, work, found)
         best, way_at = nothing, 0
         for column in range(1, columns + 1):
             letter, before = kind.load(target, (column - 1) * lanes), best
@@ -69,29 +67,20 @@ def _filler(kind: Kind) -> Callable[..., Any]:
                 both = corner + (kind.load(query, (row - 1) * lanes) == letter).select(equal, other)
                 here = both.max(gap).max(down).max(none)
                 corner, opened, longer, lower = left, here - first, gap - more, down - more
-                way = (here == both).select(diagonal, (here == gap).select(across, down_way))
-                way = (here == none).select(stop, way)
-                way |= (longer > opened).select(across_on, diagonal)
-                way |= (lower > opened).select(down_on, diagonal)
-                way |= (here > best).select(rising, diagonal)
+                way = ways_by(here == both, here == gap, longer > opened, lower > opened)
+                way |= (here == none).select(stop, flat) | (here > best).select(rising, flat)
                 way.store(ways, way_at)
                 way_at += lanes
                 best = best.max(here)
                 here.store(work, 2 * row * lanes)
                 longer.max(opened).store(work, (2 * row + 1) * lanes)
                 down = lower.max(opened)
-            (best > before).select(rising, diagonal).store(rises, (column - 1) * lanes)
+            (best > before).select(rising, flat).store(rises, (column - 1) * lanes)
             if not local:
-                for lane in range(len(lengths)):
-                    score = np.int64(work[2 * lengths[lane, 0] * lanes + lane])
-                    if column <= lengths[lane, 1] and score > found[lane, 0]:
-                        found[lane, 0], found[lane, 1] = score, column
+                _ended(column, lengths, lanes, work, found)
         if local:
             best.store(work, 0)
-            for lane in range(len(lengths)):
-                found[lane, 0], found[lane, 1] = work[lane], columns
-                while found[lane, 1] > 0 and rises[(found[lane, 1] - 1) * lanes + lane] == 0:
-                    found[lane, 1] -= 1
+            _last_risen(columns, lengths, lanes, work, rises, found)
 
     return fill
 
@@ -110,7 +99,7 @@ def _level(kind: Kind) -> Callable[..., Any]:
         Args:
             numbers: of the pairs, sorted by length.
             pairs: all of them.
-            scoring: with gap_open, gap_extend, queries, targets.
+            scoring: see `align`.
             letters: scores of two equal letters and of two others.
             local: or semi-global.
             plain: M in CIGARs, in place of = and X.
@@ -119,9 +108,8 @@ def _level(kind: Kind) -> Callable[..., Any]:
             runs: out.
         """
         lengths = lengths_of(pairs, numbers)
-        rows = columns = 1
-        for i in range(len(numbers)):
-            rows, columns = max(rows, lengths[i, 0]), max(columns, lengths[i, 1])
+        rows, columns = _longest(lengths)
+        gaps = (np.int64(scoring.gap_open), np.int64(scoring.gap_extend))
         query, target = np.empty(rows * lanes, dtype), np.empty(columns * lanes, dtype)
         work, rises = np.empty(2 * (rows + 1) * lanes, dtype), np.empty(columns * lanes, np.uint8)
         found, ways = np.empty((lanes, 2), np.int64), np.empty(0, np.uint8)
@@ -129,14 +117,10 @@ def _level(kind: Kind) -> Callable[..., Any]:
         for first in range(0, len(numbers), lanes):
             group, own = numbers[first : first + lanes], lengths[first : first + lanes]
             rows, columns = own[:, 0].max(), own[:, 1].max()
-            gaps = (np.int64(scoring.gap_open), np.int64(scoring.gap_extend))
-            under = 0 if local else gaps[0] + rows * gaps[1]
-            zero = least + 1 + under + max(gaps[0] + gaps[1], -letters[1])
-            enough = greatest - letters[0] + 1
-            reached = zero + letters[0] if local else zero + letters[0] * min(rows, columns)
+            zero, enough = _zero(least, rows, local, letters, gaps), greatest - letters[0] + 1
+            reached = zero + letters[0] * (1 if local else min(rows, columns))
             if reached >= enough or columns * rows * lanes > MOST_WAYS:
-                left[count : count + len(group)] = group
-                count += len(group)
+                left[count : count + len(group)], count = group, count + len(group)
                 continue
             if columns * rows * lanes > len(ways):
                 ways = np.empty(columns * rows * lanes * 5 // 4, np.uint8)
@@ -145,19 +129,18 @@ def _level(kind: Kind) -> Callable[..., Any]:
             fill(query, target, rows, columns, letters, gaps, zero, zero if local else least, own, work, ways, rises,
                  found)
             before = count
-            for lane in range(len(group)):
-                pair = group[lane]
+            for lane, pair in enumerate(group):
+                i, j = own[lane, 0], found[lane, 1]
                 if local and found[lane, 0] >= enough:
-                    left[count] = pair
-                    count += 1
+                    left[count], count = pair, count + 1
                     continue
-                scores[pair] = found[lane, 0] - zero
-                runs = _back(pair, lane, lanes, rows, columns, own[lane], found[lane, 1], local, query, target, ways,
-                             plain, places, runs)
-            if local and 2 * (count - before) > lanes:  # so it will be with those that follow, which are longer
+                i = _highest(ways, rows, i, j, lane, lanes) if local else i
+                scores[pair], places[1, pair], places[3, pair] = found[lane, 0] - zero, i, j
+                places[0, pair], places[2, pair], runs = with_path(pair, lane, lanes, (i, j), (rows, columns), query,
+                                                                   target, ways, (True, local), plain, runs)
+            if local and 2 * (count - before) > lanes:  # so it will be with the rest, which are longer
                 rest = numbers[first + lanes :]
-                left[count : count + len(rest)] = rest
-                count += len(rest)
+                left[count : count + len(rest)], count = rest, count + len(rest)
                 break
         return left[:count], runs
 
@@ -165,25 +148,57 @@ def _level(kind: Kind) -> Callable[..., Any]:
 
 
 @njit(nogil=True)
-def _back(pair: int, lane: int, lanes: int, rows: int, columns: int, lengths: Any, j: int, local: bool, query: Any,
-          target: Any, ways: Any, plain: bool, places: Any, runs: Runs) -> Runs:
-    """The path of a lane that ends in column j; the runs with its own."""
-    i = lengths[0]
-    if local:
-        if j == 0:
-            return runs
-        i = rows
-        while (ways[((j - 1) * rows + i - 1) * lanes + lane] & RISES) == 0:
-            i -= 1
-    runs = room(runs, lengths[0] + lengths[1])
-    cigar = runs.pool[runs.used : runs.used + lengths[0] + lengths[1]]
-    places[1, pair], places[3, pair] = i, j
-    i, j, number = traced_back(i, j, lane, lanes, ways, rows, columns, query, target, (True, local), False, plain,
-                               cigar)
-    places[0, pair], places[2, pair] = i, j
-    turned(cigar, number)
-    runs.starts[pair], runs.counts[pair] = runs.used, number
-    return Runs(runs.starts, runs.counts, runs.pool, runs.used + number)
+def _ended(column: int, lengths: Any, lanes: int, work: Any, found: Any) -> None:
+    """Take the last row's score in a column where it is the best so far."""
+    for lane in range(len(lengths)):
+        score = np.int64(work[2 * lengths[lane, 0] * lanes + lane])
+        if column == 0 or (column <= lengths[lane, 1] and score > found[lane, 0]):
+            found[lane, 0], found[lane, 1] = score, column
+
+
+@njit(nogil=True)
+def _last_risen(columns: int, lengths: Any, lanes: int, best: Any, rises: Any, found: Any) -> None:
+    """The best score of each lane, and the column where it rose last; 0 if it never did."""
+    for lane in range(len(lengths)):
+        column = columns
+        while column > 0 and rises[(column - 1) * lanes + lane] == 0:
+            column -= 1
+        found[lane, 0], found[lane, 1] = best[lane], column
+
+
+@njit(nogil=True)
+def _longest(lengths: Any) -> Any:
+    """Letters of the longest query and of the longest target, 1 or more."""
+    rows = columns = 1
+    for i in range(len(lengths)):
+        rows, columns = max(rows, lengths[i, 0]), max(columns, lengths[i, 1])
+    return rows, columns
+
+
+@njit(nogil=True)
+def _zero(least: int, rows: int, local: bool, letters: Any, gaps: Any) -> int:
+    """What stands for 0 where nothing taken off leads below the least value."""
+    under: int = least + 1 + max(gaps[0] + gaps[1], -letters[1])
+    return under if local else under + gaps[0] + rows * gaps[1]
+
+
+@njit(nogil=True)
+def _highest(ways: Any, rows: int, row: int, column: int, lane: int, lanes: int) -> int:
+    """The last row up to one, in the column where the best score rose last, where it did so; 0 if there is none."""
+    if column == 0:
+        return 0
+    while (ways[((column - 1) * rows + row - 1) * lanes + lane] & RISES) == 0:
+        row -= 1
+    return row
+
+
+@njit(nogil=True)
+def _begun(rows: int, lanes: int, zero: int, local: bool, gaps: Any, work: Any) -> None:
+    """Column 0 in all lanes: scores, and of gaps that enter the next column."""
+    for row in range(rows + 1):
+        edge = zero if local or row == 0 else zero - gaps[0] - (row - 1) * gaps[1]
+        for lane in range(lanes):
+            work[2 * row * lanes + lane], work[(2 * row + 1) * lanes + lane] = edge, edge - gaps[0]
 
 
 @njit(nogil=True)

@@ -187,11 +187,11 @@ def wavefront(query: Any, target: Any, scoring: Any, costs: Costs, limit: int, t
         if cost == 0:
             fronts.best[start] = 0
         for k in range(low[cost], high[cost] + 1):
-            j = np.int64(fronts.best[start + k])
+            j = int(fronts.best[start + k])
             if j >= 0:
                 fronts.best[start + k] = _extended(ours, theirs, j - k, j)
         if low[cost] <= n - m <= high[cost] and fronts.best[start + n - m] == n:
-            count = _way_back(cost, m, n, ours, theirs, costs, pad, fronts, plain, cigar) if traced else 0
+            count = _way_back(cost, ours, theirs, costs, pad, fronts, plain, cigar) if traced else 0
             return cost, count
     return -1, 0
 
@@ -205,10 +205,10 @@ def _reaches(front: Any, fronts: Fronts, pad: int, cost: int, diagonal: int, pla
 
 
 @njit(nogil=True)
-def _way_back(cost: int, i: int, j: int, query: Any, target: Any, costs: Costs, pad: int, fronts: Fronts, plain: bool,
+def _way_back(cost: int, query: Any, target: Any, costs: Costs, pad: int, fronts: Fronts, plain: bool,
               cigar: Any) -> int:
     """Write the path's runs; how many there are. What is preferred is what `align` prefers."""
-    gapped, count = 0, 0
+    i, j, gapped, count = len(query) - 1, len(target) - 1, 0, 0
     while i > 0 and j > 0:
         if gapped == 0:
             last = i
