@@ -30,7 +30,7 @@ ACROSS_ON, DOWN_ON = 4, 8
 
 NEVER = -(2**60)
 
-MOST_BYTES = 2**30
+MOST_BYTES = 2**28
 """That a pair may take; more is refused."""
 
 
@@ -164,8 +164,8 @@ def align(query: Any, target: Any, scoring: Any, mode: int, low: int, high: int,
         Of a local alignment that scores nothing all are 0.
 
     Raises:
-        ValueError: `cigar` is too short, or no path keeps to the band.
-        MemoryError: 8 * shorter * sqrt(longer) is above `MOST_BYTES`.
+        ValueError: `cigar` is too short, no path keeps to the band, or 8 * shorter * sqrt(longer) is above
+            `MOST_BYTES`.
     """
     swapped = len(query) > len(target)
     ours, theirs = _codes(query, scoring.queries), _codes(target, scoring.targets)
@@ -180,7 +180,7 @@ def align(query: Any, target: Any, scoring: Any, mode: int, low: int, high: int,
         band = min(band[0], 0, n - m), max(band[1], 0, n - m)
     block = max(int(4 * np.sqrt(n)), 64)
     if (block + 16 * (n // block + 2)) * (m + 1) > MOST_BYTES:
-        raise MemoryError("a pair too long to be aligned with its path; see the guide on paths")
+        raise ValueError("a pair is too long for a path: 8 * shorter * sqrt(longer) is above 2^28, and it isn't alike")
     free = (mode == LOCAL or (mode == SEMIGLOBAL and not swapped), mode == LOCAL or (mode == SEMIGLOBAL and swapped))
     count, ends = _there_and_back(rows, columns, scores, free, mode, swapped,
                                   (np.int64(scoring.gap_open), np.int64(scoring.gap_extend)), band, block, plain, cigar)

@@ -60,9 +60,9 @@ def _one_by_one(numbers: Any, pairs: Pairs, scoring: Any, costs: Costs, mode: in
         runs = room(runs, m + n)
         cigar, cost, margin, count = runs.pool[runs.used : runs.used + m + n], -1, max(m, n), 0
         if mode == GLOBAL:
-            cost, count = _by_wavefront(query, target, scoring, costs, np.bool_(True), plain, cigar)
+            cost, count = _by_wavefront(query, target, scoring, costs, bool(1), plain, cigar)
             if cost < 0:
-                without, _ = _by_wavefront(query, target, scoring, costs, np.bool_(False), plain, cigar)
+                without, _ = _by_wavefront(query, target, scoring, costs, bool(0), plain, cigar)
                 margin = margin_for(without, m, n, costs) if without >= 0 else margin
         if cost >= 0:
             scores[pair] = score_of(cost, m + n, costs)
@@ -124,18 +124,18 @@ def local_paths(queries: Any, targets: Any, scoring: Any, plain: bool = False) -
         CIGAR is empty.
 
     Raises:
-        MemoryError: 8 * shorter * sqrt(longer) letters are above 2^30 in a pair.
+        ValueError: 8 * shorter * sqrt(longer) letters of a pair are above 2^28, and it isn't near-identical.
 
     Of several best alignments it is the one that ends first in the target, then in the query, and from there backwards
     takes letters against each other where it may, else a deletion: gaps lie leftmost.
     """
-    return _by_table(queries, targets, scoring, np.int64(LOCAL), bool(plain))
+    return _by_table(queries, targets, scoring, int(LOCAL), bool(plain))
 
 
 @njit(nogil=True)
 def semiglobal_paths(queries: Any, targets: Any, scoring: Any, plain: bool = False) -> Any:
     """Best alignments of whole queries with stretches of targets, with their paths; as `local_paths`."""
-    return _by_table(queries, targets, scoring, np.int64(SEMIGLOBAL), bool(plain))
+    return _by_table(queries, targets, scoring, int(SEMIGLOBAL), bool(plain))
 
 
 @njit(nogil=True)
@@ -153,7 +153,7 @@ def global_paths(queries: Any, targets: Any, scoring: Any, plain: bool = False) 
         short, long = _parted(left, pairs, LONG)
         short, runs = similar_paths_laned(short, pairs, scoring, costs, matches, scores, runs)
         left = np.concatenate((short, long))
-    runs = _one_by_one(left, pairs, scoring, costs, np.int64(GLOBAL), matches, scores, places, runs)
+    runs = _one_by_one(left, pairs, scoring, costs, int(GLOBAL), matches, scores, places, runs)
     places[1], places[3] = lengths[:, 0], lengths[:, 1]
     return _found(scores, places, runs)
 
@@ -171,7 +171,7 @@ def similar_scores(queries: Any, targets: Any, scoring: Any) -> Any:
         int64, shape (pairs,): exact, however alike a pair is.
 
     Raises:
-        MemoryError: a pair of long sequences isn't alike, see `local_paths`.
+        ValueError: a pair of long sequences isn't alike, see `local_paths`.
     """
     pairs, costs = pairs_of(queries, targets), costs_of(scoring)
     count = len(pairs.query_at) - 1
@@ -182,14 +182,16 @@ def similar_scores(queries: Any, targets: Any, scoring: Any) -> Any:
         number = 0
         for pair in long:
             query, target = query_of(pairs, pair), target_of(pairs, pair)
-            cost, _ = _by_wavefront(query, target, scoring, costs, np.bool_(False), np.bool_(False), none)
+            cost, _ = _by_wavefront(query, target, scoring, costs, bool(0), bool(0), none)
             if cost >= 0:
                 scores[pair] = score_of(cost, len(query) + len(target), costs)
             else:
                 long[number] = pair
                 number += 1
         rest, far = _parted(long[:number], pairs, MOST_LETTERS)
-        left, _ = similar_scores_laned(np.concatenate((short, rest)), pairs, scoring, costs, np.bool_(False), scores, begun(0))
+        short = np.concatenate((short, rest))
+        left, _ = similar_scores_laned(short, pairs, scoring, costs, bool(0), scores, begun(0))
         left = np.concatenate((left, far))
-    _one_by_one(left, pairs, scoring, costs, np.int64(GLOBAL), np.bool_(True), scores, np.zeros((4, count), np.int64), begun(count))
+    places = np.zeros((4, count), np.int64)
+    _one_by_one(left, pairs, scoring, costs, int(GLOBAL), bool(1), scores, places, begun(count))
     return scores

@@ -28,7 +28,7 @@ LANES = 16
 MOST_PAD = 256
 """Diagonals by which a front may grow while a cost of one difference is paid; for more this isn't the way."""
 
-MOST_ENTRIES = 2**23
+MOST_ENTRIES = 2**22
 """Of all fronts together, where they are kept for the way back; three of four bytes each."""
 
 LOW_HALF, LOW_QUARTER, LOW_BYTE = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF), np.uint64(0xFF)
