@@ -177,7 +177,8 @@ def _cells(offsets: Any, letters: Any) -> list[bytes]:
     return [letters[a:b].tobytes() for a, b in itertools.pairwise(cuts)]
 
 
-def simulated(count: int, length: int, errors: float, seed: int, query: str, target: str) -> tuple[Collection, list[str], str]:
+def simulated(count: int, length: int, errors: float, seed: int, query: str,
+              target: str) -> tuple[Collection, list[str], str]:
     """Pairs of which the targets are the queries with errors, eight tenths of them substitutions.
 
     Raises:
