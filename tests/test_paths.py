@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -83,7 +84,8 @@ def test_which_of_several_best_paths() -> None:
     scoring = simple(1, 2, 3, 1)
     cases = [("GATTTC", "GATTC", GLOBAL, "2=1I3="), ("GATTC", "GATTTC", GLOBAL, "2=1D3="),
              ("ACG", "ACGTACG", SEMIGLOBAL, "3="), ("ACGTACG", "ACG", LOCAL, "3="), ("AA", "CC", LOCAL, "*"),
-             ("ac", "AT", GLOBAL, "1=1X"), ("", "ACG", GLOBAL, "3D"), ("ACG", "", SEMIGLOBAL, "3I"), ("", "", GLOBAL, "*")]
+             ("ac", "AT", GLOBAL, "1=1X"), ("", "ACG", GLOBAL, "3D"), ("ACG", "", SEMIGLOBAL, "3I"),
+             ("", "", GLOBAL, "*")]
     for query, target, mode, text in cases:
         pair = [np.frombuffer(one.encode(), np.uint8) for one in (query, target)]
         (_, _, _, first, last), cigar = alone(pair[0], pair[1], scoring, mode)
@@ -141,8 +143,8 @@ def test_text_of_cigars() -> None:
     texts = ["*", "100=1X12I", "7D", "5M3S"]
     assert [cigar_text(one) for one in runs] == texts
     offsets = np.cumsum([0, *map(len, runs)])
-    starts, letters = cigar_letters(offsets, np.array(sum(runs, []), np.uint32))
-    found = [letters[a:b].tobytes().decode() or "*" for a, b in zip(starts, starts[1:], strict=False)]
+    starts, letters = cigar_letters(offsets, np.array([run for cigar in runs for run in cigar], np.uint32))
+    found = [letters[a:b].tobytes().decode() or "*" for a, b in itertools.pairwise(starts)]
     assert found == texts
 
 

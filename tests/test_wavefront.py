@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ parasail = pytest.importorskip("parasail")
 
 SCORINGS = {"unit": simple(), "bowtie": simple(2, 6, 8, 3), "linear": simple(1, 1, 1, 1),
             "wider": simple(20_000, 15_000, 9_000, 100), "free": simple(1, 0, 0, 0), "zero": simple(3, 0, 5, 0)}
-
-DATA = Path(os.environ.get("GRIDCOMPUTE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "genomics"
 
 
 def fronts(query: Any, target: Any, scoring: Any, traced: bool, limit: int | None = None) -> tuple[int, Any]:
@@ -71,18 +68,16 @@ def test_scores_equal_parasail_up_to_5000_letters() -> None:
         assert similar_scores(column(queries), column(targets), scoring).tolist() == expected
 
 
-def test_the_test_pairs_of_wfa() -> None:
-    file = DATA / "wfa.utest.seq.gz"
-    if not file.exists():
-        pytest.skip(f"{file} isn't there: set GRIDCOMPUTE_DATA to the folder that has genomics/wfa.utest.seq.gz")
-    with gzip.open(file, "rb") as lines:
+def test_the_test_pairs_of_wfa(data_dir: Path) -> None:
+    with gzip.open(data_dir / "genomics" / "wfa.utest.seq.gz", "rb") as lines:
         sides = [np.frombuffer(line.strip()[1:], np.uint8) for line in lines]
     queries, targets = sides[::2], sides[1::2]
     assert len(queries) == len(targets) > 100
-    scoring = simple(1, 3, 5, 2)
-    found = similar_scores(column(queries), column(targets), scoring)
+    found = similar_scores(column(queries), column(targets), simple(1, 3, 5, 2))
+    matrix = parasail.matrix_create("ACGT", 1, -3)
     for query, target, score in zip(queries, targets, found, strict=True):
-        assert score == table_score(query, target, scoring, GLOBAL)
+        assert set(query) | set(target) <= set(b"ACGT")
+        assert score == parasail.nw_striped_32(query.tobytes().decode(), target.tobytes().decode(), 5, 2, matrix).score
 
 
 def test_a_million_letters_with_few_differences() -> None:
