@@ -267,6 +267,7 @@ LEVELS = {
     "gridcompute_workloads.climate": 110,
     "gridcompute_workloads.references": 108,
     "gridcompute_workloads.genomics": 110,
+    "gridcompute_workloads.pairs": 110,
 }
 # (importer, imported) pairs that may share a level: a module and the private half that was split off it.
 SIBLINGS: set[tuple[str, str]] = set()

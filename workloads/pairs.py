@@ -17,7 +17,6 @@ from gridcompute.collection import Collection
 from gridcompute.errors import CorruptInputError, ParameterError
 from gridcompute.plots import draw_histograms, picture_path
 from gridcompute.registry import Job
-from gridcompute.running import Run
 from gridcompute.sequences import best_semiglobal, edit_distance, reverse_complement, simulate_reads
 from gridcompute.sources.fastx import read_sequences
 
@@ -77,12 +76,10 @@ def pairs(
 ) -> Job:
     """Alignment score, path and edit distance of each pair of sequences.
 
-    Writes one row a pair: the other columns of the table (or the names of both sequences), score, query_start,
-    query_end, target_start, target_end, distance and cigar. Places count from 0, ends are exclusive. A CIGAR is a list
-    of unsigned numbers as in BAM, length << 4 | operation; `gridcompute.alignment.cigar_text` makes text of it. The
-    distance is that of the whole sequences; in mode semiglobal, of the query and the nearest stretch of the target.
-    Letters may be of either case; in scores a letter outside ACGT (or the matrix) equals none, in distances N equals N.
-    Rows without a sequence (a null) are left out; an empty sequence is one of no letters. Exact, whatever the length.
+    Writes one row a pair: the table's other columns (or both names), score, query_start, query_end, target_start,
+    target_end (from 0, ends exclusive), distance and cigar, numbers as in BAM: length << 4 | operation. The distance is
+    that of the whole sequences; in mode semiglobal, of the query and the nearest stretch of the target. In scores a
+    letter outside ACGT equals none, in distances N equals N. Rows with a null are left out. Exact, whatever the length.
 
     Args:
         input: Parquet, Arrow, CSV or TSV files with two columns of sequences: a path, URL or pattern.
@@ -106,23 +103,28 @@ def pairs(
         overwrite: replace an output that other data or parameters have left there.
 
     Examples:
-        gridcompute run genomics.pairs
         gridcompute run genomics.pairs --input pairs.tsv --query read --target window --mode semiglobal
         gridcompute run genomics.pairs --queries a.fasta --targets b.fasta --match 2 --mismatch 4 --gap-open 6
     """
+    drawn, kernel = picture_path(picture, output), kernel_of(mode)
+    scoring = scoring_of(match, mismatch, gap_open, gap_extend, matrix)
+    rows = opened(input, query, target, queries, targets)
+    given, kept, what = rows or simulated(count, length, errors, seed, query, target)
+    found = given[query].map(kernel, given[target], scoring=scoring, plain=plain)
+    result = given[kept].assign(**{name: found[name] for name in NAMES}) if kept else found
+    written = result.write(output, overwrite=overwrite)
+    return Job([written], lambda run: picture_of(output, drawn, mode), [f"input {what}"])
+
+
+def kernel_of(mode: str) -> Any:
+    """The kernel of a mode.
+
+    Raises:
+        ParameterError: no such mode.
+    """
     if mode not in MODES:
         raise ParameterError(f"mode is {mode!r}", hint=f"one of {', '.join(MODES)}")
-    drawn = picture_path(picture, output)
-    scoring = scoring_of(match, mismatch, gap_open, gap_extend, matrix)
-    given, kept, what = opened(input, query, target, queries, targets) or simulated(
-        count, length, errors, seed, query, target)
-    found = given[query].map(MODES[mode], given[target], scoring=scoring, plain=plain)
-    result = given[kept].assign(**{name: found[name] for name in NAMES}) if kept else found
-
-    def finish(run: Run) -> Iterator[str | Path]:
-        yield from picture_of(output, drawn, mode)
-
-    return Job([result.write(output, overwrite=overwrite)], finish, [f"input {what}"])
+    return MODES[mode]
 
 
 def scoring_of(match: int, mismatch: int, gap_open: int, gap_extend: int, matrix: str) -> Any:
