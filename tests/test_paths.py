@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -148,40 +149,19 @@ def test_text_of_cigars() -> None:
     assert found == texts
 
 
-def test_without_the_compiler_and_in_a_run(tmp_path: Path) -> None:
-    (tmp_path / "job.py").write_text(JOB)
-    for plainly in ("0", "1"):
-        own = {"GRIDCOMPUTE_STATE": str(tmp_path), "NUMBA_DISABLE_JIT": plainly, "STORE": str(tmp_path / plainly)}
-        subprocess.run([sys.executable, "job.py"], check=True, cwd=tmp_path, env={**os.environ, **own})
-    one, other = (sorted((tmp_path / plainly).glob("shards/**/*.arrow")) for plainly in "01")
-    assert len(one) > 2
-    assert [path.name for path in one] == [path.name for path in other]
-    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+def told(mode: str) -> list[Any]:
+    """What a few small pairs give, for JSON."""
+    queries, targets = relatives(np.random.default_rng(1), 9, 4)
+    *columns, (offsets, runs) = PATHS[mode](column(queries), column(targets), SCORINGS["bowtie"])
+    return [*(one.tolist() for one in columns), offsets.tolist(), runs.tolist()]
 
 
-JOB = """
-import os
-import numpy as np, pyarrow as pa, pyarrow.parquet as pq
-import gridcompute as grid
-from gridcompute import alignment
-
-def named(paths):
-    def kernel(queries, targets, scoring):
-        score, a, b, c, d, cigar = paths(queries, targets, scoring)
-        return score, a, d, cigar
-    names = tuple(f"{paths.__name__}_{one}" for one in ("score", "start", "end", "cigar"))
-    return grid.kernel("(m),(n)->(),(),(),(k)", batch=True, names=names, dtypes=("i8", "i8", "i8", "u4"))(kernel)
-
-draw = np.random.default_rng(0)
-windows = ["".join(draw.choice(list("ACGT"), 14)) for _ in range(5)]
-if not os.path.exists("pairs.parquet"):
-    pq.write_table(pa.table({"read": [one[:6] + one[7:] for one in windows], "window": windows}), "pairs.parquet")
-table = grid.open_table("pairs.parquet").dropna()
-outputs = [table["read"].map(named(paths), table["window"], scoring=alignment.simple(2, 3, 5, 2)) for paths in
-           (alignment.local_paths, alignment.global_paths, alignment.semiglobal_paths)]
-run = grid.run(*outputs, executor="inline", quiet=True, store=os.environ["STORE"])
-assert (run["global_paths_score"].to_numpy() == 21).all()
-"""
+def test_without_the_compiler(tmp_path: Path) -> None:
+    job = "import json, test_paths; print(json.dumps([test_paths.told(mode) for mode in test_paths.PATHS]))"
+    given = {**os.environ, "NUMBA_DISABLE_JIT": "1", "GRIDCOMPUTE_STATE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", job], check=True, cwd=Path(__file__).parent, env=given,
+                          capture_output=True, text=True)
+    assert json.loads(done.stdout) == [told(mode) for mode in PATHS]
 
 
 def test_the_letters_that_count() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +127,19 @@ def test_a_margin_is_just_wide_enough() -> None:
                 low, high = min(0, n - m) - margin, max(0, n - m) + margin
                 assert cost < cost_outside(low, high, m, n, costs)
                 assert not margin or cost >= cost_outside(low + 1, high - 1, m, n, costs)
+
+
+def told() -> list[Any]:
+    """What a few small pairs give, for JSON."""
+    queries, targets = relatives(np.random.default_rng(1), 9, 4)
+    paths = [fronts(query, target, simple(), True) for query, target in zip(queries, targets, strict=True)]
+    scores = similar_scores(column(queries), column(targets), simple())
+    return [scores.tolist(), [[cost, path.tolist()] for cost, path in paths]]
+
+
+def test_without_the_compiler(tmp_path: Path) -> None:
+    job = "import json, test_wavefront; print(json.dumps(test_wavefront.told()))"
+    given = {**os.environ, "NUMBA_DISABLE_JIT": "1", "GRIDCOMPUTE_STATE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", job], check=True, cwd=Path(__file__).parent, env=given,
+                          capture_output=True, text=True)
+    assert json.loads(done.stdout) == told()

@@ -106,11 +106,10 @@ def pairs(
         gridcompute run genomics.pairs --input pairs.tsv --query read --target window --mode semiglobal
         gridcompute run genomics.pairs --queries a.fasta --targets b.fasta --match 2 --mismatch 4 --gap-open 6
     """
-    drawn, kernel = picture_path(picture, output), kernel_of(mode)
-    scoring = scoring_of(match, mismatch, gap_open, gap_extend, matrix)
+    drawn, scoring = picture_path(picture, output), scoring_of(match, mismatch, gap_open, gap_extend, matrix)
     rows = opened(input, query, target, queries, targets)
     given, kept, what = rows or simulated(count, length, errors, seed, query, target)
-    found = given[query].map(kernel, given[target], scoring=scoring, plain=plain)
+    found = given[query].map(kernel_of(mode), given[target], scoring=scoring, plain=plain)
     result = given[kept].assign(**{name: found[name] for name in NAMES}) if kept else found
     written = result.write(output, overwrite=overwrite)
     return Job([written], lambda run: picture_of(output, drawn, mode), [f"input {what}"])
