@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from gridcompute.alignment.costs import letters_of
 from gridcompute.alignment.one import GLOBAL, LOCAL, SEMIGLOBAL, align
 
 LETTERS = np.frombuffer(b"ACGTN", np.uint8)
@@ -99,7 +100,7 @@ def rescored(query: Any, target: Any, scoring: Any, found: tuple[int, ...], ciga
 def alone(query: Any, target: Any, scoring: Any, mode: int, plain: bool = False) -> tuple[tuple[int, ...], Any]:
     """What `align` finds for one pair: score and places, and the CIGAR."""
     cigar = np.empty(len(query) + len(target), np.uint32)
-    *found, count = align(query, target, scoring, mode, -len(query), len(target), plain, cigar)
+    *found, count = align(query, target, letters_of(scoring), mode, -len(query), len(target), plain, cigar)
     return tuple(int(one) for one in found), cigar[:count]
 
 

@@ -18,7 +18,8 @@ from gridcompute.alignment import cigar_text, simple
 from gridcompute.errors import CorruptInputError, KernelError, MissingInputError, ParameterError
 from gridcompute.resuming import Carried, run_workload
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+pytestmark = [pytest.mark.usefixtures("own_folder"), pytest.mark.timeout(1200)]
+"""The first of them waits for the compiler."""
 
 edlib = pytest.importorskip("edlib")
 

@@ -15,12 +15,14 @@ import pytest
 from aligned_pairs import LETTERS, Table, alone, column, relatives, table_score, with_errors
 
 from gridcompute.alignment import similar_scores, simple
-from gridcompute.alignment.costs import cost_outside, costs_of, gap_cost, score_of
+from gridcompute.alignment.costs import cost_outside, costs_of, gap_cost, letters_of, score_of
 from gridcompute.alignment.one import GLOBAL
 from gridcompute.alignment.similar import margin_for
 from gridcompute.alignment.wavefront import limit_of, wavefront
 
 parasail = pytest.importorskip("parasail")
+
+pytestmark = pytest.mark.timeout(1200)  # the first of them waits for the compiler
 
 SCORINGS = {"unit": simple(), "bowtie": simple(2, 6, 8, 3), "linear": simple(1, 1, 1, 1),
             "wider": simple(20_000, 15_000, 9_000, 100), "free": simple(1, 0, 0, 0), "zero": simple(3, 0, 5, 0)}
@@ -31,7 +33,7 @@ def fronts(query: Any, target: Any, scoring: Any, traced: bool, limit: int | Non
     costs = costs_of(scoring)
     most = gap_cost(len(query), costs) + gap_cost(len(target), costs) if limit is None else limit
     cigar = np.empty(len(query) + len(target), np.uint32)
-    cost, count = wavefront(query, target, scoring, costs, most, traced, False, cigar)
+    cost, count = wavefront(query, target, letters_of(scoring), costs, most, traced, False, cigar)
     return cost, cigar[:count]
 
 

@@ -12,6 +12,31 @@ import numpy as np
 from numba import njit
 
 
+class Letters(NamedTuple):
+    """What all kinds of scoring have in common, in one type, so that code is compiled once for all of them.
+
+    Attributes:
+        queries: code of each byte of a query, uint8 (256,).
+        targets: the same for targets.
+        scores: int32, by a query's code and a target's.
+        gap_open: what the first letter of a gap costs.
+        gap_extend: what each further one costs.
+    """
+
+    queries: Any
+    targets: Any
+    scores: Any
+    gap_open: int
+    gap_extend: int
+
+
+@njit(nogil=True)
+def letters_of(scoring: Any) -> Letters:
+    """Of a scoring that has these fields."""
+    return Letters(scoring.queries.copy(), scoring.targets.copy(), scoring.scores.copy(), int(scoring.gap_open),
+                   int(scoring.gap_extend))
+
+
 class Costs(NamedTuple):
     """Costs of differences, divided by what all have in common.
 

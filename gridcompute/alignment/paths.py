@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gridcompute.alignment.costs import Costs, costs_of, score_of
+from gridcompute.alignment.costs import Costs, costs_of, letters_of, score_of
 from gridcompute.alignment.lanes import (
     Pairs,
     Runs,
@@ -22,7 +22,7 @@ from gridcompute.alignment.lanes import (
 )
 from gridcompute.alignment.one import GLOBAL, LOCAL, SEMIGLOBAL, align
 from gridcompute.alignment.similar import margin_for, similar_paths_laned, similar_scores_laned
-from gridcompute.alignment.tables import letters_of, local_bytes, local_words
+from gridcompute.alignment.tables import equal_and_other, local_bytes, local_words
 from gridcompute.alignment.wavefront import limit_of, wavefront
 
 LONG = 2048
@@ -95,16 +95,17 @@ def _found(scores: Any, places: Any, runs: Runs) -> Any:
 
 @njit(nogil=True)
 def _by_table(queries: Any, targets: Any, scoring: Any, mode: int, plain: bool) -> Any:
-    pairs, costs = pairs_of(queries, targets), costs_of(scoring)
+    pairs, table = pairs_of(queries, targets), letters_of(scoring)
+    costs = costs_of(table)
     count = len(pairs.query_at) - 1
     scores, places, runs = np.zeros(count, np.int64), np.zeros((4, count), np.int64), begun(count)
     left = by_length(pairs)
     if costs.match:
-        letters = letters_of(costs)
+        letters = equal_and_other(costs)
         if mode == LOCAL:
-            left, runs = local_bytes(left, pairs, scoring, letters, True, plain, scores, places, runs)
-        left, runs = local_words(left, pairs, scoring, letters, mode == LOCAL, plain, scores, places, runs)
-    return _found(scores, places, _one_by_one(left, pairs, scoring, costs, mode, plain, scores, places, runs))
+            left, runs = local_bytes(left, pairs, table, letters, True, plain, scores, places, runs)
+        left, runs = local_words(left, pairs, table, letters, mode == LOCAL, plain, scores, places, runs)
+    return _found(scores, places, _one_by_one(left, pairs, table, costs, mode, plain, scores, places, runs))
 
 
 @njit(nogil=True)
@@ -144,16 +145,17 @@ def global_paths(queries: Any, targets: Any, scoring: Any, plain: bool = False) 
 
     Fast where pairs are alike: short ones in a band, long ones by wavefronts. The path is that of the whole table.
     """
-    pairs, costs = pairs_of(queries, targets), costs_of(scoring)
+    pairs, table = pairs_of(queries, targets), letters_of(scoring)
+    costs = costs_of(table)
     count = len(pairs.query_at) - 1
     lengths = lengths_of(pairs, np.arange(count))
     scores, places, runs = np.zeros(count, np.int64), np.zeros((4, count), np.int64), begun(count)
     left, matches = by_length(pairs), bool(plain)
     if costs.match:
         short, long = _parted(left, pairs, LONG)
-        short, runs = similar_paths_laned(short, pairs, scoring, costs, matches, scores, runs)
+        short, runs = similar_paths_laned(short, pairs, table, costs, matches, scores, runs)
         left = np.concatenate((short, long))
-    runs = _one_by_one(left, pairs, scoring, costs, int(GLOBAL), matches, scores, places, runs)
+    runs = _one_by_one(left, pairs, table, costs, int(GLOBAL), matches, scores, places, runs)
     places[1], places[3] = lengths[:, 0], lengths[:, 1]
     return _found(scores, places, runs)
 
@@ -173,7 +175,8 @@ def similar_scores(queries: Any, targets: Any, scoring: Any) -> Any:
     Raises:
         ValueError: a pair of long sequences isn't alike, see `local_paths`.
     """
-    pairs, costs = pairs_of(queries, targets), costs_of(scoring)
+    pairs, table = pairs_of(queries, targets), letters_of(scoring)
+    costs = costs_of(table)
     count = len(pairs.query_at) - 1
     scores, none = np.zeros(count, np.int64), np.zeros(0, np.uint32)
     left = by_length(pairs)
@@ -182,7 +185,7 @@ def similar_scores(queries: Any, targets: Any, scoring: Any) -> Any:
         number = 0
         for pair in long:
             query, target = query_of(pairs, pair), target_of(pairs, pair)
-            cost, _ = _by_wavefront(query, target, scoring, costs, bool(0), bool(0), none)
+            cost, _ = _by_wavefront(query, target, table, costs, bool(0), bool(0), none)
             if cost >= 0:
                 scores[pair] = score_of(cost, len(query) + len(target), costs)
             else:
@@ -190,8 +193,8 @@ def similar_scores(queries: Any, targets: Any, scoring: Any) -> Any:
                 number += 1
         rest, far = _parted(long[:number], pairs, MOST_LETTERS)
         short = np.concatenate((short, rest))
-        left, _ = similar_scores_laned(short, pairs, scoring, costs, bool(0), scores, begun(0))
+        left, _ = similar_scores_laned(short, pairs, table, costs, bool(0), scores, begun(0))
         left = np.concatenate((left, far))
     places = np.zeros((4, count), np.int64)
-    _one_by_one(left, pairs, scoring, costs, int(GLOBAL), bool(1), scores, places, begun(count))
+    _one_by_one(left, pairs, table, costs, int(GLOBAL), bool(1), scores, places, begun(count))
     return scores

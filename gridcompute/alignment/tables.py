@@ -202,7 +202,7 @@ def _begun(rows: int, lanes: int, zero: int, local: bool, gaps: Any, work: Any) 
 
 
 @njit(nogil=True)
-def letters_of(costs: Costs) -> Any:
+def equal_and_other(costs: Costs) -> Any:
     """Scores of two equal letters and of two others."""
     return costs.match, costs.match - costs.mismatch * costs.unit // 2
 
