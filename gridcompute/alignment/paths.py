@@ -28,6 +28,9 @@ from gridcompute.alignment.wavefront import limit_of, wavefront
 LONG = 2048
 """Letters from which on a global alignment is tried by wavefronts first, pair by pair."""
 
+MOST_BESIDE = 2**15
+"""Letters of sequences that are laid side by side."""
+
 MOST_LETTERS = 2**14
 """Up to which those that aren't alike enough for wavefronts are scored side by side."""
 
@@ -99,12 +102,13 @@ def _by_table(queries: Any, targets: Any, scoring: Any, mode: int, plain: bool) 
     costs = costs_of(table)
     count = len(pairs.query_at) - 1
     scores, places, runs = np.zeros(count, np.int64), np.zeros((4, count), np.int64), begun(count)
-    left = by_length(pairs)
+    left, long = _parted(by_length(pairs), pairs, MOST_BESIDE)
     if costs.match:
         letters = equal_and_other(costs)
         if mode == LOCAL:
             left, runs = local_bytes(left, pairs, table, letters, True, plain, scores, places, runs)
         left, runs = local_words(left, pairs, table, letters, mode == LOCAL, plain, scores, places, runs)
+    left = np.concatenate((left, long))
     return _found(scores, places, _one_by_one(left, pairs, table, costs, mode, plain, scores, places, runs))
 
 
