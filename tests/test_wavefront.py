@@ -128,7 +128,7 @@ def test_a_margin_is_just_wide_enough() -> None:
                 margin = margin_for(cost, m, n, costs)
                 low, high = min(0, n - m) - margin, max(0, n - m) + margin
                 assert cost < cost_outside(low, high, m, n, costs)
-                assert not margin or cost >= cost_outside(low + 1, high - 1, m, n, costs)
+                assert margin in (0, max(m, n)) or cost >= cost_outside(low + 1, high - 1, m, n, costs)
 
 
 def told() -> list[Any]:
