@@ -144,9 +144,9 @@ def _pad_of(costs: Costs) -> int:
 @njit(nogil=True)
 def limit_of(m: int, n: int, costs: Costs, traced: bool) -> int:
     """The cost up to which wavefronts are worth while, or fit in memory; below 0 if there is none."""
-    pad = _pad_of(costs)
-    if pad > MOST_PAD or max(m, n) >= 2**29 or costs.match == 0:
+    if costs.match == 0 or max(m, n) >= 2**29 or _pad_of(costs) > MOST_PAD:
         return -1
+    pad = _pad_of(costs)
     entries = (m + 1) * (n + 1) // 8 + 2**16
     if traced:
         entries = min(entries, MOST_ENTRIES)
