@@ -103,6 +103,7 @@ def test_when_wavefronts_are_left_alone() -> None:
     assert limit_of(10_000, 10_000, costs, True) < limit_of(100_000, 100_000, costs, False)
     assert limit_of(3, 4, costs, False) <= gap_cost(3, costs) + gap_cost(4, costs)
     assert limit_of(100, 100, costs_of(simple(1, 2**20, 3, 1)), False) == -1  # a front would grow by too much at once
+    assert limit_of(100, 100, costs._replace(match=0, more=0), True) == -1  # scores that have no costs
     same = np.frombuffer(b"ACGTACGT", np.uint8)
     assert similar_scores(column([same]), column([same[1:]]), simple(1, 2**20, 3, 1)).tolist() == [4]
 
