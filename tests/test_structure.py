@@ -40,6 +40,14 @@ LEVELS = {
     "gridcompute.vectors.methods": 28,
     "gridcompute.vectors": 29,
     "gridcompute.alignment.scoring": 24,
+    "gridcompute.alignment.cigars": 25,
+    "gridcompute.alignment.one": 26,
+    "gridcompute.alignment.costs": 25,
+    "gridcompute.alignment.lanes": 30,
+    "gridcompute.alignment.wavefront": 31,
+    "gridcompute.alignment.similar": 31,
+    "gridcompute.alignment.tables": 31,
+    "gridcompute.alignment.paths": 32,
     "gridcompute.alignment.local": 30,
     "gridcompute.alignment.edit_lanes": 30,
     "gridcompute.alignment.edit_groups": 31,
@@ -48,6 +56,7 @@ LEVELS = {
     "gridcompute.alignment.edits": 32,
     "gridcompute.alignment.edit_paths": 33,
     "gridcompute.alignment": 34,
+    "gridcompute.alignment": 40,
     "gridcompute.atomics": 0,
     "gridcompute.stretches": 0,
     "gridcompute.installs": 1,
@@ -265,6 +274,7 @@ LEVELS = {
     "gridcompute_workloads.climate": 110,
     "gridcompute_workloads.references": 108,
     "gridcompute_workloads.genomics": 110,
+    "gridcompute_workloads.pairs": 110,
 }
 # (importer, imported) pairs that may share a level: a module and the private half that was split off it.
 SIBLINGS: set[tuple[str, str]] = set()

@@ -13,7 +13,13 @@ Whatever else is in the chunk, a pair's result is the same.
 
 from gridcompute.alignment.edit_paths import edit_paths
 from gridcompute.alignment.edits import edit_distances
+from gridcompute.alignment.cigars import cigar_letters, cigar_text
 from gridcompute.alignment.local import local_scores
+from gridcompute.alignment.paths import global_paths, local_paths, semiglobal_paths, similar_scores
 from gridcompute.alignment.scoring import Simple, simple
 
 __all__ = ["Simple", "edit_distances", "edit_paths", "local_scores", "simple"]
+__all__ = [
+    "Simple", "cigar_letters", "cigar_text", "global_paths", "local_paths", "local_scores", "semiglobal_paths",
+    "similar_scores", "simple",
+]  # fmt: skip

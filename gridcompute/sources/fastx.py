@@ -184,17 +184,30 @@ def read_reference(
     source = open_sequences(path, storage_options=storage_options)
     if source.form != "fasta":
         raise CorruptInputError(f"{path} isn't FASTA, so it can't be a reference", hint="give a FASTA file")
-    names, lengths, parts = [], [0], []
+    names, offsets, letters = read_sequences(path, storage_options=storage_options)
+    if not names:
+        raise CorruptInputError(f"{path} has no sequence", hint="give a FASTA file with at least one")
+    lower = (letters >= ord("a")) & (letters <= ord("z"))
+    return names, offsets, np.where(lower, letters - 32, letters)
+
+
+def read_sequences(
+    path: str, *, storage_options: Mapping[str, Any] | None = None
+) -> tuple[tuple[str, ...], Array, Array]:
+    """All of a FASTA or FASTQ file at once: names, int64 offsets (one more than names), uint8 letters end to end.
+
+    Raises:
+        MissingInputError: the file isn't there.
+        CorruptInputError: it is neither, or broken.
+    """
+    source = open_sequences(path, storage_options=storage_options)
+    names, lengths, parts = [], [0], [np.zeros(0, np.uint8)]
     for part in source.parts:
-        for piece in _pieces(part, "fasta", source.options):
+        for piece in _pieces(part, source.form, source.options):
             title, sequence = piece["name"], piece["sequence"]
             assert isinstance(title, Ragged)
             assert isinstance(sequence, Ragged)
             names += [title.values[a:b].tobytes().decode() for a, b in itertools.pairwise(title.offsets)]
             lengths += np.diff(sequence.offsets).tolist()
             parts.append(sequence.values)
-    if not names:
-        raise CorruptInputError(f"{path} has no sequence", hint="give a FASTA file with at least one")
-    letters = np.concatenate(parts)
-    lower = (letters >= ord("a")) & (letters <= ord("z"))
-    return tuple(names), np.cumsum(lengths, dtype=np.int64), np.where(lower, letters - 32, letters)
+    return tuple(names), np.cumsum(lengths, dtype=np.int64), np.concatenate(parts)
