@@ -11,7 +11,9 @@
 Whatever else is in the chunk, a pair's result is the same.
 """
 
+from gridcompute.alignment.differences import global_scores, semiglobal_scores
 from gridcompute.alignment.local import local_scores
-from gridcompute.alignment.scoring import Simple, simple
+from gridcompute.alignment.matrices import matrix
+from gridcompute.alignment.scoring import Matrix, Simple, simple
 
-__all__ = ["Simple", "local_scores", "simple"]
+__all__ = ["Matrix", "Simple", "global_scores", "local_scores", "matrix", "semiglobal_scores", "simple"]
