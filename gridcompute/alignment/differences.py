@@ -110,47 +110,78 @@ def _stepper(kind: Kind, four: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @njit(nogil=True)
-def _marked(numbers: Any, lanes: int, places: Any, marks: Any, count: int) -> int:
-    """Mark each lane at the place of its number; `count` of the marks' numbers are taken, and how many then are."""
-    for lane in range(len(numbers)):
-        if numbers[lane] >= 0:
-            if places[numbers[lane]] < 0:
-                places[numbers[lane]] = count
+def _lengths(group: Any, at: Any, out: Any) -> int:
+    """Lengths of a group's sequences in `out`, one a lane, 0 in lanes that are left; the greatest."""
+    out[:] = 0
+    for lane in range(len(group)):
+        out[lane] = at[group[lane] + 1] - at[group[lane]]
+    return max(out)
+
+
+@njit(nogil=True)
+def _marked(numbers: Any, own: Any, places: Any, marks: Any, count: int) -> int:
+    """Mark each lane that isn't empty at the place of its number.
+
+    Args:
+        numbers: of the lanes.
+        own: their lengths.
+        places: number of the marks at each place, which is written where there are none.
+        marks: see `step`.
+        count: how many of the marks are taken; those that are taken then are returned.
+    """
+    lanes = len(own)
+    for lane in range(lanes):
+        if own[lane]:
+            at = numbers[lane]
+            if places[at] < 0:
+                places[at] = count
                 marks[count * lanes : (count + 1) * lanes] = 0
                 count += 1
-            marks[places[numbers[lane]] * lanes + lane] = 1
+            marks[places[at] * lanes + lane] = 1
     return count
 
 
 @njit(nogil=True)
-def _placed(group: Any, at: Any, letters: Any, codes: Any, lanes: int, first: Any, positions: int, out: Any) -> None:
+def _placed(group: Any, at: Any, letters: Any, codes: Any, first: Any, own: Any, positions: int, out: Any) -> None:
     """Lay sequences side by side, each from its first position on, and pads where there are none."""
+    lanes = len(own)
     for lane in range(lanes):
-        begin, own = 0, 0
-        if lane < len(group):
-            begin, own = first[lane], at[group[lane] + 1] - at[group[lane]]
-            for i in range(own):
-                out[(begin + i) * lanes + lane] = codes[letters[at[group[lane]] + i]]
+        begin, end = first[lane], first[lane] + own[lane]
+        for i in range(begin, end):
+            out[i * lanes + lane] = codes[letters[at[group[lane]] + i - begin]]
         for i in range(begin):
             out[i * lanes + lane] = codes[256]
-        for i in range(begin + own, positions):
+        for i in range(end, positions):
             out[i * lanes + lane] = codes[256]
 
 
 @njit(nogil=True)
-def _edge_sum(start: int, differences: Any, first: int, own: int, lane: int, lanes: int, shift: int) -> Any:
-    """The last value along an edge, and the greatest after the first."""
-    here, best = start, NEVER
-    for i in range(first, first + own):
-        here += np.int64(differences[i * lanes + lane]) - shift
-        best = max(best, here)
-    return here, best
+def _summed(differences: Any, first: Any, own: Any, positions: int, shift: int, here: Any, best: Any) -> None:
+    """From the first value along an edge, in `here`, to the last one of each lane; and the greatest after the first."""
+    lanes = len(here)
+    for i in range(positions):
+        for lane in range(lanes):  # the inner loop, so that numba does several lanes at once
+            within = first[lane] <= i < first[lane] + own[lane]
+            here[lane] += np.int64(differences[i * lanes + lane]) - shift if within else 0
+            best[lane] = max(best[lane], here[lane]) if within else best[lane]
 
 
 @njit(nogil=True)
-def _outer(length: int, free: int, scoring: Any) -> int:
-    """What a gap at the table's edge scores."""
-    return 0 if free or not length else -(np.int64(scoring.gap_open) + (length - 1) * np.int64(scoring.gap_extend))
+def _outer(own: Any, free: int, scoring: Any, here: Any, best: Any) -> None:
+    """What a gap at the table's edge scores, in `here`; and something less than any score."""
+    for lane in range(len(own)):
+        best[lane], here[lane] = NEVER, 0
+        if own[lane] and not free:
+            here[lane] = -(np.int64(scoring.gap_open) + (own[lane] - 1) * np.int64(scoring.gap_extend))
+
+
+@njit(nogil=True)
+def _edges(free: int, scoring: Any) -> Any:
+    """What `step` takes: differences, G added, of the table's outer row and column."""
+    opened, further = np.int64(scoring.gap_open), np.int64(scoring.gap_open) - np.int64(scoring.gap_extend)
+    top = (opened, opened) if free & TARGET_FREE else (0, further)
+    aside = (opened, opened) if free & QUERY_FREE else (0, further)
+    return top[0], top[1], aside[0], aside[1]
 
 
 def _level(kind: Kind, lookup: Lookup) -> Callable[..., Any]:
@@ -162,52 +193,41 @@ def _level(kind: Kind, lookup: Lookup) -> Callable[..., Any]:
     def level(query_at: Any, queries: Any, target_at: Any, targets: Any, scoring: Any, free: int, out: Any) -> None:
         opened, pairs = np.int64(scoring.gap_open), by_length(query_at, target_at)
         query_codes, target_codes, table = letters(scoring, -2 * opened, 2 * opened)
-        rows = columns = 0
+        saved, edges = opened - np.int64(scoring.gap_extend), _edges(free, scoring)
+        rows, passes = 1, 1
         for pair in pairs:
             rows = max(rows, query_at[pair + 1] - query_at[pair])
-            columns = max(columns, target_at[pair + 1] - target_at[pair])
-        passes = (columns + COLUMNS - 1) // COLUMNS
-        query, target = np.empty(max(rows, 1) * lanes, dtype), np.empty(max(passes, 1) * COLUMNS * lanes, dtype)
-        work, side = np.empty(2 * max(rows, 1) * lanes, dtype), np.empty(max(rows, 1) * lanes, dtype)
-        bottom, places = np.empty(max(passes, 1) * COLUMNS * lanes, dtype), np.empty(passes + rows, np.int64)
-        marks, last = np.empty(2 * lanes * lanes, dtype), np.zeros(lanes, dtype)
-        further = opened - scoring.gap_extend
-        edges = (opened if free & TARGET_FREE else 0, opened if free & TARGET_FREE else further,
-                 opened if free & QUERY_FREE else 0, opened if free & QUERY_FREE else further)
-        begin, end, zeros = np.empty(lanes, np.int64), np.empty(lanes, np.int64), np.zeros(lanes, np.int64)
-        for chosen in range(0, len(pairs), lanes):
-            group = pairs[chosen : chosen + lanes]
-            rows = columns = 0
-            for pair in group:
-                rows = max(rows, query_at[pair + 1] - query_at[pair])
-                columns = max(columns, target_at[pair + 1] - target_at[pair])
-            passes = (columns + COLUMNS - 1) // COLUMNS
+            passes = max(passes, (target_at[pair + 1] - target_at[pair] + COLUMNS - 1) // COLUMNS)
+        query, side = np.empty(rows * lanes, dtype), np.empty(rows * lanes, dtype)
+        target, bottom = np.empty(passes * COLUMNS * lanes, dtype), np.empty(passes * COLUMNS * lanes, dtype)
+        work, marks, last = np.empty(2 * rows * lanes, dtype), np.empty(2 * lanes * lanes, dtype), np.empty(lanes, dtype)
+        high, wide, zeros, begin, left, top, low, right = np.zeros((8, lanes), np.int64)
+        for first in range(0, len(pairs), lanes):
+            group = pairs[first : first + lanes]
+            rows = _lengths(group, query_at, high)
+            passes = (_lengths(group, target_at, wide) + COLUMNS - 1) // COLUMNS
+            for lane in range(lanes):
+                begin[lane] = passes - (wide[lane] + COLUMNS - 1) // COLUMNS
+                last[lane] = (wide[lane] - 1) % COLUMNS
+            places = np.full(passes + rows, -1)
+            count = _marked(begin, wide, places[:passes], marks, 0)
+            _marked(high - 1, high, places[passes:], marks, count)
+            begin *= COLUMNS
+            _placed(group, query_at, queries, query_codes, zeros, high, rows, query)
+            _placed(group, target_at, targets, target_codes, begin, wide, passes * COLUMNS, target)
+            step(query, target, rows, passes, table, saved, edges, places, marks, last, work, bottom, side)
+            _outer(high, free & QUERY_FREE, scoring, left, low)
+            _outer(wide, free & TARGET_FREE, scoring, top, right)
             for lane in range(len(group)):
-                own = target_at[group[lane] + 1] - target_at[group[lane]]
-                begin[lane] = passes - (own + COLUMNS - 1) // COLUMNS if own else -1
-                last[lane] = (own - 1) % COLUMNS
-                end[lane] = query_at[group[lane] + 1] - query_at[group[lane]] - 1
-            places[: passes + rows] = -1
-            count = _marked(begin[: len(group)], lanes, places[:passes], marks, 0)
-            _marked(end[: len(group)], lanes, places[passes : passes + rows], marks, count)
+                if not high[lane] or not wide[lane]:
+                    out[group[lane]] = 0 if free == QUERY_FREE + TARGET_FREE else left[lane] + top[lane]
+            _summed(bottom, begin, wide, passes * COLUMNS, opened, left, low)
+            if free & QUERY_FREE:
+                _summed(side, zeros, high, rows, opened, top, right)
             for lane in range(len(group)):
-                begin[lane] = max(begin[lane], 0) * COLUMNS
-            _placed(group, query_at, queries, query_codes, lanes, zeros, rows, query)
-            _placed(group, target_at, targets, target_codes, lanes, begin, passes * COLUMNS, target)
-            step(query, target, rows, passes, table, further, edges, places, marks, last, work, bottom, side)
-            for lane in range(len(group)):
-                m, n = end[lane] + 1, target_at[group[lane] + 1] - target_at[group[lane]]
-                left, top = _outer(m, free & QUERY_FREE, scoring), _outer(n, free & TARGET_FREE, scoring)
-                if not m or not n:
-                    out[group[lane]] = 0 if free == QUERY_FREE + TARGET_FREE else left + top
-                    continue
-                found, best = _edge_sum(left, bottom, begin[lane], n, lane, lanes, opened)
-                if free & TARGET_FREE:
-                    found = best
-                if free & QUERY_FREE:
-                    end_, best = _edge_sum(top, side, 0, m, lane, lanes, opened)
-                    found = max(found, best) if free & TARGET_FREE else best
-                out[group[lane]] = found
+                if high[lane] and wide[lane]:
+                    ends = max(low[lane] if free & TARGET_FREE else NEVER, right[lane] if free & QUERY_FREE else NEVER)
+                    out[group[lane]] = ends if free else left[lane]
 
     return level
 
