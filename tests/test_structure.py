@@ -45,6 +45,7 @@ LEVELS = {
     "gridcompute.alignment.lookups": 30,
     "gridcompute.alignment.local": 31,
     "gridcompute.alignment.differences": 32,
+    "gridcompute.alignment.search": 32,
     "gridcompute.alignment": 39,
     "gridcompute.atomics": 0,
     "gridcompute.stretches": 0,
