@@ -252,7 +252,8 @@ def _dots(panel: Any, x: Axis, y: Axis, where: Array, colours: Array) -> None:
     panel.scatter(x.values[::step][columns], y.values[::step][rows], s=size, c=ink, linewidths=0)
 
 
-def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array], bool]], title: str) -> Path:
+def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array], bool]], title: str,
+                    what: str = "reads") -> Path:
     """Histograms side by side.
 
     Args:
@@ -260,6 +261,7 @@ def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array],
         panels: each with the label of its axis, values by the name of their group (drawn on top of each other), and
             whether they are whole numbers (then a bar a number, while there are few).
         title: above all.
+        what: is counted.
     """
     with _figure(path, 4.6 * len(panels), 3.9, len(panels)) as (figure, drawn):
         for panel, (label, groups, whole) in zip(drawn, panels, strict=True):
@@ -287,7 +289,7 @@ def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array],
                     color=INK,
                 )
             panel.set_xlabel(label, color=INK)
-            panel.set_ylabel("reads", color=INK)
+            panel.set_ylabel(what, color=INK)
             panel.tick_params(colors=INK, labelsize=9)
             panel.spines[["top", "right"]].set_visible(False)
         if len(panels[0][1]) > 1:

@@ -46,6 +46,7 @@ LEVELS = {
     "gridcompute.alignment.local": 31,
     "gridcompute.alignment.differences": 32,
     "gridcompute.alignment.search": 32,
+    "gridcompute.alignment.significance": 24,
     "gridcompute.alignment": 39,
     "gridcompute.atomics": 0,
     "gridcompute.stretches": 0,
@@ -264,6 +265,8 @@ LEVELS = {
     "gridcompute_workloads.climate": 110,
     "gridcompute_workloads.references": 108,
     "gridcompute_workloads.genomics": 110,
+    "gridcompute_workloads.proteins": 108,
+    "gridcompute_workloads.search": 110,
 }
 # (importer, imported) pairs that may share a level: a module and the private half that was split off it.
 SIBLINGS: set[tuple[str, str]] = set()

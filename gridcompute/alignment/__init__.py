@@ -15,9 +15,9 @@ from gridcompute.alignment.differences import global_scores, semiglobal_scores
 from gridcompute.alignment.local import local_scores
 from gridcompute.alignment.matrices import matrix
 from gridcompute.alignment.scoring import Matrix, Simple, simple
-from gridcompute.alignment.search import Database, block_scores, database, search_scores
+from gridcompute.alignment.search import LANES, Database, block_scores, database, search_scores
 
 __all__ = [
-    "Database", "Matrix", "Simple", "block_scores", "database", "global_scores", "local_scores", "matrix",
+    "LANES", "Database", "Matrix", "Simple", "block_scores", "database", "global_scores", "local_scores", "matrix",
     "search_scores", "semiglobal_scores", "simple",
 ]  # fmt: skip
