@@ -78,7 +78,7 @@ def explode_rows(
                              for ref, own in zip(refs, core, strict=True)):
         raise DimensionError(
             f"explode works on rows: one dimension, but there are {space}",
-            hint="reduce or isel the others first; a dimension that isn't the first may be whole within a row: (rank)->(k)"
+            hint="reduce or isel the others first; or give those behind the first to the kernel whole: (rank)->(k)",
         )
     lengths = set(kernel.signature.outputs)
     if len(lengths) != 1 or len(next(iter(lengths))) != 1:

@@ -87,8 +87,8 @@ def require_proteins(letters: Array, path: str, matrix: str) -> None:
     """
     share = float(BASES[letters].mean()) if len(letters) >= ENOUGH else 0.0
     if share > 0.95 and matrix.upper() in TABLES:
-        raise ParameterError(f"{path} doesn't hold proteins: {100 * share:.1f} % of its letters are A, C, G, T, U or N, "
-                             "as of nucleotides", hint="translate it first, or give a matrix for nucleotides")
+        raise ParameterError(f"{path} holds no proteins: {100 * share:.1f} % of its letters are A, C, G, T, U or N, as "
+                             "in nucleotides", hint="translate it first, or give a matrix for nucleotides")
 
 
 def simulated(count: int, seed: int) -> tuple[Proteins, Proteins]:
@@ -124,7 +124,8 @@ def simulated(count: int, seed: int) -> tuple[Proteins, Proteins]:
 def _drawn(draw: Any, count: int) -> Array:
     bounds = np.cumsum(list(BACKGROUND.values()), dtype=np.uint64)
     words = draw.random_raw(count) % np.uint64(bounds[-1])
-    return np.frombuffer("".join(BACKGROUND).encode(), np.uint8)[np.searchsorted(bounds, words, side="right")]
+    known = np.frombuffer("".join(BACKGROUND).encode(), np.uint8)
+    return np.asarray(known[np.searchsorted(bounds, words, side="right")])
 
 
 def _copied(draw: Any, sequence: Array, identity: int) -> Array:

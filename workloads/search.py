@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,13 +13,12 @@ import numpy as np
 
 import gridcompute as grid
 from gridcompute import alignment
-from gridcompute.alignment import Database
+from gridcompute.alignment import Database, Matrix
 from gridcompute.alignment.significance import Significance, bit_score, expected, significance
 from gridcompute.collection import Collection
 from gridcompute.errors import ParameterError
 from gridcompute.plots import draw_histograms, picture_path
 from gridcompute.registry import Job
-from gridcompute.running import Run
 
 from .proteins import Proteins, open_proteins, require_first_proteins, simulated
 
@@ -92,34 +92,24 @@ def expectable(hits, query, constants, size, most):  # type: ignore[no-untyped-d
 
 
 def search(
-    queries: str = "",
-    database: str = "",
-    matrix: str = "BLOSUM62",
-    gap_open: int = 12,
-    gap_extend: int = 1,
-    top: int = 10,
-    evalue: float = 10.0,
-    evalues: str = "blast",
-    count: int = 2_000,
-    seed: int = 1,
-    output: str = "hits.parquet",
-    picture: str = "",
-    overwrite: bool = False,
-) -> Job:
+    queries: str = "", database: str = "", matrix: str = "BLOSUM62", gap_open: int = 12, gap_extend: int = 1,
+    top: int = 10, evalue: float = 10.0, evalues: str = "blast", count: int = 2_000, seed: int = 1,
+    output: str = "hits.parquet", picture: str = "", overwrite: bool = False,
+) -> Job:  # fmt: skip
     """The best local alignments of protein queries with a database: exact scores, and how often chance gives them.
 
     Writes one row a hit: query and target (their header lines), rank, score, bits, evalue, query_length and
-    target_length; in the order of the queries, then by E-value; of equal scores the first in the database first. Each
-    query is compared with the whole of each target (Smith and Waterman), so nothing is missed. A gap of k letters costs
+    target_length; in the order of the queries, then by E-value; of equal ones the first in the database first. All of
+    each query is compared with all of each target (Smith and Waterman), so nothing is missed. A gap of k letters costs
     gap-open + (k - 1) * gap-extend: the defaults are BLAST's existence 11, extension 1.
 
-    E-values are Karlin and Altschul's with BLAST's published constants and its adjustment of lengths, those that
-    BLAST gives without composition-based statistics and Spouge's correction. Lower case counts as upper, U as C, another
+    E-values are Karlin and Altschul's with BLAST's published constants and its adjustment of lengths: what BLAST gives
+    without composition-based statistics and without Spouge's correction. Lower case counts as upper, U as C, any other
     letter that the matrix doesn't have as X; a stop codon (*) has its own column.
 
     Args:
         queries: FASTA or FASTQ, plain or gzip: a path, URL or pattern; by default generated proteins.
-        database: FASTA, plain or gzip; by default generated proteins, with copies of the queries among them.
+        database: FASTA, plain or gzip; by default generated proteins, with copies of the generated queries.
         matrix: BLOSUM45, 50, 62, 80, 90, PAM30, 70, 250, or a file in NCBI's format.
         gap_open: what the first letter of a gap costs.
         gap_extend: what each further letter of it costs.
@@ -145,28 +135,39 @@ def search(
     scoring = alignment.matrix(matrix, gap_open, gap_extend)
     constants = constants_of(matrix, gap_open, gap_extend) if evalues == "blast" else None
     asked, proteins = simulated(count, seed)
-    if database:
-        proteins = open_proteins(database, matrix)
-    laid = alignment.database((proteins.offsets, proteins.letters), scoring)
+    proteins = open_proteins(database, matrix) if database else proteins
     given = opened(queries, matrix) if queries else collected(asked)
+    result = hits_of(given, proteins, scoring, top, constants, evalue)
+    lines = [f"queries {queries or asked.described}", f"database {proteins.described}",
+             f"matrix {matrix}, a gap's first letter costs {gap_open}, each further one {gap_extend}"]
+    return Job([result.write(output, overwrite=overwrite)], lambda run: picture_of(output, drawn),
+               lines + remarks(proteins))
+
+
+def hits_of(given: Collection, proteins: Proteins, scoring: Matrix, top: int, constants: Significance | None,
+            most: float) -> Collection:
+    """A row a hit.
+
+    Args:
+        given: queries.
+        proteins: the database.
+        scoring: of letters and gaps.
+        top: most hits of a query.
+        constants: of E-values; none are given without.
+        most: greatest E-value.
+    """
+    laid = alignment.database((proteins.offsets, proteins.letters), scoring)
     hits = given.assign(hit=best_hits(given, laid, top))
     size = Size(len(proteins.letters), len(laid.numbers))
     options: dict[str, Any] = {"on": ["hit", "sequence"], "keep": ["name"], "dim": "hit"}
     rows = (hits.explode(scored, **options) if constants is None else
-            hits.explode(expectable, constants=constants, size=size, most=float(evalue), **options))
+            hits.explode(expectable, constants=constants, size=size, most=float(most), **options))
     lengths = np.diff(proteins.offsets)
     targets = grid.from_arrays({"target": list(proteins.names), "target_length": lengths}, dims="target")
     found = targets.take(rows["number"], dim="target")
     columns = [name for name in ("rank", "score", "bits", "evalue", "query_length") if name in rows.columns]
-    result = rows["name"].rename(name="query").assign(
+    return rows["name"].rename(name="query").assign(
         target=found["target"], **{name: rows[name] for name in columns}, target_length=found["target_length"])
-
-    def finish(run: Run) -> Iterator[str | Path]:
-        yield from picture_of(output, drawn)
-
-    lines = [f"queries {queries or asked.described}", f"database {proteins.described}",
-             f"matrix {matrix}, a gap's first letter costs {gap_open}, each further one {gap_extend}"]
-    return Job([result.write(output, overwrite=overwrite)], finish, lines + remarks(proteins))
 
 
 def constants_of(matrix: str, gap_open: int, gap_extend: int) -> Significance:
@@ -196,7 +197,7 @@ def opened(queries: str, matrix: str) -> Collection:
 def collected(proteins: Proteins) -> Collection:
     """Sequences as a collection."""
     cuts = proteins.offsets.tolist()
-    letters = [proteins.letters[a:b].tobytes() for a, b in zip(cuts, cuts[1:], strict=False)]
+    letters = [proteins.letters[a:b].tobytes() for a, b in itertools.pairwise(cuts)]
     return grid.from_arrays({"name": list(proteins.names), "sequence": letters}, dims="query")
 
 

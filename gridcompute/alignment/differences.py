@@ -1,15 +1,15 @@
 """Scores of global and semi-global alignments with affine gaps of many pairs at once.
 
-What is kept of the table are differences between neighbours (Suzuki and Kasahara 2018): they are no greater than what
-letters and gaps score, however long the sequences are. So a byte a lane is enough for any length, and nothing runs over.
-With M the best score of two letters and G what a gap's first letter costs, the table H and the gaps E (to the right) and F
-(downwards) are kept as
+What is kept of the table are differences between neighbours (Suzuki and Kasahara 2018). They are no greater than what
+letters and gaps score, however long the sequences are: a byte a lane is enough for any length, and nothing runs over.
+With M the best score of two letters and G what a gap's first letter costs, the table H and the gaps E (to the right)
+and F (downwards) are kept as
 
     down   H[i, j] - H[i-1, j] + G      right  H[i, j] - H[i, j-1] + G      from 0 to M + 2 G
     e      E[i, j+1] - H[i, j] + G      f      F[i+1, j] - H[i, j] + G      from 0 to G
 
-and a step is z = max(score + 2 G, f + right, e + down), which is H[i, j] - H[i-1, j-1] + 2 G, and from 0 to M + 2 G too.
-A cell's score is a sum of differences along the table's edge; these alone are added up in 64 bits.
+and a step is z = max(score + 2 G, f + right, e + down), which is H[i, j] - H[i-1, j-1] + 2 G, and from 0 to M + 2 G as
+well. A score is a sum of differences along an edge of the table; these alone are added up, in 64 bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 
 from gridcompute.alignment.local import COLUMNS, by_length
-from gridcompute.alignment.lookups import Lookup, by_scoring, compared, looked_up
+from gridcompute.alignment.lookups import Lookup, by_scoring, columns_of, compared, looked_up
 from gridcompute.alignment.scoring import Matrix, Simple
 from gridcompute.vectors import Kind, i8x64, i16x32, i32x16
 
@@ -44,51 +44,57 @@ def _cell(kind: Kind) -> Callable[..., Any]:
     return one
 
 
+def _merger(kind: Kind) -> Callable[..., Any]:
+    """A function that writes the lanes of a mask, and leaves others as they are."""
+    @njit(nogil=True)
+    def merge(where: Any, lanes: Any, out: Any, at: int) -> None:
+        where.select(lanes, kind.load(out, at)).store(out, at)
+
+    return merge
+
+
 def _stepper(kind: Kind, four: Callable[..., Any]) -> Callable[..., Any]:
     """A function that goes over the tables of as many pairs as a kind has lanes."""
-    lanes, one = kind.lanes, _cell(kind)
+    lanes, loaded, one, merge = kind.lanes, columns_of(kind), _cell(kind), _merger(kind)
 
     @njit(nogil=True)
     def step(query: Any, target: Any, rows: int, passes: int, table: Any, saved: int, edges: Any, places: Any,
              marks: Any, last: Any, work: Any, bottom: Any, side: Any) -> None:
-        """Differences along the last row of each lane in `bottom`, along its last column in `side`.
+        """Differences along the last row of each lane in `bottom`, and along its last column in `side`.
 
         Args:
             query: codes, position by position, a lane beside the other; pads behind the ends.
-            target: the same; a lane's last letter is among the last COLUMNS positions, its first one begins a pass.
+            target: the same; a lane's last letter is among the last COLUMNS, its first one begins a pass.
             rows: of the longest query.
             passes: of COLUMNS positions.
             table: what letters score.
             saved: by a gap's further letter, compared to its first.
-            edges: `right` of the row above the first, in the first column and in others; `down` left of the first
-                column, in the first row and in others.
-            places: number of the lanes marked that begin at each pass, then those that end at each row; -1 for none.
+            edges: `right` above the first row, in the first column and in others; `down` left of the first column.
+            places: number of the marks of lanes that begin at each pass, then that end at each row; or -1.
             marks: 1 for each lane marked and 0 for others, number by number.
             last: which of the last COLUMNS positions is a lane's last letter.
             work: scratch of 2 * rows * lanes.
-            bottom: COLUMNS * passes * lanes.
-            side: rows * lanes.
+            bottom: of as many positions as the target's.
+            side: of as many as the query's.
         """
         nothing, save = kind.splat(0), kind.splat(saved)
         good, bad = kind.splat(table[0]), kind.splat(table[1])
-        top, later, aside, below = kind.splat(edges[0]), kind.splat(edges[1]), kind.splat(edges[2]), kind.splat(edges[3])
-        ends = kind.load(last, 0)
-        end0, end1, end2 = ends == nothing, ends == kind.splat(1), ends == kind.splat(2)
+        top, later = kind.splat(edges[0]), kind.splat(edges[1])
+        aside, below = kind.splat(edges[2]), kind.splat(edges[3])
+        end = kind.load(last, 0)
+        end0, end1, end2 = end == nothing, end == kind.splat(1), end == kind.splat(2)
         for at in range(passes):
             column = at * COLUMNS * lanes
-            t0, t1 = kind.load(target, column), kind.load(target, column + lanes)
-            t2, t3 = kind.load(target, column + 2 * lanes), kind.load(target, column + 3 * lanes)
-            f0, f1, f2, f3 = nothing, nothing, nothing, nothing
+            t0, t1, t2, t3 = loaded(target, column)
+            f0, f1, f2, f3, begins, beside = nothing, nothing, nothing, nothing, nothing, aside
             r0, r1, r2, r3 = later, later, later, later
-            begin, beside = places[at] >= 0, aside
-            begins = nothing
-            if begin:
+            if places[at] >= 0:
                 begins = kind.load(marks, places[at] * lanes)
                 r0 = (begins != nothing).select(top, later)
             for row in range(rows):
                 s0, s1, s2, s3 = four(query, row, table, good, bad, t0, t1, t2, t3)
                 down, e = kind.load(work, 2 * row * lanes), kind.load(work, (2 * row + 1) * lanes)
-                if begin:
+                if places[at] >= 0:
                     here = begins != nothing
                     down, e, beside = here.select(beside, down), here.select(nothing, e), below
                 down0, e, r0, f0 = one(s0, down, e, r0, f0, nothing, save)
@@ -99,10 +105,10 @@ def _stepper(kind: Kind, four: Callable[..., Any]) -> Callable[..., Any]:
                 e.store(work, (2 * row + 1) * lanes)
                 if places[passes + row] >= 0:
                     here = kind.load(marks, places[passes + row] * lanes) != nothing
-                    here.select(r0, kind.load(bottom, column)).store(bottom, column)
-                    here.select(r1, kind.load(bottom, column + lanes)).store(bottom, column + lanes)
-                    here.select(r2, kind.load(bottom, column + 2 * lanes)).store(bottom, column + 2 * lanes)
-                    here.select(r3, kind.load(bottom, column + 3 * lanes)).store(bottom, column + 3 * lanes)
+                    merge(here, r0, bottom, column)
+                    merge(here, r1, bottom, column + lanes)
+                    merge(here, r2, bottom, column + 2 * lanes)
+                    merge(here, r3, bottom, column + 3 * lanes)
                 if at == passes - 1:
                     end0.select(down0, end1.select(down1, end2.select(down2, down3))).store(side, row * lanes)
 
@@ -110,7 +116,7 @@ def _stepper(kind: Kind, four: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @njit(nogil=True)
-def _lengths(group: Any, at: Any, out: Any) -> int:
+def _lengths(group: Any, at: Any, out: Any) -> Any:
     """Lengths of a group's sequences in `out`, one a lane, 0 in lanes that are left; the greatest."""
     out[:] = 0
     for lane in range(len(group)):
@@ -156,7 +162,7 @@ def _placed(group: Any, at: Any, letters: Any, codes: Any, first: Any, own: Any,
 
 
 @njit(nogil=True)
-def _summed(differences: Any, first: Any, own: Any, positions: int, shift: int, here: Any, best: Any) -> None:
+def _summed(differences: Any, first: Any, own: Any, positions: int, shift: Any, here: Any, best: Any) -> None:
     """From the first value along an edge, in `here`, to the last one of each lane; and the greatest after the first."""
     lanes = len(here)
     for i in range(positions):
@@ -200,7 +206,8 @@ def _level(kind: Kind, lookup: Lookup) -> Callable[..., Any]:
             passes = max(passes, (target_at[pair + 1] - target_at[pair] + COLUMNS - 1) // COLUMNS)
         query, side = np.empty(rows * lanes, dtype), np.empty(rows * lanes, dtype)
         target, bottom = np.empty(passes * COLUMNS * lanes, dtype), np.empty(passes * COLUMNS * lanes, dtype)
-        work, marks, last = np.empty(2 * rows * lanes, dtype), np.empty(2 * lanes * lanes, dtype), np.empty(lanes, dtype)
+        work, last = np.empty(2 * rows * lanes, dtype), np.empty(lanes, dtype)
+        marks = np.empty(2 * lanes * lanes, dtype)
         high, wide, zeros, begin, left, top, low, right = np.zeros((8, lanes), np.int64)
         for first in range(0, len(pairs), lanes):
             group = pairs[first : first + lanes]
@@ -240,7 +247,7 @@ def _levels(lookup: Callable[[Kind], Lookup]) -> Callable[..., Any]:
     def scores(queries: Any, targets: Any, scoring: Any, free: int, out: Any) -> None:
         query_at, query_letters = queries
         target_at, target_letters = targets
-        greatest = max(np.int64(scoring.scores.max()), 0) + 2 * np.int64(scoring.gap_open)
+        greatest = max(int(scoring.scores.max()), 0) + 2 * scoring.gap_open
         if greatest <= 127:
             few(query_at, query_letters, target_at, target_letters, scoring, free, out)
         elif greatest <= 32767:

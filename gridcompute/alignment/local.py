@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gridcompute.alignment.lookups import Lookup, by_scoring, compared, looked_up
+from gridcompute.alignment.lookups import Lookup, by_scoring, columns_of, compared, looked_up
 from gridcompute.alignment.scoring import Matrix, Simple
 from gridcompute.vectors import Kind, i8x64, i16x32, i32x16
 
@@ -36,7 +36,7 @@ def cell(kind: Kind) -> Callable[..., Any]:
 
 def _scorer(kind: Kind, four: Callable[..., Any]) -> Callable[..., Any]:
     """A function that scores as many pairs as a kind has lanes."""
-    lanes, one = kind.lanes, cell(kind)
+    lanes, loaded, one = kind.lanes, columns_of(kind), cell(kind)
 
     @njit(nogil=True)
     def score(query: Any, target: Any, rows: int, columns: int, table: Any, costs: Any, zero: int, enough: int,
@@ -62,8 +62,7 @@ def _scorer(kind: Kind, four: Callable[..., Any]) -> Callable[..., Any]:
         for at in range(0, 2 * rows * lanes, lanes):
             nothing.store(work, at)
         for column in range(0, columns * lanes, COLUMNS * lanes):
-            t0, t1 = kind.load(target, column), kind.load(target, column + lanes)
-            t2, t3 = kind.load(target, column + 2 * lanes), kind.load(target, column + 3 * lanes)
+            t0, t1, t2, t3 = loaded(target, column)
             f0, f1, f2, f3 = nothing, nothing, nothing, nothing
             d0, d1, d2, d3 = nothing, nothing, nothing, nothing
             for row in range(rows):
@@ -85,7 +84,7 @@ def _scorer(kind: Kind, four: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @njit(nogil=True)
-def limits(scores: Any, gap_open: int, gap_extend: int, least: int, greatest: int) -> Any:
+def limits(scores: Any, gap_open: Any, gap_extend: Any, least: int, greatest: int) -> Any:
     """What stands for 0, a value from which on a score may have run over, and whether between them there is room.
 
     Args:
@@ -95,9 +94,10 @@ def limits(scores: Any, gap_open: int, gap_extend: int, least: int, greatest: in
         least: that a lane holds.
         greatest: the same.
     """
-    zero = least + max(gap_open + gap_extend, -np.int64(scores.min()))
-    enough = greatest - max(np.int64(scores.max()), 0) + 1  # none below has met a sum that is too great
-    return zero, enough, enough > zero + max(np.int64(scores.max()), 0)
+    lowest, highest = min(int(scores.min()), 0), max(int(scores.max()), 0)
+    zero = least + max(gap_open + gap_extend, -lowest)
+    enough = greatest - highest + 1  # none below has met a sum that is too great
+    return zero, enough, enough > zero + highest
 
 
 def _level(kind: Kind, lookup: Lookup) -> Callable[..., Any]:

@@ -35,6 +35,18 @@ class Lookup:
     four: Callable[..., Any]
 
 
+def columns_of(kind: Kind) -> Callable[..., Any]:
+    """A function that loads the letters of four columns."""
+    lanes = kind.lanes
+
+    @njit(nogil=True)
+    def loaded(target: Any, at: int) -> Any:
+        return (kind.load(target, at), kind.load(target, at + lanes), kind.load(target, at + 2 * lanes),
+                kind.load(target, at + 3 * lanes))
+
+    return loaded
+
+
 def compared(kind: Kind) -> Lookup:
     """For `Simple`: one score where letters are equal, one elsewhere, which are the table."""
     lanes, dtype = kind.lanes, kind.dtype
@@ -123,13 +135,13 @@ def by_row(kind: Kind) -> Lookup:
 
     @njit(nogil=True)
     def four(query: Any, row: int, table: Any, good: Any, bad: Any, t0: Any, t1: Any, t2: Any, t3: Any) -> Any:
-        entries = kind.load(table, np.int64(query[row]) * WIDTH)
+        entries = kind.load(table, int(query[row]) * WIDTH)
         return entries.permute(t0), entries.permute(t1), entries.permute(t2), entries.permute(t3)
 
     @njit(nogil=True)
     def four_wide(query: Any, row: int, table: Any, good: Any, bad: Any, t0: Any, t1: Any, t2: Any, t3: Any) -> Any:
-        low = kind.load(table, np.int64(query[row]) * WIDTH)
-        high, middle = kind.load(table, np.int64(query[row]) * WIDTH + half), kind.splat(half)
+        low = kind.load(table, int(query[row]) * WIDTH)
+        high, middle = kind.load(table, int(query[row]) * WIDTH + half), kind.splat(half)
         return ((t0 < middle).select(low.permute(t0), high.permute(t0)),
                 (t1 < middle).select(low.permute(t1), high.permute(t1)),
                 (t2 < middle).select(low.permute(t2), high.permute(t2)),
@@ -154,14 +166,11 @@ def by_scoring(for_simple: Callable[..., Any], for_matrix: Callable[..., Any]) -
 @njit(nogil=True)
 def rows_of(scores: Any, floor: int, shift: int, rows: int, zero: Any) -> Any:
     """A table of `rows` rows of WIDTH, of the dtype of `zero`: what isn't a letter scores the least, and 0 at most."""
-    codes, least = len(scores), np.int64(0)
-    for query in range(codes):
-        for target in range(codes):
-            least = min(least, np.int64(scores[query, target]))
+    codes, least = len(scores), min(int(scores.min()), 0)
     table = np.full(rows * WIDTH, zero)
     for query in range(rows):
         for target in range(WIDTH):
             inside = query < codes and target < codes
-            found = np.int64(scores[query, target]) if inside else least
+            found = int(scores[query, target]) if inside else least
             table[query * WIDTH + target] = max(found, floor) + shift
     return table

@@ -17,10 +17,11 @@ from gridcompute.errors import MissingInputError, ParameterError
 MOST_LETTERS = 31
 """Of a matrix: with what stands behind a sequence's end 32, half a register of bytes."""
 
-_FORM = "as NCBI's files have it: a line of letters, then a line for each of them: the letter and a whole number a column"
+_FORM = "as NCBI's files have it: a line of letters, then for each of them a line: the letter and whole numbers"
 
 
-def matrix(of: str | os.PathLike[str] | tuple[str, Any] = "BLOSUM62", gap_open: int = 12, gap_extend: int = 1) -> Matrix:
+def matrix(of: str | os.PathLike[str] | tuple[str, Any] = "BLOSUM62", gap_open: int = 12,
+           gap_extend: int = 1) -> Matrix:
     """Scores by a substitution matrix. A gap of k letters costs gap_open + (k - 1) * gap_extend.
 
     So the defaults are what BLAST calls existence 11, extension 1. Lower case counts as upper. A letter that the matrix

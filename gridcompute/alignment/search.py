@@ -1,8 +1,8 @@
 """Scores of one query against many targets: each target in a lane, its letters looked up in the query's row of a table.
 
-As SWIPE does it (Rognes 2011), one permutation a step. The targets are laid side by side once, for any number of queries:
-sorted by length, in blocks of 64 lanes as long as the longest target of each. Where others are much shorter than that, several
-lie behind each other in a lane, so that a database with one of 35,000 letters costs little more than one without.
+As SWIPE does it (Rognes 2011), one permutation a step. The targets are laid side by side once, for any number of
+queries: sorted by length, in blocks of 64 lanes as long as the longest target of each. Where others are much shorter
+than that, several lie behind each other in a lane: a target of 35,000 letters costs little more than its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from gridcompute.alignment.local import COLUMNS, cell, limits
-from gridcompute.alignment.lookups import by_row
+from gridcompute.alignment.lookups import by_row, columns_of
 from gridcompute.alignment.matrices import MOST_LETTERS
 from gridcompute.alignment.scoring import Matrix, Simple
 from gridcompute.columns import Array
@@ -44,7 +44,7 @@ class Database(NamedTuple):
         scores: int32 (codes, codes).
         gap_open: what the first letter of a gap costs.
         gap_extend: what each further one costs.
-        count: how many targets were given, empty ones among them.
+        total: how many targets were given, empty ones among them.
     """
 
     codes: Array
@@ -59,7 +59,7 @@ class Database(NamedTuple):
     scores: Array
     gap_open: int
     gap_extend: int
-    count: int
+    total: int
 
 
 def database(targets: tuple[Array, Array], scoring: Simple | Matrix) -> Database:
@@ -117,12 +117,12 @@ def _packed(lengths: Any) -> Any:
 
 
 @njit(nogil=True)
-def _rounded(length: int) -> int:
+def _rounded(length: Any) -> Any:
     return (length + COLUMNS - 1) // COLUMNS * COLUMNS
 
 
 @njit(nogil=True)
-def _longest(left: Any, among: int) -> int:
+def _longest(left: Any, among: Any) -> Any:
     while left[among] != among:
         left[among] = left[left[among]]
         among = left[among]
@@ -138,9 +138,35 @@ def _written(at: Any, letters: Any, codes: Any, numbers: Any, positions: Any, la
             out[(positions[one] + i) * LANES + lanes[one]] = codes[letters[first + i]]
 
 
+@njit(nogil=True)
+def _entered(after: Any, at: int, places: Any, begins: Any, found: Any, zero: int, holds: Any, marks: Any,
+             out: Any) -> Any:
+    """Put the targets that begin at a position into their lanes, and the scores of those that were there in `out`.
+
+    Args:
+        after: number of the first of the targets.
+        at: the position.
+        places: lane of each target.
+        begins: first position of each.
+        found: best score of each lane, `zero` included.
+        zero: what stands for 0.
+        holds: number of the target in each lane; -1 for none.
+        marks: becomes 1 in lanes where one begins, 0 in others.
+        out: of the targets.
+    """
+    marks[:] = 0
+    while after < len(begins) and begins[after] == at:
+        lane = places[after]
+        if holds[lane] >= 0:
+            out[holds[lane]] = np.int64(found[lane]) - zero
+        holds[lane], marks[lane] = after, 1
+        after += 1
+    return after
+
+
 def _scanner(kind: Kind, four: Callable[..., Any]) -> Callable[..., Any]:
     """A function that scores a query against all targets of as many lanes as a kind has."""
-    lanes, one, dtype = kind.lanes, cell(kind), kind.dtype
+    lanes, loaded, one, dtype = kind.lanes, columns_of(kind), cell(kind), kind.dtype
 
     @njit(nogil=True)
     def scan(query: Any, rows: int, target: Any, start: int, columns: int, places: Any, begins: Any, table: Any,
@@ -166,20 +192,13 @@ def _scanner(kind: Kind, four: Callable[..., Any]) -> Callable[..., Any]:
         best, after = nothing, 0
         for at in range(0, columns, COLUMNS):
             column = (start + at) * lanes
-            t0, t1 = kind.load(target, column), kind.load(target, column + lanes)
-            t2, t3 = kind.load(target, column + 2 * lanes), kind.load(target, column + 3 * lanes)
+            t0, t1, t2, t3 = loaded(target, column)
             f0, f1, f2, f3 = nothing, nothing, nothing, nothing
             d0, d1, d2, d3 = nothing, nothing, nothing, nothing
             begin = after < len(begins) and begins[after] == at
             if begin:
-                marks[:] = 0
                 best.store(found, 0)
-                while after < len(begins) and begins[after] == at:
-                    lane = places[after]
-                    if holds[lane] >= 0:
-                        out[holds[lane]] = np.int64(found[lane]) - zero
-                    holds[lane], marks[lane] = after, 1
-                    after += 1
+                after = _entered(after, at, places, begins, found, zero, holds, marks, out)
                 best = (kind.load(marks, 0) != kind.splat(0)).select(nothing, best)
             fresh = kind.load(marks, 0) != kind.splat(0)
             for row in range(rows):
@@ -250,12 +269,12 @@ def _of_targets(kind: Kind) -> Callable[..., Any]:
         if not room or not len(chosen):
             return chosen
         codes, _, table = letters(targets, least, 0)
-        coded, work, costs = _coded(query, codes), np.empty(2 * len(query) * lanes, dtype), (targets.gap_open,
-                                                                                           targets.gap_extend)
+        costs = (targets.gap_open, targets.gap_extend)
+        coded, work = _coded(query, codes), np.empty(2 * len(query) * lanes, dtype)
         places, begins, found = np.arange(lanes), np.zeros(lanes, np.int64), np.empty(lanes, np.int64)
         for first in range(0, len(chosen), lanes):
             group = chosen[first : first + lanes]
-            columns = 0
+            columns = np.int64(0)  # a plain 0 is a type of its own to numba, which then compiles all twice
             for one in group:
                 columns = max(columns, _rounded(targets.lengths[one]))
             laid = np.full(columns * lanes, element(len(targets.scores)))
@@ -286,7 +305,7 @@ def block_scores(query: Any, targets: Database, first: int, last: int) -> Any:
         last: the one after the last.
 
     Returns:
-        int64, one of each of the targets whose numbers are `targets.numbers[targets.firsts[first] : targets.firsts[last]]`.
+        int64, one of each of the targets `targets.numbers[targets.firsts[first] : targets.firsts[last]]`.
 
     Raises:
         OverflowError: a score is above 2^31.
@@ -321,7 +340,7 @@ def search_scores(query: Any, targets: Database) -> Any:
     Raises:
         OverflowError: a score is above 2^31.
     """
-    out = np.zeros(targets.count, np.int64)
+    out = np.zeros(targets.total, np.int64)
     found = block_scores(query, targets, 0, len(targets.starts) - 1)
     for i in range(len(found)):
         out[targets.numbers[i]] = found[i]

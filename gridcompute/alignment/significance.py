@@ -6,7 +6,7 @@ and so is the correction for the ends of sequences: lengths are taken shorter by
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -112,7 +112,7 @@ def significance(name: str, gap_open: int, gap_extend: int) -> Significance:
 
 
 @njit(nogil=True)
-def bit_score(score: int, constants: Significance) -> float:
+def bit_score(score: int, constants: Significance) -> Any:
     """A score in bits: one more is half as probable, whatever the scoring."""
     return (constants.scale * score - np.log(constants.share)) / np.log(2.0)
 
@@ -142,7 +142,7 @@ def length_adjustment(length: int, letters: int, sequences: int, constants: Sign
 
 
 @njit(nogil=True)
-def expected(score: int, length: int, letters: int, sequences: int, constants: Significance) -> float:
+def expected(score: int, length: int, letters: int, sequences: int, constants: Significance) -> Any:
     """E-value: how many alignments of this score or a better one chance gives in a search of this size.
 
     Args:
