@@ -148,7 +148,7 @@ def test_rows_of_a_whole_dimension() -> None:
     run = grid.run(named.explode(upwards, on=["v", "text"], keep=["text"], dim="hit"), executor="inline", quiet=True)
     assert run["value"].to_numpy().tolist() == [1, 2, 3, 4, 5]
     assert run["letters"].to_numpy().tolist() == [1, 1, 3, 3, 3]
-    assert run["text"].to_arrow().to_pylist() == ["a", "a", "ccc", "ccc", "ccc"]
+    assert run["text"].to_arrow()["text"].to_pylist() == ["a", "a", "ccc", "ccc", "ccc"]
     with pytest.raises(DimensionError, match="explode works on rows"):
         table.explode(grid.kernel("()->(k)")(lambda v: np.full(2, v)))
     with pytest.raises(DimensionError, match="explode works on rows"):
