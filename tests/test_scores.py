@@ -176,7 +176,8 @@ for scorings, letters in (([alignment.simple(2, 3, 5, 2), alignment.simple(200, 
         one, other = pairs(letters)
         print(alignment.local_scores(one, other, scoring))
         print(alignment.global_scores(one, other, scoring))
-        print(alignment.semiglobal_scores(one, other, scoring), alignment.semiglobal_scores(one, other, scoring, "query"))
+        print(alignment.semiglobal_scores(one, other, scoring),
+              alignment.semiglobal_scores(one, other, scoring, "query"))
         print(alignment.semiglobal_scores(one, other, scoring, "target"))
 """
 
@@ -234,7 +235,7 @@ def test_letters_of_a_matrix(tmp_path: Path) -> None:
     (("A", [["x"]]), "'x', which isn't a whole"), (("A", [[None]]), "None, which isn't"), (("Ä", [[1]]), "letters 'Ä'"),
     (("A", [[2**21]]), "holds 2097152"), (("ABCDEFGHIJKLMNOPQRSTUVWXYZ012345", np.eye(32, dtype=int)), "32 letters"),
     (("A", [[float("nan")]]), "nan, which isn't"),
-    ("\n\n", "no line of letters"), ("AB C\nA 1 2\n", "no line of letters"), ("A C\nA 1 2\n", "has C not both as a row"),
+    ("\n\n", "no line of letters"), ("AB C\nA 1 2\n", "no line of letters"), ("A C\nA 1 2\n", "has C not both"),
     ("A\nA 1\nC 1\n", "has C not both"), ("A C\nA 1\nC 1 2\n", "1 values in the row of A"),
     ("A C\nA 1 2\nC 1 two\n", "'two', which isn't"), ("A C\nA 1 2\nA 1 2\nC 1 2\n", "a letter twice"),
 ])  # fmt: skip

@@ -102,7 +102,8 @@ draw = np.random.default_rng(1)
 targets = [draw.choice(np.frombuffer(b"ARND", np.uint8), n) for n in (3, 40, 0, 9, 9)]
 column = np.cumsum([0, *map(len, targets)]), np.concatenate(targets)
 for by in (1, 90, 7000):
-    scoring = alignment.matrix((alignment.published.LETTERS, alignment.matrices.published("BLOSUM62") * by), 12 * by, by)
+    table = alignment.matrices.published("BLOSUM62") * by
+    scoring = alignment.matrix((alignment.published.LETTERS, table), 12 * by, by)
     print(alignment.search_scores(targets[1], alignment.database(column, scoring)).tolist())
 """
 
