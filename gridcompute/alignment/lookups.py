@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from numba.extending import overload
 
-from gridcompute.alignment.scoring import QUERY_PAD, TARGET_PAD, Matrix, Simple
+from gridcompute.alignment.scoring import QUERY_PAD, TARGET_PAD, Simple
 from gridcompute.vectors import Kind
 
 WIDTH = 32
@@ -52,13 +51,14 @@ def compared(kind: Kind) -> Lookup:
     lanes, dtype = kind.lanes, kind.dtype
 
     @njit(nogil=True)
-    def letters(scoring: Simple, floor: int, shift: int) -> Any:
+    def letters(scoring: Any, floor: int, shift: int) -> Any:
         queries, targets = np.empty(257, dtype), np.empty(257, dtype)
         for byte in range(256):
             queries[byte], targets[byte] = scoring.queries[byte], scoring.targets[byte]
         queries[256], targets[256] = QUERY_PAD, TARGET_PAD
         table = np.empty(2, dtype)
-        table[0], table[1] = max(scoring.match, floor) + shift, max(-scoring.mismatch, floor) + shift
+        table[0] = max(int(scoring.scores.max()), floor) + shift
+        table[1] = max(int(scoring.scores.min()), floor) + shift
         return queries, targets, table
 
     @njit(nogil=True)
@@ -80,7 +80,7 @@ def looked_up(kind: Kind) -> Lookup:
     half = WIDTH // 2
 
     @njit(nogil=True)
-    def letters(scoring: Matrix, floor: int, shift: int) -> Any:
+    def letters(scoring: Any, floor: int, shift: int) -> Any:
         codes = len(scoring.scores)
         queries, targets = np.empty(257, dtype), np.empty(257, dtype)
         for byte in range(257):
@@ -151,14 +151,14 @@ def by_row(kind: Kind) -> Lookup:
 
 
 def by_scoring(for_simple: Callable[..., Any], for_matrix: Callable[..., Any]) -> Callable[..., Any]:
-    """One function of two: which, is known by the type of the scoring when it is compiled."""
-    def chosen(queries, targets, scoring, how, out):  # type: ignore[no-untyped-def]
-        return (for_simple if isinstance(scoring, Simple) else for_matrix)(queries, targets, scoring, how, out)
+    """One function of two, chosen by the kind of scoring: both take either, so that numba can compile both."""
+    fields = len(Simple._fields)
 
-    @overload(chosen)
-    def typed(queries, targets, scoring, how, out):  # type: ignore[no-untyped-def]
-        which = for_simple if scoring.instance_class is Simple else for_matrix
-        return lambda queries, targets, scoring, how, out: which(queries, targets, scoring, how, out)
+    @njit(nogil=True)
+    def chosen(queries: Any, targets: Any, scoring: Any, how: int, out: Any) -> Any:
+        if len(scoring) == fields:
+            return for_simple(queries, targets, scoring, how, out)
+        return for_matrix(queries, targets, scoring, how, out)
 
     return chosen
 
