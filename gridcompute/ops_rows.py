@@ -72,9 +72,13 @@ def explode_rows(
     """One row to many: the elements of the arrays that a kernel gives."""
     core = check_inputs(kernel, refs)
     space = joint_space(refs)
-    if len(space.names) != 1 or any(core):
+    loop = tuple(name for name in space.names if any(
+        name in field_of(ref).dims and name not in own for ref, own in zip(refs, core, strict=True)))
+    if len(loop) != 1 or any(field_of(ref).dims[0] != loop[0] or loop[0] in own
+                             for ref, own in zip(refs, core, strict=True)):
         raise DimensionError(
-            f"explode works on rows: one dimension, but there are {space}", hint="reduce or isel the others first"
+            f"explode works on rows: one dimension, but there are {space}",
+            hint="reduce or isel the others first; or give those behind the first to the kernel whole: (rank)->(k)",
         )
     lengths = set(kernel.signature.outputs)
     if len(lengths) != 1 or len(next(iter(lengths))) != 1:
@@ -85,7 +89,7 @@ def explode_rows(
     dtypes = tuple(output_dtypes(kernel, [field_of(ref) for ref in refs], bound))
     ops, columns = gathered([*([(keep, f.name) for f in keep.fields] if keep else []), *refs])
     columns = columns[len(columns) - len(refs) :]
-    cells = Map(kernel, columns, core, space.names, tuple(bound.items()), dtypes, seed, name or kernel.name,
+    cells = Map(kernel, columns, core, loop, tuple(bound.items()), dtypes, seed, name or kernel.name,
                 on_error=on_error_of(kernel, on_error))
     made = tuple(Field(label, (dim,), dtype) for label, dtype in zip(output_names(kernel, names), dtypes, strict=True))
     twice = sorted({f.name for f in made} & {f.name for f in keep.fields}) if keep else []

@@ -227,8 +227,9 @@ class Target:
         if isinstance(op.action, Stencil):
             work = self._window(op.action, Region(tuple(at[name] for name in op.space.names)), read)
         elif isinstance(op.action, Explode):
-            wanted = Region(tuple(at.values()))
-            given = op.action.cells_over(op, wanted, [read(i, wanted) for i in range(len(op.inputs))])
+            parts = [Region(tuple(at.get(name, full) for name, full in
+                                  zip(source.space.names, source.whole.bounds, strict=True))) for source in op.inputs]
+            given = op.action.cells_over(op, parts[0], [read(i, part) for i, part in enumerate(parts)])
             work = work_of(cells.kernel, given[0], dict(cells.params), outputs=cells.dtypes, rows=True,
                            limit=op.action.most, **given[1])
         else:

@@ -57,6 +57,14 @@ LEVELS = {
     "gridcompute.alignment.edit_paths": 33,
     "gridcompute.alignment": 34,
     "gridcompute.alignment": 40,
+    "gridcompute.alignment.published": 0,
+    "gridcompute.alignment.matrices": 25,
+    "gridcompute.alignment.lookups": 30,
+    "gridcompute.alignment.local": 31,
+    "gridcompute.alignment.differences": 32,
+    "gridcompute.alignment.search": 32,
+    "gridcompute.alignment.significance": 24,
+    "gridcompute.alignment": 39,
     "gridcompute.atomics": 0,
     "gridcompute.stretches": 0,
     "gridcompute.installs": 1,
@@ -275,6 +283,8 @@ LEVELS = {
     "gridcompute_workloads.references": 108,
     "gridcompute_workloads.genomics": 110,
     "gridcompute_workloads.pairs": 110,
+    "gridcompute_workloads.proteins": 108,
+    "gridcompute_workloads.search": 110,
 }
 # (importer, imported) pairs that may share a level: a module and the private half that was split off it.
 SIBLINGS: set[tuple[str, str]] = set()

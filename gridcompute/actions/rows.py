@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gridcompute.access import Access
-from gridcompute.actions.maps import Map, skipped
+from gridcompute.actions.maps import Map, skipped, spread
 from gridcompute.actions.shapes import picked
 from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Block, Column, Fixed
@@ -141,9 +141,11 @@ class Explode(Action):
 
     def cells_over(self, op: Op, wanted: Region, blocks: list[Block]) -> tuple[list[Column], dict[str, Any]]:
         """As `Map.cells_over`, of the inputs' blocks over a region of theirs."""
-        inputs: list[Column] = [blocks[i][name] for i, name in self.cells.columns]
+        shape = (blocks[0].rows,)
+        inputs = [spread(blocks[i][name], op.inputs[i].field(name), self.cells.loop, shape, core)
+                  for (i, name), core in zip(self.cells.columns, self.cells.core, strict=True)]
         return inputs, {
-            "shape": (blocks[0].rows,), "origin": (wanted.start[0] if op.inputs[0].space.known else 0,),
+            "shape": shape, "origin": (wanted.start[0] if op.inputs[0].space.known else 0,),
             "space_shape": (op.inputs[0].space.shape[0] or 0,), "seed": self.cells.seed, "rng_name": self.cells.name,
         }  # fmt: skip
 

@@ -22,4 +22,13 @@ __all__ = ["Simple", "edit_distances", "edit_paths", "local_scores", "simple"]
 __all__ = [
     "Simple", "cigar_letters", "cigar_text", "global_paths", "local_paths", "local_scores", "semiglobal_paths",
     "similar_scores", "simple",
+from gridcompute.alignment.differences import global_scores, semiglobal_scores
+from gridcompute.alignment.local import local_scores
+from gridcompute.alignment.matrices import matrix
+from gridcompute.alignment.scoring import Matrix, Simple, simple
+from gridcompute.alignment.search import LANES, Database, block_scores, database, search_scores
+
+__all__ = [
+    "LANES", "Database", "Matrix", "Simple", "block_scores", "database", "global_scores", "local_scores", "matrix",
+    "search_scores", "semiglobal_scores", "simple",
 ]  # fmt: skip

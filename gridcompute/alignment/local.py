@@ -14,20 +14,33 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gridcompute.alignment.scoring import QUERY_PAD, TARGET_PAD, Simple
+from gridcompute.alignment.lookups import Lookup, by_scoring, columns_of, compared, looked_up
+from gridcompute.alignment.scoring import Matrix, Simple
 from gridcompute.vectors import Kind, i8x64, i16x32, i32x16
 
 COLUMNS = 4
 """Of the table that a pass does."""
 
 
-def _scorer(kind: Kind) -> Callable[..., Any]:
+def cell(kind: Kind) -> Callable[..., Any]:
+    """A function that does one cell in each lane; values are those of the table plus what stands for 0."""
+    @njit(nogil=True)
+    def one(corner: Any, score: Any, e: Any, f: Any, nothing: Any, first: Any, more: Any) -> Any:
+        """(h, e, f) of the cell; e and f come in from its left and from above, and go out to its right and below."""
+        h = (corner + score).max(nothing).max(f).max(e)
+        opened = h - first
+        return h, (e - more).max(opened), (f - more).max(opened)
+
+    return one
+
+
+def _scorer(kind: Kind, four: Callable[..., Any]) -> Callable[..., Any]:
     """A function that scores as many pairs as a kind has lanes."""
-    lanes = kind.lanes
+    lanes, loaded, one = kind.lanes, columns_of(kind), cell(kind)
 
     @njit(nogil=True)
-    def score(query: Any, target: Any, rows: int, columns: int, scoring: Simple, zero: int, enough: int, work: Any,
-              out: Any) -> None:
+    def score(query: Any, target: Any, rows: int, columns: int, table: Any, costs: Any, zero: int, enough: int,
+              work: Any, out: Any) -> None:
         """Best scores plus `zero` in `out`; in each lane at least `enough` where that was reached in all of them.
 
         Args:
@@ -35,38 +48,31 @@ def _scorer(kind: Kind) -> Callable[..., Any]:
             target: the same.
             rows: of the longest query.
             columns: of the longest target; a multiple of COLUMNS.
-            scoring: what letters and gaps score.
+            table: what letters score.
+            costs: of a gap's first letter and of a further one.
             zero: what stands for 0.
             enough: a score, `zero` included, from which on it isn't worth while to go on.
             work: scratch of 2 * rows * lanes.
             out: of lanes.
         """
         nothing, most = kind.splat(zero), kind.splat(enough)
-        match, mismatch = kind.splat(scoring.match), kind.splat(-scoring.mismatch)
-        first, more = kind.splat(scoring.gap_open), kind.splat(scoring.gap_extend)
+        good, bad = kind.splat(table[0]), kind.splat(table[1])
+        first, more = kind.splat(costs[0]), kind.splat(costs[1])
         best = nothing
         for at in range(0, 2 * rows * lanes, lanes):
             nothing.store(work, at)
         for column in range(0, columns * lanes, COLUMNS * lanes):
-            t0, t1 = kind.load(target, column), kind.load(target, column + lanes)
-            t2, t3 = kind.load(target, column + 2 * lanes), kind.load(target, column + 3 * lanes)
+            t0, t1, t2, t3 = loaded(target, column)
             f0, f1, f2, f3 = nothing, nothing, nothing, nothing
             d0, d1, d2, d3 = nothing, nothing, nothing, nothing
             for row in range(rows):
-                letter = kind.load(query, row * lanes)
+                s0, s1, s2, s3 = four(query, row, table, good, bad, t0, t1, t2, t3)
                 left, e = kind.load(work, 2 * row * lanes), kind.load(work, (2 * row + 1) * lanes)
-                h0 = (d0 + (letter == t0).select(match, mismatch)).max(nothing).max(f0).max(e)
-                d0, opened = left, h0 - first
-                e, f0 = (e - more).max(opened), (f0 - more).max(opened)
-                h1 = (d1 + (letter == t1).select(match, mismatch)).max(nothing).max(f1).max(e)
-                d1, opened = h0, h1 - first
-                e, f1 = (e - more).max(opened), (f1 - more).max(opened)
-                h2 = (d2 + (letter == t2).select(match, mismatch)).max(nothing).max(f2).max(e)
-                d2, opened = h1, h2 - first
-                e, f2 = (e - more).max(opened), (f2 - more).max(opened)
-                h3 = (d3 + (letter == t3).select(match, mismatch)).max(nothing).max(f3).max(e)
-                d3, opened = h2, h3 - first
-                e, f3 = (e - more).max(opened), (f3 - more).max(opened)
+                h0, e, f0 = one(d0, s0, e, f0, nothing, first, more)
+                h1, e, f1 = one(d1, s1, e, f1, nothing, first, more)
+                h2, e, f2 = one(d2, s2, e, f2, nothing, first, more)
+                h3, e, f3 = one(d3, s3, e, f3, nothing, first, more)
+                d0, d1, d2, d3 = left, h0, h1, h2
                 best = best.max(h0).max(h1).max(h2).max(h3)
                 h3.store(work, 2 * row * lanes)
                 e.store(work, (2 * row + 1) * lanes)
@@ -77,19 +83,37 @@ def _scorer(kind: Kind) -> Callable[..., Any]:
     return score
 
 
-def _level(kind: Kind) -> Callable[..., Any]:
+@njit(nogil=True)
+def limits(scores: Any, gap_open: Any, gap_extend: Any, least: int, greatest: int) -> Any:
+    """What stands for 0, a value from which on a score may have run over, and whether between them there is room.
+
+    Args:
+        scores: of letters.
+        gap_open: as in `Simple`.
+        gap_extend: the same.
+        least: that a lane holds.
+        greatest: the same.
+    """
+    lowest, highest = min(int(scores.min()), 0), max(int(scores.max()), 0)
+    zero = least + max(gap_open + gap_extend, -lowest)
+    enough = greatest - highest + 1  # none below has met a sum that is too great
+    return zero, enough, enough > zero + highest
+
+
+def _level(kind: Kind, lookup: Lookup) -> Callable[..., Any]:
     """A function that scores any pairs with the lanes of a kind, as far as those hold the scores."""
-    lanes, dtype, element = kind.lanes, kind.dtype, kind.dtype.type
+    lanes, dtype = kind.lanes, kind.dtype
     least, greatest = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-    score = _scorer(kind)
+    score, letters = _scorer(kind, lookup.four), lookup.letters
 
     @njit(nogil=True)
-    def level(pairs: Any, query_at: Any, queries: Any, target_at: Any, targets: Any, scoring: Simple, out: Any) -> Any:
+    def level(pairs: Any, query_at: Any, queries: Any, target_at: Any, targets: Any, scoring: Any, out: Any) -> Any:
         """Scores of pairs, by number and sorted by length, in `out`; the numbers of those whose score ran over."""
-        zero = least + max(scoring.gap_open + scoring.gap_extend, scoring.mismatch)
-        enough = greatest - scoring.match + 1  # none below has met a sum that is too great
-        if enough <= zero + scoring.match:
+        zero, enough, room = limits(scoring.scores, scoring.gap_open, scoring.gap_extend, least, greatest)
+        if not room:
             return pairs
+        query_codes, target_codes, table = letters(scoring, least, 0)
+        costs = (scoring.gap_open, scoring.gap_extend)
         rows = columns = 0
         for pair in pairs:
             rows = max(rows, query_at[pair + 1] - query_at[pair])
@@ -100,9 +124,9 @@ def _level(kind: Kind) -> Callable[..., Any]:
         over, count = np.empty(len(pairs), np.int64), 0
         for first in range(0, len(pairs), lanes):
             group = pairs[first : first + lanes]
-            rows = _laid(group, query_at, queries, scoring.queries, element(QUERY_PAD), lanes, 1, query)
-            columns = _laid(group, target_at, targets, scoring.targets, element(TARGET_PAD), lanes, COLUMNS, target)
-            score(query, target, rows, columns, scoring, zero, enough, work, found)
+            rows = _laid(group, query_at, queries, query_codes, lanes, 1, query)
+            columns = _laid(group, target_at, targets, target_codes, lanes, COLUMNS, target)
+            score(query, target, rows, columns, table, costs, zero, enough, work, found)
             before = count
             for lane in range(len(group)):
                 if found[lane] >= enough:
@@ -120,7 +144,7 @@ def _level(kind: Kind) -> Callable[..., Any]:
 
 
 @njit(nogil=True)
-def _laid(pairs: Any, at: Any, letters: Any, codes: Any, pad: Any, lanes: int, multiple: int, out: Any) -> int:
+def _laid(pairs: Any, at: Any, letters: Any, codes: Any, lanes: int, multiple: int, out: Any) -> int:
     """Lay sequences side by side, a lane each, and pads behind their ends; how many positions there are."""
     length = 0
     for pair in pairs:
@@ -134,21 +158,46 @@ def _laid(pairs: Any, at: Any, letters: Any, codes: Any, pad: Any, lanes: int, m
             for i in range(own):
                 out[i * lanes + lane] = codes[letters[first + i]]
         for i in range(own, length):
-            out[i * lanes + lane] = pad
+            out[i * lanes + lane] = codes[256]
     return length
 
 
-_bytes, _words, _wide = _level(i8x64), _level(i16x32), _level(i32x16)
+@njit(nogil=True)
+def by_length(query_at: Any, target_at: Any) -> Any:
+    """Numbers of pairs, those of about one length next to each other: neighbours keep all lanes busy."""
+    lengths = np.empty(len(query_at) - 1, np.int64)
+    for pair in range(len(lengths)):
+        lengths[pair] = (target_at[pair + 1] - target_at[pair] << 32) + query_at[pair + 1] - query_at[pair]
+    return np.argsort(lengths)
+
+
+def _levels(lookup: Callable[[Kind], Lookup]) -> Callable[..., Any]:
+    """A function that scores any pairs, with one byte a lane, then two, then four."""
+    few, more, most = _level(i8x64, lookup(i8x64)), _level(i16x32, lookup(i16x32)), _level(i32x16, lookup(i32x16))
+
+    @njit(nogil=True)
+    def scores(queries: Any, targets: Any, scoring: Any, how: int, out: Any) -> int:
+        """Scores in `out`; how many are above 2^31."""
+        query_at, query_letters = queries
+        target_at, target_letters = targets
+        left = few(by_length(query_at, target_at), query_at, query_letters, target_at, target_letters, scoring, out)
+        left = more(left, query_at, query_letters, target_at, target_letters, scoring, out)
+        return len(most(left, query_at, query_letters, target_at, target_letters, scoring, out))
+
+    return scores
+
+
+_scores = by_scoring(_levels(compared), _levels(looked_up))
 
 
 @njit(nogil=True)
-def local_scores(queries: Any, targets: Any, scoring: Simple) -> Any:
+def local_scores(queries: Any, targets: Any, scoring: Simple | Matrix) -> Any:
     """The best local alignment's score of each pair, exact; for use in a kernel of chunks (`batch=True`).
 
     Args:
         queries: a column of letters as such a kernel gets it: offsets (pairs + 1,) and uint8 values.
         targets: the same.
-        scoring: see `simple`.
+        scoring: see `simple` and `matrix`.
 
     Returns:
         int64, shape (pairs,). Of an empty sequence 0.
@@ -156,16 +205,7 @@ def local_scores(queries: Any, targets: Any, scoring: Simple) -> Any:
     Raises:
         OverflowError: a score is above 2^31.
     """
-    query_at, query_letters = queries
-    target_at, target_letters = targets
-    count = len(query_at) - 1
-    out, lengths = np.zeros(count, np.int64), np.empty(count, np.int64)
-    for pair in range(count):  # neighbours of one length keep all lanes busy
-        lengths[pair] = (target_at[pair + 1] - target_at[pair] << 32) + query_at[pair + 1] - query_at[pair]
-    left = np.argsort(lengths)
-    left = _bytes(left, query_at, query_letters, target_at, target_letters, scoring, out)
-    left = _words(left, query_at, query_letters, target_at, target_letters, scoring, out)
-    left = _wide(left, query_at, query_letters, target_at, target_letters, scoring, out)
-    if len(left):
+    out = np.zeros(len(queries[0]) - 1, np.int64)
+    if _scores(queries, targets, scoring, 0, out):
         raise OverflowError("a local alignment scores more than 2^31")
     return out

@@ -38,6 +38,41 @@ class Simple(NamedTuple):
     gap_extend: int
 
 
+class Matrix(NamedTuple):
+    """A score for each pair of letters, and affine gaps; see `matrix`.
+
+    Attributes:
+        queries: code of each byte of a query, uint8 (256,).
+        targets: the same for targets.
+        scores: int32, shape (codes, codes): of a query's code and a target's.
+        gap_open: what the first letter of a gap costs.
+        gap_extend: what each further one costs.
+    """
+
+    queries: Array
+    targets: Array
+    scores: Array
+    gap_open: int
+    gap_extend: int
+
+
+def require_costs(**given: object) -> None:
+    """Whole numbers, and a gap's first letter no cheaper than a further one.
+
+    Raises:
+        ParameterError: naming the one that is wrong.
+    """
+    for name, value in given.items():
+        least = 1 if name == "match" else 0
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= MOST:
+            raise ParameterError(f"{name} is {value!r}", hint=f"a whole number from {least} to {MOST:,}; costs have no "
+                                 "sign")
+    first, more = given["gap_open"], given["gap_extend"]
+    if isinstance(first, int | np.integer) and isinstance(more, int | np.integer) and more > first:
+        raise ParameterError(f"gap_extend is {more}, more than gap_open, {first}",
+                             hint="the first letter of a gap costs gap_open, each further one gap_extend")
+
+
 def simple(match: int = 1, mismatch: int = 2, gap_open: int = 3, gap_extend: int = 1, *, letters: str = "ACGT",
            same: str = "") -> Simple:
     """Scores for DNA and the like. A letter that isn't among `letters` equals none, itself neither.
@@ -53,15 +88,7 @@ def simple(match: int = 1, mismatch: int = 2, gap_open: int = 3, gap_extend: int
     Raises:
         ParameterError: values that give no alignment, or letters that aren't ASCII.
     """
-    given = {"match": match, "mismatch": mismatch, "gap_open": gap_open, "gap_extend": gap_extend}
-    for name, value in given.items():
-        least = 1 if name == "match" else 0
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= MOST:
-            raise ParameterError(f"{name} is {value!r}", hint=f"a whole number from {least} to {MOST:,}; costs have no "
-                                 "sign")
-    if gap_extend > gap_open:
-        raise ParameterError(f"gap_extend is {gap_extend}, more than gap_open, {gap_open}",
-                             hint="the first letter of a gap costs gap_open, each further one gap_extend")
+    require_costs(match=match, mismatch=mismatch, gap_open=gap_open, gap_extend=gap_extend)
     if not letters or not (letters + same).isascii() or len(letters) > 62 or len(same) % 2 or not set(
             same[::2].upper()) <= set(letters.upper()):
         raise ParameterError(f"letters are {letters!r}, same is {same!r}", hint="ASCII letters, and pairs of them")
