@@ -1,0 +1,110 @@
+"""Which of its placements a read gets, and how sure that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from .pairs import CLOSE, UNPAIRED, best_pair, insert_of
+from .places import CONTIG, LEFT, RIGHT, SCORE, STRAND
+from .quality import HIGHEST, PER_POINT, single_quality, ties_cost
+
+
+@njit(nogil=True)
+def distinct(ranges: Any, read: int, table: Any, least: int, out: Any) -> int:
+    """Rows of a read that score enough, in `out`; of those that begin or end alike only the best. How many."""
+    count = 0
+    for part in range(0, 4, 2):
+        for row in range(ranges[read, part], ranges[read, part + 1]):
+            if table[row, SCORE] < least:
+                continue
+            to = count
+            for i in range(count):
+                if _alike(table[out[i]], table[row]):
+                    to = i
+                    break
+            if to == count:
+                count += 1
+                out[to] = row
+            elif table[row, SCORE] > table[out[to], SCORE]:
+                out[to] = row
+    return count
+
+
+@njit(nogil=True)
+def _alike(one: Any, other: Any) -> bool:
+    if one[STRAND] != other[STRAND] or one[CONTIG] != other[CONTIG]:
+        return False
+    return one[LEFT] == other[LEFT] or one[RIGHT] == other[RIGHT]
+
+
+@njit(nogil=True)
+def best_single(rows: Any, count: int, table: Any, mark: int) -> int:
+    """The row with the best score, chosen among equals by a number from the read's letters; -1 if there is none."""
+    top, equal = -1, 0
+    for i in range(count):
+        score = table[rows[i], SCORE]
+        if score > top:
+            top, equal = score, 1
+        elif score == top:
+            equal += 1
+    chosen = mark % max(equal, 1)
+    for i in range(count):
+        if table[rows[i], SCORE] == top:
+            if chosen == 0:
+                return int(rows[i])
+            chosen -= 1
+    return -1
+
+
+@njit(nogil=True)
+def graded(row: int, rows: Any, count: int, table: Any, repeated: int, words: int) -> Any:
+    """Quality of a read's placement by itself, and the best score of the others."""
+    second, close, score = 0, 0, table[row, SCORE]
+    for i in range(count):
+        if rows[i] != row:
+            second = max(second, table[rows[i], SCORE])
+            close += np.int64(score - table[rows[i], SCORE] <= CLOSE)
+    span = table[row, RIGHT] - table[row, LEFT]
+    return single_quality(score, second, span, close, repeated, words), second
+
+
+@njit(nogil=True)
+def choose_pair(one: Any, ones: int, other: Any, others: int, table: Any, settings: Any, facts: Any, mark: int) -> Any:
+    """Placements of two mates: their rows (-1: none), qualities, the best other scores, and whether they are proper.
+
+    Args:
+        one: rows of the first mate, distinct.
+        ones: how many.
+        other: rows of the second mate, distinct.
+        others: how many.
+        table: candidates.
+        settings: how to map.
+        facts: of both reads: minimizers that occur too often, all of them, mark; shape (2, 3).
+        mark: a number from both reads' letters.
+    """
+    a, b = best_single(one, ones, table, facts[0, 2]), best_single(other, others, table, facts[1, 2])
+    together, proper = 0, False
+    if a >= 0 and b >= 0:
+        apart = table[a, SCORE] + table[b, SCORE] - UNPAIRED
+        top, second, close, pair_a, pair_b = best_pair(one, ones, other, others, table, settings, mark)
+        if top > apart:
+            a, b, proper = pair_a, pair_b, True
+            value = PER_POINT * (top - max(second, apart))
+            if close > 0:
+                value -= ties_cost(close)
+            value *= 1.0 - 0.5 * (facts[0, 0] / max(facts[0, 1], 1) + facts[1, 0] / max(facts[1, 1], 1))
+            together = min(max(np.int64(value + 0.499), 0), HIGHEST)
+        else:
+            size = insert_of(table[a], table[b])
+            proper = settings.low <= size <= settings.high
+    quality_a, second_a, quality_b, second_b = 0, 0, 0, 0
+    if a >= 0:
+        quality_a, second_a = graded(a, one, ones, table, facts[0, 0], max(facts[0, 1], 1))
+        quality_a = max(quality_a, min(together, quality_a + 40))
+    if b >= 0:
+        quality_b, second_b = graded(b, other, others, table, facts[1, 0], max(facts[1, 1], 1))
+        quality_b = max(quality_b, min(together, quality_b + 40))
+    return a, b, quality_a, quality_b, second_a, second_b, proper

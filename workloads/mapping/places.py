@@ -1,0 +1,265 @@
+"""Where a read may lie: from the places of its minimizers to candidates, each with its best alignment without gaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from .index import PLACE_BITS
+from .seeds import HASH_BITS, K
+
+LONGEST = 1000
+"""Letters of a read; longer ones aren't mapped."""
+
+MATCH, MISMATCH, OPEN, EXTEND, END = 1, 4, 6, 1, 5
+"""Scores as bwa mem's: a gap of g letters takes OPEN + g * EXTEND, a clipped end END."""
+
+MOST_HITS = 128
+"""Places of a minimizer that are looked at; of one that has more none, unless all have more."""
+
+MOST_PLACES = 64
+"""Candidates of a read: those with the most minimizers."""
+
+NEAR = 32
+"""Diagonals less than so far apart belong to one candidate: its alignment may have gaps."""
+
+MARGIN = 12
+"""Diagonals on either side of a candidate's that an alignment with gaps may reach."""
+
+FAR = 36
+"""Diagonals of a candidate on either side of its main one."""
+
+WIDEST = 2 * (FAR + MARGIN) + 1
+"""Diagonals of an alignment with gaps."""
+
+# Columns of a table of candidates, int64.
+STRAND, AT, LOW, HIGH, SEEDS, CONTIG, GAPPED, SCORE, LEFT, RIGHT, HEAD, TAIL, EDITS, CIGAR, OPS, READ = range(16)
+"""1 for the reverse complement; the place of the first letter on the main diagonal; least and greatest diagonal;
+minimizers; contig; whether an alignment with gaps may be better; score; place of the first aligned base; behind the last
+one; letters clipped before and behind; edits; where its operations begin, -1 for no gap; how many; number in the block."""
+COLUMNS = 16
+
+DIAGONAL_SHIFT, STRAND_SHIFT, BELOW = 10, 43, LONGEST
+"""Of a hit: its place in the read (10 bits), its diagonal plus BELOW, its strand."""
+
+
+@njit(nogil=True)
+def bucket_shift(index: Any) -> int:
+    """Bits of a hash below those that choose a bucket."""
+    shift, buckets = HASH_BITS, len(index.buckets) - 1
+    while buckets > 1:
+        buckets >>= 1
+        shift -= 1
+    return shift
+
+
+@njit(nogil=True)
+def matches(word: int, index: Any, shift: int) -> Any:
+    """The range of a minimizer's entries."""
+    bucket = word >> shift
+    first, last = np.int64(index.buckets[bucket]), np.int64(index.buckets[bucket + 1])
+    while first < last and index.entries[first] >> PLACE_BITS + 1 < word:
+        first += 1
+    end = first
+    while end < last and index.entries[end] >> PLACE_BITS + 1 == word:
+        end += 1
+    return first, end
+
+
+@njit(nogil=True)
+def hit(entry: int, place: int, reverse: bool, length: int) -> int:
+    """Strand, diagonal and place in the read (in the reference's direction), to be sorted."""
+    there, strand = (entry & (1 << PLACE_BITS + 1) - 1) >> 1, entry & 1 ^ np.int64(reverse)
+    own = length - K - place if strand else place
+    return strand << STRAND_SHIFT | there - own + BELOW << DIAGONAL_SHIFT | own
+
+
+@njit(nogil=True)
+def words_differ(words: Any, query: Any, at: int, i: int, length: int) -> Any:
+    """A bit for each of 8 letters, from 8 * i on, that differ: the lowest of its byte."""
+    from_word, shift = at + 8 * i >> 3, np.uint64((at & 7) << 3)
+    there = words[from_word] >> shift | (words[from_word + 1] << np.uint64(1)) << (np.uint64(63) - shift)
+    x = there ^ query[i]
+    x = (x | x >> np.uint64(1) | x >> np.uint64(2)) & np.uint64(0x0101010101010101)
+    if 8 * i + 8 > length:
+        x &= (np.uint64(1) << np.uint64(8 * (length - 8 * i))) - np.uint64(1)
+    return x
+
+
+@njit(nogil=True)
+def mismatches(words: Any, query: Any, at: int, length: int, most: int, out: Any) -> int:
+    """How many letters differ, and where (ascending, in `out`); when more than `most`, some number above it.
+
+    Args:
+        words: the reference's codes, 8 in a word.
+        query: the read's, likewise.
+        at: place of the read's first letter in the reference; all places must be there.
+        length: letters.
+        most: at least 0.
+        out: int64, shape (most + 9,).
+    """
+    count = 0
+    for i in range((length + 7) >> 3):
+        x = words_differ(words, query, at, i, length)
+        if x:
+            for byte in range(8):
+                out[count] = 8 * i + byte
+                count += np.int64(x >> np.uint64(8 * byte) & np.uint64(1))
+            if count > most:
+                return count
+    return count
+
+
+@njit(nogil=True)
+def trim(wrong: Any, count: int, length: int) -> Any:
+    """The best stretch of an alignment without gaps: score, first letter, behind the last one, edits in it."""
+    start, first, score = 0, 0, END
+    best, best_start, best_stop, best_edits = -1, 0, 0, 0
+    edits = 0
+    for i in range(count):
+        score += wrong[i] - first
+        if score > best:
+            best, best_start, best_stop, best_edits = score, start, wrong[i], edits
+        first = wrong[i] + 1
+        score -= MISMATCH
+        edits += 1
+        if score <= 0:
+            start, score, edits = first, 0, 0
+    score += length - first + END
+    if score >= best:
+        best, best_start, best_stop, best_edits = score, start, length, edits
+    best -= END * (np.int64(best_start == 0) + np.int64(best_stop == length))
+    return best, best_start, best_stop, best_edits
+
+
+@njit(nogil=True)
+def contig_of(index: Any, place: int) -> int:
+    """The contig that a place is in."""
+    low, high = 0, len(index.starts)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if index.starts[middle] <= place:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@njit(nogil=True)
+def lay_out(row: Any, index: Any, words: Any, query: Any, length: int, wrong: Any) -> None:
+    """The best alignment without gaps on a candidate's main diagonal, and whether one with gaps may be better."""
+    at, contig = row[AT], row[CONTIG]
+    row[GAPPED], row[SCORE], row[CIGAR], row[OPS] = 1, 0, -1, 0
+    row[LEFT], row[RIGHT], row[HEAD], row[TAIL], row[EDITS] = at, at, 0, 0, 0
+    if at < index.starts[contig] or at + length > index.starts[contig] + index.lengths[contig]:
+        return  # it hangs over an end
+    most = len(wrong) - 9
+    count = mismatches(words, query, at, length, most, wrong)
+    if count > most:
+        return
+    score, start, stop, edits = trim(wrong, count, length)
+    row[SCORE], row[LEFT], row[RIGHT], row[EDITS] = score, at + start, at + stop, edits
+    row[HEAD], row[TAIL] = start, length - stop
+    # A gap takes at least 7, and a mismatch 5 of what the read could have.
+    row[GAPPED] = np.int64(count > 1 or row[LOW] < at or row[HIGH] > at)
+
+
+@njit(nogil=True)
+def certain(found: int, places: Any, scratch: Any, index: Any, shift: int, length: int) -> Any:
+    """The only place where a read can lie well, if minimizers that don't overlap say so: a hit, and how many there are.
+
+    Each of them occurs once in the reference, all on one diagonal. Whatever else the read is laid on has an edit in
+    each of them.
+    """
+    free, count, first = 0, 0, np.int64(-1)
+    for i in range(found):
+        place = places[i]
+        if place < free:
+            continue
+        start, end = matches(np.int64(scratch[2, place]), index, shift)
+        if end - start != 1:
+            continue
+        one = hit(index.entries[start], place, scratch[0, place] > scratch[1, place], length)
+        if count and one >> DIAGONAL_SHIFT != first >> DIAGONAL_SHIFT:
+            return first, 0
+        first = one
+        count += 1
+        free = place + K
+    return first, count
+
+
+@njit(nogil=True)
+def all_hits(found: int, places: Any, scratch: Any, index: Any, shift: int, length: int, hits: Any) -> Any:
+    """All places of the read's minimizers, sorted; how many, and how many minimizers have too many of them."""
+    count, skipped, rarest, fewest = 0, 0, -1, np.int64(1) << 60
+    for i in range(found):
+        place = places[i]
+        start, end = matches(np.int64(scratch[2, place]), index, shift)
+        if end - start > MOST_HITS:
+            skipped += 1
+            if end - start < fewest:
+                fewest, rarest = end - start, i
+            continue
+        for j in range(start, end):
+            hits[count] = hit(index.entries[j], place, scratch[0, place] > scratch[1, place], length)
+            count += 1
+    if 2 * skipped > found:  # most of the read is a repeat
+        place = places[rarest]
+        start, end = matches(np.int64(scratch[2, place]), index, shift)
+        for j in range(start, start + MOST_HITS):
+            hits[count] = hit(index.entries[j], place, scratch[0, place] > scratch[1, place], length)
+            count += 1
+    ascend(hits, count)
+    return count, skipped
+
+
+@njit(nogil=True)
+def ascend(values: Any, count: int) -> None:
+    """Sort the first ones."""
+    if count > 64:
+        values[:count].sort()
+        return
+    for i in range(1, count):
+        value, j = values[i], i - 1
+        while j >= 0 and values[j] > value:
+            values[j + 1] = values[j]
+            j -= 1
+        values[j + 1] = value
+
+
+@njit(nogil=True)
+def candidates(hits: Any, count: int, index: Any, table: Any, first: int) -> int:
+    """Candidates from sorted hits: runs of diagonals near each other, those with the most hits; behind the last one."""
+    row, top, i = first, 0, 0
+    mask = (np.int64(1) << STRAND_SHIFT - DIAGONAL_SHIFT) - 1
+    while i < count:
+        end, run, most, main = i, 0, 0, i
+        while end < count and (end == i or hits[end] - hits[end - 1] < NEAR << DIAGONAL_SHIFT):
+            same = end > i and hits[end] >> DIAGONAL_SHIFT == hits[end - 1] >> DIAGONAL_SHIFT
+            run = run + 1 if same else 1
+            if run > most:
+                most, main = run, end
+            end += 1
+        seeds, to = end - i, row
+        top = max(top, seeds)
+        if row - first == MOST_PLACES:
+            to = first
+            for other in range(first, row):
+                if table[other, SEEDS] < table[to, SEEDS]:
+                    to = other
+        if 4 * seeds >= top and (to == row or table[to, SEEDS] < seeds):
+            at = (hits[main] >> DIAGONAL_SHIFT & mask) - BELOW
+            table[to, STRAND], table[to, AT], table[to, SEEDS] = hits[main] >> STRAND_SHIFT, at, seeds
+            table[to, LOW] = max((hits[i] >> DIAGONAL_SHIFT & mask) - BELOW, at - FAR)
+            table[to, HIGH] = min((hits[end - 1] >> DIAGONAL_SHIFT & mask) - BELOW, at + FAR)
+            table[to, CONTIG] = contig_of(index, at + (hits[main] & (1 << DIAGONAL_SHIFT) - 1))
+            row += np.int64(to == row)
+        i = end
+    kept = first
+    for i in range(first, row):
+        if 4 * table[i, SEEDS] >= top:
+            table[kept] = table[i]
+            kept += 1
+    return kept
