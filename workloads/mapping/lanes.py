@@ -210,10 +210,10 @@ def align(jobs: Any, table: Any, index: Any, codes: Any, starts: Any, ops: Any, 
             if score <= 0:
                 continue
             start, b_start, edits, count = way_back(query, target, scores, width, lane, last, b, score, ops, used)
-            if start == 0:
-                score -= END
-            row[GAPPED] = 0
-            if score <= row[SCORE] and row[SCORE] > 0:
+            score -= END if start == 0 else 0
+            whole = END * (np.int64(start == 0) + np.int64(last == length - 1))
+            before = END * (np.int64(row[HEAD] == 0) + np.int64(row[TAIL] == 0))
+            if row[SCORE] > 0 and score + whole <= row[SCORE] + before:
                 continue
             origin = row[AT] - width // 2
             row[SCORE], row[EDITS], row[HEAD], row[TAIL] = score, edits, start, length - 1 - last
