@@ -22,7 +22,7 @@ def distinct(ranges: Any, read: int, table: Any, least: int, out: Any) -> int:
                 continue
             to = count
             for i in range(count):
-                if _alike(table[out[i]], table[row]):
+                if _alike(table, out[i], row):
                     to = i
                     break
             if to == count:
@@ -34,10 +34,10 @@ def distinct(ranges: Any, read: int, table: Any, least: int, out: Any) -> int:
 
 
 @njit(nogil=True)
-def _alike(one: Any, other: Any) -> bool:
-    if one[STRAND] != other[STRAND] or one[CONTIG] != other[CONTIG]:
+def _alike(table: Any, one: int, other: int) -> bool:
+    if table[one, STRAND] != table[other, STRAND] or table[one, CONTIG] != table[other, CONTIG]:
         return False
-    return one[LEFT] == other[LEFT] or one[RIGHT] == other[RIGHT]
+    return bool(table[one, LEFT] == table[other, LEFT] or table[one, RIGHT] == table[other, RIGHT])
 
 
 @njit(nogil=True)
@@ -72,7 +72,8 @@ def graded(row: int, rows: Any, count: int, table: Any, repeated: int, words: in
 
 
 @njit(nogil=True)
-def choose_pair(one: Any, ones: int, other: Any, others: int, table: Any, settings: Any, facts: Any, mark: int) -> Any:
+def choose_pair(one: Any, ones: int, other: Any, others: int, table: Any, settings: Any, facts: Any,
+                read: int, mark: int) -> Any:
     """Placements of two mates: their rows (-1: none), qualities, the best other scores, and whether they are proper.
 
     Args:
@@ -82,10 +83,11 @@ def choose_pair(one: Any, ones: int, other: Any, others: int, table: Any, settin
         others: how many.
         table: candidates.
         settings: how to map.
-        facts: of both reads: minimizers that occur too often, all of them, mark; shape (2, 3).
+        facts: of all reads: minimizers that occur too often, all of them, mark.
+        read: the first mate; the second follows.
         mark: a number from both reads' letters.
     """
-    a, b = best_single(one, ones, table, facts[0, 2]), best_single(other, others, table, facts[1, 2])
+    a, b = best_single(one, ones, table, facts[read, 2]), best_single(other, others, table, facts[read + 1, 2])
     together, proper = 0, False
     if a >= 0 and b >= 0:
         apart = table[a, SCORE] + table[b, SCORE] - UNPAIRED
@@ -95,16 +97,16 @@ def choose_pair(one: Any, ones: int, other: Any, others: int, table: Any, settin
             value = PER_POINT * (top - max(second, apart))
             if close > 0:
                 value -= ties_cost(close)
-            value *= 1.0 - 0.5 * (facts[0, 0] / max(facts[0, 1], 1) + facts[1, 0] / max(facts[1, 1], 1))
+            value *= 1.0 - 0.5 * (facts[read, 0] / max(facts[read, 1], 1) + facts[read + 1, 0] / max(facts[read + 1, 1], 1))
             together = min(max(np.int64(value + 0.499), 0), HIGHEST)
         else:
-            size = insert_of(table[a], table[b])
+            size = insert_of(table, a, b)
             proper = settings.low <= size <= settings.high
     quality_a, second_a, quality_b, second_b = 0, 0, 0, 0
     if a >= 0:
-        quality_a, second_a = graded(a, one, ones, table, facts[0, 0], max(facts[0, 1], 1))
+        quality_a, second_a = graded(a, one, ones, table, facts[read, 0], max(facts[read, 1], 1))
         quality_a = max(quality_a, min(together, quality_a + 40))
     if b >= 0:
-        quality_b, second_b = graded(b, other, others, table, facts[1, 0], max(facts[1, 1], 1))
+        quality_b, second_b = graded(b, other, others, table, facts[read + 1, 0], max(facts[read + 1, 1], 1))
         quality_b = max(quality_b, min(together, quality_b + 40))
     return a, b, quality_a, quality_b, second_a, second_b, proper

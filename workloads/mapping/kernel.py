@@ -11,10 +11,9 @@ from .choice import best_single, choose_pair, distinct, graded
 from .lanes import M, S, align
 from .pairs import ANCHORS, UNPAIRED, best_pair, rescue
 from .places import (
-    AT, CIGAR, COLUMNS, CONTIG, EDITS, GAPPED, HEAD, HIGH, LEFT, LONGEST, LOW, MOST_HITS, MOST_PLACES, OPS, READ, RIGHT,
-    SCORE, SEEDS, STRAND, TAIL, all_hits, bucket_shift, candidates, certain, contig_of, lay_out,
+    CIGAR, COLUMNS, CONTIG, EDITS, GAPPED, HEAD, LEFT, LONGEST, MOST_HITS, MOST_PLACES, OPS, READ, RIGHT, SCORE, SEEDS,
+    STRAND, TAIL, all_hits, bucket_shift, candidates, certain, enter, lay_out, look_up,
 )  # fmt: skip
-from .places import BELOW, DIAGONAL_SHIFT, STRAND_SHIFT
 from .seeds import NO_BASE, READ_CODES, K, minimizers, seed_scratch
 
 BLOCK = 512
@@ -25,6 +24,9 @@ MOST_WRONG = 64
 
 GOOD = 6
 """Letters that differ in a placement whose gaps aren't looked for where no operations are asked for."""
+
+# Columns of what is given, int32.
+FLAG, PLACE, POSITION, MAPQ, MATE_PLACE, MATE_POSITION, TEMPLATE, DISTANCE, BEST, SECOND = range(10)
 
 PAIRED, PROPER, UNMAPPED, MATE_UNMAPPED, REVERSE, MATE_REVERSE, FIRST, LAST = 1, 2, 4, 8, 16, 32, 64, 128
 
@@ -62,6 +64,7 @@ class Block(NamedTuple):
         hits: of a read.
         places: of a read's minimizers.
         seeds: scratch of `minimizers`.
+        spans: where a read's minimizers are in the index.
         wrong: places of letters that differ.
         one: rows of a read.
         other: rows of its mate.
@@ -74,6 +77,7 @@ class Block(NamedTuple):
     hits: Any
     places: Any
     seeds: Any
+    spans: Any
     wrong: Any
     one: Any
     other: Any
@@ -86,7 +90,8 @@ def new_block() -> Block:
     return Block(
         np.empty((BLOCK * (MOST_PLACES + most), COLUMNS), np.int64), np.zeros((BLOCK, 4), np.int64),
         np.zeros((BLOCK, 3), np.int64), np.zeros(LONGEST + 24, np.uint8), np.empty((LONGEST + 1) * MOST_HITS, np.int64),
-        np.empty(LONGEST + 1, np.int64), seed_scratch(LONGEST), np.empty(MOST_WRONG + 9, np.int64),
+        np.empty(LONGEST + 1, np.int64), seed_scratch(LONGEST), np.empty((3, LONGEST + 1), np.int64),
+        np.empty(MOST_WRONG + 9, np.int64),
         np.empty(MOST_PLACES + most, np.int64), np.empty(MOST_PLACES + most, np.int64),
     )  # fmt: skip
 
@@ -104,196 +109,182 @@ def direct(codes: Any, first: int, length: int, reverse: int, query: Any) -> Non
 
 
 @njit(nogil=True)
-def find_places(block: Block, read: int, row: int, codes: Any, starts: Any, index: Any, shift: int, words: Any) -> int:
-    """A read's candidates, each with its best alignment without gaps; the row behind them."""
-    first, length = starts[read], starts[read + 1] - starts[read]
-    block.facts[read] = 0
-    block.ranges[read] = row
-    if length < K or length > LONGEST:
-        return row
-    table, query = block.table, block.query
-    found = minimizers(codes, first, first + length, block.seeds, block.places)
-    block.facts[read, 1] = found
-    pairs_of_words = query.view(np.uint64)
-    one, sure = certain(found, block.places, block.seeds, index, shift, length)
-    if sure > 1:
-        at = (one >> DIAGONAL_SHIFT & (1 << STRAND_SHIFT - DIAGONAL_SHIFT) - 1) - BELOW
-        table[row, STRAND], table[row, AT], table[row, SEEDS], table[row, READ] = one >> STRAND_SHIFT, at, sure, read
-        table[row, LOW], table[row, HIGH] = at, at
-        table[row, CONTIG] = contig_of(index, at + (one & (1 << DIAGONAL_SHIFT) - 1))
-        direct(codes, first, length, table[row, STRAND], query)
-        lay_out(table[row], index, words, pairs_of_words, length, block.wrong)
-        if table[row, HEAD] == 0 and table[row, TAIL] == 0 and table[row, EDITS] <= sure - 2 and table[row, SCORE] > 0:
-            block.ranges[read, 1] = row + 1
-            return row + 1
-    count, block.facts[read, 0] = all_hits(found, block.places, block.seeds, index, shift, length, block.hits)
-    mark = np.int64(0)
-    for i in range(found):
-        mark ^= np.int64(block.seeds[2, block.places[i]])
-    block.facts[read, 2] = mark
-    last = candidates(block.hits, count, index, table, row)
-    laid = -1
-    for strand in range(2):
-        for candidate in range(row, last):
-            if table[candidate, STRAND] == strand:
-                if laid != strand:
-                    laid = strand
-                    direct(codes, first, length, strand, query)
-                table[candidate, READ] = read
-                lay_out(table[candidate], index, words, pairs_of_words, length, block.wrong)
-    block.ranges[read, 1] = last
-    return last
-
-
-@njit(nogil=True)
-def wanted(block: Block, first: int, last: int, settings: Settings, jobs: Any, count: int) -> int:
-    """Add rows whose gaps are worth looking for to `jobs`: those with half the minimizers that the best has."""
-    table, top = block.table, 0
-    for row in range(first, last):
-        top = max(top, table[row, SEEDS])
-    for row in range(first, last):
-        if not table[row, GAPPED] or 2 * table[row, SEEDS] < top:
+def find_places(reads: int, block: Block, codes: Any, starts: Any, index: Any, words: Any) -> int:
+    """Candidates of a block's reads, each with its best alignment without gaps; the row behind them."""
+    # Taken out here once: inside the loop each use would count references.
+    table, ranges, facts, query, wrong = block.table, block.ranges, block.facts, block.query, block.wrong
+    places, seeds, spans, hits = block.places, block.seeds, block.spans, block.hits
+    buckets, entries, contigs, shift = index.buckets, index.entries, index.starts, bucket_shift(index.buckets)
+    eights, row = query.view(np.uint64), np.int64(0)
+    for read in range(reads):
+        first, length = starts[read], starts[read + 1] - starts[read]
+        for i in range(4):
+            ranges[read, i] = row
+        facts[read, 0] = facts[read, 1] = facts[read, 2] = 0
+        if length < K or length > LONGEST:
             continue
-        whole = table[row, SCORE] > 0 and table[row, HEAD] == 0 and table[row, TAIL] == 0
-        if settings.cigar == 0 and whole and table[row, EDITS] <= GOOD:
-            continue
-        jobs[count] = row
-        count += 1
-    return count
-
-
-@njit(nogil=True)
-def search_mates(block: Block, read: int, row: int, codes: Any, starts: Any, index: Any, words: Any,
-                 settings: Settings) -> int:
-    """Candidates of two mates beside each other, if those there are make no good pair; the row behind them."""
-    table, ranges = block.table, block.ranges
-    ones = distinct(ranges, read, table, settings.least, block.one)
-    others = distinct(ranges, read + 1, table, settings.least, block.other)
-    best = np.zeros(2, np.int64)
-    for i in range(ones):
-        best[0] = max(best[0], table[block.one[i], SCORE])
-    for i in range(others):
-        best[1] = max(best[1], table[block.other[i], SCORE])
-    top = best_pair(block.one, ones, block.other, others, table, settings, 0)[0]
-    if settings.high == 0 or ones + others == 0 or top > best[0] + best[1] - UNPAIRED:
-        return row
-    for mate in range(2):
-        me = read + 1 - mate  # who is searched for
-        first, length = starts[me], starts[me + 1] - starts[me]
-        ranges[me, 2] = row
-        if K <= length <= LONGEST:
-            rows, count = (block.other, others) if mate else (block.one, ones)
-            tried = 0
-            for i in range(count):
-                anchor = table[rows[i]]
-                if anchor[SCORE] < best[mate] - UNPAIRED or tried == ANCHORS:
-                    continue
-                tried += 1
-                direct(codes, first, length, 1 - anchor[STRAND], block.query)
-                row = rescue(anchor, me, index, words, block.query.view(np.uint64), length, settings, table, row,
-                             block.wrong)
-        ranges[me, 3] = row
+        found = minimizers(codes, first, first + length, seeds, places)
+        facts[read, 1] = found
+        look_up(found, places, seeds, buckets, entries, shift, spans)
+        one, sure = certain(found, places, seeds, spans, entries, length)
+        if sure > 1:
+            enter(table, row, one, sure, contigs)
+            table[row, READ] = read
+            direct(codes, first, length, table[row, STRAND], query)
+            lay_out(table, row, index, words, eights, length, wrong)
+            whole = table[row, HEAD] == 0 and table[row, TAIL] == 0 and table[row, SCORE] > 0
+            if whole and table[row, EDITS] <= sure - 2:
+                row += 1
+                ranges[read, 1] = row
+                continue
+        count, facts[read, 0] = all_hits(found, places, seeds, spans, entries, length, hits)
+        mark = np.int64(0)
+        for i in range(found):
+            mark ^= np.int64(seeds[2, places[i]])
+        facts[read, 2] = mark
+        last = candidates(hits, count, contigs, table, row)
+        for strand in range(2):
+            laid = False
+            for candidate in range(row, last):
+                if table[candidate, STRAND] == strand:
+                    if not laid:
+                        laid = True
+                        direct(codes, first, length, strand, query)
+                    table[candidate, READ] = read
+                    lay_out(table, candidate, index, words, eights, length, wrong)
+        row = last
+        ranges[read, 1] = row
     return row
 
 
 @njit(nogil=True)
-def write_read(out: Any, i: int, row: int, quality: int, second: int, table: Any, index: Any, flag: int) -> None:
-    """A read's columns; row -1 if it isn't mapped."""
-    if row < 0:
-        out.flag[i], out.contig[i], out.position[i] = flag | UNMAPPED, -1, -1
-        return
-    place = table[row]
-    out.flag[i] = flag | (REVERSE if place[STRAND] else 0)
-    out.contig[i], out.position[i] = place[CONTIG], place[LEFT] - index.starts[place[CONTIG]]
-    out.mapq[i], out.distance[i], out.score[i], out.second[i] = quality, place[EDITS], place[SCORE], second
+def wanted(ranges: Any, part: int, reads: int, table: Any, settings: Settings, jobs: Any) -> int:
+    """Rows whose gaps are worth looking for, in `jobs`: of each read those with half the minimizers of the best."""
+    count = 0
+    for read in range(reads):
+        top = 0
+        for row in range(ranges[read, part], ranges[read, part + 1]):
+            top = max(top, table[row, SEEDS])
+        for row in range(ranges[read, part], ranges[read, part + 1]):
+            if not table[row, GAPPED] or 2 * table[row, SEEDS] < top:
+                continue
+            whole = table[row, SCORE] > 0 and table[row, HEAD] == 0 and table[row, TAIL] == 0
+            if settings.cigar == 0 and whole and table[row, EDITS] <= GOOD:
+                continue
+            jobs[count] = row
+            count += 1
+    return count
 
 
 @njit(nogil=True)
-def write_ops(values: Any, used: int, row: int, table: Any, ops: Any) -> Any:
-    """Append a placement's operations; all of them, and how many there are."""
-    place = table[row]
-    if used + place[OPS] + 3 > len(values):
-        larger = np.empty(2 * len(values) + place[OPS] + 3, np.uint32)
-        larger[:used] = values[:used]
-        values = larger
-    if place[HEAD]:
-        values[used] = place[HEAD] << 4 | S
+def search_mates(reads: int, block: Block, row: int, codes: Any, starts: Any, index: Any, words: Any,
+                 settings: Settings) -> None:
+    """Candidates of mates beside each other, where those there are make no good pair."""
+    table, ranges, query, wrong, one, other = (
+        block.table, block.ranges, block.query, block.wrong, block.one, block.other)
+    eights, best, counts = query.view(np.uint64), np.zeros(2, np.int64), np.zeros(2, np.int64)
+    for read in range(0, reads - 1, 2):
+        counts[0] = distinct(ranges, read, table, settings.least, one)
+        counts[1] = distinct(ranges, read + 1, table, settings.least, other)
+        best[0], best[1] = highest(one, counts[0], table), highest(other, counts[1], table)
+        top = best_pair(one, counts[0], other, counts[1], table, settings, 0)[0]
+        if counts[0] + counts[1] == 0 or top > best[0] + best[1] - UNPAIRED:
+            continue
+        for mate in range(2):
+            me, tried = read + 1 - mate, 0  # who is searched for
+            first, length = starts[me], starts[me + 1] - starts[me]
+            ranges[me, 2] = row
+            for i in range(counts[mate] if K <= length <= LONGEST else 0):
+                anchor = other[i] if mate else one[i]
+                if table[anchor, SCORE] < best[mate] - UNPAIRED or tried == ANCHORS:
+                    continue
+                tried += 1
+                direct(codes, first, length, 1 - table[anchor, STRAND], query)
+                row = rescue(anchor, me, index, words, eights, length, settings, table, row, wrong)
+            ranges[me, 3] = row
+
+
+@njit(nogil=True)
+def highest(rows: Any, count: int, table: Any) -> int:
+    """The best score of some rows."""
+    top = np.int64(0)
+    for i in range(count):
+        top = max(top, table[rows[i], SCORE])
+    return top
+
+
+@njit(nogil=True)
+def write_read(out: Any, i: int, row: int, quality: int, second: int, table: Any, contigs: Any, flag: int) -> None:
+    """A read's columns; row -1 if it isn't mapped."""
+    if row < 0:
+        out[i, FLAG], out[i, PLACE], out[i, POSITION] = flag | UNMAPPED, -1, -1
+        return
+    out[i, FLAG] = flag | (REVERSE if table[row, STRAND] else 0)
+    out[i, PLACE], out[i, POSITION] = table[row, CONTIG], table[row, LEFT] - contigs[table[row, CONTIG]]
+    out[i, MAPQ], out[i, DISTANCE], out[i, BEST], out[i, SECOND] = quality, table[row, EDITS], table[row, SCORE], second
+
+
+@njit(nogil=True)
+def write_ops(values: Any, used: int, row: int, table: Any, ops: Any) -> int:
+    """Append a placement's operations to an array that has room; how many it holds."""
+    if table[row, HEAD]:
+        values[used] = table[row, HEAD] << 4 | S
         used += 1
-    if place[CIGAR] < 0:
-        values[used] = (place[RIGHT] - place[LEFT]) << 4 | M
+    if table[row, CIGAR] < 0:
+        values[used] = (table[row, RIGHT] - table[row, LEFT]) << 4 | M
         used += 1
-    for j in range(place[OPS] if place[CIGAR] >= 0 else 0):
-        values[used] = ops[place[CIGAR] + j]
+    else:
+        for j in range(table[row, CIGAR], table[row, CIGAR] + table[row, OPS]):
+            values[used] = ops[j]
+            used += 1
+    if table[row, TAIL]:
+        values[used] = table[row, TAIL] << 4 | S
         used += 1
-    if place[TAIL]:
-        values[used] = place[TAIL] << 4 | S
-        used += 1
-    return values, used
+    return used
 
 
 @njit(nogil=True)
 def write_mates(out: Any, i: int, a: int, b: int, table: Any) -> None:
     """What two mates say of each other: rows i and i + 1."""
     for me, mate in ((i, i + 1), (i + 1, i)):
-        if out.flag[me] & UNMAPPED and not out.flag[mate] & UNMAPPED:
-            out.contig[me], out.position[me] = out.contig[mate], out.position[mate]
+        if out[me, FLAG] & UNMAPPED and not out[mate, FLAG] & UNMAPPED:
+            out[me, PLACE], out[me, POSITION] = out[mate, PLACE], out[mate, POSITION]
     for me, mate in ((i, i + 1), (i + 1, i)):
-        if out.flag[mate] & UNMAPPED:
-            out.flag[me] |= MATE_UNMAPPED
-        elif out.flag[mate] & REVERSE:
-            out.flag[me] |= MATE_REVERSE
-        out.mate_contig[me], out.mate_position[me] = out.contig[mate], out.position[mate]
+        if out[mate, FLAG] & UNMAPPED:
+            out[me, FLAG] |= MATE_UNMAPPED
+        elif out[mate, FLAG] & REVERSE:
+            out[me, FLAG] |= MATE_REVERSE
+        out[me, MATE_PLACE], out[me, MATE_POSITION] = out[mate, PLACE], out[mate, POSITION]
     if a < 0 or b < 0 or table[a, CONTIG] != table[b, CONTIG]:
         return
     size = max(table[a, RIGHT], table[b, RIGHT]) - min(table[a, LEFT], table[b, LEFT])
     sign = 1 if table[a, LEFT] <= table[b, LEFT] else -1
-    out.template[i], out.template[i + 1] = sign * size, -sign * size
-
-
-class Columns(NamedTuple):
-    """What `map_reads` gives for each read, without operations."""
-
-    flag: Any
-    contig: Any
-    position: Any
-    mapq: Any
-    mate_contig: Any
-    mate_position: Any
-    template: Any
-    distance: Any
-    score: Any
-    second: Any
+    out[i, TEMPLATE], out[i + 1, TEMPLATE] = sign * size, -sign * size
 
 
 @njit(nogil=True)
-def _new_columns(count: int) -> Columns:
-    return Columns(
-        np.zeros(count, np.uint16), np.full(count, -1, np.int32), np.full(count, -1, np.int32), np.zeros(count, np.uint8),
-        np.full(count, -1, np.int32), np.full(count, -1, np.int32), np.zeros(count, np.int32),
-        np.zeros(count, np.int32), np.zeros(count, np.int32), np.zeros(count, np.int32),
-    )  # fmt: skip
-
-
-@njit(nogil=True)
-def choose(block: Block, read: int, out: Any, i: int, index: Any, settings: Settings, chosen: Any) -> None:
-    """The placements of a read, or of two mates, to rows i and i + 1."""
-    table, facts = block.table, block.facts
-    ones = distinct(block.ranges, read, table, settings.least, block.one)
+def choose(reads: int, block: Block, out: Any, first: int, contigs: Any, settings: Settings, chosen: Any) -> None:
+    """The placements of a block's reads: their columns, from row `first` on, and their rows of the table in `chosen`."""
+    table, ranges, facts, one, other = block.table, block.ranges, block.facts, block.one, block.other
     if settings.paired == 0:
-        row, quality, second = best_single(block.one, ones, table, facts[read, 2]), 0, 0
-        if row >= 0:
-            quality, second = graded(row, block.one, ones, table, facts[read, 0], max(facts[read, 1], 1))
-        write_read(out, i, row, quality, second, table, index, 0)
-        chosen[0] = row
+        for read in range(reads):
+            count, quality, second = distinct(ranges, read, table, settings.least, one), 0, 0
+            row = best_single(one, count, table, facts[read, 2])
+            if row >= 0:
+                quality, second = graded(row, one, count, table, facts[read, 0], max(facts[read, 1], 1))
+            write_read(out, first + read, row, quality, second, table, contigs, 0)
+            chosen[read] = row
         return
-    others = distinct(block.ranges, read + 1, table, settings.least, block.other)
-    a, b, quality_a, quality_b, second_a, second_b, proper = choose_pair(
-        block.one, ones, block.other, others, table, settings, facts[read : read + 2], facts[read, 2] ^ facts[read + 1, 2])
-    both = PAIRED | (PROPER if proper else 0)
-    write_read(out, i, a, quality_a, second_a, table, index, both | FIRST)
-    write_read(out, i + 1, b, quality_b, second_b, table, index, both | LAST)
-    write_mates(out, i, a, b, table)
-    chosen[0], chosen[1] = a, b
+    for read in range(0, reads - 1, 2):
+        i, ones = first + read, distinct(ranges, read, table, settings.least, one)
+        others = distinct(ranges, read + 1, table, settings.least, other)
+        a, b, quality_a, quality_b, second_a, second_b, proper = choose_pair(
+            one, ones, other, others, table, settings, facts, read, facts[read, 2] ^ facts[read + 1, 2])
+        both = PAIRED | (PROPER if proper else 0)
+        write_read(out, i, a, quality_a, second_a, table, contigs, both | FIRST)
+        write_read(out, i + 1, b, quality_b, second_b, table, contigs, both | LAST)
+        write_mates(out, i, a, b, table)
+        chosen[read], chosen[read + 1] = a, b
 
 
 @njit(nogil=True)
@@ -311,35 +302,32 @@ def map_reads(sequences: Any, index: Any, settings: Settings) -> Any:
     """
     offsets, letters = sequences
     count = len(offsets) - 1
-    out, block = _new_columns(count), new_block()
+    out, block = np.zeros((count, SECOND + 1), np.int32), new_block()
     cuts, values, used = np.zeros(count + 1, np.int64), np.empty(2 * count + 16, np.uint32), 0
     jobs, ops = np.empty(len(block.table), np.int64), np.empty(1 << 14, np.uint32)
-    words, shift = index.codes[: len(index.codes) // 8 * 8].view(np.uint64), bucket_shift(index)
-    starts, chosen, step = np.empty(BLOCK + 1, np.int64), np.full(2, -1, np.int64), 2 if settings.paired else 1
+    words = index.codes[: len(index.codes) // 8 * 8].view(np.uint64)
+    starts, chosen = np.empty(BLOCK + 1, np.int64), np.empty(BLOCK, np.int64)
     for first in range(0, count, BLOCK):
         reads = min(BLOCK, count - first)
         origin = np.int64(offsets[first])
         codes = READ_CODES[letters[origin : offsets[first + reads]]]
-        row = wants = np.int64(0)
         for read in range(reads + 1):
             starts[read] = np.int64(offsets[first + read]) - origin
-        for read in range(reads):
-            last = find_places(block, read, row, codes, starts, index, shift, words)
-            wants = wanted(block, row, last, settings, jobs, wants)
-            row = last
+        chosen[:] = -1
+        rows = find_places(reads, block, codes, starts, index, words)
+        wants = wanted(block.ranges, 0, reads, block.table, settings, jobs)
         ops, used_ops = align(jobs[:wants], block.table, index, codes, starts, ops, 0)
-        if settings.paired:
-            wants = 0
-            for read in range(0, reads - 1, 2):
-                last = search_mates(block, read, row, codes, starts, index, words, settings)
-                wants = wanted(block, row, last, settings, jobs, wants)
-                row = last
+        if settings.paired and settings.high > 0:
+            search_mates(reads, block, rows, codes, starts, index, words, settings)
+            wants = wanted(block.ranges, 2, reads, block.table, settings, jobs)
             ops, used_ops = align(jobs[:wants], block.table, index, codes, starts, ops, used_ops)
-        for read in range(0, reads - step + 1, step):
-            choose(block, read, out, first + read, index, settings, chosen)
-            for mate in range(step):
-                if settings.cigar and chosen[mate] >= 0:
-                    values, used = write_ops(values, used, chosen[mate], block.table, ops)
-                cuts[first + read + mate + 1] = used
-    return (out.flag, out.contig, out.position, out.mapq, (cuts, values[:used].copy()), out.mate_contig,
-            out.mate_position, out.template, out.distance, out.score, out.second)
+        choose(reads, block, out, first, index.starts, settings, chosen)
+        if used + used_ops + 3 * reads > len(values):
+            values = np.concatenate((values[:used], np.empty(len(values) + used_ops + 3 * reads, np.uint32)))
+        for read in range(reads):
+            if settings.cigar and chosen[read] >= 0:
+                used = write_ops(values, used, chosen[read], block.table, ops)
+            cuts[first + read + 1] = used
+    return (out[:, FLAG].astype(np.uint16), out[:, PLACE].copy(), out[:, POSITION].copy(), out[:, MAPQ].astype(np.uint8),
+            (cuts, values[:used].copy()), out[:, MATE_PLACE].copy(), out[:, MATE_POSITION].copy(),
+            out[:, TEMPLATE].copy(), out[:, DISTANCE].copy(), out[:, BEST].copy(), out[:, SECOND].copy())

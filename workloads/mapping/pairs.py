@@ -100,23 +100,23 @@ def outer_ends(position: Any, offsets: Any, ops: Any) -> Any:
 
 
 @njit(nogil=True)
-def insert_of(one: Any, other: Any) -> int:
+def insert_of(table: Any, one: int, other: int) -> int:
     """Distance of the outer ends of two placements that face each other; -1 of others."""
-    if one[STRAND] == other[STRAND] or one[CONTIG] != other[CONTIG]:
+    if table[one, STRAND] == table[other, STRAND] or table[one, CONTIG] != table[other, CONTIG]:
         return -1
-    if one[STRAND]:
+    if table[one, STRAND]:
         one, other = other, one
-    return max(other[RIGHT] + other[TAIL] - one[LEFT] + one[HEAD], -1)
+    return max(table[other, RIGHT] + table[other, TAIL] - table[one, LEFT] + table[one, HEAD], -1)
 
 
 @njit(nogil=True)
-def pair_score(one: Any, other: Any, settings: Any) -> int:
+def pair_score(table: Any, one: int, other: int, settings: Any) -> int:
     """Score of two placements as a proper pair; -1 if they are none."""
-    size = insert_of(one, other)
+    size = insert_of(table, one, other)
     if size < settings.low or size > settings.high:
         return -1
     off = (size - settings.mean) / settings.deviation
-    return max(one[SCORE] + other[SCORE] - min(np.int64(0.36 * off * off + 0.5), UNPAIRED), 0)
+    return max(table[one, SCORE] + table[other, SCORE] - min(np.int64(0.36 * off * off + 0.5), UNPAIRED), 0)
 
 
 @njit(nogil=True)
@@ -135,7 +135,7 @@ def best_pair(one: Any, ones: int, other: Any, others: int, table: Any, settings
     top, second, equal, close = -1, -1, 0, 0
     for i in range(ones):
         for j in range(others):
-            score = pair_score(table[one[i]], table[other[j]], settings)
+            score = pair_score(table, one[i], other[j], settings)
             if score > top:
                 top, second, equal = score, top, 1
             elif score >= 0:
@@ -144,7 +144,7 @@ def best_pair(one: Any, ones: int, other: Any, others: int, table: Any, settings
     chosen, a, b = mark % max(equal, 1), -1, -1
     for i in range(ones):
         for j in range(others):
-            score = pair_score(table[one[i]], table[other[j]], settings)
+            score = pair_score(table, one[i], other[j], settings)
             if score < 0:
                 continue
             if score == top:
@@ -168,12 +168,12 @@ def differ(words: Any, query: Any, at: int, first: int, last: int, length: int) 
 
 
 @njit(nogil=True)
-def rescue(anchor: Any, read: int, index: Any, words: Any, query: Any, length: int, settings: Any, table: Any, row: int,
+def rescue(anchor: int, read: int, index: Any, words: Any, query: Any, length: int, settings: Any, table: Any, row: int,
            wrong: Any) -> int:
     """Search for a read beside its mate; rows for where it, its first or its second half agrees best. Behind the last.
 
     Args:
-        anchor: a placement of the mate.
+        anchor: row of a placement of the mate.
         read: its number in the block.
         index: of the reference.
         words: its codes, 8 in a word.
@@ -184,13 +184,13 @@ def rescue(anchor: Any, read: int, index: Any, words: Any, query: Any, length: i
         row: first free one.
         wrong: scratch.
     """
-    contig = anchor[CONTIG]
+    contig = table[anchor, CONTIG]
     start, stop = index.starts[contig], index.starts[contig] + index.lengths[contig]
-    if anchor[STRAND]:
-        end = anchor[RIGHT] + anchor[TAIL]
+    if table[anchor, STRAND]:
+        end = table[anchor, RIGHT] + table[anchor, TAIL]
         low, high = end - settings.high, end - settings.low
     else:
-        begin = anchor[LEFT] - anchor[HEAD]
+        begin = table[anchor, LEFT] - table[anchor, HEAD]
         low, high = begin + settings.low - length, begin + settings.high - length
     low, high = max(low, start - length // 2), min(high, stop - length // 2)
     count = (length + 7) >> 3
@@ -211,17 +211,17 @@ def rescue(anchor: Any, read: int, index: Any, words: Any, query: Any, length: i
         known = False
         for other in range(part):
             known |= where[other] >= 0 and 5 * least[other] <= letters[other] and abs(where[other] - at) <= FAR
-        if known or row >= len(table):
+        if known:
             continue
         for column in range(COLUMNS):
             table[row, column] = 0
-        table[row, STRAND], table[row, AT], table[row, CONTIG] = 1 - anchor[STRAND], at, contig
+        table[row, STRAND], table[row, AT], table[row, CONTIG] = 1 - table[anchor, STRAND], at, contig
         table[row, SEEDS], table[row, READ], table[row, EDITS] = 0, read, 0
         table[row, LOW] = table[row, HIGH] = at
         for other in range(3):  # the halves may lie on diagonals of their own
             if 5 * least[other] <= letters[other] and abs(where[other] - at) <= FAR:
                 table[row, LOW] = min(table[row, LOW], where[other])
                 table[row, HIGH] = max(table[row, HIGH], where[other])
-        lay_out(table[row], index, words, query, length, wrong)
+        lay_out(table, row, index, words, query, length, wrong)
         row += 1
     return row

@@ -46,9 +46,9 @@ DIAGONAL_SHIFT, STRAND_SHIFT, BELOW = 10, 43, LONGEST
 
 
 @njit(nogil=True)
-def bucket_shift(index: Any) -> int:
+def bucket_shift(starts: Any) -> int:
     """Bits of a hash below those that choose a bucket."""
-    shift, buckets = HASH_BITS, len(index.buckets) - 1
+    shift, buckets = HASH_BITS, len(starts) - 1
     while buckets > 1:
         buckets >>= 1
         shift -= 1
@@ -56,16 +56,27 @@ def bucket_shift(index: Any) -> int:
 
 
 @njit(nogil=True)
-def matches(word: int, index: Any, shift: int) -> Any:
-    """The range of a minimizer's entries."""
-    bucket = word >> shift
-    first, last = np.int64(index.buckets[bucket]), np.int64(index.buckets[bucket + 1])
-    while first < last and index.entries[first] >> PLACE_BITS + 1 < word:
-        first += 1
-    end = first
-    while end < last and index.entries[end] >> PLACE_BITS + 1 == word:
-        end += 1
-    return first, end
+def look_up(found: int, places: Any, scratch: Any, buckets: Any, entries: Any, shift: int, spans: Any) -> None:
+    """Where the entries of each of a read's minimizers begin (spans[0]) and end (spans[1]).
+
+    In three passes, so that the processor waits for many places of memory at once, not for one after the other.
+    """
+    for i in range(found):
+        bucket = np.int64(scratch[2, places[i]]) >> shift
+        spans[0, i], spans[1, i] = buckets[bucket], buckets[bucket + 1]
+    last = len(entries) - 1
+    for i in range(found):
+        spans[2, i] = entries[min(spans[0, i], last)]
+    for i in range(found):
+        word, first, last = np.int64(scratch[2, places[i]]), spans[0, i], spans[1, i]
+        if first < last and spans[2, i] >> PLACE_BITS + 1 < word:
+            first += 1
+            while first < last and entries[first] >> PLACE_BITS + 1 < word:
+                first += 1
+        end = first
+        while end < last and entries[end] >> PLACE_BITS + 1 == word:
+            end += 1
+        spans[0, i], spans[1, i] = first, end
 
 
 @njit(nogil=True)
@@ -135,12 +146,12 @@ def trim(wrong: Any, count: int, length: int) -> Any:
 
 
 @njit(nogil=True)
-def contig_of(index: Any, place: int) -> int:
+def contig_of(starts: Any, place: int) -> int:
     """The contig that a place is in."""
-    low, high = 0, len(index.starts)
+    low, high = 0, len(starts)
     while high - low > 1:
         middle = (low + high) >> 1
-        if index.starts[middle] <= place:
+        if starts[middle] <= place:
             low = middle
         else:
             high = middle
@@ -148,26 +159,27 @@ def contig_of(index: Any, place: int) -> int:
 
 
 @njit(nogil=True)
-def lay_out(row: Any, index: Any, words: Any, query: Any, length: int, wrong: Any) -> None:
+def lay_out(table: Any, row: int, index: Any, words: Any, query: Any, length: int, wrong: Any) -> None:
     """The best alignment without gaps on a candidate's main diagonal, and whether one with gaps may be better."""
-    at, contig = row[AT], row[CONTIG]
-    row[GAPPED], row[SCORE], row[CIGAR], row[OPS] = 1, 0, -1, 0
-    row[LEFT], row[RIGHT], row[HEAD], row[TAIL], row[EDITS] = at, at, 0, 0, 0
-    if at < index.starts[contig] or at + length > index.starts[contig] + index.lengths[contig]:
+    at, contig = table[row, AT], table[row, CONTIG]
+    table[row, GAPPED], table[row, SCORE], table[row, CIGAR], table[row, OPS] = 1, 0, -1, 0
+    table[row, LEFT], table[row, RIGHT], table[row, HEAD], table[row, TAIL], table[row, EDITS] = at, at, 0, 0, 0
+    start = index.starts[contig]
+    if at < start or at + length > start + index.lengths[contig]:
         return  # it hangs over an end
     most = len(wrong) - 9
     count = mismatches(words, query, at, length, most, wrong)
     if count > most:
         return
     score, start, stop, edits = trim(wrong, count, length)
-    row[SCORE], row[LEFT], row[RIGHT], row[EDITS] = score, at + start, at + stop, edits
-    row[HEAD], row[TAIL] = start, length - stop
+    table[row, SCORE], table[row, LEFT], table[row, RIGHT], table[row, EDITS] = score, at + start, at + stop, edits
+    table[row, HEAD], table[row, TAIL] = start, length - stop
     # A gap takes at least 7, and a mismatch 5 of what the read could have.
-    row[GAPPED] = np.int64(count > 1 or row[LOW] < at or row[HIGH] > at)
+    table[row, GAPPED] = np.int64(count > 1 or table[row, LOW] < at or table[row, HIGH] > at)
 
 
 @njit(nogil=True)
-def certain(found: int, places: Any, scratch: Any, index: Any, shift: int, length: int) -> Any:
+def certain(found: int, places: Any, scratch: Any, spans: Any, entries: Any, length: int) -> Any:
     """The only place where a read can lie well, if minimizers that don't overlap say so: a hit, and how many there are.
 
     Each of them occurs once in the reference, all on one diagonal. Whatever else the read is laid on has an edit in
@@ -176,12 +188,9 @@ def certain(found: int, places: Any, scratch: Any, index: Any, shift: int, lengt
     free, count, first = 0, 0, np.int64(-1)
     for i in range(found):
         place = places[i]
-        if place < free:
+        if place < free or spans[1, i] - spans[0, i] != 1:
             continue
-        start, end = matches(np.int64(scratch[2, place]), index, shift)
-        if end - start != 1:
-            continue
-        one = hit(index.entries[start], place, scratch[0, place] > scratch[1, place], length)
+        one = hit(entries[spans[0, i]], place, scratch[0, place] > scratch[1, place], length)
         if count and one >> DIAGONAL_SHIFT != first >> DIAGONAL_SHIFT:
             return first, 0
         first = one
@@ -191,25 +200,23 @@ def certain(found: int, places: Any, scratch: Any, index: Any, shift: int, lengt
 
 
 @njit(nogil=True)
-def all_hits(found: int, places: Any, scratch: Any, index: Any, shift: int, length: int, hits: Any) -> Any:
+def all_hits(found: int, places: Any, scratch: Any, spans: Any, entries: Any, length: int, hits: Any) -> Any:
     """All places of the read's minimizers, sorted; how many, and how many minimizers have too many of them."""
-    count, skipped, rarest, fewest = 0, 0, -1, np.int64(1) << 60
+    count, skipped, rarest = 0, 0, -1
     for i in range(found):
-        place = places[i]
-        start, end = matches(np.int64(scratch[2, place]), index, shift)
+        place, start, end = places[i], spans[0, i], spans[1, i]
         if end - start > MOST_HITS:
             skipped += 1
-            if end - start < fewest:
-                fewest, rarest = end - start, i
+            if rarest < 0 or end - start < spans[1, rarest] - spans[0, rarest]:
+                rarest = i
             continue
         for j in range(start, end):
-            hits[count] = hit(index.entries[j], place, scratch[0, place] > scratch[1, place], length)
+            hits[count] = hit(entries[j], place, scratch[0, place] > scratch[1, place], length)
             count += 1
     if 2 * skipped > found:  # most of the read is a repeat
-        place = places[rarest]
-        start, end = matches(np.int64(scratch[2, place]), index, shift)
+        place, start = places[rarest], spans[0, rarest]
         for j in range(start, start + MOST_HITS):
-            hits[count] = hit(index.entries[j], place, scratch[0, place] > scratch[1, place], length)
+            hits[count] = hit(entries[j], place, scratch[0, place] > scratch[1, place], length)
             count += 1
     ascend(hits, count)
     return count, skipped
@@ -230,10 +237,24 @@ def ascend(values: Any, count: int) -> None:
 
 
 @njit(nogil=True)
-def candidates(hits: Any, count: int, index: Any, table: Any, first: int) -> int:
+def diagonal(one: int) -> int:
+    """A hit's diagonal: the place of the read's first letter."""
+    return (one >> DIAGONAL_SHIFT & (1 << STRAND_SHIFT - DIAGONAL_SHIFT) - 1) - BELOW
+
+
+@njit(nogil=True)
+def enter(table: Any, row: int, one: int, seeds: int, starts: Any) -> None:
+    """A candidate on a hit's diagonal."""
+    at = diagonal(one)
+    table[row, STRAND], table[row, AT], table[row, SEEDS] = one >> STRAND_SHIFT, at, seeds
+    table[row, LOW] = table[row, HIGH] = at
+    table[row, CONTIG] = contig_of(starts, at + (one & (1 << DIAGONAL_SHIFT) - 1))
+
+
+@njit(nogil=True)
+def candidates(hits: Any, count: int, starts: Any, table: Any, first: int) -> int:
     """Candidates from sorted hits: runs of diagonals near each other, those with the most hits; behind the last one."""
     row, top, i = first, 0, 0
-    mask = (np.int64(1) << STRAND_SHIFT - DIAGONAL_SHIFT) - 1
     while i < count:
         end, run, most, main = i, 0, 0, i
         while end < count and (end == i or hits[end] - hits[end - 1] < NEAR << DIAGONAL_SHIFT):
@@ -250,16 +271,15 @@ def candidates(hits: Any, count: int, index: Any, table: Any, first: int) -> int
                 if table[other, SEEDS] < table[to, SEEDS]:
                     to = other
         if 4 * seeds >= top and (to == row or table[to, SEEDS] < seeds):
-            at = (hits[main] >> DIAGONAL_SHIFT & mask) - BELOW
-            table[to, STRAND], table[to, AT], table[to, SEEDS] = hits[main] >> STRAND_SHIFT, at, seeds
-            table[to, LOW] = max((hits[i] >> DIAGONAL_SHIFT & mask) - BELOW, at - FAR)
-            table[to, HIGH] = min((hits[end - 1] >> DIAGONAL_SHIFT & mask) - BELOW, at + FAR)
-            table[to, CONTIG] = contig_of(index, at + (hits[main] & (1 << DIAGONAL_SHIFT) - 1))
+            enter(table, to, hits[main], seeds, starts)
+            table[to, LOW] = max(diagonal(hits[i]), table[to, AT] - FAR)
+            table[to, HIGH] = min(diagonal(hits[end - 1]), table[to, AT] + FAR)
             row += np.int64(to == row)
         i = end
     kept = first
     for i in range(first, row):
         if 4 * table[i, SEEDS] >= top:
-            table[kept] = table[i]
+            for column in range(COLUMNS):
+                table[kept, column] = table[i, column]
             kept += 1
     return kept
