@@ -1,4 +1,4 @@
-"""Short reads against a reference: minimizers, candidates, alignments in lanes, pairs; compiled, for kernels of chunks."""
+"""Short reads against a reference: minimizers, candidates, alignments in lanes, pairs; for kernels of chunks."""
 
 from .index import Index, Indexed, build_index, load_index, save_index
 from .kernel import Settings, map_reads

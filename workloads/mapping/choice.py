@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import njit
 
 from .pairs import CLOSE, UNPAIRED, best_pair, insert_of
@@ -13,7 +12,7 @@ from .quality import HIGHEST, PER_POINT, single_quality, ties_cost
 
 
 @njit(nogil=True)
-def distinct(ranges: Any, read: int, table: Any, least: int, out: Any) -> int:
+def distinct(ranges: Any, read: Any, table: Any, least: Any, out: Any) -> Any:
     """Rows of a read that score enough, in `out`; of those that begin or end alike only the best. How many."""
     count = 0
     for part in range(0, 4, 2):
@@ -34,14 +33,14 @@ def distinct(ranges: Any, read: int, table: Any, least: int, out: Any) -> int:
 
 
 @njit(nogil=True)
-def _alike(table: Any, one: int, other: int) -> bool:
+def _alike(table: Any, one: Any, other: Any) -> bool:
     if table[one, STRAND] != table[other, STRAND] or table[one, CONTIG] != table[other, CONTIG]:
         return False
     return bool(table[one, LEFT] == table[other, LEFT] or table[one, RIGHT] == table[other, RIGHT])
 
 
 @njit(nogil=True)
-def best_single(rows: Any, count: int, table: Any, mark: int) -> int:
+def best_single(rows: Any, count: Any, table: Any, mark: Any) -> Any:
     """The row with the best score, chosen among equals by a number from the read's letters; -1 if there is none."""
     top, equal = -1, 0
     for i in range(count):
@@ -60,20 +59,20 @@ def best_single(rows: Any, count: int, table: Any, mark: int) -> int:
 
 
 @njit(nogil=True)
-def graded(row: int, rows: Any, count: int, table: Any, repeated: int, words: int) -> Any:
+def graded(row: Any, rows: Any, count: Any, table: Any, repeated: Any, words: Any) -> Any:
     """Quality of a read's placement by itself, and the best score of the others."""
     second, close, score = 0, 0, table[row, SCORE]
     for i in range(count):
         if rows[i] != row:
             second = max(second, table[rows[i], SCORE])
-            close += np.int64(score - table[rows[i], SCORE] <= CLOSE)
+            close += int(score - table[rows[i], SCORE] <= CLOSE)
     span = table[row, RIGHT] - table[row, LEFT]
     return single_quality(score, second, span, close, repeated, words), second
 
 
 @njit(nogil=True)
-def choose_pair(one: Any, ones: int, other: Any, others: int, table: Any, settings: Any, facts: Any,
-                read: int, mark: int) -> Any:
+def choose_pair(one: Any, ones: Any, other: Any, others: Any, table: Any, settings: Any, facts: Any,
+                read: Any, mark: Any) -> Any:
     """Placements of two mates: their rows (-1: none), qualities, the best other scores, and whether they are proper.
 
     Args:
@@ -97,8 +96,9 @@ def choose_pair(one: Any, ones: int, other: Any, others: int, table: Any, settin
             value = PER_POINT * (top - max(second, apart))
             if close > 0:
                 value -= ties_cost(close)
-            value *= 1.0 - 0.5 * (facts[read, 0] / max(facts[read, 1], 1) + facts[read + 1, 0] / max(facts[read + 1, 1], 1))
-            together = min(max(np.int64(value + 0.499), 0), HIGHEST)
+            mine, its = facts[read, 0] / max(facts[read, 1], 1), facts[read + 1, 0] / max(facts[read + 1, 1], 1)
+            value *= 1.0 - 0.5 * (mine + its)
+            together = min(max(int(value + 0.499), 0), HIGHEST)
         else:
             size = insert_of(table, a, b)
             proper = settings.low <= size <= settings.high

@@ -50,12 +50,12 @@ class Indexed(NamedTuple):
     """An index, and what isn't needed where reads are mapped.
 
     Attributes:
-        index: the arrays.
+        arrays: the index itself.
         names: of the contigs.
         digest: of names and letters, 32 hexadecimal digits.
     """
 
-    index: Index
+    arrays: Index
     names: tuple[str, ...]
     digest: str
 
@@ -88,7 +88,7 @@ def _collect(codes: Any, starts: Any, lengths: Any) -> Any:
 
 
 @njit(nogil=True)
-def _buckets(entries: Any, bits: int) -> Any:
+def _buckets(entries: Any, bits: Any) -> Any:
     """Where the entries of each bucket begin."""
     starts = np.zeros((1 << bits) + 1, np.int32)
     shift = HASH_BITS + PLACE_BITS + 1 - bits
@@ -121,7 +121,7 @@ def build_index(names: Sequence[str], offsets: Array, letters: Array) -> Indexed
     places = int(lengths.sum()) + GAP * (len(lengths) + 1)
     if places >= 2**31:
         raise ParameterError(
-            f"the reference has {int(lengths.sum()):,} bases in {len(lengths):,} contigs, more than an index holds (2^31)",
+            f"the reference has {int(lengths.sum()):,} bases in {len(lengths):,} contigs; an index holds 2^31",
             hint="map against parts of it",
         )
     starts = GAP + np.concatenate(([0], np.cumsum(lengths + GAP)[:-1])).astype(np.int64)
@@ -154,11 +154,11 @@ def _checksum(index: Index) -> str:
 
 def save_index(indexed: Indexed, path: str | Path) -> None:
     """Write an index as one Arrow IPC file, which `load_index` maps into memory."""
-    columns = {name: _single(array) for name, array in zip(Index._fields, indexed.index, strict=True)}
+    columns = {name: _single(array) for name, array in zip(Index._fields, indexed.arrays, strict=True)}
     columns["names"] = pa.array([list(indexed.names)], pa.large_list(pa.string()))
     table = pa.table(columns).replace_schema_metadata({
         "format": FORMAT, "version": VERSION, "k": str(K), "w": str(WINDOW), "digest": indexed.digest,
-        "checksum": _checksum(indexed.index),
+        "checksum": _checksum(indexed.arrays),
     })  # fmt: skip
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
@@ -186,8 +186,8 @@ def load_index(path: str | Path) -> Indexed:
     if said.get("format") != FORMAT:
         raise _unusable(path, "isn't an index")
     ours = {"version": VERSION, "k": str(K), "w": str(WINDOW)}
-    if differing := [f"{key} {said.get(key)} instead of {value}" for key, value in ours.items() if said.get(key) != value]:
-        raise _unusable(path, f"is an index of another kind: {', '.join(differing)}")
+    if other := [f"{key} {said.get(key)} instead of {value}" for key, value in ours.items() if said.get(key) != value]:
+        raise _unusable(path, f"is an index of another kind: {', '.join(other)}")
     try:
         index = Index(*(table.column(name).chunk(0).values.to_numpy(zero_copy_only=True) for name in Index._fields))
         names = tuple(table.column("names")[0].as_py())

@@ -11,8 +11,30 @@ from .choice import best_single, choose_pair, distinct, graded
 from .lanes import M, S, align
 from .pairs import ANCHORS, UNPAIRED, best_pair, rescue
 from .places import (
-    CIGAR, COLUMNS, CONTIG, EDITS, GAPPED, HEAD, LEFT, LONGEST, MOST_HITS, MOST_PLACES, OPS, READ, RIGHT, SCORE, SEEDS,
-    STRAND, TAIL, all_hits, bucket_shift, candidates, certain, enter, lay_out, look_up,
+    CIGAR,
+    COLUMNS,
+    CONTIG,
+    EDITS,
+    GAPPED,
+    HEAD,
+    LEFT,
+    LONGEST,
+    MOST_HITS,
+    MOST_PLACES,
+    OPS,
+    READ,
+    RIGHT,
+    SCORE,
+    SEEDS,
+    STRAND,
+    TAIL,
+    all_hits,
+    bucket_shift,
+    candidates,
+    certain,
+    enter,
+    lay_out,
+    look_up,
 )  # fmt: skip
 from .seeds import NO_BASE, READ_CODES, K, minimizers, seed_scratch
 
@@ -97,7 +119,7 @@ def new_block() -> Block:
 
 
 @njit(nogil=True)
-def direct(codes: Any, first: int, length: int, reverse: int, query: Any) -> None:
+def direct(codes: Any, first: Any, length: Any, reverse: Any, query: Any) -> None:
     """A read's codes in the reference's direction."""
     if reverse:
         for i in range(length):
@@ -109,7 +131,7 @@ def direct(codes: Any, first: int, length: int, reverse: int, query: Any) -> Non
 
 
 @njit(nogil=True)
-def find_places(reads: int, block: Block, codes: Any, starts: Any, index: Any, words: Any) -> int:
+def find_places(reads: Any, block: Block, codes: Any, starts: Any, index: Any, words: Any) -> Any:
     """Candidates of a block's reads, each with its best alignment without gaps; the row behind them."""
     # Taken out here once: inside the loop each use would count references.
     table, ranges, facts, query, wrong = block.table, block.ranges, block.facts, block.query, block.wrong
@@ -158,7 +180,7 @@ def find_places(reads: int, block: Block, codes: Any, starts: Any, index: Any, w
 
 
 @njit(nogil=True)
-def wanted(ranges: Any, part: int, reads: int, table: Any, settings: Settings, jobs: Any) -> int:
+def wanted(ranges: Any, part: Any, reads: Any, table: Any, settings: Settings, jobs: Any) -> Any:
     """Rows whose gaps are worth looking for, in `jobs`: of each read those with half the minimizers of the best."""
     count = 0
     for read in range(reads):
@@ -177,7 +199,7 @@ def wanted(ranges: Any, part: int, reads: int, table: Any, settings: Settings, j
 
 
 @njit(nogil=True)
-def search_mates(reads: int, block: Block, row: int, codes: Any, starts: Any, index: Any, words: Any,
+def search_mates(reads: Any, block: Block, row: Any, codes: Any, starts: Any, index: Any, words: Any,
                  settings: Settings) -> None:
     """Candidates of mates beside each other, where those there are make no good pair."""
     table, ranges, query, wrong, one, other = (
@@ -187,7 +209,7 @@ def search_mates(reads: int, block: Block, row: int, codes: Any, starts: Any, in
         counts[0] = distinct(ranges, read, table, settings.least, one)
         counts[1] = distinct(ranges, read + 1, table, settings.least, other)
         best[0], best[1] = highest(one, counts[0], table), highest(other, counts[1], table)
-        top = best_pair(one, counts[0], other, counts[1], table, settings, 0)[0]
+        top = best_pair(one, counts[0], other, counts[1], table, settings, best[0])[0]
         if counts[0] + counts[1] == 0 or top > best[0] + best[1] - UNPAIRED:
             continue
         for mate in range(2):
@@ -205,7 +227,7 @@ def search_mates(reads: int, block: Block, row: int, codes: Any, starts: Any, in
 
 
 @njit(nogil=True)
-def highest(rows: Any, count: int, table: Any) -> int:
+def highest(rows: Any, count: Any, table: Any) -> Any:
     """The best score of some rows."""
     top = np.int64(0)
     for i in range(count):
@@ -214,7 +236,7 @@ def highest(rows: Any, count: int, table: Any) -> int:
 
 
 @njit(nogil=True)
-def write_read(out: Any, i: int, row: int, quality: int, second: int, table: Any, contigs: Any, flag: int) -> None:
+def write_read(out: Any, i: Any, row: Any, quality: Any, second: Any, table: Any, contigs: Any, flag: Any) -> None:
     """A read's columns; row -1 if it isn't mapped."""
     if row < 0:
         out[i, FLAG], out[i, PLACE], out[i, POSITION] = flag | UNMAPPED, -1, -1
@@ -225,7 +247,7 @@ def write_read(out: Any, i: int, row: int, quality: int, second: int, table: Any
 
 
 @njit(nogil=True)
-def write_ops(values: Any, used: int, row: int, table: Any, ops: Any) -> int:
+def write_ops(values: Any, used: Any, row: Any, table: Any, ops: Any) -> Any:
     """Append a placement's operations to an array that has room; how many it holds."""
     if table[row, HEAD]:
         values[used] = table[row, HEAD] << 4 | S
@@ -244,7 +266,7 @@ def write_ops(values: Any, used: int, row: int, table: Any, ops: Any) -> int:
 
 
 @njit(nogil=True)
-def write_mates(out: Any, i: int, a: int, b: int, table: Any) -> None:
+def write_mates(out: Any, i: Any, a: Any, b: Any, table: Any) -> None:
     """What two mates say of each other: rows i and i + 1."""
     for me, mate in ((i, i + 1), (i + 1, i)):
         if out[me, FLAG] & UNMAPPED and not out[mate, FLAG] & UNMAPPED:
@@ -263,8 +285,8 @@ def write_mates(out: Any, i: int, a: int, b: int, table: Any) -> None:
 
 
 @njit(nogil=True)
-def choose(reads: int, block: Block, out: Any, first: int, contigs: Any, settings: Settings, chosen: Any) -> None:
-    """The placements of a block's reads: their columns, from row `first` on, and their rows of the table in `chosen`."""
+def choose(reads: Any, block: Block, out: Any, first: Any, contigs: Any, settings: Settings, chosen: Any) -> None:
+    """The placements of a block's reads: their columns, from row `first` on; their rows of the table in `chosen`."""
     table, ranges, facts, one, other = block.table, block.ranges, block.facts, block.one, block.other
     if settings.paired == 0:
         for read in range(reads):
@@ -293,7 +315,7 @@ def map_reads(sequences: Any, index: Any, settings: Settings) -> Any:
 
     Args:
         sequences: offsets (reads + 1,) and uint8 letters, as a kernel of chunks gets text.
-        index: `build_index(...).index`.
+        index: `build_index(...).arrays`.
         settings: how.
 
     Returns:
@@ -303,8 +325,8 @@ def map_reads(sequences: Any, index: Any, settings: Settings) -> Any:
     offsets, letters = sequences
     count = len(offsets) - 1
     out, block = np.zeros((count, SECOND + 1), np.int32), new_block()
-    cuts, values, used = np.zeros(count + 1, np.int64), np.empty(2 * count + 16, np.uint32), 0
-    jobs, ops = np.empty(len(block.table), np.int64), np.empty(1 << 14, np.uint32)
+    cuts, values, used = np.zeros(count + 1, np.int64), np.empty(2 * count + 16, np.uint32), np.int64(0)
+    jobs, ops, none = np.empty(len(block.table), np.int64), np.empty(1 << 14, np.uint32), np.int64(0)
     words = index.codes[: len(index.codes) // 8 * 8].view(np.uint64)
     starts, chosen = np.empty(BLOCK + 1, np.int64), np.empty(BLOCK, np.int64)
     for first in range(0, count, BLOCK):
@@ -316,7 +338,7 @@ def map_reads(sequences: Any, index: Any, settings: Settings) -> Any:
         chosen[:] = -1
         rows = find_places(reads, block, codes, starts, index, words)
         wants = wanted(block.ranges, 0, reads, block.table, settings, jobs)
-        ops, used_ops = align(jobs[:wants], block.table, index, codes, starts, ops, 0)
+        ops, used_ops = align(jobs[:wants], block.table, index, codes, starts, ops, none)
         if settings.paired and settings.high > 0:
             search_mates(reads, block, rows, codes, starts, index, words, settings)
             wants = wanted(block.ranges, 2, reads, block.table, settings, jobs)
@@ -328,6 +350,7 @@ def map_reads(sequences: Any, index: Any, settings: Settings) -> Any:
             if settings.cigar and chosen[read] >= 0:
                 used = write_ops(values, used, chosen[read], block.table, ops)
             cuts[first + read + 1] = used
-    return (out[:, FLAG].astype(np.uint16), out[:, PLACE].copy(), out[:, POSITION].copy(), out[:, MAPQ].astype(np.uint8),
-            (cuts, values[:used].copy()), out[:, MATE_PLACE].copy(), out[:, MATE_POSITION].copy(),
-            out[:, TEMPLATE].copy(), out[:, DISTANCE].copy(), out[:, BEST].copy(), out[:, SECOND].copy())
+    columns = out.T.copy()
+    return (columns[FLAG].astype(np.uint16), columns[PLACE], columns[POSITION], columns[MAPQ].astype(np.uint8),
+            (cuts, values[:used].copy()), columns[MATE_PLACE], columns[MATE_POSITION], columns[TEMPLATE],
+            columns[DISTANCE], columns[BEST], columns[SECOND])

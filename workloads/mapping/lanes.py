@@ -1,9 +1,9 @@
-"""Alignments with gaps of many candidates at once, one a lane: local, affine, in a band, with what a clipped end takes.
+"""Alignments with gaps of many candidates at once, one a lane: local, affine, in a band.
 
-Every lane has a read and the bases around its candidate's diagonals. Row by row of the read all lanes do the same step on
-one diagonal after the other (Gotoh 1982 in a band; a pair a lane as Rognes 2011). All scores are kept, and the way back
-is found from them: so nothing but scores is computed for the cells that no alignment goes through. A read that reaches
-its own end gets a bonus there, as bwa mem's penalty for clipping is one (Li 2013).
+Every lane has a read and the bases around its candidate's diagonals. Row by row of the read all lanes do the same step
+on one diagonal after the other (Gotoh 1982 in a band; a pair a lane as Rognes 2011). All scores are kept, and the way
+back is found from them: so nothing but scores is computed for the cells that no alignment goes through. An alignment
+that reaches the read's end gets a bonus there, which is bwa mem's penalty for clipping (Li 2013).
 
 A base outside the contig takes more than any alignment has; together with what lies between contigs (index.GAP, more
 than twice the diagonals of a band) no alignment goes from one to the next.
@@ -19,8 +19,27 @@ from numba import njit
 from gridcompute.vectors import i16x32
 
 from .places import (
-    AT, CIGAR, CONTIG, EDITS, END, EXTEND, GAPPED, HEAD, HIGH, LEFT, LOW, MARGIN, MATCH, MISMATCH, OPEN, OPS,
-    READ, RIGHT, SCORE, STRAND, TAIL, WIDEST,
+    AT,
+    CIGAR,
+    CONTIG,
+    EDITS,
+    END,
+    EXTEND,
+    HEAD,
+    HIGH,
+    LEFT,
+    LOW,
+    MARGIN,
+    MATCH,
+    MISMATCH,
+    OPEN,
+    OPS,
+    READ,
+    RIGHT,
+    SCORE,
+    STRAND,
+    TAIL,
+    WIDEST,
 )  # fmt: skip
 from .seeds import NO_BASE, SEPARATOR
 
@@ -36,7 +55,7 @@ M, I, D, S = 0, 1, 2, 4  # noqa: E741 - as BAM numbers them
 
 
 @njit(nogil=True)
-def fill(query: Any, target: Any, rows: int, width: int, scores: Any, gaps: Any, best: Any) -> None:
+def fill(query: Any, target: Any, rows: Any, width: Any, scores: Any, gaps: Any, best: Any) -> None:
     """Scores of all cells.
 
     Args:
@@ -76,8 +95,8 @@ def fill(query: Any, target: Any, rows: int, width: int, scores: Any, gaps: Any,
 
 
 @njit(nogil=True)
-def lane_end(scores: Any, best: Any, lane: int, length: int, width: int, middle: int) -> Any:
-    """Row and diagonal of a lane's last cell, and its score: at the read's end if no other is better by more than END."""
+def lane_end(scores: Any, best: Any, lane: Any, length: Any, width: Any, middle: Any) -> Any:
+    """Row and diagonal of a lane's last cell, and its score: at the read's end if none is better by more than END."""
     row, top = length - 1, np.int64(best[(length - 1) * LANES + lane]) + END
     for i in range(length):
         if best[i * LANES + lane] > top:
@@ -91,12 +110,14 @@ def lane_end(scores: Any, best: Any, lane: int, length: int, width: int, middle:
 
 
 @njit(nogil=True)
-def way_back(query: Any, target: Any, scores: Any, width: int, lane: int, row: int, b: int, score: int, ops: Any,
-             at: int) -> Any:
-    """The alignment that ends in a cell: its first row, that row's diagonal, edits, and how many operations (in `ops` from
-    `at` on, as BAM has them)."""
+def way_back(query: Any, target: Any, scores: Any, width: Any, lane: Any, row: Any, b: Any, score: Any, ops: Any,
+             at: Any) -> Any:
+    """The alignment that ends in a cell: its first row, that row's diagonal, edits, and how many operations.
+
+    Those are in `ops` from `at` on, as BAM has them.
+    """
     step = (width + 1) * LANES
-    count, edits, run = 0, 0, 0
+    count, edits, run = 0, np.int64(0), 0
     while True:
         here = (row + 1) * step + b * LANES + lane
         before = np.int64(scores[here - step])
@@ -133,14 +154,14 @@ def way_back(query: Any, target: Any, scores: Any, width: int, lane: int, row: i
 
 
 @njit(nogil=True)
-def band_of(row: Any) -> int:
+def band_of(row: Any) -> Any:
     """Diagonals of a candidate's alignment: one of two widths, so that it depends on nothing else."""
     near = row[AT] - row[LOW] <= MARGIN // 2 and row[HIGH] - row[AT] <= MARGIN // 2
     return 2 * MARGIN + 1 if near else WIDEST
 
 
 @njit(nogil=True)
-def _laid(group: Any, table: Any, index: Any, codes: Any, starts: Any, rows: int, width: int, query: Any,
+def _laid(group: Any, table: Any, index: Any, codes: Any, starts: Any, rows: Any, width: Any, query: Any,
           target: Any) -> None:
     """Lay the reads of a group and the bases beside them in lanes."""
     for lane in range(LANES):
@@ -163,7 +184,7 @@ def _laid(group: Any, table: Any, index: Any, codes: Any, starts: Any, rows: int
 
 
 @njit(nogil=True)
-def align(jobs: Any, table: Any, index: Any, codes: Any, starts: Any, ops: Any, used: int) -> Any:
+def align(jobs: Any, table: Any, index: Any, codes: Any, starts: Any, ops: Any, used: Any) -> Any:
     """Align candidates with gaps, each in a lane; a row of the table is changed where that scores more than without.
 
     Args:

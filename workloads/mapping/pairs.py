@@ -15,7 +15,23 @@ from numba import njit
 from gridcompute.errors import ParameterError
 
 from .places import (
-    AT, COLUMNS, CONTIG, EDITS, FAR, HEAD, HIGH, LEFT, LOW, READ, RIGHT, SCORE, SEEDS, STRAND, TAIL, lay_out, words_differ,
+    AT,
+    COLUMNS,
+    CONTIG,
+    EDITS,
+    FAR,
+    HEAD,
+    HIGH,
+    LEFT,
+    LOW,
+    READ,
+    RIGHT,
+    SCORE,
+    SEEDS,
+    STRAND,
+    TAIL,
+    lay_out,
+    words_differ,
 )  # fmt: skip
 
 UNPAIRED = 17
@@ -100,7 +116,7 @@ def outer_ends(position: Any, offsets: Any, ops: Any) -> Any:
 
 
 @njit(nogil=True)
-def insert_of(table: Any, one: int, other: int) -> int:
+def insert_of(table: Any, one: Any, other: Any) -> Any:
     """Distance of the outer ends of two placements that face each other; -1 of others."""
     if table[one, STRAND] == table[other, STRAND] or table[one, CONTIG] != table[other, CONTIG]:
         return -1
@@ -110,7 +126,7 @@ def insert_of(table: Any, one: int, other: int) -> int:
 
 
 @njit(nogil=True)
-def pair_score(table: Any, one: int, other: int, settings: Any) -> int:
+def pair_score(table: Any, one: Any, other: Any, settings: Any) -> Any:
     """Score of two placements as a proper pair; -1 if they are none."""
     size = insert_of(table, one, other)
     if size < settings.low or size > settings.high:
@@ -120,7 +136,7 @@ def pair_score(table: Any, one: int, other: int, settings: Any) -> int:
 
 
 @njit(nogil=True)
-def best_pair(one: Any, ones: int, other: Any, others: int, table: Any, settings: Any, mark: int) -> Any:
+def best_pair(one: Any, ones: Any, other: Any, others: Any, table: Any, settings: Any, mark: Any) -> Any:
     """The best proper pair: score, the next one's, how many more are close to the best, and its two rows.
 
     Args:
@@ -139,7 +155,7 @@ def best_pair(one: Any, ones: int, other: Any, others: int, table: Any, settings
             if score > top:
                 top, second, equal = score, top, 1
             elif score >= 0:
-                equal += np.int64(score == top)
+                equal += int(score == top)
                 second = max(second, score)
     chosen, a, b = mark % max(equal, 1), -1, -1
     for i in range(ones):
@@ -151,12 +167,12 @@ def best_pair(one: Any, ones: int, other: Any, others: int, table: Any, settings
                 if chosen == 0:
                     a, b = one[i], other[j]
                 chosen -= 1
-            close += np.int64(top - score <= CLOSE)
+            close += int(top - score <= CLOSE)
     return top, second, max(close - 1, 0), a, b
 
 
 @njit(nogil=True)
-def differ(words: Any, query: Any, at: int, first: int, last: int, length: int) -> int:
+def differ(words: Any, query: Any, at: Any, first: Any, last: Any, length: Any) -> Any:
     """How many letters of query words first to last differ."""
     count = np.int64(0)
     for i in range(first, last):
@@ -168,8 +184,8 @@ def differ(words: Any, query: Any, at: int, first: int, last: int, length: int) 
 
 
 @njit(nogil=True)
-def rescue(anchor: int, read: int, index: Any, words: Any, query: Any, length: int, settings: Any, table: Any, row: int,
-           wrong: Any) -> int:
+def rescue(anchor: Any, read: Any, index: Any, words: Any, query: Any, length: Any, settings: Any, table: Any, row: Any,
+           wrong: Any) -> Any:
     """Search for a read beside its mate; rows for where it, its first or its second half agrees best. Behind the last.
 
     Args:
@@ -194,11 +210,11 @@ def rescue(anchor: int, read: int, index: Any, words: Any, query: Any, length: i
         low, high = begin + settings.low - length, begin + settings.high - length
     low, high = max(low, start - length // 2), min(high, stop - length // 2)
     count = (length + 7) >> 3
-    half = count // 2
+    half, none = count // 2, np.int64(0)
     least = np.full(3, length, np.int64)
     where = np.full(3, -1, np.int64)
     for at in range(low, high + 1):
-        one = differ(words, query, at, 0, half, length)
+        one = differ(words, query, at, none, half, length)
         two = differ(words, query, at, half, count, length)
         for part, found in enumerate((one + two, one, two)):
             if found < least[part]:

@@ -35,10 +35,11 @@ WIDEST = 2 * (FAR + MARGIN) + 1
 """Diagonals of an alignment with gaps."""
 
 # Columns of a table of candidates, int64.
-STRAND, AT, LOW, HIGH, SEEDS, CONTIG, GAPPED, SCORE, LEFT, RIGHT, HEAD, TAIL, EDITS, CIGAR, OPS, READ = range(16)
-"""1 for the reverse complement; the place of the first letter on the main diagonal; least and greatest diagonal;
-minimizers; contig; whether an alignment with gaps may be better; score; place of the first aligned base; behind the last
-one; letters clipped before and behind; edits; where its operations begin, -1 for no gap; how many; number in the block."""
+STRAND, AT, LOW, HIGH, SEEDS, CONTIG, GAPPED, SCORE = range(8)
+LEFT, RIGHT, HEAD, TAIL, EDITS, CIGAR, OPS, READ = range(8, 16)
+"""1 for the reverse complement; the main diagonal (place of the first letter), the least, the greatest;
+minimizers; contig; 1 if an alignment with gaps may be better; score; place of the first aligned base and behind the
+last one; letters clipped before and behind; edits; where operations begin (-1: no gap), how many; the read's number."""
 COLUMNS = 16
 
 DIAGONAL_SHIFT, STRAND_SHIFT, BELOW = 10, 43, LONGEST
@@ -46,7 +47,7 @@ DIAGONAL_SHIFT, STRAND_SHIFT, BELOW = 10, 43, LONGEST
 
 
 @njit(nogil=True)
-def bucket_shift(starts: Any) -> int:
+def bucket_shift(starts: Any) -> Any:
     """Bits of a hash below those that choose a bucket."""
     shift, buckets = HASH_BITS, len(starts) - 1
     while buckets > 1:
@@ -56,7 +57,7 @@ def bucket_shift(starts: Any) -> int:
 
 
 @njit(nogil=True)
-def look_up(found: int, places: Any, scratch: Any, buckets: Any, entries: Any, shift: int, spans: Any) -> None:
+def look_up(found: Any, places: Any, scratch: Any, buckets: Any, entries: Any, shift: Any, spans: Any) -> None:
     """Where the entries of each of a read's minimizers begin (spans[0]) and end (spans[1]).
 
     In three passes, so that the processor waits for many places of memory at once, not for one after the other.
@@ -80,7 +81,7 @@ def look_up(found: int, places: Any, scratch: Any, buckets: Any, entries: Any, s
 
 
 @njit(nogil=True)
-def hit(entry: int, place: int, reverse: bool, length: int) -> int:
+def hit(entry: Any, place: Any, reverse: bool, length: Any) -> Any:
     """Strand, diagonal and place in the read (in the reference's direction), to be sorted."""
     there, strand = (entry & (1 << PLACE_BITS + 1) - 1) >> 1, entry & 1 ^ np.int64(reverse)
     own = length - K - place if strand else place
@@ -88,7 +89,7 @@ def hit(entry: int, place: int, reverse: bool, length: int) -> int:
 
 
 @njit(nogil=True)
-def words_differ(words: Any, query: Any, at: int, i: int, length: int) -> Any:
+def words_differ(words: Any, query: Any, at: Any, i: Any, length: Any) -> Any:
     """A bit for each of 8 letters, from 8 * i on, that differ: the lowest of its byte."""
     from_word, shift = at + 8 * i >> 3, np.uint64((at & 7) << 3)
     there = words[from_word] >> shift | (words[from_word + 1] << np.uint64(1)) << (np.uint64(63) - shift)
@@ -100,7 +101,7 @@ def words_differ(words: Any, query: Any, at: int, i: int, length: int) -> Any:
 
 
 @njit(nogil=True)
-def mismatches(words: Any, query: Any, at: int, length: int, most: int, out: Any) -> int:
+def mismatches(words: Any, query: Any, at: Any, length: Any, most: Any, out: Any) -> Any:
     """How many letters differ, and where (ascending, in `out`); when more than `most`, some number above it.
 
     Args:
@@ -117,14 +118,15 @@ def mismatches(words: Any, query: Any, at: int, length: int, most: int, out: Any
         if x:
             for byte in range(8):
                 out[count] = 8 * i + byte
-                count += np.int64(x >> np.uint64(8 * byte) & np.uint64(1))
+                bit: Any = np.int64(x >> np.uint64(8 * byte) & np.uint64(1))
+                count += bit
             if count > most:
                 return count
     return count
 
 
 @njit(nogil=True)
-def trim(wrong: Any, count: int, length: int) -> Any:
+def trim(wrong: Any, count: Any, length: Any) -> Any:
     """The best stretch of an alignment without gaps: score, first letter, behind the last one, edits in it."""
     start, first, score = 0, 0, END
     best, best_start, best_stop, best_edits = -1, 0, 0, 0
@@ -141,12 +143,12 @@ def trim(wrong: Any, count: int, length: int) -> Any:
     score += length - first + END
     if score >= best:
         best, best_start, best_stop, best_edits = score, start, length, edits
-    best -= END * (np.int64(best_start == 0) + np.int64(best_stop == length))
+    best -= END * (int(best_start == 0) + int(best_stop == length))
     return best, best_start, best_stop, best_edits
 
 
 @njit(nogil=True)
-def contig_of(starts: Any, place: int) -> int:
+def contig_of(starts: Any, place: Any) -> Any:
     """The contig that a place is in."""
     low, high = 0, len(starts)
     while high - low > 1:
@@ -159,7 +161,7 @@ def contig_of(starts: Any, place: int) -> int:
 
 
 @njit(nogil=True)
-def lay_out(table: Any, row: int, index: Any, words: Any, query: Any, length: int, wrong: Any) -> None:
+def lay_out(table: Any, row: Any, index: Any, words: Any, query: Any, length: Any, wrong: Any) -> None:
     """The best alignment without gaps on a candidate's main diagonal, and whether one with gaps may be better."""
     at, contig = table[row, AT], table[row, CONTIG]
     table[row, GAPPED], table[row, SCORE], table[row, CIGAR], table[row, OPS] = 1, 0, -1, 0
@@ -179,7 +181,7 @@ def lay_out(table: Any, row: int, index: Any, words: Any, query: Any, length: in
 
 
 @njit(nogil=True)
-def certain(found: int, places: Any, scratch: Any, spans: Any, entries: Any, length: int) -> Any:
+def certain(found: Any, places: Any, scratch: Any, spans: Any, entries: Any, length: Any) -> Any:
     """The only place where a read can lie well, if minimizers that don't overlap say so: a hit, and how many there are.
 
     Each of them occurs once in the reference, all on one diagonal. Whatever else the read is laid on has an edit in
@@ -200,7 +202,7 @@ def certain(found: int, places: Any, scratch: Any, spans: Any, entries: Any, len
 
 
 @njit(nogil=True)
-def all_hits(found: int, places: Any, scratch: Any, spans: Any, entries: Any, length: int, hits: Any) -> Any:
+def all_hits(found: Any, places: Any, scratch: Any, spans: Any, entries: Any, length: Any, hits: Any) -> Any:
     """All places of the read's minimizers, sorted; how many, and how many minimizers have too many of them."""
     count, skipped, rarest = 0, 0, -1
     for i in range(found):
@@ -223,7 +225,7 @@ def all_hits(found: int, places: Any, scratch: Any, spans: Any, entries: Any, le
 
 
 @njit(nogil=True)
-def ascend(values: Any, count: int) -> None:
+def ascend(values: Any, count: Any) -> None:
     """Sort the first ones."""
     if count > 64:
         values[:count].sort()
@@ -237,13 +239,13 @@ def ascend(values: Any, count: int) -> None:
 
 
 @njit(nogil=True)
-def diagonal(one: int) -> int:
+def diagonal(one: Any) -> Any:
     """A hit's diagonal: the place of the read's first letter."""
     return (one >> DIAGONAL_SHIFT & (1 << STRAND_SHIFT - DIAGONAL_SHIFT) - 1) - BELOW
 
 
 @njit(nogil=True)
-def enter(table: Any, row: int, one: int, seeds: int, starts: Any) -> None:
+def enter(table: Any, row: Any, one: Any, seeds: Any, starts: Any) -> None:
     """A candidate on a hit's diagonal."""
     at = diagonal(one)
     table[row, STRAND], table[row, AT], table[row, SEEDS] = one >> STRAND_SHIFT, at, seeds
@@ -252,7 +254,7 @@ def enter(table: Any, row: int, one: int, seeds: int, starts: Any) -> None:
 
 
 @njit(nogil=True)
-def candidates(hits: Any, count: int, starts: Any, table: Any, first: int) -> int:
+def candidates(hits: Any, count: Any, starts: Any, table: Any, first: Any) -> Any:
     """Candidates from sorted hits: runs of diagonals near each other, those with the most hits; behind the last one."""
     row, top, i = first, 0, 0
     while i < count:
@@ -274,7 +276,7 @@ def candidates(hits: Any, count: int, starts: Any, table: Any, first: int) -> in
             enter(table, to, hits[main], seeds, starts)
             table[to, LOW] = max(diagonal(hits[i]), table[to, AT] - FAR)
             table[to, HIGH] = min(diagonal(hits[end - 1]), table[to, AT] + FAR)
-            row += np.int64(to == row)
+            row += int(to == row)
         i = end
     kept = first
     for i in range(first, row):

@@ -31,7 +31,7 @@ WEIGHTS = _weights()
 
 
 @njit(nogil=True)
-def ties_cost(ties: int) -> int:
+def ties_cost(ties: Any) -> Any:
     """What so many placements as good as the best, and one, take off: 10 * log10 of their number, rounded up."""
     cost, reach = 0, 1.0
     while reach < ties + 1:
@@ -41,7 +41,7 @@ def ties_cost(ties: int) -> int:
 
 
 @njit(nogil=True)
-def single_quality(score: int, second: int, span: int, close: int, repeated: int, words: int) -> int:
+def single_quality(score: Any, second: Any, span: Any, close: Any, repeated: Any, words: Any) -> Any:
     """Mapping quality of a read's best placement by itself.
 
     Args:

@@ -1,7 +1,7 @@
 """Minimizers of a sequence: the words of 15 bases that are looked up instead of all of them.
 
 A word and its reverse complement count as one. A word is a minimizer if its hash is the least of some `WINDOW`
-neighbouring words it is one of; so two sequences that share `K + WINDOW - 1` bases share a minimizer, on whichever strand
+neighbouring words it is one of; so two sequences that share `K + WINDOW - 1` bases share a minimizer, on any strand
 (Roberts et al. 2004, Bioinformatics 20, 3363-3369). Words are hashed and compared 16 at a time.
 """
 
@@ -49,7 +49,7 @@ REFERENCE_CODES, READ_CODES = _codes(NO_BASE), _codes(READ_N)
 
 
 @njit(nogil=True)
-def seed_scratch(length: int) -> Any:
+def seed_scratch(length: Any) -> Any:
     """Scratch of `minimizers` for sequences of at most so many letters."""
     return np.zeros((5, length + 3 * PAD), np.uint32)
 
@@ -64,7 +64,7 @@ def _hashed(words: Any) -> Any:
 
 
 @njit(nogil=True)
-def minimizers(codes: Any, start: int, stop: int, scratch: Any, places: Any) -> int:
+def minimizers(codes: Any, start: Any, stop: Any, scratch: Any, places: Any) -> Any:
     """How many minimizers codes[start:stop] has; their places, from `start`, ascending in `places`.
 
     Of the minimizer at place i, scratch[2, i] is the hash, and it is the reverse complement's if scratch[0, i] >
@@ -81,9 +81,11 @@ def minimizers(codes: Any, start: int, stop: int, scratch: Any, places: Any) -> 
     if count <= 0:
         return 0
     ahead, back, hashes, least, chosen = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
-    word, reverse, good, bad = 0, 0, 0, False
+    word: Any = 0
+    reverse: Any = 0
+    good, bad = 0, False
     for i in range(stop - start):
-        code = np.int64(codes[start + i])
+        code: Any = np.int64(codes[start + i])
         good += 1
         if code > 3:
             good, code, bad = 0, 0, True
@@ -116,7 +118,7 @@ def minimizers(codes: Any, start: int, stop: int, scratch: Any, places: Any) -> 
             high = high.max(u32x16.load(least, PAD + i - j))
         own = u32x16.load(hashes, i)
         ((high == own) & (own != none)).select(one, zero).store(chosen, i)
-    found = 0
+    found: Any = 0
     for i in range(count):
         places[found] = i
         found += np.int64(chosen[i])
