@@ -11,11 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from gridcompute.errors import CorruptInputError, GridError, MissingInputError, ParameterError
-from gridcompute.sequences import reverse_complement
 from gridcompute_workloads.mapping import (
     LONGEST,
     Indexed,
@@ -27,6 +22,11 @@ from gridcompute_workloads.mapping import (
     save_index,
 )
 from gridcompute_workloads.mapping.index import GAP
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gridcompute.errors import CorruptInputError, GridError, MissingInputError, ParameterError
+from gridcompute.sequences import reverse_complement
 
 LETTERS = np.frombuffer(b"ACGT", np.uint8)
 INSERTS = {"low": 200, "high": 600, "mean": 400.0, "deviation": 50.0}
@@ -200,7 +200,7 @@ def test_odd_reads(genome: Genome) -> None:
 
 
 def test_nothing_goes_across_contigs(genome: Genome) -> None:
-    """A read whose halves lie at a contig's end and at the next one's begin is clipped; so is what hangs over an end."""
+    """A read whose halves lie at a contig's end and the next one's begin is clipped; so is what hangs over an end."""
     first, second, _ = genome.contigs
     across = np.concatenate((first[-80:], second[:70]))
     over = np.concatenate((np.frombuffer(b"ACGTAC" * 5, np.uint8), second[:90]))
@@ -377,7 +377,8 @@ def test_an_index_is_kept(genome: Genome, tmp_path: Path) -> None:
     again = indexed(genome.contigs)
     save_index(again, tmp_path / "again.arrow")
     assert (tmp_path / "again.arrow").read_bytes() == (tmp_path / "index.arrow").read_bytes()
-    lower = build_index(loaded.names, np.cumsum([0, 9_000, 5_000, 3_000]), np.concatenate(genome.contigs) + np.uint8(32))
+    small_letters = np.concatenate(genome.contigs) + np.uint8(32)
+    lower = build_index(loaded.names, np.cumsum([0, 9_000, 5_000, 3_000]), small_letters)
     assert lower.digest == loaded.digest
 
 

@@ -172,14 +172,16 @@ def best_pair(one: Any, ones: Any, other: Any, others: Any, table: Any, settings
 
 
 @njit(nogil=True)
-def differ(words: Any, query: Any, at: Any, first: Any, last: Any, length: Any) -> Any:
-    """How many letters of query words first to last differ."""
+def differ(words: Any, query: Any, at: Any, first: Any, last: Any, length: Any, most: Any) -> Any:
+    """How many letters of query words first to last differ; when more than `most`, some number above it."""
     count = np.int64(0)
     for i in range(first, last):
         x = words_differ(words, query, at, i, length)
         x += x >> np.uint64(32)
         x += x >> np.uint64(16)
         count += np.int64((x + (x >> np.uint64(8))) & np.uint64(0xFF))
+        if count > most:
+            break
     return count
 
 
@@ -210,12 +212,12 @@ def rescue(anchor: Any, read: Any, index: Any, words: Any, query: Any, length: A
         low, high = begin + settings.low - length, begin + settings.high - length
     low, high = max(low, start - length // 2), min(high, stop - length // 2)
     count = (length + 7) >> 3
-    half, none = count // 2, np.int64(0)
+    half, none, most = count // 2, np.int64(0), length // 5
     least = np.full(3, length, np.int64)
     where = np.full(3, -1, np.int64)
     for at in range(low, high + 1):
-        one = differ(words, query, at, none, half, length)
-        two = differ(words, query, at, half, count, length)
+        one = differ(words, query, at, none, half, length, most)
+        two = differ(words, query, at, half, count, length, most)
         for part, found in enumerate((one + two, one, two)):
             if found < least[part]:
                 least[part], where[part] = found, at
