@@ -22,6 +22,10 @@ from gridcompute_workloads.mapping import (
     save_index,
 )
 from gridcompute_workloads.mapping.index import GAP
+from gridcompute_workloads.mapping.kernel import find_places, new_block
+from gridcompute_workloads.mapping.lanes import align
+from gridcompute_workloads.mapping.places import GAPPED, LEFT, RIGHT, SCORE
+from gridcompute_workloads.mapping.seeds import READ_CODES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,6 +175,26 @@ def test_a_long_gap(genome: Genome) -> None:
     check_row(found, 0, gone, genome)
     assert found.distance[0] == 30
     assert [op for _, op in found.ops(0)] == ["M", "D", "M"]
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_no_gap_is_missed(seed: int) -> None:
+    """Where it is said that no gap can help, the alignment with gaps scores no more; in letters that repeat a lot."""
+    draw = np.random.default_rng(seed)
+    unit = draw.choice(LETTERS, (40, 3))
+    contig = np.concatenate([np.tile(one, int(draw.integers(1, 12)))[: int(draw.integers(3, 30))] for one in unit] * 3)
+    genome = Genome((contig,), indexed([contig]))
+    reads = [edited(draw, contig, int(draw.integers(len(contig) - 78)), 70, int(draw.integers(5))) for _ in range(300)]
+    codes, starts = READ_CODES[np.concatenate(reads)], np.arange(301, dtype=np.int64) * 70
+    block, arrays = new_block(), genome.index.arrays
+    words = arrays.codes[: len(arrays.codes) // 8 * 8].view(np.uint64)
+    rows = find_places(300, block, codes, starts, arrays, words)
+    before = block.table[:rows].copy()
+    align(np.arange(rows), block.table, arrays, codes, starts, np.empty(1 << 12, np.uint32), 0)
+    after, settled = block.table[:rows], before[:, GAPPED] == 0
+    assert settled.sum() > 100
+    assert np.array_equal(before[settled][:, [SCORE, LEFT, RIGHT]], after[settled][:, [SCORE, LEFT, RIGHT]])
 
 
 def test_repeats_have_no_quality(genome: Genome) -> None:

@@ -153,7 +153,7 @@ def find_places(reads: Any, block: Block, codes: Any, starts: Any, index: Any, w
             enter(table, row, one, sure, contigs)
             table[row, READ] = read
             direct(codes, first, length, table[row, STRAND], query)
-            lay_out(table, row, index, words, eights, length, wrong)
+            lay_out(table, row, index, words, query, eights, length, wrong)
             whole = table[row, HEAD] == 0 and table[row, TAIL] == 0 and table[row, SCORE] > 0
             if whole and table[row, EDITS] <= sure - 2:
                 row += 1
@@ -173,7 +173,7 @@ def find_places(reads: Any, block: Block, codes: Any, starts: Any, index: Any, w
                         laid = True
                         direct(codes, first, length, strand, query)
                     table[candidate, READ] = read
-                    lay_out(table, candidate, index, words, eights, length, wrong)
+                    lay_out(table, candidate, index, words, query, eights, length, wrong)
         row = last
         ranges[read, 1] = row
     return row
@@ -222,7 +222,7 @@ def search_mates(reads: Any, block: Block, row: Any, codes: Any, starts: Any, in
                     continue
                 tried += 1
                 direct(codes, first, length, 1 - table[anchor, STRAND], query)
-                row = rescue(anchor, me, index, words, eights, length, settings, table, row, wrong)
+                row = rescue(anchor, me, index, words, query, eights, length, settings, table, row, wrong)
             ranges[me, 3] = row
 
 

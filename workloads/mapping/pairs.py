@@ -186,8 +186,8 @@ def differ(words: Any, query: Any, at: Any, first: Any, last: Any, length: Any, 
 
 
 @njit(nogil=True)
-def rescue(anchor: Any, read: Any, index: Any, words: Any, query: Any, length: Any, settings: Any, table: Any, row: Any,
-           wrong: Any) -> Any:
+def rescue(anchor: Any, read: Any, index: Any, words: Any, query: Any, eights: Any, length: Any, settings: Any,
+           table: Any, row: Any, wrong: Any) -> Any:
     """Search for a read beside its mate; rows for where it, its first or its second half agrees best. Behind the last.
 
     Args:
@@ -195,7 +195,8 @@ def rescue(anchor: Any, read: Any, index: Any, words: Any, query: Any, length: A
         read: its number in the block.
         index: of the reference.
         words: its codes, 8 in a word.
-        query: the read's on the strand that faces the mate, likewise.
+        query: the read's codes on the strand that faces the mate.
+        eights: the same, 8 in a word.
         length: letters.
         settings: how to map.
         table: candidates.
@@ -216,8 +217,8 @@ def rescue(anchor: Any, read: Any, index: Any, words: Any, query: Any, length: A
     least = np.full(3, length, np.int64)
     where = np.full(3, -1, np.int64)
     for at in range(low, high + 1):
-        one = differ(words, query, at, none, half, length, most)
-        two = differ(words, query, at, half, count, length, most)
+        one = differ(words, eights, at, none, half, length, most)
+        two = differ(words, eights, at, half, count, length, most)
         for part, found in enumerate((one + two, one, two)):
             if found < least[part]:
                 least[part], where[part] = found, at
@@ -240,6 +241,6 @@ def rescue(anchor: Any, read: Any, index: Any, words: Any, query: Any, length: A
             if 5 * least[other] <= letters[other] and abs(where[other] - at) <= FAR:
                 table[row, LOW] = min(table[row, LOW], where[other])
                 table[row, HIGH] = max(table[row, HIGH], where[other])
-        lay_out(table, row, index, words, query, length, wrong)
+        lay_out(table, row, index, words, query, eights, length, wrong)
         row += 1
     return row

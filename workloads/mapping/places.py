@@ -16,6 +16,9 @@ LONGEST = 1000
 MATCH, MISMATCH, OPEN, EXTEND, END = 1, 4, 6, 1, 5
 """Scores as bwa mem's: a gap of g letters takes OPEN + g * EXTEND, a clipped end END."""
 
+SPARE = 8
+"""Letters at a read's ends that `gap_helps` leaves out: less isn't won by clipping them."""
+
 MOST_HITS = 128
 """Places of a minimizer that are looked at; of one that has more none, unless all have more."""
 
@@ -161,7 +164,45 @@ def contig_of(starts: Any, place: Any) -> Any:
 
 
 @njit(nogil=True)
-def lay_out(table: Any, row: Any, index: Any, words: Any, query: Any, length: Any, wrong: Any) -> None:
+def gap_helps(codes: Any, query: Any, at: Any, length: Any, wrong: Any, count: Any) -> bool:
+    """Whether an alignment of the whole read, with up to 4 letters that differ, may score more with a gap.
+
+    One gap puts the first or the last x of these letters onto another diagonal, for what it takes (an insertion also
+    the letters that it inserts); so few of the letters there may differ. Two gaps put letters in the middle there. What
+    a clipped end could add is less than SPARE letters, which aren't looked at.
+    """
+    for x in range(2, count + 1):
+        for kind in range(1, 3):  # letters that a gap of one takes: 1 for a deletion, 2 for an insertion
+            gap = 1
+            while (MATCH + MISMATCH) * x > OPEN + gap * kind:
+                most = ((MATCH + MISMATCH) * x - OPEN - gap * kind - 1) // (MATCH + MISMATCH)
+                shift = gap if kind == 1 else -gap
+                i, left = wrong[count - x], most
+                while i < length - SPARE and left >= 0:
+                    left -= int(query[i] != codes[at + i + shift])
+                    i += 1
+                if left >= 0:
+                    return True
+                i, left = wrong[x - 1], most
+                while i >= SPARE and left >= 0:
+                    left -= int(query[i] != codes[at + i - shift])
+                    i -= 1
+                if left >= 0:
+                    return True
+                gap += 1
+    for shift in range(-2, 3):
+        same = count == 4 and shift != 0
+        i = wrong[0]
+        while same and i <= wrong[count - 1]:
+            same = query[i] == codes[at + i + shift]
+            i += 1
+        if same:
+            return True
+    return False
+
+
+@njit(nogil=True)
+def lay_out(table: Any, row: Any, index: Any, words: Any, query: Any, eights: Any, length: Any, wrong: Any) -> None:
     """The best alignment without gaps on a candidate's main diagonal, and whether one with gaps may be better."""
     at, contig = table[row, AT], table[row, CONTIG]
     table[row, GAPPED], table[row, SCORE], table[row, CIGAR], table[row, OPS] = 1, 0, -1, 0
@@ -170,14 +211,16 @@ def lay_out(table: Any, row: Any, index: Any, words: Any, query: Any, length: An
     if at < start or at + length > start + index.lengths[contig]:
         return  # it hangs over an end
     most = len(wrong) - 9
-    count = mismatches(words, query, at, length, most, wrong)
+    count = mismatches(words, eights, at, length, most, wrong)
     if count > most:
         return
     score, start, stop, edits = trim(wrong, count, length)
     table[row, SCORE], table[row, LEFT], table[row, RIGHT], table[row, EDITS] = score, at + start, at + stop, edits
     table[row, HEAD], table[row, TAIL] = start, length - stop
     # A gap takes at least 7, and a mismatch 5 of what the read could have.
-    table[row, GAPPED] = np.int64(count > 1 or table[row, LOW] < at or table[row, HIGH] > at)
+    lone = table[row, LOW] == at == table[row, HIGH] and start == 0 and stop == length
+    if lone and (count < 2 or (count <= 4 and not gap_helps(index.codes, query, at, length, wrong, count))):
+        table[row, GAPPED] = 0
 
 
 @njit(nogil=True)
