@@ -185,7 +185,14 @@ def test_no_gap_is_missed(seed: int) -> None:
     unit = draw.choice(LETTERS, (40, 3))
     contig = np.concatenate([np.tile(one, int(draw.integers(1, 12)))[: int(draw.integers(3, 30))] for one in unit] * 3)
     genome = Genome((contig,), indexed([contig]))
-    reads = [edited(draw, contig, int(draw.integers(len(contig) - 78)), 70, int(draw.integers(5))) for _ in range(300)]
+    reads = []
+    for _ in range(300):
+        read = edited(draw, contig, int(draw.integers(len(contig) - 83)), 75, int(draw.integers(3)))
+        cut, gap = int(draw.integers(6, 20)), int(draw.integers(4))  # near an end, so that few letters come to differ
+        cut = cut if draw.integers(2) else 70 - cut
+        odd = draw.choice(LETTERS, gap if draw.integers(2) else 0)
+        read = np.concatenate((read[:cut], odd, read[cut + (0 if len(odd) else gap) :]))
+        reads.append(read[-70:] if cut < 35 else read[:70])
     codes, starts = READ_CODES[np.concatenate(reads)], np.arange(301, dtype=np.int64) * 70
     block, arrays = new_block(), genome.index.arrays
     words = arrays.codes[: len(arrays.codes) // 8 * 8].view(np.uint64)
@@ -193,7 +200,7 @@ def test_no_gap_is_missed(seed: int) -> None:
     before = block.table[:rows].copy()
     align(np.arange(rows), block.table, arrays, codes, starts, np.empty(1 << 12, np.uint32), 0)
     after, settled = block.table[:rows], before[:, GAPPED] == 0
-    assert settled.sum() > 100
+    assert settled.sum() > 20
     assert np.array_equal(before[settled][:, [SCORE, LEFT, RIGHT]], after[settled][:, [SCORE, LEFT, RIGHT]])
 
 

@@ -177,13 +177,14 @@ def gap_helps(codes: Any, query: Any, at: Any, length: Any, wrong: Any, count: A
             while (MATCH + MISMATCH) * x > OPEN + gap * kind:
                 most = ((MATCH + MISMATCH) * x - OPEN - gap * kind - 1) // (MATCH + MISMATCH)
                 shift = gap if kind == 1 else -gap
-                i, left = wrong[count - x], most
+                within = gap * (kind - 1)  # letters that an insertion takes from those that are to be compared
+                i, left = wrong[count - x] + within, most
                 while i < length - SPARE and left >= 0:
                     left -= int(query[i] != codes[at + i + shift])
                     i += 1
                 if left >= 0:
                     return True
-                i, left = wrong[x - 1], most
+                i, left = wrong[x - 1] - within, most
                 while i >= SPARE and left >= 0:
                     left -= int(query[i] != codes[at + i - shift])
                     i -= 1
@@ -192,8 +193,8 @@ def gap_helps(codes: Any, query: Any, at: Any, length: Any, wrong: Any, count: A
                 gap += 1
     for shift in range(-2, 3):
         same = count == 4 and shift != 0
-        i = wrong[0]
-        while same and i <= wrong[count - 1]:
+        i = wrong[0] + abs(shift)
+        while same and i <= wrong[count - 1] - abs(shift):
             same = query[i] == codes[at + i + shift]
             i += 1
         if same:
