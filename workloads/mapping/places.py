@@ -22,6 +22,12 @@ SPARE = 8
 MOST_HITS = 128
 """Places of a minimizer that are looked at; of one that has more none, unless all have more."""
 
+MOST_COUNTED = 1024
+"""Entries of a minimizer that are counted."""
+
+FEW = 32
+"""Entries of a bucket that are gone through one by one."""
+
 MOST_PLACES = 64
 """Candidates of a read: those with the most minimizers."""
 
@@ -60,6 +66,18 @@ def bucket_shift(starts: Any) -> Any:
 
 
 @njit(nogil=True)
+def first_of(entries: Any, first: Any, last: Any, least: Any) -> Any:
+    """The first of some entries that is no less than a value."""
+    while first < last:
+        middle = (first + last) >> 1
+        if entries[middle] < least:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@njit(nogil=True)
 def look_up(found: Any, places: Any, scratch: Any, buckets: Any, entries: Any, shift: Any, spans: Any) -> None:
     """Where the entries of each of a read's minimizers begin (spans[0]) and end (spans[1]).
 
@@ -73,7 +91,10 @@ def look_up(found: Any, places: Any, scratch: Any, buckets: Any, entries: Any, s
         spans[2, i] = entries[min(spans[0, i], last)]
     for i in range(found):
         word, first, last = np.int64(scratch[2, places[i]]), spans[0, i], spans[1, i]
-        if first < last and spans[2, i] >> PLACE_BITS + 1 < word:
+        if last - first > FEW:
+            first = first_of(entries, first, last, word << PLACE_BITS + 1)
+            last = min(last, first + MOST_COUNTED)
+        elif first < last and spans[2, i] >> PLACE_BITS + 1 < word:
             first += 1
             while first < last and entries[first] >> PLACE_BITS + 1 < word:
                 first += 1
