@@ -183,7 +183,8 @@ def test_no_gap_is_missed(seed: int) -> None:
     """Where it is said that no gap can help, the alignment with gaps scores no more; in letters that repeat a lot."""
     draw = np.random.default_rng(seed)
     unit = draw.choice(LETTERS, (40, 3))
-    contig = np.concatenate([np.tile(one, int(draw.integers(1, 12)))[: int(draw.integers(3, 30))] for one in unit] * 3)
+    tandem = [np.tile(one, int(draw.integers(1, 12)))[: int(draw.integers(3, 30))] for one in unit]
+    contig = np.concatenate([*tandem * 3, draw.choice(LETTERS, 1_500)])
     genome = Genome((contig,), indexed([contig]))
     reads = []
     for _ in range(300):
