@@ -254,7 +254,6 @@ def _dots(panel: Any, x: Axis, y: Axis, where: Array, colours: Array) -> None:
 
 def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array], bool]], title: str,
                     counted: str = "reads") -> Path:
-                    what: str = "reads") -> Path:
     """Histograms side by side.
 
     Args:
@@ -263,7 +262,6 @@ def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array],
             whether they are whole numbers (then a bar a number, while there are few).
         title: above all.
         counted: what there is one of a value.
-        what: is counted.
     """
     with _figure(path, 4.6 * len(panels), 3.9, len(panels)) as (figure, drawn):
         for panel, (label, groups, whole) in zip(drawn, panels, strict=True):
@@ -292,7 +290,6 @@ def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array],
                 )
             panel.set_xlabel(label, color=INK)
             panel.set_ylabel(counted, color=INK)
-            panel.set_ylabel(what, color=INK)
             panel.tick_params(colors=INK, labelsize=9)
             panel.spines[["top", "right"]].set_visible(False)
         if len(panels[0][1]) > 1:

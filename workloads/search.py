@@ -248,4 +248,4 @@ def picture_of(output: str, picture: Path | None) -> Iterator[str | Path]:
     if "evalue" in table.column_names:
         shown = -np.log10(np.maximum(table["evalue"].to_numpy(), LEAST))
         panels.append(("-log10 of the E-value", {name: shown[mask] for name, mask in groups.items()}, False))
-    yield draw_histograms(picture, panels, f"{len(rank):,} hits in the database", what="hits")
+    yield draw_histograms(picture, panels, f"{len(rank):,} hits in the database", counted="hits")
