@@ -116,21 +116,20 @@ class StoredSource:
     def read(self, region: Region, names: Sequence[str]) -> Block:
         """See `Source`."""
         fields = tuple(chosen(self.fields, names, "the stored result"))
-        store = _opened(self)
+        return assemble(fields, self.counted, region, partial(self.kept, names=names))
 
-        def fetch(chunk: int) -> Block:
-            entry = self._full[chunk]
-            try:
-                return decode_at(outlast(partial(store.get, entry.place)), entry.place, names=names)
-            except FileNotFoundError:
-                return self.missed(entry)
-            except CorruptShardError as error:
-                # Declared void, so that the next run makes it anew; a store that can only be read is left as it is.
-                with contextlib.suppress(GridError, OSError):
-                    tombstone(store, entry.place, error.message)
-                raise
-
-        return assemble(fields, self.counted, region, fetch)
+    def kept(self, chunk: int, names: Sequence[str]) -> Block:
+        """The named columns of a chunk that has cells."""
+        store, entry = _opened(self), self._full[chunk]
+        try:
+            return decode_at(outlast(partial(store.get, entry.place)), entry.place, names=names)
+        except FileNotFoundError:
+            return self.missed(entry)
+        except CorruptShardError as error:
+            # Declared void, so that the next run makes it anew; a store that can only be read is left as it is.
+            with contextlib.suppress(GridError, OSError):
+                tombstone(store, entry.place, error.message)
+            raise
 
     def select(self, names: Sequence[str]) -> StoredSource:
         """See `Source`."""
