@@ -17,8 +17,12 @@ from gridcompute.outlasting import outlast
 from gridcompute.shard import decode_at, tombstone
 from gridcompute.shardfile import Header, read_ends
 from gridcompute.sources.base import chosen
+from gridcompute.sources.files import OpenFiles
 from gridcompute.spaces import Region, Space
 from gridcompute.store import Store, open_store
+
+PARTLY = OpenFiles(1)
+"""Of this process: the chunk that was read in part last; who reads on doesn't decode it again."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,14 @@ class StoredSource:
     def read(self, region: Region, names: Sequence[str]) -> Block:
         """See `Source`."""
         fields = tuple(chosen(self.fields, names, "the stored result"))
-        return assemble(fields, self.counted, region, partial(self.kept, names=names))
+        return assemble(fields, self.counted, region, partial(self._fetched, region=region, names=names))
+
+    def _fetched(self, chunk: int, region: Region, names: Sequence[str]) -> Block:
+        """A chunk that a region meets: blocks of a file are larger than the chunks that are computed from them."""
+        if region.contains(self.counted.region(chunk)):
+            return self.kept(chunk, names)
+        key = self.store, self._full[chunk].place, tuple(names)
+        return PARTLY.get(key, "", partial(self.kept, chunk, names))
 
     def kept(self, chunk: int, names: Sequence[str]) -> Block:
         """The named columns of a chunk that has cells."""

@@ -243,6 +243,11 @@ class OpenFiles:
                 self._open.popitem(last=False)
             return self._open[key][1]  # type: ignore[no-any-return]
 
+    def clear(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            self._open.clear()
+
     def forget(self, key: object) -> None:
         """Open the file of a key anew the next time."""
         with self._lock:
