@@ -135,6 +135,8 @@ LEVELS = {
     "gridcompute.sources.reads": 17,
     "gridcompute.sources.mates": 18,
     "gridcompute.sources.parsing": 18,
+    "gridcompute.sources.bam": 18,
+    "gridcompute.sources.seqtables": 18,
     "gridcompute.sources.marks": 19,
     "gridcompute.sinks.tables": 20,
     "gridcompute.sinks.zarrs": 20,
