@@ -114,11 +114,11 @@ def _decoded(data: Array, places: Array, path: str, given: int, group: int) -> R
     return Reads(out[:end], bounds, np.empty(0, np.int64))
 
 
-def _whole(data: Array, at: int, count: int) -> int:
+def _whole(data: Array, at: int, count: int) -> Any:
     """A number without a sign of so many bytes."""
-    value = 0
+    value = np.int64(0)
     for k in range(count):
-        value += int(data[at + k]) << (8 * k)
+        value |= np.int64(data[at + k]) << np.int64(8 * k)
     return value
 
 

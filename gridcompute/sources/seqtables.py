@@ -82,7 +82,8 @@ def table_reads(path: str, options: Mapping[str, Any], columns: Sequence[str],
         while True:
             try:
                 batch = next(batches, None)
-                texts = {name: _text(batch.column(own[name]), name, path, done) for name in columns if batch is not None}
+                texts = {} if batch is None else {
+                    name: _text(batch.column(own[name]), name, path, done) for name in columns}
             except GridError:
                 raise
             except (pa.ArrowException, OSError, ValueError) as error:
