@@ -19,10 +19,10 @@ from gridcompute.sources.files import broken, open_file
 _igzip: Any = isal.igzip
 _isal_zlib: Any = isal.isal_zlib
 
-INFLATED = 2**20
-"""Bytes of a piece."""
+INFLATED = 2**17
+"""Bytes of a piece: an error costs what of it came before."""
 
-AHEAD = 8
+AHEAD = 64
 """Pieces that wait to be read, at most."""
 
 UNREADABLE: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, _isal_zlib.error)
@@ -47,7 +47,7 @@ class Ahead(io.RawIOBase):
         piece: bytes | Exception = b"begin"
         while piece and not isinstance(piece, Exception):
             try:
-                piece = self._file.read(INFLATED)
+                piece = self._file.read1(INFLATED)
             except Exception as error:
                 piece = error
             with self._changed:

@@ -105,9 +105,11 @@ def read_between(path: str, start: int, stop: int) -> Reads:
     """
     try:
         with open(path, "rb", buffering=0) as file:
-            size = max(0, min(stop, os.fstat(file.fileno()).st_size) - max(start, 0))
+            end = os.fstat(file.fileno()).st_size
+            begin = min(max(start, 0), end)
+            size = max(0, min(stop, end) - begin)
             data = np.empty(size + 1, np.uint8)
-            file.seek(max(start, 0))
+            file.seek(begin)
             have = 0
             while have < size and (count := file.readinto(data.data[have:size])):
                 have += count
