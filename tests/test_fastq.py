@@ -17,11 +17,12 @@ import numpy as np
 import pysam
 import pytest
 import s3fs
+from fixtures_s3 import S3, s3, s3_endpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import code_cache, what_is_loaded_stays
 
 import gridcompute as grid
-from fixtures_s3 import S3, s3, s3_endpoint
 from gridcompute.columns import Ragged
 from gridcompute.errors import AlignmentError, CorruptInputError, GridError, MissingInputError, ParameterError
 from gridcompute.sources import marks, parsing
@@ -30,7 +31,6 @@ from gridcompute.sources.fastx import SequenceSource, open_sequences
 from gridcompute.sources.inflating import Ahead
 from gridcompute.sources.parsing import _plainly, reads_of
 from gridcompute.sources.reads import COLUMNS, columns_of
-from places import code_cache, what_is_loaded_stays
 
 __all__ = ["code_cache", "s3", "s3_endpoint", "what_is_loaded_stays"]
 
@@ -211,7 +211,7 @@ def test_reading_ahead_tells_of_an_error_after_all_that_was_read() -> None:
     with Ahead(Failing([b"ab", b"cd"])) as file:
         assert file.read(3) in (b"ab", b"abc")
         rest = b""
-        with pytest.raises(OSError, match="the disk is gone"):  # noqa: PT012 - which of them raises is all the same
+        with pytest.raises(OSError, match="the disk is gone"):
             while True:
                 rest += file.read(1)
         assert rest.endswith(b"cd"[-1:])

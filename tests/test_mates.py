@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from places import code_cache, what_is_loaded_stays
+from test_fastq import cells, rows_of, run_of
 
 import gridcompute as grid
 from gridcompute.errors import AlignmentError, CorruptInputError, GridError, MissingInputError, ParameterError
 from gridcompute.sources import marks
 from gridcompute.sources.fastx import open_sequences
-from places import code_cache, what_is_loaded_stays
-from test_fastq import cells, rows_of, run_of
 
 __all__ = ["code_cache", "what_is_loaded_stays"]
 
