@@ -52,12 +52,14 @@ class Axis:
         extent: positions per chunk, 0 while not cut (the whole part).
         multiple: extent of the chunks that the data is stored in.
         blocks: positions count blocks whose numbers of cells aren't known yet.
+        together: as many positions belong together, from the start of each part: no chunk tears them apart.
     """
 
     parts: tuple[int, ...]
     extent: int = 0
     multiple: int = 1
     blocks: bool = False
+    together: int = 1
 
     @cached_property
     def length(self) -> int:
@@ -203,6 +205,7 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
     floor = max(int(LIGHT_FLOOR / per_position), stored) if light else 1
     extents = {name: 1 if axis.blocks else max(axis.length, 1) for name, axis in axes.items()}
     extents |= _extents(free, max(1, min(budget, max(spread, floor))))
+    extents |= {name: -(-extents[name] // axis.together) * axis.together for name, axis in free.items()}
     return Layout.of({name: replace(axis.regular if name in whole else axis, extent=extents[name])
                       for name, axis in axes.items()})
 

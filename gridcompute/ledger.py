@@ -275,7 +275,9 @@ class Ledger:
         elif layout.blocked:  # else nobody needs to know how many rows there are, and digests are read when asked for
             for chunk in range(layout.chunks):
                 page.add(self._counted(page.kept(chunk)))
-        kept = StoredSource(self.store.url, op.recipe, op.fields, layout, entries, getattr(self.store, "options", {}))
+        together = getattr(op.action.source, "together", ()) if isinstance(op.action, Ingest) else ()
+        kept = StoredSource(self.store.url, op.recipe, op.fields, layout, entries, getattr(self.store, "options", {}),
+                            together=together)
         if not isinstance(op.action, Ingest) or op.action.marked is None:
             return kept
         owners = tuple(number for number in range(page.layout.chunks) for _ in page.kept(number).blocks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 
 from gridcompute.actions.shapes import joined_blocks
@@ -38,12 +38,6 @@ class MarkedSource(StoredSource):
         known = {f.name: getattr(marks, f.name) for f in fields(StoredSource)}
         return cls(**{**known, "fields": files.fields}, marks=marks, files=files, owners=owners)
 
-    @property
-    def stored(self) -> tuple[tuple[str, int], ...]:
-        """See `Source`: what the files say that no chunk tears apart."""
-        assert self.files is not None
-        return self.files.stored
-
     def _part(self, chunk: int) -> str:
         assert self.files is not None
         owners = [owner for owner, entry in zip(self.owners, self.entries, strict=True) if entry.rows]
@@ -75,7 +69,3 @@ class MarkedSource(StoredSource):
             columns = self.files.read_rows(self._part(chunk), marks, start, stop, names)
             pieces.append(Block(Region.of((first + start, first + stop)), columns, stop - start))
         return joined_blocks(pieces, wanted, dim, region)
-
-    def select(self, names: Sequence[str]) -> MarkedSource:
-        """See `Source`."""
-        return replace(self, fields=tuple(chosen(self.fields, names, "the files")))

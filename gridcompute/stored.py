@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -49,6 +49,7 @@ class StoredSource:
         layout: how its space is cut; blocks whose cells are counted by now.
         entries: one a chunk, in order.
         options: of the store.
+        together: per dimension, cells that no chunk of what is computed from these tears apart.
     """
 
     store: str
@@ -58,6 +59,7 @@ class StoredSource:
     entries: Sequence[Entry]
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     coords: tuple[Coordinate, ...] = ()
+    together: tuple[tuple[str, int], ...] = ()
     uniform = False
 
     @cached_property
@@ -145,7 +147,7 @@ class StoredSource:
     def select(self, names: Sequence[str]) -> StoredSource:
         """See `Source`."""
         fields = tuple(chosen(self.fields, names, "the stored result"))
-        return StoredSource(self.store, self.recipe, fields, self.layout, self.entries, self.options, self.coords)
+        return replace(self, fields=fields)
 
 
 def ends(store: Store, place: str, nbytes: int) -> Header:

@@ -27,8 +27,8 @@ import gridcompute as grid
 from gridcompute.columns import Ragged
 from gridcompute.errors import AlignmentError, CorruptInputError, GridError, MissingInputError, ParameterError
 from gridcompute.sources import marks, parsing
-from gridcompute.sources.blocks import Cut, recut
 from gridcompute.sources import reads as reading
+from gridcompute.sources.blocks import Cut, recut
 from gridcompute.sources.fastx import SequenceSource, open_sequences
 from gridcompute.sources.inflating import Ahead
 from gridcompute.sources.parsing import _plainly, reads_of

@@ -39,8 +39,9 @@ class Load(Action):
     def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
         """See `Action`: with the extents of the stored chunks."""
         stored, parts = dict(self.source.stored), dict(getattr(self.source, "parts", ()))
-        return {name: Axis(parts.get(name, (length or 0,)), multiple=max(1, stored.get(name, 1)))
-                for name, length in op.space.dims}
+        together = dict(getattr(self.source, "together", ()))
+        return {name: Axis(parts.get(name, (length or 0,)), multiple=max(1, stored.get(name, 1)),
+                           together=together.get(name, 1)) for name, length in op.space.dims}
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""

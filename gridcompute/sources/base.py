@@ -95,15 +95,12 @@ class MarkedFiles(IngestSource, Protocol):
     Attributes:
         located: whether these can be.
         mark_fields: columns of marks (see `gridcompute.sources.marks`).
-        stored: as of `Source`: rows that no chunk tears apart.
     """
 
     @property
     def located(self) -> bool: ...  # noqa: D102
     @property
     def mark_fields(self) -> tuple[Field, ...]: ...  # noqa: D102
-    @property
-    def stored(self) -> tuple[tuple[str, int], ...]: ...  # noqa: D102
 
     def marks(self, part: str) -> Iterator[Block]:
         """The marks of a file's blocks, which are those of `blocks`."""

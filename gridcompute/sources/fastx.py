@@ -75,8 +75,8 @@ class SequenceSource:
         return ("sequences", self.form, self.dim, tuple(f.name for f in self.fields), *self.columns, *marks)
 
     @property
-    def stored(self) -> tuple[tuple[str, int], ...]:
-        """Rows that no chunk tears apart."""
+    def together(self) -> tuple[tuple[str, int], ...]:
+        """How many rows belong together, so that no chunk tears them apart."""
         return ((self.dim, 2),) if self.paired else ()
 
     def files(self, part: str) -> tuple[str, ...]:
