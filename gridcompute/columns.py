@@ -107,6 +107,12 @@ class Ragged:
         valid = None if self.valid is None else self.valid[start:stop]
         return Ragged(self.offsets[start : stop + 1], self.values, valid)
 
+    def compact(self) -> Ragged:
+        """The same cells in memory of their own, without what else lies in the buffers."""
+        lo, hi = self.offsets[0], self.offsets[-1]
+        valid = None if self.valid is None else self.valid.copy()
+        return Ragged(self.offsets - lo, self.values[lo:hi].copy(), valid)
+
     def taken(self, index: Array) -> Ragged:
         """The cells at `index` (int64), in that order, copied."""
         starts, lengths = self.offsets[:-1][index], np.diff(self.offsets)[index]

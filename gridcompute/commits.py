@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 
+from gridcompute.actions.loads import Ingest
 from gridcompute.columns import Block
 from gridcompute.errors import DivergenceError
 from gridcompute.events import Kept
@@ -121,7 +122,8 @@ def commit_file(store: Store, op: Op, where: tuple[int, int, int], token: str, b
     for number, block in enumerate(blocks):
         at = replace(block, region=Region.of((number, number + 1)))
         done = commit(store, blocks_recipe(op.recipe), token, at, op.fields, op.space)
-        listed.append((done.path, done.rows, done.digest, done.size))
+        rows = op.action.rows(block) if isinstance(op.action, Ingest) else done.rows
+        listed.append((done.path, rows, done.digest, done.size))
     rows, size = sum(b[1] for b in listed), sum(b[3] for b in listed)
     record = Record("", size, digest([b[2] for b in listed]), rows, (("blocks", json.dumps(listed)),))
     done = commit_record(store, op.recipe, PART_REGION, token, record)

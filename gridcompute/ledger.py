@@ -14,6 +14,7 @@ from gridcompute.axes import Layout
 from gridcompute.commits import PART_REGION, blocks_recipe
 from gridcompute.errors import CorruptShardError, StoreError
 from gridcompute.events import Kept, Task
+from gridcompute.marked import MarkedSource
 from gridcompute.op import Op
 from gridcompute.orders import Order
 from gridcompute.outputs import finished
@@ -275,7 +276,11 @@ class Ledger:
         elif layout.blocked:  # else nobody needs to know how many rows there are, and digests are read when asked for
             for chunk in range(layout.chunks):
                 page.add(self._counted(page.kept(chunk)))
-        return StoredSource(self.store.url, op.recipe, op.fields, layout, entries, getattr(self.store, "options", {}))
+        kept = StoredSource(self.store.url, op.recipe, op.fields, layout, entries, getattr(self.store, "options", {}))
+        if not isinstance(op.action, Ingest) or op.action.marked is None:
+            return kept
+        owners = tuple(number for number in range(page.layout.chunks) for _ in page.kept(number).blocks)
+        return MarkedSource.over(kept, op.action.marked, owners)
 
     def _counted(self, kept: Kept) -> Kept:
         """With what a listing doesn't tell of a shard."""

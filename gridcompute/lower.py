@@ -217,13 +217,14 @@ class Lowering:
         if source is None:
             return None
         load = Load(source)
-        built = Op(load, (), (), source.space, op.fields, op.name)
+        built = Op(load, (), (), source.space, source.fields, op.name)
         layout = Layout.of(load.axes(built, ()))
         return self._add(built.rebuilt((), layout), layout)
 
     def _ingest(self, op: Op) -> Op | None:
         layout = Layout.of(op.action.axes(op, ()))
-        lowered = op.rebuilt((), layout)
+        assert isinstance(op.action, Ingest)
+        lowered = replace(op.rebuilt((), layout), fields=op.action.kept_fields(op.fields))
         known = self._counted(lowered)
         if known is None:
             self._count(self._add(lowered, layout))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
 from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest
 from gridcompute.columns import Block
+from gridcompute.marked import MarkedSource
 from gridcompute.op import Op
 from gridcompute.orders import KeptOp, LostInputError, Payload
 from gridcompute.planning import Plan
@@ -106,8 +107,11 @@ class Remade(StoredSource):
     root: int = 0
 
     @classmethod
-    def of(cls, source: StoredSource, home: Reader, root: int) -> Remade:
+    def of(cls, source: StoredSource, home: Reader, root: int) -> StoredSource:
         """A stored source, and who can make its chunks again."""
+        if isinstance(source, MarkedSource):
+            assert source.marks is not None
+            return replace(source, marks=cls.of(source.marks, home, root))
         return cls(**{f.name: getattr(source, f.name) for f in fields(source)}, home=home, root=root)
 
     def missed(self, entry: Entry) -> Block:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,8 +17,12 @@ from gridcompute.outlasting import outlast
 from gridcompute.shard import decode_at, tombstone
 from gridcompute.shardfile import Header, read_ends
 from gridcompute.sources.base import chosen
+from gridcompute.sources.files import OpenFiles
 from gridcompute.spaces import Region, Space
 from gridcompute.store import Store, open_store
+
+PARTLY = OpenFiles(1)
+"""Of this process: the chunk that was read in part last; who reads on doesn't decode it again."""
 
 
 @dataclass(frozen=True)
@@ -121,26 +125,32 @@ class StoredSource:
     def read(self, region: Region, names: Sequence[str]) -> Block:
         """See `Source`."""
         fields = tuple(chosen(self.fields, names, "the stored result"))
-        store = _opened(self)
+        return assemble(fields, self.counted, region, partial(self._fetched, region=region, names=names))
 
-        def fetch(chunk: int) -> Block:
-            entry = self._full[chunk]
-            try:
-                return decode_at(outlast(partial(store.get, entry.place)), entry.place, names=names)
-            except FileNotFoundError:
-                return self.missed(entry)
-            except CorruptShardError as error:
-                # Declared void, so that the next run makes it anew; a store that can only be read is left as it is.
-                with contextlib.suppress(GridError, OSError):
-                    tombstone(store, entry.place, error.message)
-                raise
+    def _fetched(self, chunk: int, region: Region, names: Sequence[str]) -> Block:
+        """A chunk that a region meets: blocks of a file are larger than the chunks that are computed from them."""
+        if region.contains(self.counted.region(chunk)):
+            return self.kept(chunk, names)
+        key = self.store, self._full[chunk].place, tuple(names)
+        return PARTLY.get(key, "", partial(self.kept, chunk, names))
 
-        return assemble(fields, self.counted, region, fetch)
+    def kept(self, chunk: int, names: Sequence[str]) -> Block:
+        """The named columns of a chunk that has cells."""
+        store, entry = _opened(self), self._full[chunk]
+        try:
+            return decode_at(outlast(partial(store.get, entry.place)), entry.place, names=names)
+        except FileNotFoundError:
+            return self.missed(entry)
+        except CorruptShardError as error:
+            # Declared void, so that the next run makes it anew; a store that can only be read is left as it is.
+            with contextlib.suppress(GridError, OSError):
+                tombstone(store, entry.place, error.message)
+            raise
 
     def select(self, names: Sequence[str]) -> StoredSource:
         """See `Source`."""
         fields = tuple(chosen(self.fields, names, "the stored result"))
-        return StoredSource(self.store, self.recipe, fields, self.layout, self.entries, self.options, self.coords)
+        return replace(self, fields=fields)
 
 
 def ends(store: Store, place: str, nbytes: int) -> Header:

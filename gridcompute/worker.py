@@ -37,6 +37,7 @@ from gridcompute.sources.chunks import forget
 from gridcompute.spaces import Region
 from gridcompute.stepping import Crew, PausedError
 from gridcompute.store import Store, open_store, transient, unanswered
+from gridcompute.stored import PARTLY
 from gridcompute.tiles import bands, extents, in_order
 from gridcompute.votes import keep_block, keep_file, keep_held, keep_written
 
@@ -102,6 +103,7 @@ class StageWorker:
         if _stage != id(self):  # what the stage before had decoded isn't in this one's bound
             _stage = id(self)
             forget()
+            PARTLY.clear()
             trimmed()
         began, before, known, footprint = time.perf_counter(), compile_seconds(), compiled(), Footprint()
         self._places, self._cache, self._cached, self._turn = order.places, {}, 0, order.task.turn

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gridcompute.axes import Axis, Layout
-from gridcompute.columns import Block
+from gridcompute.columns import Block, Field
 from gridcompute.digests import digest
 from gridcompute.op import Action, Op, Read
-from gridcompute.sources.base import IngestSource, Source
+from gridcompute.sources.base import IngestSource, MarkedFiles, Source
+from gridcompute.sources.marks import rows_of
 from gridcompute.spaces import Region
 
 
@@ -55,6 +56,7 @@ PART = "part"
 class Ingest(Action):
     """Files that only reading tells the length of: each is read once, front to back, and committed block by block.
 
+    Of files that can be read from the middle it commits where the blocks begin (see `gridcompute.sources.marks`).
     Planned as a stage of its own over the dimension "part"; a part's own shard lists its blocks, so a part is
     done exactly when all its blocks are.
     """
@@ -85,6 +87,20 @@ class Ingest(Action):
         together = dict(getattr(self.source, "together", ())).get(name, 1)
         return {name: Axis((len(self.source.parts),), extent=1, blocks=True, together=together)}
 
+    @property
+    def marked(self) -> MarkedFiles | None:
+        """The source, where marks are committed instead of rows."""
+        return self.source if isinstance(self.source, MarkedFiles) and self.source.located else None
+
+    def kept_fields(self, fields: tuple[Field, ...]) -> tuple[Field, ...]:
+        """The columns that are committed for those of the op."""
+        return self.marked.mark_fields if self.marked else fields
+
     def blocks(self, part: int) -> Iterator[Block]:
-        """The blocks of one file, in order."""
-        return self.source.blocks(self.source.parts[part])
+        """What is committed of the blocks of one file, in order."""
+        name = self.source.parts[part]
+        return self.marked.marks(name) if self.marked else self.source.blocks(name)
+
+    def rows(self, block: Block) -> int:
+        """Rows of a block of which that is committed."""
+        return rows_of(block) if self.marked else block.rows

@@ -22,7 +22,10 @@ def picked(column: Column, field: Field, dim: str, index: Array | slice | int) -
         return column
     if isinstance(column, Ragged):
         if isinstance(index, slice):
-            index = np.arange(*index.indices(column.cells))
+            start, stop, step = index.indices(column.cells)
+            if step == 1:
+                return column.sliced(start, max(start, stop)).compact()
+            index = np.arange(start, stop, step)
         return column.taken(np.atleast_1d(np.asarray(index, np.int64)))
     where = tuple(index if name == dim else slice(None) for name in field.dims)
     return Fixed(column.values[where], None if column.valid is None else column.valid[where])

@@ -6,10 +6,10 @@ file when it first reads from it. What a source says of itself is small: a space
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from gridcompute.columns import Block, Field
+from gridcompute.columns import Block, Column, Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, MissingInputError, ParameterError
 from gridcompute.spaces import Region, Space
@@ -87,6 +87,33 @@ class IngestSource(Protocol):
 
     def blocks(self, part: str) -> Iterator[Block]:
         """A file's rows, cut by the canonical rule (see `gridcompute.sources.blocks`)."""
+        ...
+
+
+@runtime_checkable
+class MarkedFiles(IngestSource, Protocol):
+    """Files some of which can be read from the middle: what is committed then is where blocks begin, not their rows.
+
+    Attributes:
+        located: whether these can be.
+        mark_fields: columns of marks (see `gridcompute.sources.marks`).
+    """
+
+    @property
+    def located(self) -> bool: ...  # noqa: D102
+    @property
+    def mark_fields(self) -> tuple[Field, ...]: ...  # noqa: D102
+
+    def marks(self, part: str) -> Iterator[Block]:
+        """The marks of a file's blocks, which are those of `blocks`."""
+        ...
+
+    def read_rows(self, part: str, marks: Block, start: int, stop: int, names: Sequence[str]) -> Mapping[str, Column]:
+        """The named columns of some rows of a block.
+
+        Raises:
+            CorruptInputError: the file isn't what it was when its marks were made.
+        """
         ...
 
 

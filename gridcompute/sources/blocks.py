@@ -6,6 +6,7 @@ The cut depends on the rows alone, never on the pieces in which a reader deliver
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,38 +14,69 @@ from gridcompute.columns import Block, Column, Fixed, Ragged
 from gridcompute.sources.joined import joined
 from gridcompute.spaces import Region
 
+Array = np.ndarray[Any, Any]
+
 BLOCK_ROWS = 64 * 2**10
 BLOCK_BYTES = 64 * 10**6
 
 
-def recut(pieces: Iterable[Mapping[str, Column]], rows: int = BLOCK_ROWS, limit: int = BLOCK_BYTES) -> Iterator[Block]:
-    """Blocks of pieces of rows. A row's size is that of its values, and 8 bytes for each ragged column.
+class Cut:
+    """Where blocks end, from the sizes of rows as they come.
 
     Args:
-        pieces: columns by name, all of one length within a piece.
         rows: most rows of a block.
-        limit: most bytes of values of a block, unless a single row has more.
+        limit: most bytes of a block, unless a single row has more.
     """
-    number, held, count, size = 0, [], 0, 0
-    for piece in pieces:
-        ends = np.cumsum(_row_bytes(piece))
+
+    def __init__(self, rows: int = BLOCK_ROWS, limit: int = BLOCK_BYTES) -> None:
+        self._rows, self._limit = rows, limit
+        self._count = self._size = 0
+
+    def parts(self, sizes: Array) -> Iterator[tuple[int, int, bool]]:
+        """The parts of the next rows that lie in one block each: start, stop (of the next rows), and whether it ends.
+
+        Args:
+            sizes: bytes of each of the next rows.
+        """
+        ends = np.cumsum(sizes)
         start = 0
         while start < len(ends):
             before = int(ends[start - 1]) if start else 0
-            fit = int(np.searchsorted(ends, before + limit - size, side="right")) - start
-            stop = start + min(max(fit, 0 if count else 1), rows - count)
-            if stop > start:
-                held.append(_sliced(piece, start, stop))
-                count, size = count + stop - start, size + int(ends[stop - 1]) - before
-            if stop < len(ends) or count == rows:
-                yield _block(number, held, count)
-                number, held, count, size = number + 1, [], 0, 0
+            fit = int(np.searchsorted(ends, before + self._limit - self._size, side="right")) - start
+            stop = start + min(max(fit, 0 if self._count else 1), self._rows - self._count)
+            self._count += stop - start
+            self._size += (int(ends[stop - 1]) if stop else 0) - before
+            full = stop < len(ends) or self._count == self._rows
+            if full:
+                self._count = self._size = 0
+            yield start, stop, full
             start = stop
+
+
+def recut(pieces: Iterable[Mapping[str, Column]], rows: int = BLOCK_ROWS, limit: int = BLOCK_BYTES,
+          group: int = 1) -> Iterator[Block]:
+    """Blocks of pieces of rows. A row's size is that of its values, and 8 bytes for each ragged column.
+
+    Args:
+        pieces: columns by name, all of one length within a piece, a multiple of `group`.
+        rows: most rows of a block.
+        limit: most bytes of values of a block, unless a single group has more.
+        group: rows that stay together.
+    """
+    number, held, count, cut = 0, list[dict[str, Column]](), 0, Cut(rows // group, limit)
+    for piece in pieces:
+        for start, stop, ends in cut.parts(_row_bytes(piece).reshape(-1, group).sum(axis=1)):
+            if stop > start:
+                held.append(_sliced(piece, group * start, group * stop))
+                count += group * (stop - start)
+            if ends:
+                yield _block(number, held, count)
+                number, held, count = number + 1, [], 0
     if count:
         yield _block(number, held, count)
 
 
-def _row_bytes(piece: Mapping[str, Column]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _row_bytes(piece: Mapping[str, Column]) -> Array:
     columns = list(piece.values())
     first = columns[0]
     sizes = np.zeros(first.cells if isinstance(first, Ragged) else len(first.values), np.int64)

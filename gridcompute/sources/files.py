@@ -144,6 +144,11 @@ def _require_plain(path: str, mode: int) -> None:
         raise MissingInputError(f"{path} is a pipe, not a file", hint="write it to a file first")
 
 
+def verifying() -> bool:
+    """Whether the environment says that contents tell versions apart (see `VERIFY`)."""
+    return os.environ.get(VERIFY, "0") not in ("", "0")
+
+
 def identity(url: str, options: Mapping[str, Any], verify: bool | None = None) -> str:
     """What tells one version of a file from another: path, size, and mtime and inode or ETag.
 
@@ -155,8 +160,7 @@ def identity(url: str, options: Mapping[str, Any], verify: bool | None = None) -
     Raises:
         MissingInputError: the file isn't there.
     """
-    if verify is None:
-        verify = os.environ.get(VERIFY, "0") not in ("", "0")
+    verify = verifying() if verify is None else verify
     if not is_remote(url):
         try:
             status = os.stat(url)
@@ -238,6 +242,11 @@ class OpenFiles:
             while len(self._open) > self._size:
                 self._open.popitem(last=False)
             return self._open[key][1]  # type: ignore[no-any-return]
+
+    def clear(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            self._open.clear()
 
     def forget(self, key: object) -> None:
         """Open the file of a key anew the next time."""
