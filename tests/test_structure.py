@@ -131,6 +131,10 @@ LEVELS = {
     "gridcompute.sources.joined": 17,
     "gridcompute.sources.blocks": 18,
     "gridcompute.sources.norows": 18,
+    "gridcompute.bgzf": 14,
+    "gridcompute.bai": 15,
+    "gridcompute.stores.joining": 11,
+    "gridcompute.sinks.bam": 20,
     "gridcompute.sinks.tables": 20,
     "gridcompute.sinks.zarrs": 20,
     "gridcompute.sources.arrays": 20,
@@ -258,6 +262,8 @@ LEVELS = {
     "gridcompute_workloads": 100,
     "gridcompute_workloads.climate": 110,
     "gridcompute_workloads.references": 108,
+    "gridcompute_workloads.mapping": 100,
+    "gridcompute_workloads.mapping.records": 104,
     "gridcompute_workloads.genomics": 110,
 }
 # (importer, imported) pairs that may share a level: a module and the private half that was split off it.

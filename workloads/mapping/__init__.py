@@ -1,0 +1,1 @@
+"""Short reads against a reference: what becomes of the alignments."""
