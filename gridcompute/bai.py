@@ -85,8 +85,10 @@ def _places(offsets: Array, data: Array) -> tuple[Array, Array, Array, Array]:
 
 def _numbers(data: Array, places: Array, dtype: str) -> Array:
     """Whole numbers that begin at any places."""
-    width = np.dtype(dtype).itemsize
-    return np.ascontiguousarray(data[places[:, None] + np.arange(width)]).view(dtype)[:, 0]
+    kind = np.dtype(dtype)
+    every: Array = np.ndarray((max(0, len(data) - kind.itemsize + 1),), kind, data, strides=(1,))
+    found: Array = every[places]
+    return found
 
 
 def _order(contig: Array, position: Array) -> Array:

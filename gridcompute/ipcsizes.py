@@ -53,7 +53,7 @@ class _Bytes:
 
 
 def check_sizes(data: bytes, limit: int) -> int:
-    """Bytes that the buffers of an Arrow IPC file with one record batch take when decompressed.
+    """Bytes that the buffers of an Arrow IPC file's record batches take when decompressed.
 
     Raises:
         ValueError: no such file, or more claimed than `limit` or than its bytes can hold.
@@ -69,13 +69,22 @@ def check_sizes(data: bytes, limit: int) -> int:
     root = footer.table(0)
     _, dictionaries = footer.vector(footer.field(root, 2), 24)
     block, batches = footer.vector(footer.field(root, 3), 24)
-    if dictionaries or batches != 1:
-        raise ValueError(f"{batches} record batches and {dictionaries} dictionaries instead of one batch")
-    at, head, body = (footer.number(f, block + o) for f, o in (("<q", 0), ("<i", 8), ("<q", 16)))
-    if at < 8 or head < 16 or body < 0 or at + head + body > len(data):
-        raise ValueError("the record batch lies outside the file")
-    skip = 8 if raw.number("<I", at) == 0xFFFFFFFF else 4
-    return _batch_size(_Bytes(view[at + skip : at + head]), view[at + head : at + head + body], limit)
+    if dictionaries or not batches:
+        raise ValueError(f"{batches} record batches and {dictionaries} dictionaries")
+    total = 0
+    for place in range(block, block + 24 * batches, 24):
+        at, head, body = (footer.number(f, place + o) for f, o in (("<q", 0), ("<i", 8), ("<q", 16)))
+        if at < 8 or head < 16 or body < 0 or at + head + body > len(data):
+            raise ValueError("a record batch lies outside the file")
+        total += check_message(view[at:at + head + body], head, limit - total)
+    return total
+
+
+def check_message(data: memoryview, head: int, limit: int) -> int:
+    """The same of a record batch's message, whose first `head` bytes describe what follows."""
+    raw = _Bytes(data)
+    skip = 8 if raw.number("<I", 0) == 0xFFFFFFFF else 4
+    return _batch_size(_Bytes(data[skip:head]), data[head:], limit)
 
 
 def _batch_size(message: _Bytes, body: memoryview, limit: int) -> int:

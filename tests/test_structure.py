@@ -79,6 +79,8 @@ LEVELS = {
     "gridcompute.fold_loops": 15,
     "gridcompute.arrowcolumns": 15,
     "gridcompute.content": 15,
+    "gridcompute.rowgroups": 16,
+    "gridcompute.groupreads": 18,
     "gridcompute.argtypes": 16,
     "gridcompute.edges": 15,
     "gridcompute.shares": 16,
