@@ -14,7 +14,7 @@ from gridcompute.columns import Block, Column
 from gridcompute.errors import CorruptShardError
 from gridcompute.ipcsizes import check_message
 from gridcompute.rowgroups import seal_rows
-from gridcompute.shardfile import BROKEN, MAX_BYTES, Header, corrupt, read_head
+from gridcompute.shardfile import BROKEN, HEAD_BYTES, MAX_BYTES, Header, corrupt, read_head
 
 _HEADS = 1024
 _heads: OrderedDict[str, tuple[Header, pa.Schema, int]] = OrderedDict()
@@ -35,18 +35,23 @@ def read_groups(read: Callable[[int, int], bytes], first: int, last: int, *, pat
         CorruptShardError: anything wrong with the bytes.
         FileNotFoundError: there is no such shard.
     """
-    known = _heads.get(f"{store} {path}") or read_head(read, path=path)
-    _heads[f"{store} {path}"] = known
-    _heads.move_to_end(f"{store} {path}")
+    key, early = f"{store} {path}", b""
+    known = _heads.get(key)
+    if known is None:
+        early = read(0, HEAD_BYTES)
+        known = read_head(lambda start, stop: early[start:stop] if stop <= HEAD_BYTES else read(start, stop), path=path)
+    _heads[key] = known
+    _heads.move_to_end(key)
     while len(_heads) > _HEADS:
         _heads.popitem(last=False)
     header, schema, begin = known
     if not 0 <= first <= last <= len(header.groups):
         raise CorruptShardError(f"the shard {path} is corrupt: it has {len(header.groups)} groups", path=path)
     sizes = [size for _, size, _ in header.groups]
-    start = begin + sum(sizes[:first])
+    start, stop = begin + sum(sizes[:first]), begin + sum(sizes[:last])
     try:
-        data = memoryview(read(start, start + sum(sizes[first:last]))) if first < last else memoryview(b"")
+        # A small shard came as a whole with its head.
+        data = memoryview(early[start:stop] if stop <= len(early) else read(start, stop) if first < last else b"")
         blocks = []
         for number in range(first, last):
             blocks.append(_group(header, schema, number, data[:sizes[number]]))

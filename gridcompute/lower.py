@@ -18,7 +18,7 @@ from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Elementwise, Map
 from gridcompute.actions.rows import Explode, Filter, over_blocks
 from gridcompute.actions.shapes import Choose, TakeAt
-from gridcompute.actions.shuffles import Ordered, Partition, Sample, Shuffle
+from gridcompute.actions.shuffles import Ordered, Partition, Sample, Shuffle, Splitters
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout, cut
 from gridcompute.cost import Cost
@@ -273,19 +273,19 @@ class Lowering:
         unknown = replace(op, inputs=(source,))
         by, descending = shuffle.keys[0]
         split = Ordered(shuffle.keys) if shuffle.order else Partition(shuffle.keys, buckets)
-        steps = [replace(unknown, action=split, fields=op.inputs[0].fields)]
+        parted, shape = over_blocks(replace(unknown, action=split, fields=op.inputs[0].fields), (source,), layout)
+        self._keep(self._add(parted, shape), shape)
+        whole, inputs = Whole(((name, None),)), [parted]
         if shuffle.order:
-            fields = Sample.fields(op.inputs[0].field(by))
-            steps.append(replace(unknown, action=Sample(by, descending), fields=fields))
-        inputs, shapes = [], []
-        for step in steps:
-            made, shape = over_blocks(step, (source,), layout)
-            self._keep(self._add(made, shape), shape)
-            inputs.append(made)
-            shapes.append(shape)
-        whole = (Whole(((name, None),)),) * len(inputs)
-        gather = Op(shuffle.gather(buckets), tuple(inputs), whole, op.space, op.fields, op.name)
-        out = Layout.of(gather.action.axes(gather, tuple(shapes)))
+            sample = replace(unknown, action=Sample(by, descending), fields=Sample.fields(op.inputs[0].field(by)))
+            sampled, shape = over_blocks(sample, (source,), layout)
+            self._keep(self._add(sampled, shape), shape)
+            joined = Op(Splitters(), (sampled,), (whole,), op.space, sampled.fields, op.name)
+            one = Layout.of(joined.action.axes(joined, (shape,)))
+            inputs.append(self._add(joined.rebuilt((sampled,), one), one))
+            self._keep(inputs[1], one)
+        gather = Op(shuffle.gather(buckets), tuple(inputs), (whole,) * len(inputs), op.space, op.fields, op.name)
+        out = Layout.of(gather.action.axes(gather, (shape,)))
         gathered = gather.rebuilt(tuple(inputs), out)
         if (known := self._counted(gathered)) is not None:
             return known

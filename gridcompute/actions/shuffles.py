@@ -161,6 +161,32 @@ class Sample(Action):
 
 
 @dataclass(frozen=True, eq=False)
+class Splitters(Action):
+    """The samples of all chunks in one, so that a bucket reads them at once."""
+
+    makes_rows: ClassVar[bool] = True
+    durable: ClassVar[bool] = True
+
+    @property
+    def key(self) -> object:
+        """See `Action`."""
+        return ()
+
+    @property
+    def step(self) -> str:
+        """See `Action`."""
+        return "splitters"
+
+    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
+        """See `Action`: one block."""
+        return {op.space.names[0]: Axis((1,), extent=1, blocks=True)}
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        return replace(read(0, op.reads(0, region)[0]), region=region)
+
+
+@dataclass(frozen=True, eq=False)
 class Ordered(Action):
     """Each chunk's rows in order (stable), in groups that can be read one by one."""
 
@@ -220,7 +246,7 @@ class Partition(Action):
 class Bucket(Action):
     """One bucket's rows of all chunks, in chunk order; sorted by the keys where the shuffle is a sort.
 
-    Input 0 has the chunks' rows, in order or by bucket; input 1, of a sort, the samples.
+    Input 0 has the chunks' rows, in order or by bucket; input 1, of a sort, the splitters.
     """
 
     keys: tuple[tuple[str, bool], ...]

@@ -129,6 +129,19 @@ class BamSink:
         name = split_url(self.url)[1]
         return name, f"{name}.bai", f".{name}.gridcompute.json"
 
+    @property
+    def finished(self) -> str | None:
+        """Recipe of the file that is there; None where there is none, empty where it is another's."""
+        store, (name, index, note) = self.store(), self.files
+        if not store.exists(name):
+            return None
+        try:
+            found = json.loads(store.get(note))
+            whole = all(_ends_at(store, one, int(found[size])) for one, size in ((name, "size"), (index, "index")))
+            return str(found["recipe"]) if whole else ""
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+            return ""
+
     def present(self) -> list[tuple[Store, str]]:
         """What lies at the output's place, the file first."""
         store = self.store()
@@ -164,7 +177,7 @@ class BamSink:
     ) -> BamOutput:  # fmt: skip
         """See `Sink`."""
         output = self.output(space, fields, coords, extents, recipe, attrs)
-        if (found := output.finished) is None:
+        if (found := self.finished) is None:
             if next(iter(self.store("").list()), None) is not None:
                 raise OutputExistsError(f"{self.url} is a folder", hint="remove it, or write elsewhere")
             if not resume:
@@ -233,7 +246,7 @@ class BamOutput:
             OutputExistsError: something else stands at the URL by now.
         """
         store, final, recipe = self.store, self.sink.store(), self.target.recipe
-        if self.finished != recipe:
+        if self.sink.finished != recipe:
             parts = sorted((one for one in set(written) if _PART.fullmatch(one.path)), key=_number)
             count = self.target.counts[0]
             if count is not None and len(parts) != count:
@@ -247,29 +260,16 @@ class BamOutput:
             final.put(index, table)
             final.put(note, json.dumps({"recipe": recipe, "size": size, "index": len(table)}).encode())
             if not join(final, name, self._head, [(store, part.path) for part in parts], bgzf.END) \
-                    and self.finished != recipe:
+                    and self.sink.finished != recipe:
                 raise OutputExistsError(f"{self.url} has become another file meanwhile", hint="write elsewhere")
         for path in [*data_names(store), CLAIM]:
             store.delete(path)
         remove_empty_folders(store)
 
     @property
-    def finished(self) -> str | None:
-        """Recipe of the file that is there; None where there is none, empty where it is another's."""
-        store, (name, index, note) = self.sink.store(), self.sink.files
-        if not store.exists(name):
-            return None
-        try:
-            found = json.loads(store.get(note))
-            whole = all(_ends_at(store, one, int(found[size])) for one, size in ((name, "size"), (index, "index")))
-            return str(found["recipe"]) if whole else ""
-        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
-            return ""
-
-    @property
     def complete(self) -> bool:
         """See `Output`: the note says this recipe, and the sizes of the file and its index."""
-        return self.finished == self.target.recipe
+        return self.sink.finished == self.target.recipe
 
     def give_up(self) -> bool:
         """See `Output`."""
