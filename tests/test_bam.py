@@ -391,7 +391,7 @@ print(hashlib.sha256(keys.tobytes() + offsets.tobytes() + records.tobytes()).hex
 
 
 def test_the_same_without_compiling() -> None:
-    
+
     keys, (offsets, records) = encoded(some_reads(40, 5))
     own = hashlib.sha256(keys.tobytes() + offsets.tobytes() + records.tobytes()).hexdigest()
     done = subprocess.run([sys.executable, "-c", PLAIN.format(paths=sys.path)], capture_output=True, text=True,
