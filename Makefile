@@ -19,14 +19,14 @@ ARGS ?= --quick
 PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --fork-strategy fewest \
 	--custom-compile-command "make pins"
 
-# Debian's packages of the servers that tests start: Ceph's S3, Redis, network namespaces (340 MB).
-SERVERS := radosgw ceph-mon ceph-osd ceph-common redis-server iproute2 util-linux
+# Debian's packages of the servers that tests start: Ceph's S3, Redis, network namespaces (340 MB); samtools checks BAM files.
+SERVERS := radosgw ceph-mon ceph-osd ceph-common redis-server iproute2 util-linux samtools
 
 .PHONY: help install servers demo test chaos local-cluster lint docs wheels bench peers pins clean
 
 help:
 	@echo "make install   environment in .venv with the pinned dependencies"
-	@echo "make servers   Ceph's S3, Redis and iproute2 from Debian's packages, for tests of faults (asks for root)"
+	@echo "make servers   Ceph's S3, Redis, iproute2 and samtools from Debian's packages, for tests (asks for root)"
 	@echo "make demo      run both real jobs on a local Ray; results in demo/"
 	@echo "make test      run the tests with the coverage gate"
 	@echo "make chaos     the whole fault matrix: servers, nodes, links and disks that fail (25 minutes)"

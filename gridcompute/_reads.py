@@ -135,9 +135,68 @@ def simulate_reads(
         ParameterError: the reference is shorter than the longest read, or a count, rate or length makes no
         sense.
     """
+    rates = (substitution, insertion, deletion)
+    reference = _checked(reference, n, length, rates, seed)
+    shortest, longest = length
+    words = np.random.Philox(seed).random_raw(3 * n).reshape(3, n)
+    half = words >> _HIGH
+    lengths = shortest + (half[0] * np.uint64(longest - shortest + 1) >> _HIGH).astype(np.int64)
+    places = (reference.size - lengths + 1).astype(np.uint64)
+    position = (half[1] * places >> _HIGH).astype(np.int64)
+    strand = np.where(words[2] >> np.uint64(63) == 0, 1, -1).astype(np.int8)
+    return _copied(reference, lengths, position, strand, rates, seed)
+
+
+def simulate_pairs(
+    reference: Any,
+    n: int,
+    *,
+    length: int = 150,
+    insert: tuple[float, float] = (400.0, 40.0),
+    substitution: float = 0.008,
+    insertion: float = 0.001,
+    deletion: float = 0.001,
+    seed: int = 0,
+) -> SimulatedReads:
+    """Draw pairs of reads from both ends of fragments of a reference; rows 2i and 2i + 1 are mates.
+
+    One mate reads forward, the other its reverse complement; which of them is first is drawn, as is all else, as
+    `simulate_reads` says. A fragment's length is normal, as far as a sum of twelve uniform numbers is, no less than a
+    read's.
+
+    Args:
+        reference: uint8 letters, shape (bases,); at least `length` and fewer than 2^32 of them.
+        n: number of pairs.
+        length: of every read.
+        insert: mean and standard deviation of a fragment's length, in bases.
+        substitution: as in `simulate_reads`; so are the other two.
+        insertion: see there.
+        deletion: see there.
+        seed: 0 or more.
+
+    Raises:
+        ParameterError: as `simulate_reads`.
+    """
+    rates = (substitution, insertion, deletion)
+    reference = _checked(reference, n, (length, length), rates, seed)
+    mean, deviation = insert
+    if not (0 <= mean < 2**31 and 0 <= deviation < 2**31):
+        raise ParameterError(f"insert={insert} must be a mean and a standard deviation, in bases")
+    half = np.random.Philox([seed, 2]).random_raw(14 * n).reshape(14, n) >> _HIGH
+    normal = half[:12].sum(axis=0).astype(np.float64) / 2**32 - 6
+    spans = np.clip(np.rint(mean + deviation * normal).astype(np.int64), length, reference.size)
+    start = (half[12] * (reference.size - spans + 1).astype(np.uint64) >> _HIGH).astype(np.int64)
+    turned = (half[13] >> np.uint64(31)).astype(np.int64)
+    ends = np.stack([start, start + spans - length])
+    position = np.stack([ends[turned, np.arange(n)], ends[1 - turned, np.arange(n)]], axis=1).reshape(-1)
+    strand = np.stack([1 - 2 * turned, 2 * turned - 1], axis=1).reshape(-1).astype(np.int8)
+    return _copied(reference, np.full(2 * n, length), position, strand, rates, seed)
+
+
+def _checked(reference: Any, n: int, length: tuple[int, int], rates: tuple[float, ...], seed: int) -> Any:
+    """The reference, contiguous; ParameterError where reads can't be drawn from it like that."""
     reference = np.ascontiguousarray(reference)
     shortest, longest = length
-    rates = (substitution, insertion, deletion)
     if reference.dtype != np.uint8 or reference.ndim != 1:
         got = f"{reference.dtype} of shape {reference.shape}"
         raise ParameterError(f"reference must be one-dimensional uint8 letters, got {got}")
@@ -150,14 +209,15 @@ def simulate_reads(
         )
     if any(not 0.0 <= rate <= 1.0 for rate in rates) or sum(rates) > 1.0:
         raise ParameterError(f"error rates must be shares that add up to 1 at most, got {rates}")
-    words = np.random.Philox(seed).random_raw(3 * n).reshape(3, n)
-    half = words >> _HIGH
-    lengths = shortest + (half[0] * np.uint64(longest - shortest + 1) >> _HIGH).astype(np.int64)
+    return reference
+
+
+def _copied(reference: Any, lengths: Any, position: Any, strand: Any, rates: tuple[float, ...],
+            seed: int) -> SimulatedReads:
+    """Reads copied from their places, with errors."""
+    n = len(lengths)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    places = (reference.size - lengths + 1).astype(np.uint64)
-    position = (half[1] * places >> _HIGH).astype(np.int64)
-    strand = np.where(words[2] >> np.uint64(63) == 0, 1, -1).astype(np.int8)
-    # A generator of its own for the errors: the stream above doesn't shift with the number of bases.
+    # A generator of its own for the errors: that of the places doesn't shift with the number of bases.
     draws = np.random.Philox([seed, 1]).random_raw(int(offsets[-1]))
     limits = np.array([round(sum(rates[: k + 1]) * 2**32) for k in range(3)], np.uint64)
     values = np.empty(int(offsets[-1]), np.uint8)

@@ -13,7 +13,7 @@ from gridcompute import random
 from gridcompute.cellinputs import loop_parameter
 from gridcompute.columns import Field, Fixed, Ragged
 from gridcompute.errors import SignatureError
-from gridcompute.kernels import Kernel, explodes
+from gridcompute.kernels import Kernel, explodes, runs
 from gridcompute.loops import compile_types, kernel_function
 from gridcompute.status import counted
 
@@ -110,9 +110,9 @@ def _from_type(kernel: Kernel, returned: Any) -> list[Dtype]:
         raise SignatureError(f"{where} has {counted(count, 'output')}, but the function returns {what}")
     found = []
     for i, (part, core) in enumerate(zip(parts, kernel.signature.outputs, strict=True)):
-        part = types.unliteral(part)
+        part = _run_values(kernel, types.unliteral(part), core)
         ndim = part.ndim if isinstance(part, types.Array) else 0
-        wanted = len(core) + (kernel.mode == "batch")
+        wanted = 1 if core and core[0] in runs(kernel) else len(core) + (kernel.mode == "batch")
         if ndim != wanted and not (kernel.mode == "batch" and explodes(kernel)):
             kinds = {0: f"a scalar ({part})"}
             raise SignatureError(
@@ -127,6 +127,19 @@ def _from_type(kernel: Kernel, returned: Any) -> list[Dtype]:
                 hint="return numbers or arrays of numbers; None in some cases isn't a number",
             ) from None
     return found
+
+
+def _run_values(kernel: Kernel, part: Any, core: tuple[str, ...]) -> Any:
+    """The type of an output's values, of (offsets, values) the second."""
+    if not core or core[0] not in runs(kernel):
+        return part
+    pair = list(part.types) if isinstance(part, types.BaseTuple) else []
+    if len(pair) != 2 or any(not isinstance(one, types.Array) or one.ndim != 1 for one in pair):
+        raise SignatureError(
+            f"kernel {kernel.name} {kernel.signature}: the output along {core[0]!r} is of the type {part}",
+            hint="its cells have lengths of their own: return (offsets, values), as such inputs come",
+        )
+    return pair[1]
 
 
 def _by_running(
@@ -154,7 +167,8 @@ def _by_running(
             f"kernel {kernel.name} {kernel.signature} has {counted(len(kernel.signature.outputs), 'output')}, but "
             f"the function returns {'nothing' if returned is None else counted(len(parts), 'value')}"
         )
-    return [np.asarray(part).dtype for part in parts]
+    return [np.asarray(part[1] if core and core[0] in runs(kernel) else part).dtype
+            for part, core in zip(parts, kernel.signature.outputs, strict=True)]
 
 
 def _made_up(kernel: Kernel, kinds: Sequence[tuple[Dtype, bool]], bound: Mapping[str, Any], ndim: int, length: int,

@@ -27,8 +27,8 @@ SPREAD = 256
 """Chunks that even small data is cut into, where its cells may be heavy."""
 
 PART_PIECES = 64
-"""Pieces a file or block of unknown origin is cut into; a rule that looks at one part alone, so that
-appending a part leaves the cuts of the others as they are."""
+"""Pieces that a file or block of unknown origin is cut into, more or fewer as `parallel` says; a rule that looks at
+one part alone, so that appending a part leaves the cuts of the others as they are."""
 
 PART_FLOOR = 64 * 2**10
 """Input bytes below which such a piece isn't cut further."""
@@ -52,12 +52,14 @@ class Axis:
         extent: positions per chunk, 0 while not cut (the whole part).
         multiple: extent of the chunks that the data is stored in.
         blocks: positions count blocks whose numbers of cells aren't known yet.
+        together: positions that no chunk separates, such as two mates; each part is a multiple of it.
     """
 
     parts: tuple[int, ...]
     extent: int = 0
     multiple: int = 1
     blocks: bool = False
+    together: int = 1
 
     @cached_property
     def length(self) -> int:
@@ -177,7 +179,7 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
         axes: dimensions, slowest first.
         cell_bytes: input bytes that one position of the output needs.
         whole: dimensions that aren't cut.
-        parallel: chunks that even small data is cut into; 0 for `SPREAD`.
+        parallel: chunks that even small data of one part is cut into; 0 for `SPREAD`.
         chunk_bytes: the byte target; 0 for `CHUNK_BYTES`.
         stored_bytes: decoded bytes of one stored chunk; above `DECODE_BYTES` it isn't cut into several.
         light: whether no kernel runs over the cells, so that spreading small data gains nothing.
@@ -196,13 +198,15 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
         spread = stored
     elif many:
         longest = math.prod(max(axis.parts, default=0) for axis in free.values())
-        spread = max(-(-longest // PART_PIECES), int(PART_FLOOR / per_position), 1)
+        pieces = max(1, PART_PIECES * (parallel or SPREAD) // SPREAD)
+        spread = max(-(-longest // pieces), int(PART_FLOOR / per_position), 1)
     else:
         again = max(DECODED_AGAIN, DECODED_BYTES / max(cells * per_position, 1.0))
         spread = max(-(-cells // (parallel or SPREAD)), int(stored / again))
     floor = max(int(LIGHT_FLOOR / per_position), stored) if light else 1
     extents = {name: 1 if axis.blocks else max(axis.length, 1) for name, axis in axes.items()}
     extents |= _extents(free, max(1, min(budget, max(spread, floor))))
+    extents |= {name: -(-extents[name] // axis.together) * axis.together for name, axis in free.items()}
     return Layout.of({name: replace(axis.regular if name in whole else axis, extent=extents[name])
                       for name, axis in axes.items()})
 

@@ -12,7 +12,7 @@ from gridcompute import random
 from gridcompute.cellinputs import Cells
 from gridcompute.columns import Column, Fixed, Ragged
 from gridcompute.errors import KernelError
-from gridcompute.kernels import Kernel
+from gridcompute.kernels import Kernel, runs
 from gridcompute.loops import compile_for, kernel_error, kernel_function
 from gridcompute.secrecy import clean
 
@@ -20,28 +20,38 @@ Array = np.ndarray[Any, Any]
 
 
 def run_chunk(kernel: Kernel, cells: Cells, columns: Sequence[Column], *, seed: int, rng_name: str, step: int,
-              begins: Callable[[], None] = lambda: None) -> None:
-    """Call a batch kernel or task once and store what it returns into the output columns.
+              begins: Callable[[], None] = lambda: None) -> list[Column]:
+    """Call a batch kernel or task once, and give the columns with what it returns in them.
 
-    `begins` is called when the kernel is compiled, and begins.
+    Those along one of `kernels.runs` are new ones. `begins` is called when the kernel is compiled, and begins.
     """
+    own: dict[str, Ragged] = {}
+    found: list[Column] = []
     parts = _call(kernel, cells, seed, rng_name, step, begins)
     if len(parts) != len(columns):
         raise _wrong(kernel, cells, f"returned {len(parts)} outputs, not {len(columns)}")
-    for name, part, column in zip(kernel.names, parts, columns, strict=True):
-        if isinstance(column, Ragged):
+    for name, core, part, column in zip(kernel.names, kernel.signature.outputs, parts, columns, strict=True):
+        if core and core[0] in runs(kernel):
+            made = _own_runs(kernel, cells, name, part, column.values.dtype)
+            first = own.setdefault(core[0], made)
+            if first is not made and not np.array_equal(np.diff(first.offsets), np.diff(made.offsets)):
+                raise _wrong(kernel, cells, f"gave other lengths along {core[0]!r} in output {name!r} than before it")
+            column = made
+        elif isinstance(column, Ragged):
             lengths, values = _runs(kernel, cells, name, part, column)
             if not np.array_equal(lengths, np.diff(column.offsets)):
                 raise _wrong(kernel, cells, f"gave lengths in output {name!r} that differ from the input's")
             column.values[:] = values
         else:
             wanted = (cells.count, *column.values.shape[len(cells.shape) :])
-            found = np.asarray(part)
-            if found.shape != wanted:
-                raise _wrong(kernel, cells, f"gave the shape {found.shape} for output {name!r}, not {wanted}")
-            if found.dtype.kind not in "biuf" + column.values.dtype.kind:
-                raise _wrong(kernel, cells, f"gave the type {found.dtype} for {name!r}, not {column.values.dtype}")
-            column.values.reshape(wanted)[:] = found
+            given = np.asarray(part)
+            if given.shape != wanted:
+                raise _wrong(kernel, cells, f"gave the shape {given.shape} for output {name!r}, not {wanted}")
+            if given.dtype.kind not in "biuf" + column.values.dtype.kind:
+                raise _wrong(kernel, cells, f"gave the type {given.dtype} for {name!r}, not {column.values.dtype}")
+            column.values.reshape(wanted)[:] = given
+        found.append(column)
+    return found
 
 
 def explode_chunk(
@@ -138,6 +148,24 @@ def _runs(kernel: Kernel, cells: Cells, name: str, part: Any, column: Ragged) ->
         column.values.dtype,
     )
     return np.diff(found.offsets), found.values
+
+
+def _own_runs(kernel: Kernel, cells: Cells, name: str, part: Any, dtype: np.dtype[Any]) -> Ragged:
+    """A column of runs of any length: (offsets, values), or of a task also an Arrow array or a list of cells."""
+    if not isinstance(part, tuple):
+        listed = part.to_pylist() if hasattr(part, "to_pylist") else list(part)
+        column = Ragged.of([b"" if one is None else one if isinstance(one, bytes) else np.asarray(one)
+                            for one in listed], dtype)
+    else:
+        offsets, values = (np.asarray(one) for one in part)
+        if offsets.ndim != 1 or values.ndim != 1 or offsets.dtype.kind not in "iu":
+            raise _wrong(kernel, cells, f"gave no whole numbers as offsets, or no run of values, in output {name!r}")
+        column = Ragged(offsets.astype(np.int64, copy=False), values.astype(dtype, copy=False))
+    at = column.offsets
+    if column.cells != cells.count or at[0] < 0 or at[-1] > len(column.values) or (np.diff(at) < 0).any():
+        raise _wrong(kernel, cells, f"gave offsets in output {name!r} that aren't {cells.count + 1} rising places in "
+                                    f"its {len(column.values)} values")
+    return column
 
 
 def _wrong(kernel: Kernel, cells: Cells, what: str) -> KernelError:

@@ -16,7 +16,7 @@ from gridcompute.argtypes import output_dtypes
 from gridcompute.cellinputs import Cells, arrange
 from gridcompute.columns import Column, Field, Fixed, Ragged
 from gridcompute.errors import DimensionError, KernelError, SignatureError
-from gridcompute.kernels import Kernel, explodes, install_eager
+from gridcompute.kernels import Kernel, explodes, install_eager, runs
 from gridcompute.secrecy import clean
 from gridcompute.status import counted
 
@@ -59,7 +59,7 @@ def run_cells(
 
     Returns:
         One column per output: `Fixed` of shape + core extents; `Ragged` where the core dimension is that of a
-        ragged input.
+        ragged input, or one of `kernels.runs`.
 
     Raises:
         UsageError: inputs that don't fit the kernel, or a kernel that can't be compiled.
@@ -73,8 +73,7 @@ def run_cells(
         return columns
     mark = np.zeros(1, np.int64) if progress is None else progress
     if kernel.mode != "cell":
-        chunkcall.run_chunk(kernel, cells, columns, seed=seed, rng_name=rng_name, step=step)
-        return columns
+        return chunkcall.run_chunk(kernel, cells, columns, seed=seed, rng_name=rng_name, step=step)
     kinds, arguments = targets(kernel, cells, columns)
     loop = loops.make_loop(kernel, loop_shape(kernel, cells, kinds))
     leading = leading_of(kernel, cells, seed, rng_name, step)
@@ -242,7 +241,7 @@ def call(kernel: Kernel, cells: Cells, loop: Any, mark: Array, rest: tuple[Any, 
 
 
 def empty_outputs(kernel: Kernel, cells: Cells, dtypes: Sequence[np.dtype[Any]]) -> list[Column]:
-    """Columns for a kernel's outputs, of any values."""
+    """Columns for a kernel's outputs, of any values; without elements where only running it tells how many."""
     if len(dtypes) != len(kernel.signature.outputs):
         raise SignatureError(
             f"kernel {kernel.name} has {counted(len(kernel.signature.outputs), 'output')}, "
@@ -250,6 +249,9 @@ def empty_outputs(kernel: Kernel, cells: Cells, dtypes: Sequence[np.dtype[Any]])
         )
     columns: list[Column] = []
     for core, dtype in zip(kernel.signature.outputs, dtypes, strict=True):
+        if core and core[0] in runs(kernel):
+            columns.append(Ragged(np.zeros(cells.count + 1, np.int64), np.empty(0, dtype)))
+            continue
         ragged = [name for name in core if name in cells.ragged]
         if ragged and len(core) > 1:
             raise DimensionError(

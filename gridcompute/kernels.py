@@ -52,7 +52,7 @@ class Kernel:
         names: one name per output.
         dtypes: element type per output where declared, else None (inferred).
         mode: "cell" (compiled, a cell a call), "batch" (compiled, a chunk a call), "python" (a chunk a call).
-        parallel: the least number of chunks wanted, where there are cells enough; None for the default.
+        parallel: chunks that small data is cut into, where there are cells enough; None for the default.
         flags: subset of `FLAGS`.
         tools: pairs of tool and version that a task depends on, sorted.
     """
@@ -209,7 +209,7 @@ def kernel(
         names: one per output; the function's name by default (with _0, _1 ... where there are several).
         dtypes: element type per output; inferred where not given.
         batch: call the function once a chunk: cells are the first axis of every input and output.
-        parallel: cut the work into at least this many chunks, where there are cells enough.
+        parallel: chunks to cut small data into, in place of 256: more where a cell takes long, fewer where it is quick.
         flags: "contract", "reassoc": let the compiler depart from strict IEEE arithmetic.
 
     Raises:
@@ -308,13 +308,13 @@ def _check(kernel: Kernel) -> None:
         if dim not in new:
             why = "an input has it" if dim in kernel.signature.input_dims else "no output has it"
             raise SignatureError(f"{where}: sizes names {dim!r}, but {why}")
-    if not explodes(kernel):
-        for dim in new:
-            if dim not in kernel.sizes:
-                raise SignatureError(
-                    f"{where}: the new output dimension {dim!r} has no length",
-                    hint=f"add sizes={{{dim!r}: ...}}",
-                )
+    for dim in runs(kernel):
+        if kernel.mode == "cell" or any(dim in core and core != (dim,) for core in kernel.signature.outputs):
+            raise SignatureError(
+                f"{where}: the new output dimension {dim!r} has no length",
+                hint=f"add sizes={{{dim!r}: ...}}; a kernel of chunks (batch=True) may give runs of any length along a "
+                "dimension of their own",
+            )
     if len(kernel.names) != count or len(set(kernel.names)) != count:
         raise SignatureError(
             f"{where} has {counted(count, 'output')}, but names are {kernel.names}",
@@ -336,6 +336,11 @@ def explodes(kernel: Kernel) -> bool:
     outputs = set(kernel.signature.outputs)
     new = kernel.signature.new_dims
     return len(outputs) == 1 and len(new) == 1 and outputs == {new} and new[0] not in kernel.sizes
+
+
+def runs(kernel: Kernel) -> tuple[str, ...]:
+    """New output dimensions without a size along which each cell has a length of its own; none where rows are given."""
+    return () if explodes(kernel) else tuple(dim for dim in kernel.signature.new_dims if dim not in kernel.sizes)
 
 
 def _check_arguments(kernel: Kernel, where: str) -> None:

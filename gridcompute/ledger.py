@@ -10,7 +10,7 @@ from typing import Any
 
 from gridcompute.actions.loads import Ingest
 from gridcompute.actions.writes import Write
-from gridcompute.axes import Axis, Layout
+from gridcompute.axes import Layout
 from gridcompute.commits import PART_REGION, blocks_recipe
 from gridcompute.errors import CorruptShardError, StoreError
 from gridcompute.events import Kept, Task
@@ -270,7 +270,8 @@ class Ledger:
         if isinstance(op.action, Ingest):
             blocks = (block for chunk in range(layout.chunks) for block in page.kept(chunk).blocks)
             entries = tuple(Entry(place, digest, rows) for place, rows, digest, _ in blocks)
-            layout = Layout.of({op.space.names[0]: Axis((len(entries),), extent=1, blocks=True)})
+            (name, files), = layout.axes
+            layout = Layout.of({name: replace(files, parts=(len(entries),))})
         elif layout.blocked:  # else nobody needs to know how many rows there are, and digests are read when asked for
             for chunk in range(layout.chunks):
                 page.add(self._counted(page.kept(chunk)))

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 from gridcompute.access import Access
-from gridcompute.axes import SPREAD, Axis, Layout
+from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Block, Field
 from gridcompute.coords import Coordinate
 from gridcompute.keys import digest
@@ -110,8 +110,8 @@ class Action:
 
     @property
     def parallel(self) -> int:
-        """Chunks that even small data is cut into."""
-        return SPREAD
+        """Chunks that even small data is cut into; 0 where it is all the same."""
+        return 0
 
 
 NOWHERE = Region()

@@ -15,7 +15,7 @@ from gridcompute.actions.shapes import Choose
 from gridcompute.columns import Field
 from gridcompute.compiled import output_dtypes
 from gridcompute.errors import AlignmentError, DimensionError, ParameterError, SignatureError, UsageError
-from gridcompute.kernels import Kernel
+from gridcompute.kernels import Kernel, runs
 from gridcompute.op import Op
 from gridcompute.skipping import on_error_of
 from gridcompute.spaces import Space
@@ -173,6 +173,7 @@ def _outputs(
     names: Sequence[str] | None,
 ) -> tuple[Space, tuple[Field, ...]]:
     own = {dims[0] for dims, ref in zip(kernel.signature.inputs, refs, strict=True) if field_of(ref).ragged}
+    own |= set(runs(kernel))
     out = space.only(*loop)
     fields = []
     chosen = output_names(kernel, names)

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from gridcompute._myers import global_distance, patterns, scan, upper
-from gridcompute._reads import COMPLEMENT, SimulatedReads, simulate_reads
+from gridcompute._reads import COMPLEMENT, SimulatedReads, simulate_pairs, simulate_reads
 from gridcompute._seeds import ReferenceIndex, build_index, locate_strands
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "edit_distance",
     "locate",
     "reverse_complement",
+    "simulate_pairs",
     "simulate_reads",
 ]
 

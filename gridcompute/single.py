@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from gridcompute.apart import Apart, Death
 from gridcompute.columns import Array
+from gridcompute.kernels import runs
 from gridcompute.loops import plainly
 from gridcompute.skipping import Part, Work, traced
 
@@ -93,10 +94,12 @@ def _outcome(work: Work, part: Part) -> Outcome:
     values, failed = part
     if failed.told:
         return Outcome(error=failed.told[-1][2])
-    return Outcome(tuple(values[1:] if work.rows else (one[0] if one.ndim and not _runs(work, i) else one
-                                                       for i, one in enumerate(values))))
-
-
-def _runs(work: Work, output: int) -> bool:
-    """Whether an output has a run of elements a cell."""
-    return any(name in work.cells.ragged for name in work.kernel.signature.outputs[output])
+    if work.rows:
+        return Outcome(tuple(values[1:]))
+    flat, found, own = iter(values), [], runs(work.kernel)
+    for core in work.kernel.signature.outputs:
+        if core and core[0] in own:
+            next(flat)  # the length
+        one = next(flat)
+        found.append(one if not one.ndim or (core and core[0] in {*own, *work.cells.ragged}) else one[0])
+    return Outcome(tuple(found))

@@ -21,7 +21,7 @@ from gridcompute import chunkcall, compiled, loops
 from gridcompute.cellinputs import Cells, arrange
 from gridcompute.columns import Array, Column, Fixed, Ragged
 from gridcompute.errors import KernelError, ParameterError, UsageError
-from gridcompute.kernels import Kernel
+from gridcompute.kernels import Kernel, runs
 from gridcompute.skips import MOST, MOST_TEXT, Told
 
 PACKAGE = os.path.dirname(__file__)
@@ -79,7 +79,8 @@ def traced(error: KernelError) -> str:
 
 
 Part = tuple[list[Array], Failed]
-"""What cells lo to hi give: of a map each output's elements in their order; of an explode the counts, then the rows."""
+"""What cells lo to hi give: of a map each output's elements in their order, before those of runs of own lengths these;
+of an explode the counts, then the rows."""
 
 
 class Carrier(Protocol):
@@ -221,16 +222,27 @@ class Work:
             counts, rows = chunkcall.explode_chunk(self.kernel, cells, self.dtypes, self.limit, **given)
             return [counts, *rows]
         columns = compiled.empty_outputs(self.kernel, cells, self.dtypes)
-        chunkcall.run_chunk(self.kernel, cells, columns, **given)
-        return [column.values if isinstance(column, Ragged) else
-                column.values.reshape(hi - lo, *column.values.shape[len(cells.shape) :]) for column in columns]
+        return self._flat(chunkcall.run_chunk(self.kernel, cells, columns, **given), cells)
+
+    def _flat(self, columns: list[Column], cells: Cells) -> list[Array]:
+        """The columns' elements; before those of runs of own lengths, these."""
+        flat: list[Array] = []
+        for column, core in zip(columns, self.kernel.signature.outputs, strict=True):
+            if isinstance(column, Fixed):
+                flat.append(column.values.reshape(cells.count, *column.values.shape[len(cells.shape) :]))
+            elif core[0] in runs(self.kernel):
+                flat += [np.diff(column.offsets), column.values[column.offsets[0] : column.offsets[-1]]]
+            else:
+                flat.append(column.values)
+        return flat
 
     def nothing(self, lo: int, hi: int) -> list[Array]:
         """What cells that failed give: zeros, or no rows."""
         if self.rows:
             return [np.zeros(hi - lo, np.int64), *(np.empty(0, dtype) for dtype in self.dtypes)]
-        columns = compiled.empty_outputs(self.kernel, Stretch.of(self.cells, lo, hi), self.dtypes)
-        return [np.zeros_like(column.values) for column in columns]
+        cells = Stretch.of(self.cells, lo, hi)
+        columns = compiled.empty_outputs(self.kernel, cells, self.dtypes)
+        return [np.zeros_like(one) for one in self._flat(columns, cells)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,9 +331,13 @@ def run_skipping(work: Work, carrier: Carrier) -> tuple[list[Column], Failed]:
     if not work.cells.count:
         return columns, Failed()
     values, failed = carrier(work)
-    positions = np.array(failed.positions, np.int64)
-    return [_with_gaps(column, flat, positions, work.cells.shape)
-            for column, flat in zip(columns, values, strict=True)], failed
+    positions, flat = np.array(failed.positions, np.int64), iter(values)
+    found = []
+    for column, core in zip(columns, work.kernel.signature.outputs, strict=True):
+        if core and core[0] in runs(work.kernel):
+            column = Ragged(np.concatenate(([0], np.cumsum(next(flat)))), column.values)
+        found.append(_with_gaps(column, next(flat), positions, work.cells.shape))
+    return found, failed
 
 
 def _with_gaps(column: Column, flat: Array, positions: Array, shape: tuple[int, ...]) -> Column:

@@ -62,8 +62,13 @@ class StoredSource:
         if not self.layout.blocked:
             return self.layout
         rows = tuple(entry.rows for entry in self.entries)
-        axes = {name: Axis(rows) if axis.blocks else axis for name, axis in self.layout.axes}
+        axes = {name: Axis(rows, together=axis.together) if axis.blocks else axis for name, axis in self.layout.axes}
         return Layout.of(axes)
+
+    @property
+    def together(self) -> tuple[tuple[str, int], ...]:
+        """See `Source`."""
+        return tuple((name, axis.together) for name, axis in self.layout.axes)
 
     @property
     def parts(self) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gridcompute as grid
 from gridcompute import axes
 from gridcompute.axes import Axis, Layout, cut
+from gridcompute.columns import Fixed
+from gridcompute.sources.arrays import ArraySource
 from gridcompute.spaces import Region
 
 parts = st.lists(st.integers(0, 40), min_size=1, max_size=4).map(tuple)
@@ -93,6 +98,31 @@ def test_a_part_that_is_appended_leaves_the_cuts_before_as_they_are(lengths: lis
     assert [after.bounds(c) for c in range(before.chunks)] == [before.bounds(c) for c in range(before.chunks)]
 
 
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=4), st.integers(1, 7), st.integers(1, 40),
+       st.integers(0, 300), st.integers(0, 4000))
+def test_no_chunk_separates_what_belongs_together(parts: list[int], together: int, multiple: int, parallel: int,
+                                                  chunk_bytes: int) -> None:
+    axis = Axis(tuple(part * together for part in parts), multiple=multiple, together=together)
+    layout = cut({"row": axis}, cell_bytes=100, parallel=parallel, chunk_bytes=chunk_bytes)
+    assert all(bound % together == 0 for chunk in range(layout.chunks) for bound in layout["row"].bounds(chunk))
+
+
+@pytest.mark.parametrize("pairs", [1, 3, 100, 1001])
+def test_a_kernel_of_chunks_sees_mates_side_by_side(pairs: int) -> None:
+    def paired(number):
+        if len(number) % 2 or (number[::2] + 1 != number[1::2]).any() or (number[::2] % 2).any():
+            raise ValueError("mates are apart")
+        return number
+
+    numbers = grid.from_arrays({"number": np.arange(2 * pairs)}, dims="read")
+    one = replace(ArraySource(numbers.space, numbers.fields, {"number": Fixed(np.arange(2 * pairs))}),
+                  together=(("read", 2),))
+    for parallel in (1, 32, 256):
+        kernel = grid.kernel("()->()", batch=True, parallel=parallel)(paired)
+        run = grid.run(grid.from_source(one).map(kernel), executor="inline", quiet=True)
+        assert (run[0].to_numpy() == np.arange(2 * pairs)).all()
+
+
 def test_small_data_with_heavy_cells_still_spreads() -> None:
     layout = cut({"lat": Axis((37,)), "lon": Axis((49,))}, cell_bytes=960)
     assert 200 <= layout.chunks <= 400
@@ -134,3 +164,20 @@ def test_a_stored_chunk_is_decoded_few_times() -> None:
     assert (large["y"].extent, large["x"].extent) == (60 / 4, 120)
     small = {"y": Axis((37,), multiple=37), "x": Axis((49,), multiple=49)}
     assert cut(small, cell_bytes=960).chunks >= 256
+
+
+@pytest.mark.parametrize(("parallel", "extent"), [(0, 1024), (256, 1024), (32, 8192), (1, 65536), (1024, 256)])
+def test_quick_kernels_want_fewer_pieces_of_a_part_and_heavy_ones_more(parallel: int, extent: int) -> None:
+    layout = cut({"row": Axis((65536, 65536, 100))}, cell_bytes=1000, parallel=parallel)
+    assert layout["row"].extent == extent
+
+
+@pytest.mark.parametrize(("quick", "chunks"), [(8, 8), (256, 250)])
+def test_the_kernel_of_a_chain_says_how_many_chunks(quick: int, chunks: int) -> None:
+    """Arithmetic, which says nothing, doesn't count."""
+    def doubled(x):
+        return 2 * x
+
+    values = grid.from_arrays({"x": np.arange(1000.0)}, dims="row")
+    plan = grid.plan((values["x"] + 1).map(grid.kernel("()->()", parallel=quick)(doubled)))
+    assert f"{chunks} chunks" in str(plan)

@@ -354,6 +354,59 @@ def _batch(series, text, scale, cell):
     return series.sum(axis=1) + cell[:, 1] + (offsets[1:] - offsets[:-1]), series * scale
 
 
+def _own_lengths(text, number):
+    at, _ = text
+    offsets = np.zeros(len(at), np.int64)
+    for i in range(len(at) - 1):
+        offsets[i + 1] = offsets[i] + number[i]
+    return at[1:] - at[:-1], (offsets, np.arange(offsets[-1]) * 0.5), (offsets, np.arange(offsets[-1]))
+
+
+@pytest.mark.parametrize("dtypes", [None, ("i8", "f8", "i4")])
+def test_batch_kernels_give_runs_of_their_own_lengths(dtypes):
+    runs = kernel("(n),()->(),(k),(k)", batch=True, names=("length", "half", "whole"), dtypes=dtypes)(_own_lengths)
+    given = [Ragged.of([b"a", b"", b"bcd"]), Fixed(np.array([2, 0, 1]))]
+    length, half, whole = run_cells(runs, given, shape=(3,))
+    assert length.values.tolist() == [1, 0, 3]
+    assert (half.offsets.tolist(), half.values.tolist()) == ([0, 2, 2, 3], [0, 0.5, 1])
+    assert (whole.offsets.tolist(), whole.values.dtype) == ([0, 2, 2, 3], np.dtype(dtypes[2] if dtypes else "i8"))
+    none = run_cells(runs, [Ragged.of([]), Fixed(np.zeros(0, np.int64))], shape=(0,))
+    assert [one.offsets.tolist() for one in none[1:]] == [[0], [0]]
+    again = runs([b"a", b"", b"bcd"], np.array([2, 0, 1]))
+    assert again[1].values.tolist() == half.values.tolist()
+
+
+def test_tasks_give_runs_of_their_own_lengths():
+    f = task("()->(k),()", dtypes=["i8", "i8"])(lambda n: ([list(range(one)) for one in n], n))
+    runs, _ = run_cells(f, [Fixed(np.array([2, 0, 1]))], shape=(3,))
+    assert (runs.offsets.tolist(), runs.values.tolist()) == ([0, 2, 2, 3], [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("func", "says"),
+    [
+        (lambda n: (n, (np.array([0, 1]), np.ones(1))), "aren't 4 rising places"),
+        (lambda n: (n, (np.array([0, 2, 1, 3]), np.ones(3))), "aren't 4 rising places"),
+        (lambda n: (n, (np.array([0, 1, 2, 4]), np.ones(3))), "aren't 4 rising places"),
+        (lambda n: (n, (np.array([0.0, 1, 2, 3]), np.ones(3))), "no whole numbers"),
+    ],
+)
+def test_runs_with_wrong_offsets(func, says):
+    with pytest.raises(KernelError, match=says):
+        run_cells(task("()->(),(k)", dtypes=["i8", "f8"])(func), [Fixed(np.ones(3))], shape=(3,))
+
+
+def test_runs_of_two_lengths_along_one_dimension():
+    f = task("()->(k),(k),()", dtypes=["i8", "i8", "i8"])(lambda n: ([[1]], [[1, 2]], n))
+    with pytest.raises(KernelError, match="other lengths along 'k'"):
+        run_cells(f, [Fixed(np.ones(1))], shape=(1,))
+
+
+def test_a_run_that_is_not_a_pair():
+    with pytest.raises(SignatureError, match=r"return \(offsets, values\)"):
+        output_dtypes(kernel("()->(),(k)", batch=True)(lambda x: (x, x)), [(np.float64, False)])
+
+
 def test_tasks():
     @task("(n),()->(),(n)", dtypes=["i8", "u1"], tools={"python": "3"})
     def f(texts, numbers, add, cell):

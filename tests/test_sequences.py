@@ -377,3 +377,32 @@ def test_same_integers_without_compilation():
     names: dict[str, object] = {}
     exec(BATCH, names)
     assert [int(v) for v in done.stdout.split()] == [int(v) for v in names["out"]]
+
+
+def test_mates_lie_at_both_ends_of_fragments() -> None:
+    target = np.random.default_rng(3).choice(letters(b"ACGT"), 20_000)
+    exact = {"substitution": 0.0, "insertion": 0.0, "deletion": 0.0}
+    pairs = sequences.simulate_pairs(target, 2000, length=100, insert=(300.0, 30.0), seed=4, **exact)
+    assert (np.diff(pairs.offsets) == 100).all()
+    assert (pairs.strand[::2] == -pairs.strand[1::2]).all()
+    assert 900 < (pairs.strand[::2] > 0).sum() < 1100  # either mate reads forward
+    left, right = np.sort(pairs.position.reshape(-1, 2), axis=1).T
+    forward = np.where(pairs.strand.reshape(-1, 2) > 0, pairs.position.reshape(-1, 2), 0).sum(axis=1)
+    assert (forward == left).all()
+    spans = right + 100 - left
+    assert abs(spans.mean() - 300) < 3
+    assert abs(spans.std() - 30) < 2
+    for i in (0, 1, 2, 3):
+        read = pairs.values[pairs.offsets[i] : pairs.offsets[i + 1]]
+        copied = target[pairs.position[i] : pairs.position[i] + 100]
+        assert bytes(read) == bytes(copied if pairs.strand[i] > 0 else sequences.reverse_complement(copied))
+    again = sequences.simulate_pairs(target, 2000, length=100, insert=(300.0, 30.0), seed=4, **exact)
+    assert (again.values == pairs.values).all()
+    short = sequences.simulate_pairs(target, 50, length=100, insert=(20.0, 0.0), seed=4)
+    assert (short.position[::2] == short.position[1::2]).all()  # a fragment is no shorter than a read
+
+
+@pytest.mark.parametrize("insert", [(-1.0, 0.0), (300.0, -1.0), (float("nan"), 1.0)])
+def test_fragments_that_make_no_sense(insert: tuple[float, float]) -> None:
+    with pytest.raises(ParameterError, match="insert="):
+        sequences.simulate_pairs(np.full(1000, 65, np.uint8), 1, insert=insert)

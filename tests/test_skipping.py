@@ -252,6 +252,24 @@ def test_sinks_hold_gaps(tmp_path: Path) -> None:
         assert data["i"].values[4] == 5
 
 
+def test_runs_of_own_lengths_with_gaps() -> None:
+    """A kernel of chunks that gives lists: those of cells that fail are null, the others what they are without."""
+    def counted(n):
+        if (n == 3).any():
+            raise ValueError("three")
+        offsets = np.zeros(len(n) + 1, np.int64)
+        offsets[1:] = np.cumsum(n)
+        return n * 2, (offsets, np.arange(offsets[-1]) - np.repeat(offsets[:-1], n))
+
+    kernel = grid.kernel("()->(),(k)", batch=True, names=("twice", "upto"))(counted)
+    table = grid.from_arrays({"n": np.array([2, 3, 0, 1, 3, 4])}, dims="row")
+    done = grid.run(table.map(kernel, on_error="skip"), executor="inline", quiet=True)
+    assert done["upto"].to_arrow()["upto"].to_pylist() == [[0, 1], None, [], [0], None, [0, 1, 2, 3]]
+    assert done["twice"].to_arrow()["twice"].to_pylist() == [4, None, 0, 2, None, 8]
+    with pytest.raises(grid.GridError, match="three"):
+        grid.run(table.map(kernel), executor="inline", quiet=True)
+
+
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_kernel_that_takes_everything_is_one_cell(batch: bool) -> None:
     kernel = grid.kernel("(row)->(),(two)", sizes={"two": 2}, names=("a", "b"), batch=batch)(all_at_once)

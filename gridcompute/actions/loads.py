@@ -38,8 +38,9 @@ class Load(Action):
     def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
         """See `Action`: with the extents of the stored chunks."""
         stored, parts = dict(self.source.stored), dict(getattr(self.source, "parts", ()))
-        return {name: Axis(parts.get(name, (length or 0,)), multiple=max(1, stored.get(name, 1)))
-                for name, length in op.space.dims}
+        together = dict(getattr(self.source, "together", ()))
+        return {name: Axis(parts.get(name, (length or 0,)), multiple=max(1, stored.get(name, 1)),
+                           together=together.get(name, 1)) for name, length in op.space.dims}
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""
@@ -80,7 +81,9 @@ class Ingest(Action):
 
     def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
         """See `Action`: one chunk a file, under the name of the dimension that is being counted."""
-        return {op.space.names[0]: Axis((len(self.source.parts),), extent=1, blocks=True)}
+        name = op.space.names[0]
+        together = dict(getattr(self.source, "together", ())).get(name, 1)
+        return {name: Axis((len(self.source.parts),), extent=1, blocks=True, together=together)}
 
     def blocks(self, part: int) -> Iterator[Block]:
         """The blocks of one file, in order."""

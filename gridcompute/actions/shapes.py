@@ -134,7 +134,8 @@ class Concat(Action):
         axes = dict(inputs[0].axes)
         along = [layout[self.dim] for layout in inputs]
         parts = tuple(part for axis in along for part in axis.parts)
-        axes[self.dim] = Axis(parts, multiple=max(axis.multiple for axis in along))
+        axes[self.dim] = Axis(parts, multiple=max(axis.multiple for axis in along),
+                              together=math.lcm(*(axis.together for axis in along)))
         return axes
 
     def compute(self, op: Op, region: Region, read: Read) -> Block:

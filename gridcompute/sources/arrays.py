@@ -27,6 +27,7 @@ class ArraySource:
     fields: tuple[Field, ...]
     columns: Mapping[str, Column]
     coords: tuple[Coordinate, ...] = ()
+    together: tuple[tuple[str, int], ...] = ()
     uniform = False
 
     @property
@@ -79,7 +80,7 @@ class ArraySource:
         """See `Source`."""
         fields = chosen(self.fields, names, "these arrays")
         space, coords = narrowed(self.space, self.coords, fields)
-        return ArraySource(space, fields, {name: self.columns[name] for name in names}, coords)
+        return ArraySource(space, fields, {name: self.columns[name] for name in names}, coords, self.together)
 
     def __str__(self) -> str:
         return "arrays in memory"

@@ -27,6 +27,7 @@ class Source(Protocol):
         stored_bytes: decoded bytes of one stored chunk, all columns.
         key: what determines the values but for lengths and versions of objects; for `keys.digest`.
         uniform: whether `objects` is the same for every region.
+        together: where there is one, pairs of a dimension and how many of its positions no chunk may separate.
 
     Errors: `read` raises CorruptInputError for what can't be decoded, MissingInputError for what went away.
     """
@@ -68,6 +69,7 @@ class IngestSource(Protocol):
         dim: the one dimension, its length unknown.
         fields: its columns.
         key: as of `Source`; the files don't count, only how they are read.
+        together: as of `Source`; each block is a multiple of it.
     """
 
     @property
