@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pysam
 import pytest
-from gridcompute_workloads.mapping.records import UNPLACED, encode_records
+from gridcompute_workloads.mapping.records import COLUMNS, UNPLACED, encode_records, records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interrupted import finish, load_job, start, write_job
@@ -31,6 +31,8 @@ from gridcompute.sinks.bam import BamSink, parsed_header
 CONTIGS = (("chr1", 200_000), ("chr2", 50_000), ("empty", 1000), ("far", 2**29))
 HEADER = "".join(f"@SQ\tSN:{name}\tLN:{length}\n" for name, length in CONTIGS) + "@RG\tID:one\tSM:sample\n"
 OPERATIONS = "MIDNSHP=X"
+KINDS = {"flag": "u2", "contig": "i4", "position": "i4", "mapq": "u1", "mate_contig": "i4", "mate_position": "i4",
+         "template_length": "i4", "distance": "i4", "score": "i4", "second": "i4"}
 COMPLEMENT = bytes.maketrans(b"ACGTUacgtuRYSWKMBDHVNrysw", b"TGCAATGCAAYRSWMKVHDBNYRSW")
 
 
@@ -44,10 +46,17 @@ def encoded(reads: list[dict[str, Any]], group: bytes = b"one") -> tuple[Any, tu
     """Keys and records of reads."""
     texts = [ragged([read[name] for read in reads]) for name in ("name", "sequence", "quality")]
     cigar = ragged([[n << 4 | OPERATIONS.index(letter) for n, letter in read["cigar"]] for read in reads], np.uint32)
-    kinds = {"flag": "u2", "contig": "i4", "position": "i4", "mapq": "u1", "mate_contig": "i4", "mate_position": "i4",
-             "template_length": "i4", "distance": "i4", "score": "i4", "second": "i4"}
-    numbers = [np.array([read[name] for read in reads], kind) for name, kind in kinds.items()]
+    numbers = [np.array([read[name] for read in reads], kind) for name, kind in KINDS.items()]
     return encode_records(*texts, *numbers[:4], cigar, *numbers[4:], np.frombuffer(group, np.uint8))
+
+
+def aligned(reads: list[dict[str, Any]]) -> Collection:
+    """Reads as the columns that a mapper gives."""
+    columns: dict[str, Any] = {name: np.array([read[name] for read in reads], kind) for name, kind in KINDS.items()}
+    columns |= {name: [read[name].decode() for read in reads] for name in ("name", "sequence", "quality")}
+    columns["cigar"] = [np.array([n << 4 | OPERATIONS.index(letter) for n, letter in read["cigar"]], np.uint32)
+                        for read in reads]
+    return grid.from_arrays(columns, dims="read")
 
 
 def some_reads(count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -151,6 +160,12 @@ def test_every_record_comes_back(bam: Path, reads: list[dict[str, Any]]) -> None
         assert file.check_index()
         assert file.mapped == sum(not read["flag"] & 4 for read in reads)
         assert file.nocoordinate == sum(read["contig"] < 0 for read in reads)
+
+
+def test_from_a_mappers_columns(bam: Path, reads: list[dict[str, Any]], own_folder: Path) -> None:
+    made = aligned(reads)[list(COLUMNS)].map(records, group=np.frombuffer(b"one", np.uint8))
+    grid.run(made.sort("key").write("out.bam", header=HEADER), store="work", executor="inline", quiet=True)
+    assert seen("out.bam") == seen(bam)
 
 
 def test_nothing_else_stays(bam: Path) -> None:
@@ -382,9 +397,8 @@ def test_names_without_letters_and_keys_of_no_place() -> None:
 PLAIN = """
 import sys
 sys.path[:0] = {paths!r}
-import numpy as np
-import test_bam
 import hashlib
+import test_bam
 keys, (offsets, records) = test_bam.encoded(test_bam.some_reads(40, 5))
 print(hashlib.sha256(keys.tobytes() + offsets.tobytes() + records.tobytes()).hexdigest())
 """

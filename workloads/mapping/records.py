@@ -1,13 +1,19 @@
 """Alignments as BAM records: the columns of a mapper in, one record a read and the key of its place out.
 
-A function over a chunk's reads at once, for a kernel with `batch=True`. Everything is as the SAM specification
-(version 1.6, section 4.2) lays it out.
+`aligned.map(records, group=...)` makes what `.sort("key").write("out.bam", header=...)` takes. Everything is as the SAM
+specification (version 1.6, section 4.2) lays it out.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
+
+import gridcompute as grid
+
+COLUMNS = ("name", "sequence", "quality", "flag", "contig", "position", "mapq", "cigar", "mate_contig", "mate_position",
+           "template_length", "distance", "score", "second")
+"""What a mapper gives of a read, in the order that `records` takes."""
 
 UNPLACED = np.int64(2**63 - 1)
 """Key of a read without a place: after all others."""
@@ -94,6 +100,21 @@ def encode_records(  # type: ignore[no-untyped-def]  # numba infers the types
         at = _put_tags(out, at, int(flag[i]), int(distance[i]), int(score[i]), int(second[i]))
         _put_rest(out, at, steps, group)
     return keys, (offsets, out)
+
+
+@grid.kernel(
+    "(name),(letters),(letters2),(),(),(),(),(steps),(),(),(),(),(),()->(),(record)",
+    batch=True,
+    names=("key", "record"),
+    dtypes=("int64", "uint8"),
+)
+def records(  # type: ignore[no-untyped-def]  # numba infers the types
+    name, sequence, quality, flag, contig, position, mapq, cigar, mate_contig, mate_position, template_length, distance,
+    score, second, group,
+):  # fmt: skip
+    """`encode_records`, for collections with its columns in that order (`COLUMNS`)."""
+    return encode_records(name, sequence, quality, flag, contig, position, mapq, cigar, mate_contig, mate_position,
+                          template_length, distance, score, second, group)
 
 
 @njit
