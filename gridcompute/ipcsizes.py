@@ -17,6 +17,9 @@ _SLACK = 131072
 _RECORD_BATCH = 3  # MessageHeader's tag
 
 
+_FORMS = {form: struct.Struct(form) for form in ("<B", "<H", "<i", "<I", "<q")}
+
+
 class _Bytes:
     """Integers at checked positions; ValueError outside."""
 
@@ -24,10 +27,11 @@ class _Bytes:
         self.data = data
 
     def number(self, form: str, at: int) -> int:
-        size = struct.calcsize(form)
-        if at < 0 or at + size > len(self.data):
+        packed = _FORMS[form]
+        if at < 0 or at + packed.size > len(self.data):
             raise ValueError("an offset leads outside the file")
-        return int(struct.unpack_from(form, self.data, at)[0])
+        number: int = packed.unpack_from(self.data, at)[0]
+        return number
 
     def table(self, at: int) -> int:
         """Position of the table that an offset at `at` points to."""

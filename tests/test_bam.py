@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pysam
 import pytest
+from gridcompute_workloads.mapping import pictures
 from gridcompute_workloads.mapping.records import COLUMNS, UNPLACED, encode_records, records
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -411,3 +412,37 @@ def test_the_same_without_compiling() -> None:
     done = subprocess.run([sys.executable, "-c", PLAIN.format(paths=sys.path)], capture_output=True, text=True,
                           env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, check=False)
     assert done.stdout.strip() == own, done.stderr
+
+
+def test_what_a_run_came_to(own_folder: Path, reads: list[dict[str, Any]]) -> None:
+    pairs = [{**read, "flag": read["flag"] | 2, "template_length": 300 + i % 3 - 1} if i % 2 and not read["flag"] & 4
+             else {**read, "template_length": -300} for i, read in enumerate(reads[:600])]
+    lengths = [length for _, length in CONTIGS]
+    run = grid.run(*pictures.tallies(aligned(pairs), lengths), store="work", executor="inline", quiet=True)
+    tally = pictures.Tally.of(run, 0, lengths)
+    mapped = [read for read in pairs if not read["flag"] & 4]
+    spans = [sum(n for n, letter in read["cigar"] if letter in "MDN=X") for read in mapped]
+    assert (tally.count(pictures.READ), tally.count(pictures.MAPPED)) == (600, len(mapped))
+    assert tally.count(pictures.SURELY) == sum(read["mapq"] >= 20 for read in mapped)
+    assert tally.count(pictures.PROPERLY) == sum(read["flag"] & 2 == 2 for read in mapped) == tally.inserts.sum()
+    assert tally.bases == sum(spans)
+    assert tally.qualities.tolist() == np.bincount([read["mapq"] for read in mapped], minlength=256).tolist()
+    starts = np.cumsum([0, *lengths])
+    middles = [starts[read["contig"]] + read["position"] + span / 2 for read, span in zip(mapped, spans, strict=True)]
+    assert tally.places.tolist() == np.histogram(middles, len(tally.places), (0, sum(lengths)))[0].tolist()
+    assert tally.insert == 300
+    assert list(tally.told())[0].startswith("600 reads: ")
+    path = pictures.draw(own_folder / "places.png", tally, [name for name, _ in CONTIGS], "600 reads")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_of_nothing(own_folder: Path) -> None:
+    zeros = np.zeros(4, np.int64)
+    tally = pictures.Tally(zeros, np.zeros(256, np.int64), np.zeros(9, np.int64), np.zeros(16, np.int64), 0, (100,))
+    assert list(tally.told()) == ["no reads"]
+    assert pictures.draw(own_folder / "none.png", tally, ["one"], "nothing").exists()
+
+
+@given(st.lists(st.integers(0, 20), min_size=1))
+def test_medians_of_counts(values: list[int]) -> None:
+    assert pictures.median(np.bincount(values)) == sorted(values)[(len(values) - 1) // 2]

@@ -266,6 +266,7 @@ LEVELS = {
     "gridcompute_workloads.references": 108,
     "gridcompute_workloads.mapping": 100,
     "gridcompute_workloads.mapping.records": 104,
+    "gridcompute_workloads.mapping.pictures": 104,
     "gridcompute_workloads.genomics": 110,
 }
 # (importer, imported) pairs that may share a level: a module and the private half that was split off it.

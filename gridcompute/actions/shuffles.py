@@ -284,7 +284,7 @@ class Bucket(Action):
 
     def _by_range(self, op: Op, region: Region, read: Read, groups: Groups) -> Iterator[Block]:
         """The bucket's rows of each chunk: those between its two splitters."""
-        (by, descending), source = self.keys[0], op.inputs[0]
+        by, descending = self.keys[0]
         block, field = read(1, op.reads(1, op.whole)[0]), op.inputs[1].field(by)
         samples = _Samples.of(block, in_order(block[by], field, descending))
         apart = not self.together and len(self.keys) == 1
@@ -295,13 +295,20 @@ class Bucket(Action):
             first, last = low.start // step, -(-high.stop // step)
             if low.start >= high.stop:
                 continue
-            rows = joined_blocks(groups(chunk, first, last), source.fields, source.space.names[0], region)
+            rows = groups(chunk, first, last)
             splitters = picked(block[by], field, field.dims[0], np.clip(ends, 0, block.rows - 1))
-            places = in_order(joined([splitters, rows[by]], 0), field, descending)
+            places = in_order(joined([splitters, *(piece[by] for piece in rows)], 0), field, descending)
             start, stop = (bracket.row(places[2:], places[i], first * step) for i, bracket in enumerate((low, high)))
-            if start < stop:
-                yield Block(region, {name: rows_at(column, start, stop) for name, column in rows.columns.items()},
-                            stop - start)
+            yield from _cut(rows, start, stop)
+
+
+def _cut(pieces: list[Block], start: int, stop: int) -> Iterator[Block]:
+    """Rows start to stop of blocks that lie one after the other, in blocks again; without a copy."""
+    for piece in pieces:
+        a, b = max(0, start), min(piece.rows, stop)
+        if a < b:
+            yield Block(piece.region, {name: rows_at(column, a, b) for name, column in piece.columns.items()}, b - a)
+        start, stop = start - piece.rows, stop - piece.rows
 
 
 @dataclass(frozen=True)
