@@ -431,7 +431,7 @@ def test_what_a_run_came_to(own_folder: Path, reads: list[dict[str, Any]]) -> No
     middles = [starts[read["contig"]] + read["position"] + span / 2 for read, span in zip(mapped, spans, strict=True)]
     assert tally.places.tolist() == np.histogram(middles, len(tally.places), (0, sum(lengths)))[0].tolist()
     assert tally.insert == 300
-    assert list(tally.told())[0].startswith("600 reads: ")
+    assert next(tally.told()).startswith("600 reads: ")
     path = pictures.draw(own_folder / "places.png", tally, [name for name, _ in CONTIGS], "600 reads")
     assert path.read_bytes().startswith(b"\x89PNG")
 

@@ -155,8 +155,8 @@ def draw(path: Path, tally: Tally, names: Sequence[str], title: str) -> Path:
         _bars(panels["quality"], np.arange(most + 1), tally.qualities[: most + 1], "mapping quality")
         panels["quality"].set_yscale("symlog", linthresh=1)
         panels["quality"].axvline(SURE - 0.5, color=ORANGE, lw=1, ls="--")
-        panels["quality"].annotate(f"{SURE} and more", (SURE - 0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
-                                   textcoords="offset points", fontsize=9, color=ORANGE)
+        panels["quality"].annotate(f"{SURE} and more", (SURE - 0.5, 1), xycoords=("data", "axes fraction"),
+                                   xytext=(4, -10), textcoords="offset points", fontsize=9, color=ORANGE)
         if "insert" in panels:
             _inserts(panels["insert"], tally.inserts)
         for panel in panels.values():
