@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pysam
 import pytest
+from fixtures_s3 import S3, s3, s3_endpoint  # noqa: F401
 from gridcompute_workloads.mapping import pictures
 from gridcompute_workloads.mapping.records import COLUMNS, UNPLACED, encode_records, records
 from hypothesis import given, settings
@@ -25,9 +26,12 @@ from places import few
 import gridcompute as grid
 from gridcompute import axes, bai, lower
 from gridcompute.collection import Collection
+from gridcompute.columns import Block, Field, Ragged
 from gridcompute.errors import CorruptInputError, DimensionError, OutputExistsError, ParameterError, StoreError
 from gridcompute.sinks import bam as bams
-from gridcompute.sinks.bam import BamSink, parsed_header
+from gridcompute.sinks.bam import BamOutput, BamSink, parsed_header
+from gridcompute.spaces import Region, Space
+from gridcompute.store import open_store
 
 CONTIGS = (("chr1", 200_000), ("chr2", 50_000), ("empty", 1000), ("far", 2**29))
 HEADER = "".join(f"@SQ\tSN:{name}\tLN:{length}\n" for name, length in CONTIGS) + "@RG\tID:one\tSM:sample\n"
@@ -446,3 +450,47 @@ def test_a_picture_of_nothing(own_folder: Path) -> None:
 @given(st.lists(st.integers(0, 20), min_size=1))
 def test_medians_of_counts(values: list[int]) -> None:
     assert pictures.median(np.bincount(values)) == sorted(values)[(len(values) - 1) // 2]
+
+
+def at_the_sink(url: str, reads: list[dict[str, Any]], **options: Any) -> BamOutput:
+    """Reads in two parts, written by the sink alone."""
+    _, (offsets, values) = encoded(in_order(reads))
+    sink, space = BamSink(url, header=HEADER, storage_options=options), Space((("read", None),))
+    output = sink.prepare(space, [Field("record", ("read",), np.dtype("u1"), "list")], [], [1], "ab" * 16)
+    half, files = len(reads) // 2, []
+    for number, cells in enumerate((slice(0, half), slice(half, len(reads)))):
+        column = Ragged(offsets, values).sliced(cells.start, cells.stop)
+        region = Region.of((number, number + 1))
+        files += output.write_chunk(Block(region, {"record": column}, column.cells), region, (number,))
+    assert all(output.verify(one) for one in files)
+    assert not output.complete
+    output.finalize(files)
+    output.finalize(files)  # twice is fine
+    assert output.complete
+    return output
+
+
+@pytest.mark.parametrize("kind", ["local", "memory", "s3"])
+def test_on_every_store(kind: str, request: pytest.FixtureRequest, tmp_path: Path, reads: list[dict[str, Any]]) -> None:
+    server = request.getfixturevalue("s3") if kind == "s3" else None
+    folder = {"local": str(tmp_path), "memory": "memory://bam/deep", "s3": server.url if server else ""}[kind]
+    output = at_the_sink(f"{folder}/out.bam", reads[:500], **(server.options if server else {}))
+    store = output.sink.store()
+    for name in ("copy.bam", "copy.bam.bai"):
+        (tmp_path / name).write_bytes(store.get(name.replace("copy", "out")))
+    assert seen(tmp_path / "copy.bam") == [told(read) for read in in_order(reads[:500])]
+    assert len(seen(tmp_path / "copy.bam", "chr1")) == sum(read["contig"] == 0 for read in reads[:500])
+    assert [name for name in store.list() if "partial" in name] == []
+    with pytest.raises(OutputExistsError, match="exists already"):
+        output.sink.prepare(output.target.space, output.target.fields, [], [1], "cd" * 16)
+    output.discard()
+    assert not output.complete
+    assert output.sink.present() == []
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(s3: S3) -> None:  # noqa: F811
+    store = open_store(s3.url, **s3.options)
+    with pytest.raises(RuntimeError, match="halfway"), store.writing("file") as file:  # type: ignore[attr-defined]
+        file.write(b"x" * 2**20)
+        raise RuntimeError("halfway")
+    assert not store.exists("file")
