@@ -384,11 +384,11 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
         return reducing.GroupBy(lambda how: self.reduced(how, [over], (groups, codes)))
 
     def write(self, url: str, *, format: str | None = None, overwrite: bool = False, **options: Any) -> Destined:
-        """Keep the columns in their own format: Zarr (`.zarr`), Parquet (`.parquet`) or Arrow (`.arrow`).
+        """Keep the columns in their own format: Zarr (`.zarr`), Parquet (`.parquet`), Arrow (`.arrow`) or BAM (`.bam`).
 
         Args:
             url: path or fsspec URL of the output.
-            format: "zarr", "parquet" or "arrow", where the name doesn't say.
+            format: "zarr", "parquet", "arrow" or "bam", where the name doesn't say.
             overwrite: replace what another recipe left there.
             options: of the format and the file system.
         """

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from gridcompute.errors import ParameterError
 from gridcompute.skips import Skips
@@ -115,11 +116,14 @@ class Ragged:
 
     def taken(self, index: Array) -> Ragged:
         """The cells at `index` (int64), in that order, copied."""
-        starts, lengths = self.offsets[:-1][index], np.diff(self.offsets)[index]
-        offsets = np.zeros(len(index) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return Ragged(offsets, self.values[positions], None if self.valid is None else self.valid[index])
+        size, values = self.values.itemsize, np.ascontiguousarray(self.values)
+        offsets = np.ascontiguousarray(self.offsets, np.int64) * size
+        # As texts, whatever the items are: Arrow copies a cell at a time, not an item.
+        cells = pa.LargeBinaryArray.from_buffers(pa.large_binary(), self.cells,
+                                                 [None, pa.py_buffer(offsets), pa.py_buffer(values.view(np.uint8))])
+        _, places, items = cells.take(pa.array(index, pa.int64())).buffers()
+        return Ragged(np.frombuffer(places, np.int64, len(index) + 1) // size, np.frombuffer(items, values.dtype),
+                      None if self.valid is None else self.valid[index])
 
     @classmethod
     def of(cls, cells: Iterable[bytes | Array | None], dtype: Any = np.uint8) -> Ragged:
@@ -152,12 +156,14 @@ class Block:
         columns: values by name; each column's array spans the dims of its field.
         rows: cells along the first dimension; differs from the region's extent where the length is unknown.
         skips: cells that the op itself skipped in computing it (of no use to those that read it).
+        groups: rows at which groups end that can be read one by one once the block is kept; none: only as a whole.
     """
 
     region: Region
     columns: Mapping[str, Column] = field(default_factory=dict)
     rows: int = 0
     skips: tuple[Skips, ...] = ()
+    groups: tuple[int, ...] = ()
 
     def __getitem__(self, name: str) -> Column:
         return self.columns[name]

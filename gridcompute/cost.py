@@ -11,7 +11,7 @@ from gridcompute.access import Part, Slice, Whole
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Map
 from gridcompute.actions.shapes import TAKE_BYTES, TAKE_SPREAD, TakeAt
-from gridcompute.actions.shuffles import Bucket, Sample
+from gridcompute.actions.shuffles import Bucket, Ordered, Sample
 from gridcompute.actions.stencils import Stencil
 from gridcompute.axes import Layout
 from gridcompute.op import Op
@@ -134,7 +134,7 @@ class Cost:
             return size.get(step.inputs[0], 0.0)
         if isinstance(step.action, TakeAt):
             return 2 * size[step]
-        if isinstance(step.action, Bucket | Sample):
+        if isinstance(step.action, Bucket | Ordered | Sample):
             return RANK_BYTES
         if not isinstance(step.action, Map):
             return 0.0

@@ -15,6 +15,7 @@ from gridcompute.ledger import Ledger
 from gridcompute.outputs import outputs_of, sink_of
 from gridcompute.planning import Plan
 from gridcompute.shard import tombstone
+from gridcompute.sinks.bam import BamSink
 from gridcompute.sinks.base import Output, Sink, Written
 from gridcompute.store import Store, open_store
 from gridcompute.stored import StoredSource
@@ -82,11 +83,10 @@ class Deliveries:
             return
         if held is not None:
             held.release()
-        present = open_store(sink.url, **({} if "://" in sink.url else {"private": False}), **options)
-        if names := list(present.list()):
+        if files := _present(sink):
             self._reach()
-        for name in names:
-            present.delete(name)
+        for store, name in files:
+            store.delete(name)
 
     def deliver(self, plan: Plan, ledger: Ledger, journal: Journal) -> Mapping[str, StoredSource]:
         """Metadata last, so that a dataset appears at once; then the leases go.
@@ -115,6 +115,15 @@ class Deliveries:
         for lease in self._leases.values():
             self._again(lease.release)
         return results
+
+
+def _present(sink: Sink) -> list[tuple[Store, str]]:
+    """What lies at an output's place: the files of a folder, or what a sink of single files says."""
+    if isinstance(sink, BamSink):
+        return sink.present()
+    options = getattr(sink, "storage_options", {})
+    store = open_store(sink.url, **({} if "://" in sink.url else {"private": False}), **options)
+    return [(store, name) for name in store.list()]
 
 
 def _read_again(output: Output, files: list[Written], record: str, store: Store) -> None:

@@ -17,6 +17,9 @@ _SLACK = 131072
 _RECORD_BATCH = 3  # MessageHeader's tag
 
 
+_FORMS = {form: struct.Struct(form) for form in ("<B", "<H", "<i", "<I", "<q")}
+
+
 class _Bytes:
     """Integers at checked positions; ValueError outside."""
 
@@ -24,10 +27,11 @@ class _Bytes:
         self.data = data
 
     def number(self, form: str, at: int) -> int:
-        size = struct.calcsize(form)
-        if at < 0 or at + size > len(self.data):
+        packed = _FORMS[form]
+        if at < 0 or at + packed.size > len(self.data):
             raise ValueError("an offset leads outside the file")
-        return int(struct.unpack_from(form, self.data, at)[0])
+        number: int = packed.unpack_from(self.data, at)[0]
+        return number
 
     def table(self, at: int) -> int:
         """Position of the table that an offset at `at` points to."""
@@ -53,7 +57,7 @@ class _Bytes:
 
 
 def check_sizes(data: bytes, limit: int) -> int:
-    """Bytes that the buffers of an Arrow IPC file with one record batch take when decompressed.
+    """Bytes that the buffers of an Arrow IPC file's record batches take when decompressed.
 
     Raises:
         ValueError: no such file, or more claimed than `limit` or than its bytes can hold.
@@ -69,13 +73,22 @@ def check_sizes(data: bytes, limit: int) -> int:
     root = footer.table(0)
     _, dictionaries = footer.vector(footer.field(root, 2), 24)
     block, batches = footer.vector(footer.field(root, 3), 24)
-    if dictionaries or batches != 1:
-        raise ValueError(f"{batches} record batches and {dictionaries} dictionaries instead of one batch")
-    at, head, body = (footer.number(f, block + o) for f, o in (("<q", 0), ("<i", 8), ("<q", 16)))
-    if at < 8 or head < 16 or body < 0 or at + head + body > len(data):
-        raise ValueError("the record batch lies outside the file")
-    skip = 8 if raw.number("<I", at) == 0xFFFFFFFF else 4
-    return _batch_size(_Bytes(view[at + skip : at + head]), view[at + head : at + head + body], limit)
+    if dictionaries or not batches:
+        raise ValueError(f"{batches} record batches and {dictionaries} dictionaries")
+    total = 0
+    for place in range(block, block + 24 * batches, 24):
+        at, head, body = (footer.number(f, place + o) for f, o in (("<q", 0), ("<i", 8), ("<q", 16)))
+        if at < 8 or head < 16 or body < 0 or at + head + body > len(data):
+            raise ValueError("a record batch lies outside the file")
+        total += check_message(view[at:at + head + body], head, limit - total)
+    return total
+
+
+def check_message(data: memoryview, head: int, limit: int) -> int:
+    """The same of a record batch's message, whose first `head` bytes describe what follows."""
+    raw = _Bytes(data)
+    skip = 8 if raw.number("<I", 0) == 0xFFFFFFFF else 4
+    return _batch_size(_Bytes(data[skip:head]), data[head:], limit)
 
 
 def _batch_size(message: _Bytes, body: memoryview, limit: int) -> int:

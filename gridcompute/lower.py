@@ -12,18 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
-
 from gridcompute.access import Halo, Take, Whole
 from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Elementwise, Map
 from gridcompute.actions.rows import Explode, Filter, over_blocks
 from gridcompute.actions.shapes import Choose, TakeAt
-from gridcompute.actions.shuffles import BUCKET, Partition, Sample, Shuffle
+from gridcompute.actions.shuffles import Ordered, Partition, Sample, Shuffle, Splitters
 from gridcompute.actions.writes import Write
-from gridcompute.axes import CHUNK_BYTES, Axis, Layout, cut
-from gridcompute.columns import Field
+from gridcompute.axes import Axis, Layout, cut
 from gridcompute.cost import Cost
 from gridcompute.op import Graph, Op
 from gridcompute.sources.base import Source
@@ -33,6 +30,9 @@ COALESCE = 2**20
 
 SINK_BYTES = 16 * 2**20
 """Byte target of such a sink's chunk."""
+
+BUCKET_BYTES = 32 * 2**20
+"""Byte target of a shuffle's bucket, by estimate: texts and lists may have several times as many."""
 
 MAX_BUCKETS = 4096
 
@@ -269,37 +269,37 @@ class Lowering:
             light=not cost.heavy(source))
         name, axis = layout.axes[0]
         total = axis.length * source.cell_bytes
-        buckets = axis.chunks if axis.blocks else max(1, -(-int(total) // CHUNK_BYTES))
+        buckets = axis.chunks if axis.blocks else max(1, -(-int(total) // BUCKET_BYTES))
         buckets = min(max(buckets, 1), MAX_BUCKETS)
         unknown = replace(op, inputs=(source,))
-        inputs: tuple[Op, ...] = (source,)
+        by, descending = shuffle.keys[0]
+        split = Ordered(shuffle.keys) if shuffle.order else Partition(shuffle.keys, buckets)
+        parted, shape = over_blocks(replace(unknown, action=split, fields=op.inputs[0].fields), (source,), layout)
+        self._keep(self._add(parted, shape), shape)
+        whole, inputs = Whole(((name, None),)), [parted]
         if shuffle.order:
-            by, descending = shuffle.keys[0]
-            sample = replace(unknown, action=Sample(by, descending), fields=(op.inputs[0].field(by),))
+            sample = replace(unknown, action=Sample(by, descending), fields=Sample.fields(op.inputs[0].field(by)))
             sampled, shape = over_blocks(sample, (source,), layout)
             self._keep(self._add(sampled, shape), shape)
-            inputs = (source, sampled)
-        bucket = Field(BUCKET, (name,), np.dtype(np.int32))
-        rows = (*op.inputs[0].fields, bucket)
-        split = replace(unknown, action=Partition(shuffle.keys, shuffle.order, buckets), fields=rows)
-        parted, shape = over_blocks(split, inputs, layout)
-        if shuffle.order:
-            parted = replace(parted, accesses=(parted.accesses[0], Whole(((name, None),))))
-        self._keep(self._add(parted, shape), shape)
-        gather = Op(
-            shuffle.gather(buckets),
-            (parted,),
-            (Whole(((name, None),)),),
-            op.space,
-            op.fields,
-            op.name,
-        )
+            joined = Op(Splitters(), (sampled,), (whole,), op.space, sampled.fields, op.name)
+            one = Layout.of(joined.action.axes(joined, (shape,)))
+            inputs.append(self._add(joined.rebuilt((sampled,), one), one))
+            self._keep(inputs[1], one)
+        gather = Op(shuffle.gather(buckets), tuple(inputs), (whole,) * len(inputs), op.space, op.fields, op.name)
         out = Layout.of(gather.action.axes(gather, (shape,)))
-        gathered = gather.rebuilt((parted,), out)
+        gathered = gather.rebuilt(tuple(inputs), out)
         if (known := self._counted(gathered)) is not None:
             return known
-        self._keep(self._add(gathered, out), out)
+        self._add(gathered, out)
+        if not self._only_written(op):
+            self._keep(gathered, out)
         return gathered
+
+    def _only_written(self, op: Op) -> bool:
+        """Whether a sink is all that reads an op, and takes its blocks as they are."""
+        actions = [consumer.action for consumer in self._consumers.get(id(op), [])]
+        written = len(actions) == 1 and isinstance(actions[0], Write) and not actions[0].needs_lengths
+        return written and all(output is not op for _, output in self.graph.outputs)
 
     def _write(self, op: Op, source: Op) -> Op:
         """A sink: in step with the op before it where that makes chunks of a good size, else with chunks of its own."""

@@ -14,6 +14,7 @@ from typing import Any
 from gridcompute.errors import OutputExistsError, ParameterError
 from gridcompute.lease import Lease
 from gridcompute.op import Graph
+from gridcompute.sinks.bam import BamSink
 from gridcompute.sinks.base import CLAIM, EXISTS_HINT, Sink, data_names
 from gridcompute.sinks.tables import MANIFEST, finished_recipe
 from gridcompute.sinks.zarrs import RECIPE
@@ -103,6 +104,8 @@ def occupied(sink: Sink, recipe: str | None = None) -> str:
     held = Lease.held(sink.url, options=options)
     if held is not None and recipe is not None and held.recipe != recipe:
         return "belongs to another recipe, which hasn't finished it" + (f" (run {held.run})" if held.run else "")
+    if isinstance(sink, BamSink) and (found := sink.finished) is not None:
+        return "" if found and recipe in (None, found) else "exists already"
     finished = finished_recipe(store) or _zarr_recipe(store)
     if not finished and store.exists(CLAIM):
         owner = store.get(CLAIM).decode(errors="replace")

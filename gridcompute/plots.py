@@ -109,12 +109,22 @@ def picture_path(picture: str, output: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def _figure(path: Path, width: float, height: float, columns: int = 1) -> Iterator[tuple[Any, Any]]:
-    """A figure that is written when the block ends; the file appears at once."""
+def figure_file(path: Path, width: float, height: float, columns: int = 1,
+                mosaic: Any = None) -> Iterator[tuple[Any, Any]]:
+    """A figure with its panels, written as PNG when the block ends; the file appears at once.
+
+    Args:
+        path: PNG to write.
+        width: in inches.
+        height: in inches.
+        columns: panels side by side.
+        mosaic: lists of names of panels, a row each, as Matplotlib's `subplot_mosaic` takes them; panels are a mapping
+            then.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
-    yield figure, figure.subplots(1, columns, squeeze=False)[0]
+    yield figure, figure.subplot_mosaic(mosaic) if mosaic else figure.subplots(1, columns, squeeze=False)[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -185,7 +195,7 @@ def draw_trend(
         return _map(path, values, significant, axes, title, unit, note)
     axis = axes[0] if axes else Axis("", np.zeros(1))
     values, significant = np.atleast_1d(values), np.atleast_1d(significant)
-    with _figure(path, 7, 4) as (_, (panel,)):
+    with figure_file(path, 7, 4) as (_, (panel,)):
         panel.axhline(0, color="#999999", lw=0.8)
         panel.plot(axis.values, values, color=BLUE, lw=1.2, marker="o" if len(values) < 50 else None, ms=3)
         panel.plot(
@@ -208,7 +218,7 @@ def _map(path: Path, values: Array, significant: Array, axes: Sequence[Axis], ti
     aspect = 1 / math.cos(math.radians(min(75.0, abs(float(np.mean(y.values)))))) if y.kind == "latitude" else 0.0
     spread = (abs(float(np.ptp(y.edges))) * aspect / max(1e-9, abs(float(np.ptp(x.edges))))) if aspect else 0.75
     width = 8.0
-    with _figure(path, width, min(10.0, max(2.6, (width - 1.6) * spread + 0.9))) as (figure, (panel,)):
+    with figure_file(path, width, min(10.0, max(2.6, (width - 1.6) * spread + 0.9))) as (figure, (panel,)):
         panel.set_facecolor("#d9d9d9")
         colours = _colours(known)
         mesh = panel.pcolormesh(x.edges, y.edges, np.ma.masked_invalid(values), rasterized=True, **colours)
@@ -263,7 +273,7 @@ def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array],
         title: above all.
         counted: what there is one of a value.
     """
-    with _figure(path, 4.6 * len(panels), 3.9, len(panels)) as (figure, drawn):
+    with figure_file(path, 4.6 * len(panels), 3.9, len(panels)) as (figure, drawn):
         for panel, (label, groups, whole) in zip(drawn, panels, strict=True):
             every = np.concatenate([np.asarray(v, np.float64) for v in groups.values()])
             every = every[np.isfinite(every)]

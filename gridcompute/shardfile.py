@@ -1,7 +1,8 @@
 """One chunk as an Arrow IPC file: any Arrow reader opens it; this one trusts nothing in it.
 
-Layout: one record batch. Its rows are the positions over the dims that all columns share, in the space's
-order (one row if they share none). A column's other dims lie inside its cells as nested fixed-size lists.
+Layout: one record batch, or one for each group of rows that can be read apart (see `gridcompute.rowgroups`).
+Rows are the positions over the dims that all columns share, in the space's order (one row if they share none). A
+column's other dims lie inside its cells as nested fixed-size lists.
 Strings are large_string (large_binary where they aren't UTF-8), lists large_list, nulls Arrow's. The schema's
 metadata has two keys: `gridcompute`, a JSON object (fields, space, region, digests ...), and
 `gridcompute.check`, the BLAKE2b-128 of that JSON. Both keys stay what they are in all later formats, so that
@@ -27,6 +28,7 @@ from gridcompute.content import block_digest, canonical, checked_dtype, column_d
 from gridcompute.errors import CorruptShardError, GridError, ParameterError, RecordError, UsageError
 from gridcompute.ipcsizes import MAGIC, check_sizes
 from gridcompute.numerics import numerics_class
+from gridcompute.rowgroups import grouped, seal_rows
 from gridcompute.spaces import Region, Space
 
 FORMAT = 1
@@ -35,7 +37,7 @@ HEAD_BYTES = 2**16  # holds the schema of nearly every shard, and the whole of a
 _KEY, _CHECK = b"gridcompute", b"gridcompute.check"
 _SCHEMA = 8  # position of the schema's message: marker, length, flatbuffer
 # Everything that Arrow, JSON and NumPy raise over bytes that aren't what they should be.
-_BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
+BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
            OSError, RecursionError, MemoryError, NotImplementedError, struct.error, UsageError)
 
 
@@ -53,6 +55,7 @@ class Header:
         digests: the same for each column.
         numerics: class of the process that computed it.
         meta: what the writer added (recipe, token ...).
+        groups: of each record batch the row at which it ends, its bytes, and its checksum; none where there is but one.
     """
 
     fields: tuple[Field, ...]
@@ -64,6 +67,7 @@ class Header:
     digests: Mapping[str, str]
     numerics: str
     meta: Mapping[str, str]
+    groups: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def row_dims(self) -> tuple[str, ...]:
@@ -85,7 +89,8 @@ def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[st
         fields: what they are; their order is the file's.
         space: the op's space; `block.region` lies in it.
         meta: texts to keep (recipe, token ...).
-        compression: "zstd" (level 1), "lz4" or None, of the buffers. The digest doesn't depend on it.
+        compression: "zstd" (level 1), "lz4" or None, of the buffers; none where there are groups of rows. The digest
+            doesn't depend on it.
 
     Raises:
         ParameterError: a column that isn't what its field says, or of a type that shards don't hold.
@@ -94,8 +99,9 @@ def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[st
     rows = row_dims(fields, space)
     count = math.prod(extents[d] for d in rows)
     arrays, described, digests = [], [], {}
+    whole: dict[str, Column] = {}
     for field in fields:
-        column = canonical(field, block[field.name])
+        whole[field.name] = column = canonical(field, block[field.name])
         _check_shape(field, column, extents)
         digests[field.name] = column_digest(field, column)
         arrays.append(to_arrow(field, column, rows, extents))
@@ -103,19 +109,24 @@ def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[st
                           "kind": field.kind, "nullable": field.nullable, "attrs": field.attrs,
                           "digest": digests[field.name]})
     digest = block_digest(fields, digests)
+    names = [field.name for field in fields]
+    plain = pa.RecordBatch.from_arrays(arrays, names)
+    batches = grouped(plain, block.groups)
+    groups = [(end, ipc.get_record_batch_size(batch), seal_rows(whole, end - batch.num_rows, end))
+              for end, batch in zip(block.groups, batches, strict=True)] if block.groups else []
     text = json.dumps({"format": FORMAT, "fields": described, "space": space.dims,
                        "region": block.region.bounds, "extents": extents, "rows": block.rows,
                        "length": count, "digest": digest,
-                       "numerics": numerics_class(), "meta": dict(meta or {})}, allow_nan=False).encode()
-    names = [field.name for field in fields]
-    schema = pa.schema([pa.field(n, a.type) for n, a in zip(names, arrays, strict=True)],
-                       metadata={_KEY: text, _CHECK: _check(text)})
-    codec = pa.Codec("zstd", compression_level=1) if compression == "zstd" else compression
+                       "numerics": numerics_class(), "meta": dict(meta or {}),
+                       **({"groups": groups} if groups else {})}, allow_nan=False).encode()
+    schema = plain.schema.with_metadata({_KEY: text, _CHECK: _check(text)})
+    codec = None if groups else pa.Codec("zstd", compression_level=1) if compression == "zstd" else compression
     sink = pa.BufferOutputStream()
     # Workers are one per core: Arrow's own threads would only get in their way.
     options = ipc.IpcWriteOptions(compression=codec, use_threads=False, allow_64bit=True)
     with ipc.new_file(sink, schema, options=options) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+        for batch in batches:
+            writer.write_batch(batch.replace_schema_metadata(schema.metadata))
     data = sink.getvalue().to_pybytes()
     try:
         check_sizes(data, MAX_BYTES)
@@ -155,8 +166,8 @@ def decode(data: bytes, *, names: Collection[str] | None = None, verify: bool = 
         for field in wanted if verify else ():
             if column_digest(field, columns[field.name]) != header.digests[field.name]:
                 raise ValueError(f"the values of column {field.name!r} don't match their digest")
-    except _BROKEN as error:
-        raise _corrupt(path, error) from error
+    except BROKEN as error:
+        raise corrupt(path, error) from error
     meta = {**header.meta, "digest": header.digest, "numerics": header.numerics, "format": str(FORMAT)}
     return Block(header.region, columns, header.rows), meta
 
@@ -169,8 +180,8 @@ def read_header(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Heade
             return _described(reader.schema, path)
     except RecordError:
         raise
-    except _BROKEN as error:
-        raise _corrupt(path, error) from error
+    except BROKEN as error:
+        raise corrupt(path, error) from error
 
 
 def read_ends(read: Callable[[int, int], bytes], size: int, *, path: str = "") -> Header:
@@ -188,18 +199,49 @@ def read_ends(read: Callable[[int, int], bytes], size: int, *, path: str = "") -
     try:
         head = read(0, min(size, HEAD_BYTES))
         tail = head if size <= HEAD_BYTES else read(size - len(MAGIC), size)
-        if not head.startswith(MAGIC) or not tail.endswith(MAGIC):
+        if not tail.endswith(MAGIC):
             raise ValueError("not an Arrow IPC file, or cut off")
-        mark, length = struct.unpack_from("<Ii", head, _SCHEMA)
-        stop = _SCHEMA + 8 + length
-        if mark != 0xFFFFFFFF or not 0 < stop <= size:
+        schema, stop = _schema(head, read)
+        if stop > size:
             raise ValueError("its schema's length is wrong")
-        schema = head[_SCHEMA:] if stop <= len(head) else read(_SCHEMA, stop)
-        return _described(ipc.read_schema(pa.py_buffer(schema)), path)
+        return _described(schema, path)
     except (RecordError, FileNotFoundError):
         raise
-    except _BROKEN as error:
-        raise _corrupt(path, error) from error
+    except BROKEN as error:
+        raise corrupt(path, error) from error
+
+
+def read_head(read: Callable[[int, int], bytes], *, path: str = "") -> tuple[Header, pa.Schema, int]:
+    """A stored shard's description, the schema of its record batches, and where the first of them begins.
+
+    Args:
+        read: its bytes from one position to another.
+        path: its name, for messages.
+
+    Raises:
+        CorruptShardError: it doesn't begin as a shard does.
+        RecordError: a newer version wrote it.
+    """
+    try:
+        head = read(0, HEAD_BYTES)
+        schema, stop = _schema(head, read)
+        return _described(schema, path), schema.remove_metadata(), stop
+    except (RecordError, FileNotFoundError):
+        raise
+    except BROKEN as error:
+        raise corrupt(path, error) from error
+
+
+def _schema(head: bytes, read: Callable[[int, int], bytes]) -> tuple[pa.Schema, int]:
+    """The schema that a file begins with, of whose bytes the first are known, and where its message ends."""
+    if not head.startswith(MAGIC):
+        raise ValueError("not an Arrow IPC file")
+    mark, length = struct.unpack_from("<Ii", head, _SCHEMA)
+    stop = _SCHEMA + 8 + length
+    if mark != 0xFFFFFFFF or not 0 < length < 2**28:
+        raise ValueError("its schema's length is wrong")
+    message = head[_SCHEMA:stop] if stop <= len(head) else read(_SCHEMA, stop)
+    return ipc.read_schema(pa.py_buffer(message)), stop
 
 
 def _described(schema: pa.Schema, path: str) -> Header:
@@ -214,7 +256,8 @@ def _described(schema: pa.Schema, path: str) -> Header:
     return _header(values)
 
 
-def _corrupt(path: str, error: BaseException) -> CorruptShardError:
+def corrupt(path: str, error: BaseException) -> CorruptShardError:
+    """What is said of a shard whose bytes gave an error."""
     what = error.message if isinstance(error, GridError) else f"{error}"
     what = what[:300] or type(error).__name__
     return CorruptShardError(f"the shard {path or '(bytes)'} is corrupt: {what}", path=path,
@@ -237,14 +280,18 @@ def _header(values: dict[str, Any]) -> Header:
     region = Region(tuple((_count(lo), _count(hi)) for lo, hi in values["region"]))
     extents = {_text(d): _count(n) for d, n in values["extents"].items()}
     digests = {f["name"]: _text(f["digest"]) for f in values["fields"]}
+    groups = tuple((_count(end), _count(size), _count(check)) for end, size, check in values.get("groups", ()))
     header = Header(fields, space, region, extents, _count(values["rows"]), _text(values["digest"]), digests,
-                    _text(values["numerics"]), {_text(k): _text(v) for k, v in values["meta"].items()})
+                    _text(values["numerics"]), {_text(k): _text(v) for k, v in values["meta"].items()}, groups)
     if len(region.bounds) != len(space.dims) or any(lo > hi for lo, hi in region):
         raise ValueError("its region doesn't fit its space")
     if any(d not in space or d not in extents for f in fields for d in f.dims):
         raise ValueError("a column spans a dimension that its space doesn't have")
     if values["length"] != math.prod(extents[d] for d in header.row_dims):
         raise ValueError("its number of rows doesn't fit its extents")
+    ends = [end for end, _, _ in groups]
+    if ends and (ends != sorted(ends) or ends[-1] != values["length"] or len(header.row_dims) != 1):
+        raise ValueError("its groups aren't its rows")
     if block_digest(fields, digests) != header.digest:
         raise ValueError("its digest doesn't fit those of its columns")
     return header
@@ -295,7 +342,10 @@ def _columns(data: bytes, header: Header, wanted: Sequence[Field]) -> dict[str, 
     positions = [header.fields.index(f) for f in wanted] if len(wanted) < len(header.fields) else None
     options = ipc.IpcReadOptions(use_threads=False, included_fields=positions)
     with ipc.open_file(pa.py_buffer(data), options=options) as reader:
-        batch = reader.get_batch(0)
+        if reader.num_record_batches != max(1, len(header.groups)):
+            raise ValueError("it has another number of record batches than described")
+        batch = reader.read_all().combine_chunks().to_batches()[0] if header.groups and header.rows \
+            else reader.get_batch(0)
     batch.validate(full=True)
     if batch.schema.names != [f.name for f in wanted]:
         raise ValueError("its columns aren't those it describes")

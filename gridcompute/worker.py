@@ -14,6 +14,7 @@ from typing import Any
 from gridcompute.actions.dags import Propagate
 from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest
+from gridcompute.actions.shuffles import Bucket
 from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
 from gridcompute.apart import Isolation
@@ -25,6 +26,7 @@ from gridcompute.commits import Commits
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError, WorkerLostError
 from gridcompute.events import Failure, FailureKind, Kept, TaskDone, TaskFailed, Turn
 from gridcompute.footprint import Footprint, bounded, released, starved, trimmed
+from gridcompute.groupreads import read_groups
 from gridcompute.located import located
 from gridcompute.numerics import numerics_class
 from gridcompute.op import Op, Read
@@ -211,6 +213,8 @@ class StageWorker:
 
         if op.action.skips:
             compute = partial(op.action.compute, carrier=self._carrier)  # type: ignore[call-arg]
+        if isinstance(op.action, Bucket):
+            compute = partial(op.action.compute, groups=partial(self._groups, op.inputs[0].recipe))
         try:
             block = (compute or op.action.compute)(op, region, read)
             self._skipped += block.skips
@@ -275,22 +279,38 @@ class StageWorker:
         key = (recipe, chunk)
         if key in self._cache:
             return self._cache[key]
-        place = self._places.get(key)
-        if place is None:
-            raise RunError(f"no place was sent for chunk {chunk} of {recipe}")
+        place = self._place(recipe, chunk)
         if isinstance(place, Block):
             return place
-        try:
+        with self._losing(kept, chunk, place):
             block = decode_at(self.store.get(place), place)
+        if self._cached + block.nbytes <= CACHE_BYTES:
+            self._cache[key] = block
+            self._cached += block.nbytes
+        return block
+
+    def _groups(self, recipe: str, chunk: int, first: int, last: int) -> list[Block]:
+        """Groups of rows of a shuffle's chunk."""
+        place, read = self._place(recipe, chunk), self.store.get_range
+        with self._losing(self.payload.kept[recipe], chunk, place):
+            return read_groups(partial(read, place), first, last, path=place, store=self.store.url)
+
+    def _place(self, recipe: str, chunk: int) -> Any:
+        place = self._places.get((recipe, chunk))
+        if place is None:
+            raise RunError(f"no place was sent for chunk {chunk} of {recipe}")
+        return place
+
+    @contextlib.contextmanager
+    def _losing(self, kept: KeptOp, chunk: int, place: str) -> Iterator[None]:
+        """A shard that is read: where it is gone, or void by what is found in it, it is an input that was lost."""
+        try:
+            yield
         except FileNotFoundError:
             raise LostInputError(f"the shard {place} is gone", kept.stage, chunk) from None
         except CorruptShardError as error:
             tombstone(self.store, place, error.message)
             raise LostInputError(error.message, kept.stage, chunk) from error
-        if self._cached + block.nbytes <= CACHE_BYTES:
-            self._cache[key] = block
-            self._cached += block.nbytes
-        return block
 
     def _failure(self, error: Exception, chunk: int) -> Failure:
         kind = classify(error)

@@ -90,7 +90,7 @@ def plain(home: Path) -> dict[str, bytes]:
     return drive(home, "plain")[2]
 
 
-PATIENT = Policy(attempts={"transient": 40})
+PATIENT = Policy(attempts={"transient": 200})  # a task of ten reads, of which each third one fails
 
 
 @settings(max_examples=few(10))

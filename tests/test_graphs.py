@@ -71,8 +71,8 @@ def test_graphs_give_what_numpy_gives(family: Any, data: st.DataObject, steps: i
 def test_graphs_cut_oddly(family: Any, data: st.DataObject, steps: int, chunk_bytes: int, spread: int) -> None:
     """Other extents than small data would get: the values stay."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (axes, lower):
-            patch.setattr(module, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(axes, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(lower, "BUCKET_BYTES", chunk_bytes)
         patch.setattr(lower, "MAX_BUCKETS", 5)  # buckets of a few bytes each would be read thousands of times
         patch.setattr(axes, "SPREAD", spread)
         patch.setattr(axes, "PART_PIECES", 2)

@@ -48,7 +48,7 @@ def test_equal_to_pandas(tmp_path_factory, data):
         patch.setenv("GRIDCOMPUTE_STATE", str(tmp_path_factory.mktemp("state")))
         patch.chdir(tmp_path_factory.getbasetemp())
         patch.setattr(axes, "CHUNK_BYTES", max(1, table.nbytes // data.draw(st.integers(1, 4))))  # chunks of the input
-        patch.setattr(lower, "CHUNK_BYTES", max(1, table.nbytes // parts))  # buckets of the sort
+        patch.setattr(lower, "BUCKET_BYTES", max(1, table.nbytes // parts))  # buckets of the sort
         collection = grid.from_arrays(table)
         options = {"ddof": 1} if how == "var" else {}
         found = frame_of(getattr(collection.groupby(by if len(by) > 1 else by[0]), how)(**options))
@@ -65,13 +65,14 @@ def test_equal_to_pandas(tmp_path_factory, data):
 
 
 def test_many_rows_in_many_buckets(own_folder, monkeypatch):
-    monkeypatch.setattr(lower, "CHUNK_BYTES", 20_000)
+    monkeypatch.setattr(lower, "BUCKET_BYTES", 20_000)
     monkeypatch.setattr(axes, "CHUNK_BYTES", 40_000)
     monkeypatch.setattr(shuffles, "SAMPLES", 16)
     rng = np.random.default_rng(1)
     table = {"k": rng.integers(0, 300, 20_000), "x": rng.normal(size=20_000)}
     grouped = grid.from_arrays(table).groupby("k").mean()
-    assert min(stage["chunks"] for stage in grid.plan(grouped).to_dict()["stages"]) > 1
+    stages = {stage["name"]: stage["chunks"] for stage in grid.plan(grouped).to_dict()["stages"]}
+    assert [name for name, chunks in stages.items() if chunks == 1] == ["groupby mean: splitters"]
     found = frame_of(grouped)
     wanted = pd.DataFrame(table).groupby("k").mean().reset_index()
     assert found["k"].tolist() == wanted["k"].tolist()

@@ -491,7 +491,7 @@ def test_rows_that_are_none(table: Any, arrays: Any) -> None:
 @pytest.mark.parametrize("buckets", [1, 200])
 def test_sort(table: Any, buckets: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if buckets > 1:
-        monkeypatch.setattr(lower, "CHUNK_BYTES", 2000)
+        monkeypatch.setattr(lower, "BUCKET_BYTES", 2000)
     by: list[list[str]] = [["v"], ["k"], ["n"], ["s"], ["k", "v"], ["n", "s"]]
     check(
         *((table.sort(keys, descending=down), ordered(T, "row", keys, down)) for keys in by for down in (False, True))
@@ -500,7 +500,7 @@ def test_sort(table: Any, buckets: int, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("key", ["v", "k", "n", "s", "l"])
 def test_shuffle(table: Any, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lower, "CHUNK_BYTES", 4000)
+    monkeypatch.setattr(lower, "BUCKET_BYTES", 4000)
     finished = run(table.shuffle(key))
     found = columns_of(finished[0])
     assert sorted(rows(found)) == sorted(rows(T))

@@ -10,7 +10,7 @@ import numpy as np
 
 from gridcompute.actions.gaps import gaps
 from gridcompute.actions.shapes import picked
-from gridcompute.actions.shuffles import Bucket, Shuffle, dense_ranks
+from gridcompute.actions.shuffles import Bucket, Groups, Shuffle, dense_ranks
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged
 from gridcompute.keys import digest
 from gridcompute.op import Op, Read
@@ -57,6 +57,7 @@ class GroupBucket(Bucket):
 
     group: Group
     heavy: ClassVar[bool] = True
+    together: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
@@ -73,9 +74,9 @@ class GroupBucket(Bucket):
         """See `Action`."""
         return self.group.parts
 
-    def compute(self, op: Op, region: Region, read: Read) -> Block:
+    def compute(self, op: Op, region: Region, read: Read, groups: Groups | None = None) -> Block:
         """See `Action`."""
-        block, source = super().compute(op, region, read), op.inputs[0]
+        block, source = super().compute(op, region, read, groups), op.inputs[0]
         fields = {name: source.field(name) for name, _ in self.keys}
         rows, codes = _groups(block, fields)
         firsts = rows[np.searchsorted(codes, np.arange(codes[-1] + 1 if len(codes) else 0))]

@@ -8,6 +8,7 @@ from typing import Any
 import fsspec
 
 from gridcompute.errors import ParameterError
+from gridcompute.sinks.bam import BamSink
 from gridcompute.sinks.base import Sink
 from gridcompute.sinks.tables import ArrowSink, ParquetSink
 from gridcompute.sinks.zarrs import ZarrSink
@@ -15,7 +16,8 @@ from gridcompute.sources.files import plain_path
 from gridcompute.store import open_store
 
 _NAME_BYTES = 200  # files that belong to an output lie beside it and have longer names
-_ENDINGS = {".zarr": "zarr", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+_ENDINGS = {".zarr": "zarr", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow",
+            ".bam": "bam"}
 
 
 def open_sink(url: str, *, format: str | None = None, **options: Any) -> Sink:
@@ -23,7 +25,7 @@ def open_sink(url: str, *, format: str | None = None, **options: Any) -> Sink:
 
     Args:
         url: path or fsspec URL.
-        format: "zarr", "parquet" or "arrow", where the name doesn't say.
+        format: "zarr", "parquet", "arrow" or "bam", where the name doesn't say.
         options: of the format; `storage_options` go to the file system.
 
     Raises:
@@ -38,7 +40,7 @@ def open_sink(url: str, *, format: str | None = None, **options: Any) -> Sink:
     if len(name.encode("utf-8", "replace")) > _NAME_BYTES:
         raise ParameterError(f"the name of the output {name[:60]!r}... is too long", hint="shorten it")
     form = format or next((kind for ending, kind in _ENDINGS.items() if place.rstrip("/").endswith(ending)), None)
-    kinds = {"zarr": ZarrSink, "parquet": ParquetSink, "arrow": ArrowSink}
+    kinds = {"zarr": ZarrSink, "parquet": ParquetSink, "arrow": ArrowSink, "bam": BamSink}
     if form not in kinds:
         raise ParameterError(f"in which format is {url!r} to be written?" if form is None else f"no format {form!r}",
                              hint=f"name it with {', '.join(_ENDINGS)}, or say format= one of {', '.join(kinds)}")

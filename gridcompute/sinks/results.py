@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from gridcompute.errors import CorruptInputError, MissingInputError
+from gridcompute.errors import CorruptInputError, MissingInputError, ParameterError
 from gridcompute.secrecy import clean
 from gridcompute.sinks.tables import MANIFEST
 from gridcompute.sources import contained
@@ -19,7 +19,10 @@ def open_result(url: str | os.PathLike[str], **storage_options: Any) -> Any:
     Raises:
         MissingInputError: there is nothing, or an output that isn't finished.
         CorruptInputError: a manifest that can't be read, or a part that is missing or of another size.
+        ParameterError: a BAM file, for which there are other readers.
     """
+    if os.fspath(url).endswith(".bam"):
+        raise ParameterError(f"{os.fspath(url)} is a BAM file", hint="open it with pysam.AlignmentFile, or samtools")
     store = open_store(url, **storage_options)
     if store.exists(MANIFEST):
         return _parts(store)

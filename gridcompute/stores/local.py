@@ -65,12 +65,12 @@ class LocalStore:
 
     def get(self, path: str) -> bytes:
         """All bytes under a name."""
-        with self._reading(path) as fd:
+        with self.reading(path) as fd:
             return _read(fd, os.fstat(fd).st_size, 0)
 
     def get_range(self, path: str, start: int, stop: int) -> bytes:
         """Bytes start to stop, fewer where they end before."""
-        with self._reading(path) as fd:
+        with self.reading(path) as fd:
             return _read(fd, max(0, min(stop, os.fstat(fd).st_size) - start), start)
 
     def put_new(self, path: str, data: bytes) -> bool:
@@ -195,7 +195,8 @@ class LocalStore:
             yield folder, name
 
     @contextlib.contextmanager
-    def _reading(self, path: str) -> Iterator[int]:
+    def reading(self, path: str) -> Iterator[int]:
+        """A descriptor of a file, to be read."""
         with self._explained("reading", path), self._parent(path) as (folder, name):
             # Without O_NONBLOCK a pipe planted under the name would hold the reader for ever.
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -205,6 +206,26 @@ class LocalStore:
                 yield fd
             finally:
                 os.close(fd)
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[int]:
+        """A descriptor to be written to; the name, which mustn't be there, appears as the block ends, synced.
+
+        Raises:
+            FileExistsError: somebody else's file has the name by then.
+        """
+        with self._explained("writing", path), self._parent(path, create=True) as (folder, name):
+            fd, temporary = _new_file(folder, 0o600 if self.private else 0o666)
+            try:
+                yield fd
+                os.fsync(fd)
+                if not _appear(folder, temporary, name):
+                    raise FileExistsError(path)
+            finally:
+                os.close(fd)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=folder)
+            _sync(folder)
 
     @contextlib.contextmanager
     def _temporary(self, folder: int, data: bytes) -> Iterator[str]:

@@ -190,6 +190,23 @@ class RemoteStore:
         with self._explained("writing", path, bucket=True):
             self._pipe(full, data, "overwrite")
 
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[Any]:
+        """A binary file to be written to, a large one as a multipart upload; the name appears as the block ends.
+
+        Nothing appears where the block raises. Unlike `put_new` this doesn't tell who was first.
+        """
+        full = self._full(path)
+        with self._explained("writing", path, bucket=True):
+            file = self._files.open(full, "wb", autocommit=False)
+            try:
+                yield file
+                file.close()
+            except BaseException:
+                file.discard()
+                raise
+            file.commit()
+
     @_asked
     def exists(self, path: str) -> bool:
         """Whether there are bytes under a name."""
