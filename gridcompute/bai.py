@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
+from gridcompute import bamcounts
 from gridcompute.bgzf import shifted, virtual_offsets
 from gridcompute.columns import Array
 from gridcompute.errors import CorruptInputError, ParameterError
@@ -20,31 +22,33 @@ LONGEST = 2**29
 
 WINDOW_BITS = 14
 STATISTICS_BIN = 37450
-CHUNK, WINDOW, SPAN, MAPPED, ENDS, NOWHERE = range(6)
+CHUNK, WINDOW, SPAN, MAPPED, ENDS, NOWHERE, COUNT = range(7)
 """Kinds of rows: (contig, bin, from, to); (contig, window, from, 0); (contig, 0, from, to); (contig, 0, mapped,
-unmapped); (contig and position of the first record, and of the last); (reads without a place, 0, 0, 0)."""
+unmapped); (contig and position of the first record, and of the last); (reads without a place, 0, 0, 0); (what of
+`bamcounts`, key, count, 0)."""
 
 _FIXED = 36
 _ALONG = np.array([1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0], np.int64)
 
 
-def part_index(offsets: Array, data: Array, begins: Array, references: int) -> Array:
-    """The index of records that were compressed together.
+def part_index(offsets: Array, data: Array, begins: Array, lengths: Sequence[int]) -> Array:
+    """The index of records that were compressed together, and what is counted of them.
 
     Args:
         offsets: int64, where each record begins in `data`, which begins with the first; then the length in all.
         data: uint8, the records.
         begins: of the blocks, as `bgzf.compress` gives them.
-        references: number of contigs that the header names.
+        lengths: of the contigs that the header names.
 
     Raises:
         ParameterError: bytes that aren't records, a contig that the header doesn't name, or records out of order.
     """
     if len(offsets) < 2:
         return np.empty((0, 5), np.int64)
-    contig, position, end, mapped = _places(offsets, data)
-    if contig.max() >= references or contig.min() < -1:
-        raise ParameterError(f"a record lies in contig {contig.max()}, but the header names {references}",
+    contig, position, end, flags = _places(offsets, data)
+    mapped = flags & 4 == 0
+    if contig.max() >= len(lengths) or contig.min() < -1:
+        raise ParameterError(f"a record lies in contig {contig.max()}, but the header names {len(lengths)}",
                              hint="header= takes the @SQ lines of the reference that reads were aligned to")
     ends = np.array([[ENDS, contig[0], position[0], contig[-1], position[-1]]], np.int64)
     order = _order(contig, position)
@@ -55,9 +59,13 @@ def part_index(offsets: Array, data: Array, begins: Array, references: int) -> A
     places = virtual_offsets(begins, offsets)
     if places[-1] & 0xFFFF:
         places[-1] = begins[-1] << 16  # the next part's beginning, not a place behind the last block's end
+    counts = bamcounts.counted(flags, contig, position, end - position, data[offsets[:-1] + 13],
+                               _numbers(data, offsets[:-1] + 32, "<i4").astype(np.int64), lengths)
+    zeros = np.zeros((len(counts), 1), np.int64)
     count = int(np.count_nonzero(contig >= 0))  # the rest has no place
     contig, position, end, mapped = contig[:count], position[:count], end[:count], mapped[:count]
-    pieces = [ends, np.array([[NOWHERE, len(offsets) - 1 - count, 0, 0, 0]], np.int64)]
+    pieces = [ends, np.hstack([zeros + COUNT, counts, zeros]),
+              np.array([[NOWHERE, len(offsets) - 1 - count, 0, 0, 0]], np.int64)]
     if count:
         pieces += [_chunks(contig, position, end, places), _windows(contig, position, end, places),
                    *_statistics(contig, mapped, places)]
@@ -65,7 +73,7 @@ def part_index(offsets: Array, data: Array, begins: Array, references: int) -> A
 
 
 def _places(offsets: Array, data: Array) -> tuple[Array, Array, Array, Array]:
-    """Contig, position, end along the reference, and whether it is mapped, of each record."""
+    """Contig, position, end along the reference, and flags, of each record."""
     starts, sizes = offsets[:-1], np.diff(offsets)
     if (sizes < _FIXED).any() or (_numbers(data, starts, "<i4") + 4 != sizes).any():
         raise ParameterError("a cell of the column 'record' isn't a BAM record", hint="write what an encoder gives")
@@ -78,9 +86,8 @@ def _places(offsets: Array, data: Array) -> tuple[Array, Array, Array, Array]:
     operations = _numbers(data, many, "<u4").astype(np.int64)
     along = np.concatenate([[0], np.cumsum((operations >> 4) * _ALONG[operations & 15])])
     bounds = np.concatenate([[0], np.cumsum(steps)])
-    mapped = flags & 4 == 0
-    span = np.where(mapped, along[bounds[1:]] - along[bounds[:-1]], 1)
-    return contig, position, position + np.maximum(span, 1), mapped
+    span = np.where(flags & 4 == 0, along[bounds[1:]] - along[bounds[:-1]], 1)
+    return contig, position, position + np.maximum(span, 1), flags
 
 
 def _numbers(data: Array, places: Array, dtype: str) -> Array:
@@ -144,6 +151,11 @@ def decoded(data: bytes, name: str) -> Array:
     if len(data) % 40:
         raise CorruptInputError(f"the index of {name} is cut off", hint="run it again with overwrite=True")
     return np.frombuffer(data, "<i8").astype(np.int64).reshape(-1, 5)
+
+
+def counts_of(parts: Sequence[Array], lengths: Sequence[int]) -> bamcounts.Counts:
+    """What is counted of all parts."""
+    return bamcounts.Counts.of((index[index[:, 0] == COUNT, 1:4] for index in parts), lengths)
 
 
 def joined(parts: list[tuple[Array, int]], references: int, output: str) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import struct
@@ -24,7 +26,7 @@ from interrupted import finish, load_job, start, write_job
 from places import few
 
 import gridcompute as grid
-from gridcompute import axes, bai, lower
+from gridcompute import axes, bai, bamcounts, lower
 from gridcompute.collection import Collection
 from gridcompute.columns import Block, Field, Ragged
 from gridcompute.errors import CorruptInputError, DimensionError, OutputExistsError, ParameterError, StoreError
@@ -421,30 +423,51 @@ def test_the_same_without_compiling() -> None:
 def test_what_a_run_came_to(own_folder: Path, reads: list[dict[str, Any]]) -> None:
     pairs = [{**read, "flag": read["flag"] | 2, "template_length": 300 + i % 3 - 1} if i % 2 and not read["flag"] & 4
              else {**read, "template_length": -300} for i, read in enumerate(reads[:600])]
-    lengths = [length for _, length in CONTIGS]
-    run = grid.run(*pictures.tallies(aligned(pairs), lengths), store="work", executor="inline", quiet=True)
-    tally = pictures.Tally.of(run, 0, lengths)
+    lengths, names = [length for _, length in CONTIGS], [name for name, _ in CONTIGS]
+    made = aligned(pairs)[list(COLUMNS)].map(records, group=np.zeros(0, np.uint8)).sort("key")
+    grid.run(made.write("counts.bam", header=HEADER), store="work", executor="inline", quiet=True)
+    counts = pictures.counts_of("counts.bam", names, lengths)
     mapped = [read for read in pairs if not read["flag"] & 4]
     spans = [sum(n for n, letter in read["cigar"] if letter in "MDN=X") for read in mapped]
-    assert (tally.count(pictures.READ), tally.count(pictures.MAPPED)) == (600, len(mapped))
-    assert tally.count(pictures.SURELY) == sum(read["mapq"] >= 20 for read in mapped)
-    assert tally.count(pictures.PROPERLY) == sum(read["flag"] & 2 == 2 for read in mapped) == tally.inserts.sum()
-    assert tally.bases == sum(spans)
-    assert tally.qualities.tolist() == np.bincount([read["mapq"] for read in mapped], minlength=256).tolist()
-    starts = np.cumsum([0, *lengths])
-    middles = [starts[read["contig"]] + read["position"] + span / 2 for read, span in zip(mapped, spans, strict=True)]
-    assert tally.places.tolist() == np.histogram(middles, len(tally.places), (0, sum(lengths)))[0].tolist()
-    assert tally.insert == 300
-    assert next(tally.told()).startswith("600 reads: ")
-    path = pictures.draw(own_folder / "places.png", tally, [name for name, _ in CONTIGS], "600 reads")
+    assert (counts.reads, counts.having(0, 4)) == (600, len(mapped))
+    assert counts.flags == dict(sorted(collections.Counter(read["flag"] for read in pairs).items()))
+    assert counts.having(2, 4) == sum(read["flag"] & 2 == 2 for read in mapped) == counts.inserts.sum()
+    assert counts.bases.sum() == sum(max(1, span) for span in spans)
+    assert counts.qualities.tolist() == np.bincount([read["mapq"] for read in mapped], minlength=256).tolist()
+    starts, width = np.cumsum([0, *lengths]), bamcounts.stretch_width(lengths)
+    middles = [starts[read["contig"]] + read["position"] + span // 2 for read, span in zip(mapped, spans, strict=True)]
+    where = np.bincount(np.array(middles) // width, spans, len(counts.bases))
+    assert (counts.bases > 0).tolist() == (where > 0).tolist()
+    said = list(pictures.told(counts))
+    assert said[0].startswith("600 reads: ")
+    assert said[1].endswith("median insert size 300")
+    path = pictures.draw(own_folder / "places.png", counts, names, "600 reads")
     assert path.read_bytes().startswith(b"\x89PNG")
+    Path(".counts.bam.gridcompute.json").write_text("{}")
+    with pytest.raises(StoreError, match="no counts beside it"):
+        pictures.counts_of("counts.bam", names, lengths)
 
 
 def test_a_picture_of_nothing(own_folder: Path) -> None:
-    zeros = np.zeros(4, np.int64)
-    tally = pictures.Tally(zeros, np.zeros(256, np.int64), np.zeros(9, np.int64), np.zeros(16, np.int64), 0, (100,))
-    assert list(tally.told()) == ["no reads"]
-    assert pictures.draw(own_folder / "none.png", tally, ["one"], "nothing").exists()
+    counts = bamcounts.Counts.of([], [100])
+    assert list(pictures.told(counts)) == ["no reads"]
+    assert pictures.draw(own_folder / "none.png", counts, ["one"], "nothing").exists()
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.data())
+def test_counts_add_up_and_come_back_from_json(cuts: list[int], data: st.DataObject) -> None:
+    lengths, many = (700, 0, 5000), sum(cuts)
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    contig = draw.integers(-1, 3, many)
+    columns = (draw.choice([0, 2, 4, 16, 83, 256, 2048], many), np.where(contig == 1, 0, contig),
+               draw.integers(0, 600, many), draw.integers(0, 90, many), draw.integers(0, 61, many),
+               draw.integers(-3000, 3000, many))
+    at = np.cumsum([0, *cuts])
+    parts = [bamcounts.counted(*(column[a:b] for column in columns), lengths) for a, b in itertools.pairwise(at)]
+    once, together = bamcounts.Counts.of([bamcounts.counted(*columns, lengths)], lengths), bamcounts.Counts.of(parts,
+                                                                                                             lengths)
+    back = bamcounts.Counts.from_json(json.loads(json.dumps(together.to_json())))
+    assert once.to_json() == together.to_json() == back.to_json()
 
 
 @given(st.lists(st.integers(0, 20), min_size=1))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gridcompute import bai, bgzf
+from gridcompute.bamcounts import Counts
 from gridcompute.columns import Block, Field, Ragged
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, OutputExistsError, ParameterError, StoreError
@@ -188,6 +189,19 @@ class BamSink:
         return output
 
 
+def read_counts(url: str, storage_options: Mapping[str, Any] | None = None) -> Counts:
+    """What was counted of the reads of a finished BAM file.
+
+    Raises:
+        StoreError: its note isn't there, or isn't one of ours.
+    """
+    sink = BamSink(url, storage_options=storage_options or {})
+    try:
+        return Counts.from_json(json.loads(sink.store().get(sink.files[2]))["counts"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(f"{sink.url} has no counts beside it", hint="write it again with overwrite=True") from error
+
+
 @dataclass(frozen=True, eq=False)
 class BamOutput:
     """A prepared BAM file; see `Output`."""
@@ -207,6 +221,10 @@ class BamOutput:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"sink": self.sink, "target": self.target}
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [length for _, length in self.sink.contigs]
 
     @cached_property
     def _head(self) -> bytes:
@@ -232,7 +250,7 @@ class BamOutput:
             raise ParameterError(f"{self.url}: a row of the column {RECORD!r} is null", hint="filter those rows out")
         data = np.ascontiguousarray(column.values[column.offsets[0]:column.offsets[-1]])
         blocks, begins = bgzf.compress(data, self.sink.level)
-        index = bai.part_index(column.offsets - column.offsets[0], data, begins, len(self.sink.contigs))
+        index = bai.part_index(column.offsets - column.offsets[0], data, begins, self._lengths)
         name = f"part-{self.target.number(position):05d}"
         return [commit(self.store, f"{name}.{ending}", data, replace=replace, dry=dry, rows=rows)
                 for ending, data, rows in (("bgzf", blocks, column.cells), ("index", bai.encoded(index), 0))]
@@ -258,7 +276,9 @@ class BamOutput:
             table = bai.joined(list(zip(indices, ends, strict=False)), len(self.sink.contigs), self.url)
             size = ends[-1] + len(bgzf.END)
             final.put(index, table)
-            final.put(note, json.dumps({"recipe": recipe, "size": size, "index": len(table)}).encode())
+            said = {"recipe": recipe, "size": size, "index": len(table),
+                    "counts": bai.counts_of(indices, self._lengths).to_json()}
+            final.put(note, json.dumps(said).encode())
             if not join(final, name, self._head, [(store, part.path) for part in parts], bgzf.END) \
                     and self.sink.finished != recipe:
                 raise OutputExistsError(f"{self.url} has become another file meanwhile", hint="write elsewhere")

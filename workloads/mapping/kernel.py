@@ -321,9 +321,14 @@ def map_reads(sequences: Any, index: Any, settings: Settings) -> Any:
     Returns:
         flag, contig, position, mapq, operations (offsets and values), mate_contig, mate_position, template_length,
         distance, score, second: see docs/guide/mapping.md.
+
+    Raises:
+        ValueError: an odd number of reads that should be pairs.
     """
     offsets, letters = sequences
     count = len(offsets) - 1
+    if settings.paired and count % 2:
+        raise ValueError("an odd number of reads can't be pairs")
     out, block = np.zeros((count, SECOND + 1), np.int32), new_block()
     cuts, values, used = np.zeros(count + 1, np.int64), np.empty(2 * count + 16, np.uint32), np.int64(0)
     jobs, ops, none = np.empty(len(block.table), np.int64), np.empty(1 << 14, np.uint32), np.int64(0)
