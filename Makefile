@@ -29,7 +29,7 @@ TOOLS := minimap2 bwa samtools libedlib-dev libwfa2-dev gcc libc6-dev sibelia-ex
 help:
 	@echo "make install   environment in .venv with the pinned dependencies"
 	@echo "make servers   Ceph's S3, Redis, iproute2 and samtools from Debian's packages, for tests (asks for root)"
-	@echo "make demo      run both real jobs on a local Ray; results in demo/"
+	@echo "make demo      run three real jobs on a local Ray; results in demo/"
 	@echo "make test      run the tests with the coverage gate"
 	@echo "make chaos     the whole fault matrix: servers, nodes, links and disks that fail (25 minutes)"
 	@echo "make local-cluster  several Ray nodes on this machine, to try things out (ARGS='--nodes 3 --s3')"
@@ -92,6 +92,7 @@ servers:
 
 demo: install
 	$(BIN) -m gridcompute run climate.trend --output demo/trend.zarr
+	$(BIN) -m gridcompute run genomics.map --output demo/mapped.bam
 	$(BIN) -m gridcompute run genomics.distance --output demo/distance.parquet
 
 test: install

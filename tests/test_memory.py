@@ -154,7 +154,7 @@ def test_what_a_caller_made_between_two_runs_is_not_part_of_the_bound() -> None:
 
 @pytest.mark.own_process
 def test_a_cell_that_is_too_big_is_named_with_peak_and_bound() -> None:
-    @grid.kernel("()->()", parallel=2)
+    @grid.kernel("()->()")
     def huge(x: Any) -> Any:
         return np.ones(int(x) * 1_000_000).sum()
 
