@@ -95,11 +95,10 @@ def map_to_genome(
         raise ParameterError("mates are given, but no reads", hint="name the first mates with --reads")
     genome, described = open_genome(reference, index)
     header, group = sam_header(genome, read_group)
-    source: Any = simulated(genome, count, length, errors, seed)
-    what = f"{count:,} simulated pairs of 2 x {length} bases, seed {seed}"
-    if reads:
-        source = open_sequences(reads, mates=mates or None, interleaved=interleaved)
-        what = f"reads {reads}{f' and {mates}' if mates else ''}"
+    source: Any = (open_sequences(reads, mates=mates or None, interleaved=interleaved) if reads
+                   else simulated(genome, count, length, errors, seed))
+    what = f"reads {reads}{f' and {mates}' if mates else ''}" if reads else (
+        f"{count:,} simulated pairs of 2 x {length} bases, seed {seed}")
     settings = settings_for(source, genome, paired=bool(mates or interleaved or not reads), cigar=cigar)
     given = grid.from_source(source)
     found = given["sequence"].map(placed, index=genome.arrays, settings=settings)
