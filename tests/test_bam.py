@@ -263,6 +263,7 @@ def run(folder, **options):
 '''
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kill", ["kept:2", "finalized"])
 def test_killed_in_the_middle_and_resumed(module_folder: Path, kill: str) -> None:
     folder = write_job(module_folder / f"kill-{kill.replace(':', '')}", JOB.format(paths=sys.path))
@@ -353,6 +354,7 @@ def test_parts_out_of_order_are_refused_in_the_end(own_folder: Path) -> None:
     assert not Path("out.bam").exists()
 
 
+@pytest.mark.faults
 def test_a_full_disk_leaves_no_file(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any) -> bool:
         raise StoreError("writing 'out.bam' isn't possible, the disk is full", hint="make room")
@@ -511,6 +513,7 @@ def test_on_every_store(kind: str, request: pytest.FixtureRequest, tmp_path: Pat
     assert output.sink.present() == []
 
 
+@pytest.mark.faults
 def test_an_upload_that_breaks_off_leaves_nothing(s3: S3) -> None:  # noqa: F811
     store = open_store(s3.url, **s3.options)
     with pytest.raises(RuntimeError, match="halfway"), store.writing("file") as file:  # type: ignore[attr-defined]

@@ -332,6 +332,7 @@ def test_contents_tell_versions_where_inputs_are_verified(tmp_path: Path, monkey
     assert run_of(tmp_path, grid.open_sequences(path)["sequence"].map(gc))["gc"].to_numpy().tolist() == [2]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("how", ["grown", "shorter", "gone", "same size"])
 def test_a_file_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     path = tmp_path / "r.fq"

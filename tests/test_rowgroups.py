@@ -95,6 +95,7 @@ def test_only_what_is_wanted_is_read() -> None:
         assert file.read_all().num_rows == 80_000
 
 
+@pytest.mark.faults
 @settings(max_examples=60)
 @given(st.integers(0, 2**20), st.integers(0, 7))
 def test_a_changed_bit_is_told_or_changes_nothing(at: int, bit: int) -> None:
