@@ -112,13 +112,15 @@ def test_simulated_pairs_are_the_same_each_time() -> None:
     ({"input": "in.parquet", "queries": "q.fa"}, ParameterError, "both a table"),
     ({"queries": "q.fa"}, ParameterError, "only one file"),
     ({"queries": "q.fa", "targets": "short.fa"}, CorruptInputError, "q.fa has 2 sequences, short.fa has 1"),
-    ({"queries": "q.fa", "targets": "in.parquet"}, CorruptInputError, "neither FASTA nor FASTQ"),
+    ({"queries": "q.fa", "targets": "in.parquet"}, MissingInputError, "no column 'name' in "),
+    ({"queries": "q.fa", "targets": "junk.txt"}, CorruptInputError, "neither FASTA nor FASTQ"),
     ({"queries": "q.fa", "targets": "none.fa"}, MissingInputError, "none.fa"),
     ({"count": 0}, ParameterError, "count is 0"),
     ({"length": 0}, ParameterError, "length is 0"),
 ])  # fmt: skip
 def test_what_is_refused(given: dict[str, Any], error: type[Exception], told: str) -> None:
     pq.write_table(pa.table({"query": ["A"], "target": ["A"], "id": [1]}), "in.parquet")
+    Path("junk.txt").write_text("junk")
     Path("q.fa").write_text(">a\nAC\n>b\nAC\n")
     Path("short.fa").write_text(">a\nAC\n")
     with pytest.raises(error, match=told):
@@ -126,7 +128,7 @@ def test_what_is_refused(given: dict[str, Any], error: type[Exception], told: st
 
 
 def test_a_matrix_that_there_is_none_of() -> None:
-    with pytest.raises(ParameterError, match=r"BLOSUM0|no matrices"):
+    with pytest.raises(MissingInputError, match="no matrix 'BLOSUM0'"):
         job.scoring_of(1, 2, 12, 1, "BLOSUM0")
 
 

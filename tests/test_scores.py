@@ -20,6 +20,7 @@ import gridcompute as grid
 from gridcompute import alignment
 from gridcompute.alignment import Matrix, Simple, published
 from gridcompute.errors import MissingInputError, ParameterError
+from gridcompute.sources.fastx import read_sequences
 
 parasail = pytest.importorskip("parasail")
 
@@ -126,10 +127,9 @@ def test_where_a_byte_runs_over(length: int) -> None:
 
 
 def test_real_proteins(data_dir: Path) -> None:
-    given_ = [grid.run(grid.open_sequences(data_dir / "genomics" / name)["sequence"].isel(read=slice(0, 150)),
-                       executor="inline", quiet=True)[0].to_numpy() for name in ("QUERY.fasta.gz", "DB.fasta.gz")]
     known = np.isin(np.arange(256), PROTEIN)
-    queries, targets = ([np.frombuffer(one, np.uint8) for one in some] for some in given_)
+    read = [read_sequences(str(data_dir / "genomics" / name))[1:] for name in ("QUERY.fasta.gz", "DB.fasta.gz")]
+    queries, targets = ([letters[at[i] : at[i + 1]] for i in range(150)] for at, letters in read)
     queries, targets = ([one[known[one]] for one in some] for some in (queries, targets))
     check("blosum62", queries, targets)
 
@@ -194,9 +194,10 @@ def test_in_a_run() -> None:
     reads = [b"LAAGIWW", b""] * 30
     table = grid.from_arrays({"read": reads, "window": windows}, dims="pair")
     run = grid.run(table["read"].map(three, table["window"], scoring=alignment.matrix()), executor="inline", quiet=True)
-    assert run["local"].to_numpy().tolist() == [48, 0] * 30
-    assert run["whole"].to_numpy().tolist() == [48 - 14 - 13, -18] * 30
-    assert run["mapped"].to_numpy().tolist() == [48, 0] * 30
+    # BLOSUM62: L, A, A, G, I, W, W score 4 + 4 + 4 + 6 + 4 + 11 + 11; three letters more at either end.
+    assert run["local"].to_numpy().tolist() == [44, 0] * 30
+    assert run["whole"].to_numpy().tolist() == [44 - 14 - 14, -18] * 30
+    assert run["mapped"].to_numpy().tolist() == [44, 0] * 30
 
 
 # --- matrices ---
