@@ -149,6 +149,18 @@ def test_the_same_reads_in_any_form_give_the_same_records(two_files: list[Pair])
     assert lines("u.mapped.bam") == want
 
 
+def test_single_reads_have_no_mates(two_files: list[Pair]) -> None:
+    carry(reads="a.fq", reference="genome.fa", output="o.bam")
+    with pysam.AlignmentFile("o.bam") as file:
+        for one in file.fetch(until_eof=True):
+            assert (one.next_reference_id, one.next_reference_start, one.template_length) == (-1, -1, 0)
+            assert one.flag & ~16 == 0
+    carry(reads="a.fq", reference="genome.fa", output="o.parquet")
+    table = pq.read_table("o.parquet")
+    assert set(table["mate_contig"].to_pylist()) == {""}
+    assert set(table["mate_position"].to_pylist()) == {-1}
+
+
 def test_a_table_says_what_the_bam_file_says(two_files: list[Pair]) -> None:
     carry(reads="a.fq", mates="b.fq", reference="genome.fa", output="o.bam")
     carry(reads="a.fq", mates="b.fq", reference="genome.fa", output="o.parquet")

@@ -86,7 +86,7 @@ def distance(
         longest: bases of the longest simulated read.
         errors: share of wrong bases in simulated reads.
         seed: of the simulation.
-        output: Parquet (.parquet) or Arrow (.arrow) file or folder to write.
+        output: Parquet (.parquet) or Arrow (.arrow) folder to write.
         picture: PNG to draw; by default beside the output, "none" for no picture.
         overwrite: replace an output that other data or parameters have left there.
 

@@ -98,7 +98,7 @@ def pairs(
         length: letters of simulated sequences.
         errors: share of wrong letters in simulated targets.
         seed: of the simulation.
-        output: Parquet (.parquet) or Arrow (.arrow) file or folder to write.
+        output: Parquet (.parquet) or Arrow (.arrow) folder to write.
         picture: PNG to draw; by default beside the output, "none" for no picture.
         overwrite: replace an output that other data or parameters have left there.
 

@@ -118,7 +118,7 @@ def search(
         evalues: "blast", or "none" for scores alone, where no constants are published for matrix and costs.
         count: how many proteins to generate.
         seed: of the generated proteins.
-        output: Parquet (.parquet) or Arrow (.arrow) file or folder to write.
+        output: Parquet (.parquet) or Arrow (.arrow) folder to write.
         picture: PNG to draw; by default beside the output, "none" for no picture.
         overwrite: replace an output that other data or parameters have left there.
 
@@ -247,5 +247,5 @@ def picture_of(output: str, picture: Path | None) -> Iterator[str | Path]:
     panels = [("score", {name: score[mask] for name, mask in groups.items()}, True)]
     if "evalue" in table.column_names:
         shown = -np.log10(np.maximum(table["evalue"].to_numpy(), LEAST))
-        panels.append(("-log10 of the E-value", {name: shown[mask] for name, mask in groups.items()}, False))
+        panels.append((f"-log10 of the E-value ({-np.log10(LEAST):.0f} and more in one)", {name: shown[mask] for name, mask in groups.items()}, False))
     yield draw_histograms(picture, panels, f"{len(rank):,} hits in the database", counted="hits")

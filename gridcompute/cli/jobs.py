@@ -208,6 +208,8 @@ def run_workload(name: str, given: Mapping[str, Any], options: Mapping[str, Any]
     from gridcompute.resuming import plain, run_workload
 
     origin = Origin({"workload": name, "parameters": plain(given)}, reports=True)
+    if not (quiet or as_json) and sys.stderr.isatty():
+        complain(f"preparing {name}; what a first run compiles is kept for all that follow")
     try:
         with output_aside(as_json):
             carried = run_workload(name, given, options, origin=origin)

@@ -330,6 +330,7 @@ def map_reads(sequences: Any, index: Any, settings: Settings) -> Any:
     if settings.paired and count % 2:
         raise ValueError("an odd number of reads can't be pairs")
     out, block = np.zeros((count, SECOND + 1), np.int32), new_block()
+    out[:, MATE_PLACE] = out[:, MATE_POSITION] = -1
     cuts, values, used = np.zeros(count + 1, np.int64), np.empty(2 * count + 16, np.uint32), np.int64(0)
     jobs, ops, none = np.empty(len(block.table), np.int64), np.empty(1 << 14, np.uint32), np.int64(0)
     words = index.codes[: len(index.codes) // 8 * 8].view(np.uint64)
