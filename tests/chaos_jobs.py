@@ -52,6 +52,12 @@ def genomics(folder: Path) -> Any:
                                               output=str(folder / "never.parquet"), picture="none")
 
 
+def mapping(folder: Path) -> Any:
+    """genomics.map of 2,000 pairs."""
+    return grid.workload("genomics.map")(reference=str(contigs(folder)), count=2000,
+                                         output=str(folder / "never.bam"), picture="none")
+
+
 @cache
 def graph(number: int) -> Sequence[Any]:
     """The outputs of a random graph: the same for the same number."""

@@ -16,6 +16,7 @@ from test_chaos import _told, place, sound
 from gridcompute import axes
 from gridcompute.testing.chaos import Report, run_chaos
 from gridcompute.testing.cluster import LocalCluster
+from gridcompute.testing.schedule import Schedule
 
 __all__ = ["_told", "place"]
 
@@ -78,6 +79,15 @@ def settled(what: Callable[[], bool]) -> bool:
 def test_schedules_on_ray(number: int, place: Path, cluster: LocalCluster, told: dict[int, Report],
                              monkeypatch: pytest.MonkeyPatch) -> None:
     told[number] = carried_out(number, place, cluster, monkeypatch)
+
+
+@pytest.mark.faults
+def test_workers_killed_while_reads_are_mapped(place: Path, cluster: LocalCluster) -> None:
+    """One sorted BAM file is put together of what several workers left, some of them killed: a clean run's bytes."""
+    report = run_chaos(chaos_jobs.mapping(place), Schedule(seed=3, kill_worker=0.1), executor="ray", cluster=cluster,
+                       workers=3, deadline=240.0, limit=2 * LIMIT)
+    sound(report)
+    assert report.injected
 
 
 @pytest.mark.chaos

@@ -301,11 +301,10 @@ def test_a_header_without_a_group() -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("executor", ["inline", "simulated", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("executor", ["inline", "simulated"])
 def test_faults_change_no_byte(two_files: list[Pair], executor: str) -> None:
     job = grid.workload("genomics.map")(reads="a.fq", mates="b.fq", reference="genome.fa", output="o.bam",
                                         picture="none")
-    report = run_chaos(job, Schedule(seed=7, kill_worker=0.2, kill_driver=int(executor != "ray")), executor=executor,
-                       workers=2)
+    report = run_chaos(job, Schedule(seed=7, kill_worker=0.2, kill_driver=1), executor=executor)
     assert (report.failed, report.different, report.doubled, report.left) == ("", (), (), ())
     assert report.injected

@@ -247,5 +247,6 @@ def picture_of(output: str, picture: Path | None) -> Iterator[str | Path]:
     panels = [("score", {name: score[mask] for name, mask in groups.items()}, True)]
     if "evalue" in table.column_names:
         shown = -np.log10(np.maximum(table["evalue"].to_numpy(), LEAST))
-        panels.append((f"-log10 of the E-value ({-np.log10(LEAST):.0f} and more in one)", {name: shown[mask] for name, mask in groups.items()}, False))
+        label = f"-log10 of the E-value ({-np.log10(LEAST):.0f} and more in one)"
+        panels.append((label, {name: shown[mask] for name, mask in groups.items()}, False))
     yield draw_histograms(picture, panels, f"{len(rank):,} hits in the database", counted="hits")
