@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pysam
 import pytest
@@ -149,18 +150,6 @@ def test_the_same_reads_in_any_form_give_the_same_records(two_files: list[Pair])
     assert lines("u.mapped.bam") == want
 
 
-def test_single_reads_have_no_mates(two_files: list[Pair]) -> None:
-    carry(reads="a.fq", reference="genome.fa", output="o.bam")
-    with pysam.AlignmentFile("o.bam") as file:
-        for one in file.fetch(until_eof=True):
-            assert (one.next_reference_id, one.next_reference_start, one.template_length) == (-1, -1, 0)
-            assert one.flag & ~16 == 0
-    carry(reads="a.fq", reference="genome.fa", output="o.parquet")
-    table = pq.read_table("o.parquet")
-    assert set(table["mate_contig"].to_pylist()) == {""}
-    assert set(table["mate_position"].to_pylist()) == {-1}
-
-
 def test_a_table_says_what_the_bam_file_says(two_files: list[Pair]) -> None:
     carry(reads="a.fq", mates="b.fq", reference="genome.fa", output="o.bam")
     carry(reads="a.fq", mates="b.fq", reference="genome.fa", output="o.parquet")
@@ -231,12 +220,13 @@ def test_references_of_many_contigs_lower_case_and_codes() -> None:
         ({"reads": "a.fq", "reference": "empty.fa"}, GridError, "empty.fa|no base"),
         ({"reads": "a.fq", "reference": "bare.fa"}, GridError, "no base"),
         ({"reads": "a.fq", "reference": "a.fq"}, CorruptInputError, "isn't FASTA"),
-        ({"reads": "a.fq", "reference": "twice.fa"}, ParameterError, "twice"),
+        ({"reads": "a.fq", "reference": "twice.fa"}, ParameterError, "names the contig 'a' twice"),
+        ({"reads": "a.fq", "reference": "twice.fa", "output": "o.parquet"}, ParameterError, "the contig 'a' twice"),
         ({"reads": "a.fq", "read_group": "SM:x"}, ParameterError, "isn't a read group"),
         ({"reads": "a.fq", "cigar": False}, ParameterError, "operations"),
         ({"reads": "a.fq", "index": "a.fq"}, CorruptInputError, "isn't an index"),
         ({"count": 0}, ParameterError, "count is 0"),
-        ({"count": 5, "length": 2000, "reference": "twice.fa"}, ParameterError, "length"),
+        ({"count": 5, "length": 50_000}, ParameterError, "length"),
     ],
 )
 def test_bad_input_is_told_before_or_where_it_is_met(given: dict[str, Any], kind: type[Exception], says: str) -> None:
@@ -298,6 +288,36 @@ def test_a_header_without_a_group() -> None:
     assert header.splitlines()[:3] == [f"@SQ\tSN:{name}\tLN:{length}" for name, length in CONTIGS.items()]
     assert header.splitlines()[3].startswith("@PG\tID:gridcompute")
     assert len(group) == 0
+
+
+def test_reads_without_mates_say_nothing_of_any(two_files: list[Pair]) -> None:
+    carry(reads="a.fq", reference="genome.fa", output="o.bam")
+    with pysam.AlignmentFile("o.bam") as file:
+        assert {(one.next_reference_id, one.next_reference_start, one.template_length) for one in file} == {(-1, -1, 0)}
+    carry(reads="a.fq", reference="genome.fa", output="o.parquet")
+    table = pq.read_table("o.parquet")
+    assert set(table["mate_contig"].to_pylist()) == {""}
+    assert set(table["mate_position"].to_pylist()) == {-1}
+
+
+def test_mates_in_a_row_of_a_table_are_pairs_without_being_told(two_files: list[Pair]) -> None:
+    carry(reads="a.fq", mates="b.fq", reference="genome.fa", output="two.bam")
+    quality = ["I" * 100] * len(two_files)
+    first, second = ([pair[mate].decode() for pair in two_files] for mate in (0, 1))
+    table = pa.table({"name": [f"r{i}" for i in range(len(two_files))], "sequence": first, "quality": quality,
+                      "sequence2": second, "quality2": quality})
+    pq.write_table(table, "reads.parquet")
+    carry(reads="reads.parquet", reference="genome.fa", output="table.bam")
+    assert lines("table.bam") == lines("two.bam")
+
+
+def test_a_reference_may_be_shorter_than_simulated_reads() -> None:
+    letters = genome()["tiny"]
+    fasta("tiny.fa", {"tiny": letters})
+    Path("a.fq").write_bytes(record("r", letters))
+    carry(reads="a.fq", reference="tiny.fa", output="o.bam")
+    with pysam.AlignmentFile("o.bam") as file:
+        assert [one.reference_start for one in file] == [0]
 
 
 @pytest.mark.faults

@@ -95,11 +95,14 @@ def map_to_genome(
         raise ParameterError("mates are given, but no reads", hint="name the first mates with --reads")
     genome, described = open_genome(reference, index)
     header, group = sam_header(genome, read_group)
-    source: Any = (open_sequences(reads, mates=mates or None, interleaved=interleaved) if reads
-                   else simulated(genome, count, length, errors, seed))
-    what = f"reads {reads}{f' and {mates}' if mates else ''}" if reads else (
-        f"{count:,} simulated pairs of 2 x {length} bases, seed {seed}")
-    settings = settings_for(source, genome, paired=bool(mates or interleaved or not reads), cigar=cigar)
+    if reads:
+        source: Any = open_sequences(reads, mates=mates or None, interleaved=interleaved)
+        what = f"reads {reads}{f' and {mates}' if mates else ''}"
+    else:
+        source = simulated(genome, count, length, errors, seed)
+        what = f"{count:,} simulated pairs of 2 x {length} bases, seed {seed}"
+    # Tables have mates without being told, as a column.
+    settings = settings_for(source, genome, paired=bool(source.together), cigar=cigar)
     given = grid.from_source(source)
     found = given["sequence"].map(placed, index=genome.arrays, settings=settings)
     result = in_records(given, found, group) if bam else in_rows(given, found, genome, cigar=cigar)

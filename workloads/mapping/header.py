@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,12 @@ def sam_header(genome: Indexed, read_group: str) -> tuple[str, np.ndarray[Any, A
     """The lines but for @HD, and the read group's letters for each record's tag RG (none where there is no group).
 
     Raises:
-        ParameterError: a read group without an ID, or with fields that aren't like SM:sample.
+        ParameterError: two contigs of one name; a read group without an ID, or with fields that aren't like SM:sample.
     """
+    if len(set(genome.names)) < len(genome.names):
+        twice = next(name for name, many in Counter(genome.names).items() if many > 1)
+        raise ParameterError(f"the reference names the contig {twice!r} twice",
+                             hint="names go up to the first blank: give each its own")
     lines = [f"@SQ\tSN:{name}\tLN:{length}"
              for name, length in zip(genome.names, genome.arrays.lengths.tolist(), strict=True)]
     group = ""
