@@ -311,6 +311,24 @@ def test_mates_in_a_row_of_a_table_are_pairs_without_being_told(two_files: list[
     assert lines("table.bam") == lines("two.bam")
 
 
+@pytest.mark.parametrize("mark", [b" ", b"\0", b"\x7f"])
+def test_a_quality_that_is_none_is_refused(mark: bytes) -> None:
+    fasta("genome.fa", genome())
+    Path("a.fq").write_bytes(record("r", b"ACGT" * 10, mark + b"I" * 39))
+    with pytest.raises(GridError, match="outside ! to ~"):
+        carry(reads="a.fq", reference="genome.fa", output="o.bam")
+    assert not Path("o.bam").exists()
+
+
+def test_a_link_at_the_output_keeps_its_index(two_files: list[Pair]) -> None:
+    carry(reads="a.fq", reference="genome.fa", output="real.bam")
+    Path("link.bam").symlink_to("real.bam")
+    Path("link.bam.bai").write_bytes(b"kept")
+    with pytest.raises(GridError, match=r"link\.bam is a link"):
+        carry(reads="b.fq", reference="genome.fa", output="link.bam", overwrite=True)
+    assert Path("link.bam.bai").read_bytes() == b"kept"
+
+
 def test_a_reference_may_be_shorter_than_simulated_reads() -> None:
     letters = genome()["tiny"]
     fasta("tiny.fa", {"tiny": letters})

@@ -8,6 +8,7 @@ after `<url>.bai` and a small hidden note, which says which recipe the file is o
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -181,6 +182,9 @@ class BamSink:
         if (found := self.finished) is None:
             if next(iter(self.store("").list()), None) is not None:
                 raise OutputExistsError(f"{self.url} is a folder", hint="remove it, or write elsewhere")
+            if "://" not in self.url and os.path.lexists(self.url) and (
+                    os.path.islink(self.url) or not os.path.isfile(self.url)):
+                raise OutputExistsError(f"{self.url} is a link or a folder", hint="remove it, or write elsewhere")
             if not resume:
                 require_room(output.store, output.target)
             claim(output.store, recipe, None, resume=True)  # the folder's name has the recipe in it

@@ -74,7 +74,8 @@ def encode_records(  # type: ignore[no-untyped-def]  # numba infers the types
         Keys (int64: contig << 33 | position << 1 | reverse, `UNPLACED` last), and (offsets, bytes) of the records.
 
     Raises:
-        ValueError: a name of more than 254 letters, or a quality of another length than its read.
+        ValueError: a name of more than 254 letters, or a quality of another length than its read or with a character
+            that is none.
     """
     reads = len(flag)
     names = np.empty((reads, 2), np.int64)
@@ -84,6 +85,8 @@ def encode_records(  # type: ignore[no-untyped-def]  # numba infers the types
         letters, scores = sequence[0][i + 1] - sequence[0][i], quality[0][i + 1] - quality[0][i]
         if scores != letters and scores != 0:
             raise ValueError("a read's quality has another length than its sequence")
+        if scores and not _printable(quality[1][quality[0][i]:quality[0][i + 1]]):
+            raise ValueError("a read's quality has a character outside ! to ~, which BAM can't hold")
         tags = _tags_bytes(int(flag[i]), int(distance[i]), int(score[i]), int(second[i]), len(group))
         offsets[i + 1] = offsets[i] + tags + _size(names[i, 1] - names[i, 0], letters, cigar[0][i + 1] - cigar[0][i])
         keys[i] = _key(int(contig[i]), int(position[i]), int(flag[i]))
@@ -119,6 +122,15 @@ def records(  # type: ignore[no-untyped-def]  # numba infers the types
     """`encode_records`, for collections with its columns in that order (`COLUMNS`)."""
     return encode_records(name, sequence, quality, flag, contig, position, mapq, cigar, mate_contig, mate_position,
                           template_length, distance, score, second, group)
+
+
+@njit
+def _printable(letters):  # type: ignore[no-untyped-def]
+    """Whether all are among ! to ~, as SAM writes qualities."""
+    wrong = np.int64(0)
+    for letter in letters:
+        wrong += (letter < 33) | (letter > 126)
+    return wrong == 0
 
 
 @njit
