@@ -157,6 +157,7 @@ def test_commands_that_are_named_exist() -> None:
             continue  # a script, or a workload of somebody else
         if job in shipped:
             options |= {one.option for one in find(job).parameters}
+            options |= {one.option.replace("--", "--no-") for one in find(job).parameters if one.type is bool}
         for word in rest:
             assert not word.startswith("--") or word in options, f"{page} names {word} of gridcompute {name} {job}"
 

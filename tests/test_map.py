@@ -220,6 +220,9 @@ def test_references_of_many_contigs_lower_case_and_codes() -> None:
         ({"reads": "a.fq", "reference": "empty.fa"}, GridError, "empty.fa|no base"),
         ({"reads": "a.fq", "reference": "bare.fa"}, GridError, "no base"),
         ({"reads": "a.fq", "reference": "a.fq"}, CorruptInputError, "isn't FASTA"),
+        ({"reads": "a.fq", "reference": "gap.fa"}, CorruptInputError, "gap.fa has '-' among the bases of 'b x'"),
+        ({"reads": "a.fq", "reference": "none.fa"}, ParameterError, "contig 'b' has no bases"),
+        ({"reads": "a.fq", "reference": "comma.fa"}, ParameterError, "contig 'a,b' can't have that name"),
         ({"reads": "a.fq", "reference": "twice.fa"}, ParameterError, "names the contig 'a' twice"),
         ({"reads": "a.fq", "reference": "twice.fa", "output": "o.parquet"}, ParameterError, "the contig 'a' twice"),
         ({"reads": "a.fq", "read_group": "SM:x"}, ParameterError, "isn't a read group"),
@@ -240,6 +243,9 @@ def test_bad_input_is_told_before_or_where_it_is_met(given: dict[str, Any], kind
     Path("cut.fq").write_bytes(b"".join(reads)[:-260])
     Path("empty.fa").write_bytes(b"")
     Path("bare.fa").write_bytes(b">a\n>b\n")
+    Path("gap.fa").write_bytes(b">a\nACGT\n>b x\nAC-T\n")
+    Path("none.fa").write_bytes(b">a\nACGT\n>b\n")
+    Path("comma.fa").write_bytes(b">a,b\nACGT\n")
     fasta("genome.fa", genome())
     Path("twice.fa").write_bytes(b">a\nACGTACGTACGTAGCTACGATCGATCG\n>a\nACGATCGATCGATCGATCGAT\n")
     with pytest.raises(kind, match=says):
@@ -318,6 +324,13 @@ def test_a_quality_that_is_none_is_refused(mark: bytes) -> None:
     with pytest.raises(GridError, match="outside ! to ~"):
         carry(reads="a.fq", reference="genome.fa", output="o.bam")
     assert not Path("o.bam").exists()
+
+
+def test_an_index_of_somebody_else_is_kept(two_files: list[Pair]) -> None:
+    Path("o.bam.bai").write_bytes(b"kept")
+    with pytest.raises(GridError, match=r"o\.bam\.bai exists already"):
+        carry(reads="a.fq", reference="genome.fa", output="o.bam")
+    assert Path("o.bam.bai").read_bytes() == b"kept"
 
 
 def test_a_link_at_the_output_keeps_its_index(two_files: list[Pair]) -> None:

@@ -21,7 +21,7 @@ from gridcompute_workloads.mapping import (
     map_reads,
     save_index,
 )
-from gridcompute_workloads.mapping.index import GAP
+from gridcompute_workloads.mapping.index import GAP, seal
 from gridcompute_workloads.mapping.kernel import find_places, new_block
 from gridcompute_workloads.mapping.lanes import align
 from gridcompute_workloads.mapping.places import GAPPED, LEFT, RIGHT, SCORE
@@ -29,7 +29,7 @@ from gridcompute_workloads.mapping.seeds import READ_CODES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridcompute.errors import CorruptInputError, GridError, MissingInputError, ParameterError
+from gridcompute.errors import CorruptInputError, MissingInputError, ParameterError
 from gridcompute.sequences import reverse_complement
 
 LETTERS = np.frombuffer(b"ACGT", np.uint8)
@@ -417,10 +417,11 @@ def test_an_index_is_kept(genome: Genome, tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["version", "k", "w"])
 def test_an_index_of_another_kind(key: str, genome: Genome, tmp_path: Path) -> None:
     save_index(genome.index, tmp_path / "index.arrow")
-    table = pa.ipc.open_file(tmp_path / "index.arrow").read_all()
+    table = pa.ipc.open_file((tmp_path / "index.arrow").read_bytes()[:-48]).read_all()
     with pa.ipc.new_file(str(tmp_path / "other.arrow"), table.schema.with_metadata(
             {**table.schema.metadata, key.encode(): b"99"})) as writer:
         writer.write_table(table)
+    seal(tmp_path / "other.arrow")
     with pytest.raises(CorruptInputError, match=rf"other.arrow is an index of another kind: {key} 99 instead of \d+"):
         load_index(tmp_path / "other.arrow")
 
@@ -434,8 +435,10 @@ def test_what_is_no_index(genome: Genome, tmp_path: Path) -> None:
         load_index(path)
     with pa.ipc.new_file(str(path), pa.schema([("a", pa.int64())])) as writer:
         writer.write_table(pa.table({"a": [1]}))
-    with pytest.raises(CorruptInputError, match="isn't an index"):
-        load_index(path)
+    for _ in range(2):
+        with pytest.raises(CorruptInputError, match="isn't an index"):
+            load_index(path)
+        seal(path)
 
 
 def test_a_damaged_index(genome: Genome, tmp_path: Path) -> None:
@@ -443,7 +446,7 @@ def test_a_damaged_index(genome: Genome, tmp_path: Path) -> None:
     path = tmp_path / "index.arrow"
     save_index(genome.index, path)
     whole = path.read_bytes()
-    draw, refused = np.random.default_rng(1), 0
+    draw = np.random.default_rng(1)
     for cut in (0, 7, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])
         with pytest.raises(CorruptInputError, match="index"):
@@ -452,13 +455,8 @@ def test_a_damaged_index(genome: Genome, tmp_path: Path) -> None:
         broken = bytearray(whole)
         broken[at] ^= 1 << int(draw.integers(8))
         path.write_bytes(broken)
-        try:
-            loaded = load_index(path)
-        except GridError:
-            refused += 1
-        else:  # padding
-            assert all(np.array_equal(*two) for two in zip(loaded.arrays, genome.index.arrays, strict=True))
-    assert refused > 40
+        with pytest.raises(CorruptInputError, match="damaged"):
+            load_index(path)
 
 
 def test_references_that_cant_be_indexed() -> None:

@@ -111,6 +111,7 @@ def test_simulated_pairs_are_the_same_each_time() -> None:
     ({"input": "none.parquet"}, MissingInputError, "none.parquet"),
     ({"input": "in.parquet", "queries": "q.fa"}, ParameterError, "both a table"),
     ({"queries": "q.fa"}, ParameterError, "only one file"),
+    ({"input": "score.parquet"}, ParameterError, "score.parquet has a column 'score'"),
     ({"queries": "q.fa", "targets": "short.fa"}, CorruptInputError, "q.fa has 2 sequences, short.fa has 1"),
     ({"queries": "q.fa", "targets": "in.parquet"}, MissingInputError, "no column 'name' in "),
     ({"queries": "q.fa", "targets": "junk.txt"}, CorruptInputError, "neither FASTA nor FASTQ"),
@@ -121,6 +122,7 @@ def test_simulated_pairs_are_the_same_each_time() -> None:
 def test_what_is_refused(given: dict[str, Any], error: type[Exception], told: str) -> None:
     pq.write_table(pa.table({"query": ["A"], "target": ["A"], "id": [1]}), "in.parquet")
     Path("junk.txt").write_text("junk")
+    pq.write_table(pa.table({"query": ["A"], "target": ["A"], "score": [1]}), "score.parquet")
     Path("q.fa").write_text(">a\nAC\n>b\nAC\n")
     Path("short.fa").write_text(">a\nAC\n")
     with pytest.raises(error, match=told):

@@ -15,7 +15,7 @@ from places import few
 from test_graphs import UNSHRUNK
 
 import gridcompute as grid
-from gridcompute import axes, op, parts, worker
+from gridcompute import axes, parts, worker
 from gridcompute.actions import folds, maps
 from gridcompute.errors import UsageError
 from gridcompute.executor import InlineExecutor
@@ -43,7 +43,7 @@ class InParts(InlineExecutor):
 
 def few_chunks(patch: pytest.MonkeyPatch, spread: int) -> None:
     """Small data in few chunks, so that each has something to be taken apart."""
-    for module in (axes, op, maps, folds):
+    for module in (axes, maps, folds):
         patch.setattr(module, "SPREAD", spread)
 
 

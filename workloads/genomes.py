@@ -7,8 +7,10 @@ import os
 import uuid
 from pathlib import Path
 
+import numpy as np
+
 from gridcompute.codefolder import cache_directory, made_private
-from gridcompute.errors import GridError, ParameterError, StoreError
+from gridcompute.errors import CorruptInputError, GridError, ParameterError, StoreError
 from gridcompute.keys import digest
 from gridcompute.sources.fastx import read_reference
 from gridcompute.sources.files import identity, plain_path
@@ -56,6 +58,10 @@ def open_genome(reference: str, index: str = "") -> tuple[Indexed, str]:
 
 def _built(reference: str) -> Indexed:
     names, offsets, letters = read_reference(reference)
+    if len(strange := np.flatnonzero((letters < ord("A")) | (letters > ord("Z")))):
+        contig = int(np.searchsorted(offsets, strange[0], side="right")) - 1
+        raise CorruptInputError(f"{reference} has {chr(letters[strange[0]])!r} among the bases of {names[contig]!r}",
+                                hint="bases are letters, N for one that isn't known")
     return build_index([name.split()[0] if name.split() else "" for name in names], offsets, letters)
 
 

@@ -144,7 +144,7 @@ def opened(input: str, query: str, target: str, queries: str, targets: str) -> t
     """The rows that are named, the columns to keep, and a line for people; None where none are named.
 
     Raises:
-        ParameterError: a table and files together, one file of two, or no such columns.
+        ParameterError: a table and files together, one file of two, no such columns, or one that the result has.
         CorruptInputError: files of different numbers of sequences.
     """
     if input and (queries or targets):
@@ -158,6 +158,9 @@ def opened(input: str, query: str, target: str, queries: str, targets: str) -> t
                                      "and --target")
             if table.op.field(name).kind != "string":
                 raise ParameterError(f"column {name!r} of {input} holds no text", hint="sequences are text")
+        if twice := sorted({*NAMES} & {*names}):
+            raise ParameterError(f"{input} has a column {twice[0]!r}, as the result will have",
+                                 hint="rename it, or leave it out of the table")
         there = table[[query, target]].dropna() if len(names) == 2 else table.dropna([query, target])
         return there, [name for name in names if name not in (query, target)], f"pairs {input}"
     if not (queries or targets):

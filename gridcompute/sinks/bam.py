@@ -185,11 +185,16 @@ class BamSink:
             if "://" not in self.url and os.path.lexists(self.url) and (
                     os.path.islink(self.url) or not os.path.isfile(self.url)):
                 raise OutputExistsError(f"{self.url} is a link or a folder", hint="remove it, or write elsewhere")
+            store, (_, index, note) = self.store(), self.files
+            if store.exists(index) and not store.exists(note):
+                raise OutputExistsError(f"{self.url}.bai exists already", hint="remove it, or write elsewhere")
             if not resume:
                 require_room(output.store, output.target)
             claim(output.store, recipe, None, resume=True)  # the folder's name has the recipe in it
         elif found != recipe:
             raise OutputExistsError(f"{self.url} exists already", hint=EXISTS_HINT)
+        else:
+            output.tidy()  # what a process that was killed once the file was there has left
         return output
 
 
@@ -286,6 +291,11 @@ class BamOutput:
             if not join(final, name, self._head, [(store, part.path) for part in parts], bgzf.END) \
                     and self.sink.finished != recipe:
                 raise OutputExistsError(f"{self.url} has become another file meanwhile", hint="write elsewhere")
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the parts."""
+        store = self.store
         for path in [*data_names(store), CLAIM]:
             store.delete(path)
         remove_empty_folders(store)
@@ -305,13 +315,11 @@ class BamOutput:
 
     def discard(self) -> None:
         """See `Output`: the file first."""
-        final, store = self.sink.store(), self.store
+        final = self.sink.store()
         if self.complete:
             for name in self.sink.files:
                 final.delete(name)
-        for name in [*data_names(store), CLAIM]:
-            store.delete(name)
-        remove_empty_folders(store)
+        self.tidy()
 
 
 def _number(part: Written) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -12,13 +13,21 @@ from gridcompute.errors import ParameterError
 
 from .index import Indexed
 
+CONTIG = re.compile(r"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
+"""Names of contigs, by section 1.2.1 of the SAM specification."""
+
 
 def sam_header(genome: Indexed, read_group: str) -> tuple[str, np.ndarray[Any, Any]]:
     """The lines but for @HD, and the read group's letters for each record's tag RG (none where there is no group).
 
     Raises:
-        ParameterError: two contigs of one name; a read group without an ID, or with fields that aren't like SM:sample.
+        ParameterError: two contigs of one name, one without bases, or with a name that SAM doesn't allow; a read group
+            without an ID, or with fields that aren't like SM:sample.
     """
+    for name, length in zip(genome.names, genome.arrays.lengths.tolist(), strict=True):
+        if not length or not CONTIG.fullmatch(name):
+            what = "can't have that name in SAM" if length else "has no bases"
+            raise ParameterError(f"the reference's contig {name!r} {what}", hint="leave it out, or rename it")
     if len(set(genome.names)) < len(genome.names):
         twice = next(name for name, many in Counter(genome.names).items() if many > 1)
         raise ParameterError(f"the reference names the contig {twice!r} twice",

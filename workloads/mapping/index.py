@@ -22,6 +22,9 @@ PLACE_BITS = 32
 """Of an entry, for the place; below it one bit for the strand, above it the hash."""
 
 FORMAT, VERSION = "gridcompute mapping index", "1"
+SEAL = b"gridcompute seal"
+"""What comes before a file's checksum, 32 hexadecimal digits."""
+
 BLOCK = 1 << 16
 
 Array = np.ndarray[Any, Any]
@@ -143,25 +146,27 @@ def _digest(names: Sequence[str], index: Index) -> str:
     return state.hexdigest()
 
 
-def _checksum(index: Index) -> str:
-    """Of all that a file holds."""
-    state = hashlib.blake2b(digest_size=16)
-    for part in index:
-        state.update(str((part.dtype, part.shape)).encode())
-        state.update(part)
-    return state.hexdigest()
-
-
 def save_index(indexed: Indexed, path: str | Path) -> None:
-    """Write an index as one Arrow IPC file, which `load_index` maps into memory."""
+    """Write an index as an Arrow IPC file and a checksum behind it; `load_index` maps it into memory."""
     columns = {name: _single(array) for name, array in zip(Index._fields, indexed.arrays, strict=True)}
     columns["names"] = pa.array([list(indexed.names)], pa.large_list(pa.string()))
     table = pa.table(columns).replace_schema_metadata({
         "format": FORMAT, "version": VERSION, "k": str(K), "w": str(WINDOW), "digest": indexed.digest,
-        "checksum": _checksum(indexed.arrays),
     })  # fmt: skip
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
+    seal(path)
+
+
+def seal(path: str | Path) -> None:
+    """Put the checksum of a file's bytes behind them: Arrow may end the process where it reads damaged ones."""
+    with open(path, "r+b") as file:
+        checksum = _checksum(file.read())
+        file.write(SEAL + checksum)
+
+
+def _checksum(data: Any) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
 
 
 def _single(array: Array) -> pa.Array:
@@ -179,7 +184,17 @@ def load_index(path: str | Path) -> Indexed:
     if not Path(path).is_file():
         raise MissingInputError(f"{path} isn't there", hint="build the index first")
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        with pa.memory_map(str(path)) as file:
+            data = file.read_buffer()  # stays mapped as long as an array needs it
+    except (pa.ArrowException, OSError) as error:
+        raise _unusable(path, "isn't an index") from error
+    end = max(0, len(data) - len(SEAL) - 32)
+    if data[end : end + len(SEAL)].to_pybytes() != SEAL:
+        raise _unusable(path, "isn't an index, or is damaged")
+    if _checksum(data[:end]) != data[end + len(SEAL) :].to_pybytes():
+        raise _unusable(path, "is damaged: its checksum differs")
+    try:
+        table = pa.ipc.open_file(data[:end]).read_all()
         said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unusable(path, "isn't an index, or is damaged") from error
@@ -193,9 +208,7 @@ def load_index(path: str | Path) -> Indexed:
         names = tuple(table.column("names")[0].as_py())
     except (pa.ArrowException, KeyError, IndexError, AttributeError, TypeError, UnicodeDecodeError) as error:
         raise _unusable(path, "is damaged") from error
-    if _checksum(index) != said.get("checksum") or _digest(names, index) != said.get("digest"):
-        raise _unusable(path, "is damaged: its checksum differs")
-    return Indexed(index, names, said["digest"])
+    return Indexed(index, names, said.get("digest", ""))
 
 
 def _unusable(path: str | Path, what: str) -> CorruptInputError:

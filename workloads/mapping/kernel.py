@@ -295,7 +295,6 @@ def choose(reads: Any, block: Block, out: Any, first: Any, contigs: Any, setting
             if row >= 0:
                 quality, second = graded(row, one, count, table, facts[read, 0], max(facts[read, 1], 1))
             write_read(out, first + read, row, quality, second, table, contigs, 0)
-            out[first + read, MATE_PLACE] = out[first + read, MATE_POSITION] = -1
             chosen[read] = row
         return
     for read in range(0, reads - 1, 2):
