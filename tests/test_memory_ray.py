@@ -37,7 +37,7 @@ def pids(run: Any) -> set[int]:
 
 
 def test_a_cell_that_takes_too_much_is_named_and_its_worker_lives_on(tmp_path: Path, options: dict[str, Any]) -> None:
-    @grid.kernel("()->()", parallel=4)
+    @grid.kernel("()->()")
     def huge(x: Any) -> Any:
         return np.ones(int(x) * 1_000_000).sum()
 
