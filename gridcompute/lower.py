@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from gridcompute.access import Halo, Take, Whole
+from gridcompute.access import Halo, Point, Take, Whole
 from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Elementwise, Map
@@ -152,8 +152,10 @@ class Lowering:
     def _is_kept(self, op: Op, lowered: Op) -> bool:
         """Outputs are kept anyway; so is what can't be computed over any region, or would be computed twice."""
         action, consumers = op.action, self._consumers.get(id(op), [])
-        if action.durable or action.aligned or self._depth[id(lowered)] >= DEEPEST:
+        if action.durable or self._depth[id(lowered)] >= DEEPEST:
             return True
+        if action.aligned:
+            return not self._shares_chunks(op)
         if not action.heavy or not consumers:
             return False
         plain = all(isinstance(c.action, Map | Elementwise | Choose | Write) for c in consumers)
@@ -163,6 +165,13 @@ class Lowering:
                     or (isinstance(access, Take) and access.scattered)
                     for c in consumers for source, access in zip(c.inputs, c.accesses, strict=True) if source is op)
         return again or len(consumers) > 1
+
+    def _shares_chunks(self, op: Op) -> bool:
+        """Whether one kernel of chunks is all that reads an op, cell by cell: then its chunks are the op's as well."""
+        consumers = self._consumers.get(id(op), [])
+        return len(consumers) == 1 and isinstance(consumers[0].action, Map) and consumers[0].action.aligned and all(
+            access is Point and source.space == op.space
+            for source, access in zip(consumers[0].inputs, consumers[0].accesses, strict=True))
 
     def _keep(self, op: Op, layout: Layout | None = None) -> None:
         """Cut the op's axes (or take the given layout, or that of a kept input of its shape) and keep its chunks."""

@@ -168,3 +168,17 @@ def test_rows_are_cut_finely_where_a_kernel_follows(monkeypatch: pytest.MonkeyPa
     kept = rows.filter(rows["k"] > 3)
     assert plan(kept["k"].map(k.scaled) + 1).stages[0].chunks == 250
     assert plan(kept["k"] + 1).stages[0].chunks == 1
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_chain_of_kernels_of_chunks_shares_their_chunks(readers: int) -> None:
+    """With one reader, a kernel of chunks itself, nothing is kept between the two; the values are the same."""
+    first = grid.kernel("()->()", batch=True, names=("a",))(lambda x: x + np.arange(len(x)))  # sees its chunk
+    second = grid.kernel("()->()", batch=True, names=("b",))(lambda x: 2 * x)
+    values = grid.from_arrays({"x": np.arange(1000)}, dims="row")
+    between = values.map(first)
+    outputs = [between.map(second), between.map(second, names=("c",))][:readers]
+    assert str(grid.plan(*outputs)).startswith("1 stage") == (readers == 1)
+    run = grid.run(*outputs, executor="inline", quiet=True)
+    extent = int(np.flatnonzero(np.diff(run["b"].to_numpy()) != 4)[0]) + 1
+    assert (run["b"].to_numpy() == 2 * (np.arange(1000) + np.arange(1000) % extent)).all()
