@@ -43,6 +43,7 @@ MAPPERS = pytest.mark.skipif(not all(map(shutil.which, ("minimap2", "bwa", "samt
 def needs(*names: str) -> Any:
     """Skip where a peer isn't installed, and say so."""
     absent = [name for name in names if interpreter(name) is None]
+    absent += ["gcc"] if "parasail" in names and shutil.which("gcc") is None else []
     return pytest.mark.skipif(bool(absent), reason=f"{', '.join(absent)}: not installed (make peers)")
 
 
