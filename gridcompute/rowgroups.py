@@ -6,7 +6,7 @@ digests of columns are of all rows and can't be told from a part of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +49,28 @@ def rows_at(column: Column, start: int, stop: int) -> Column:
         return Fixed(column.values[start:stop], valid)
     first, last = column.offsets[start], column.offsets[stop]
     return Ragged(column.offsets[start:stop + 1] - first, column.values[first:last], valid)
+
+
+def cut_rows(pieces: list[Block], start: int, stop: int) -> Iterator[Block]:
+    """Rows start to stop of blocks that lie one after the other, in blocks again; a few of many rows are copied.
+
+    A view keeps all that it is cut from: of many chunks each bucket has a few rows, in groups of many.
+    """
+    for piece in pieces:
+        a, b = max(0, start), min(piece.rows, stop)
+        if a < b:
+            columns = {name: rows_at(column, a, b) for name, column in piece.columns.items()}
+            few = 2 * (b - a) < piece.rows
+            yield Block(piece.region, {name: _copied(column) if few else column for name, column in columns.items()},
+                        b - a)
+        start, stop = start - piece.rows, stop - piece.rows
+
+
+def _copied(column: Column) -> Column:
+    valid = None if column.valid is None else column.valid.copy()
+    if isinstance(column, Fixed):
+        return Fixed(column.values.copy(), valid)
+    return Ragged(column.offsets, column.values.copy(), valid)
 
 
 def seal_rows(columns: Mapping[str, Column], start: int, stop: int) -> int:

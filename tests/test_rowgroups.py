@@ -14,7 +14,7 @@ from gridcompute.actions.shapes import joined_blocks
 from gridcompute.columns import Block, Field, Fixed, Ragged
 from gridcompute.errors import CorruptShardError
 from gridcompute.groupreads import read_groups
-from gridcompute.rowgroups import even_groups, rows_at
+from gridcompute.rowgroups import cut_rows, even_groups, rows_at
 from gridcompute.shardfile import decode, encode
 from gridcompute.spaces import Region, Space
 
@@ -120,3 +120,15 @@ def test_a_shard_that_is_cut_off() -> None:
     raw, _ = encode(block(40_000, (20_000, 40_000)), FIELDS, SPACE)
     with pytest.raises(CorruptShardError, match="cut off"):
         read_groups(Bytes(raw[: len(raw) // 2]), 0, 2, path="cut", store="s")
+
+
+@pytest.mark.parametrize(("rows", "copied"), [(100, True), (900, False)])
+def test_a_few_rows_don_t_keep_the_group_that_they_are_cut_from(rows: int, copied: bool) -> None:
+    numbers, text = np.arange(1000), Ragged(np.arange(1001) * 3, np.zeros(3000, np.uint8))
+    group = Block(Region.of((0, 1)), {"number": Fixed(numbers), "text": text}, 1000)
+    (part,) = cut_rows([group], 50, 50 + rows)
+    assert part.rows == rows
+    assert (part["number"].values == numbers[50 : 50 + rows]).all()
+    assert part["text"].offsets.tolist() == list(range(0, 3 * rows + 1, 3))
+    for mine, whole in ((part["number"], numbers), (part["text"], text.values)):
+        assert np.shares_memory(mine.values, whole) is not copied

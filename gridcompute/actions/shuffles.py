@@ -20,7 +20,7 @@ from gridcompute.actions.shapes import joined, joined_blocks, picked
 from gridcompute.axes import Axis, Layout
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged
 from gridcompute.op import Action, Op, Read
-from gridcompute.rowgroups import even_groups, group_rows, rows_at
+from gridcompute.rowgroups import cut_rows, even_groups, group_rows
 from gridcompute.spaces import Region
 
 SAMPLES = 256
@@ -299,16 +299,7 @@ class Bucket(Action):
             splitters = picked(block[by], field, field.dims[0], np.clip(ends, 0, block.rows - 1))
             places = in_order(joined([splitters, *(piece[by] for piece in rows)], 0), field, descending)
             start, stop = (bracket.row(places[2:], places[i], first * step) for i, bracket in enumerate((low, high)))
-            yield from _cut(rows, start, stop)
-
-
-def _cut(pieces: list[Block], start: int, stop: int) -> Iterator[Block]:
-    """Rows start to stop of blocks that lie one after the other, in blocks again; without a copy."""
-    for piece in pieces:
-        a, b = max(0, start), min(piece.rows, stop)
-        if a < b:
-            yield Block(piece.region, {name: rows_at(column, a, b) for name, column in piece.columns.items()}, b - a)
-        start, stop = start - piece.rows, stop - piece.rows
+            yield from cut_rows(rows, start, stop)
 
 
 @dataclass(frozen=True)
