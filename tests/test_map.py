@@ -99,6 +99,11 @@ def test_the_default_is_a_whole_job() -> None:
     assert Path("mapped.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     shown = "\n".join(str(line) for line in carried.lines)
     assert "2,000 reads" in shown
+    carry(count=1000, output="mapped.parquet")
+    for row in pq.read_table("mapped.parquet").to_pylist():  # a name tells where its read is from
+        contig, place, strand = row["name"].split()[1].split(":")
+        assert row["mapq"] < 20 or (row["contig"], strand) == (contig, "-+"[not row["flag"] & 16])
+        assert row["mapq"] < 20 or abs(row["position"] - int(place)) <= 12  # clipped or shifted by errors at its begin
 
 
 def test_mates_of_two_files_come_to_their_places(two_files: list[Pair]) -> None:
