@@ -89,7 +89,7 @@ class Inputs:
 
 def climate(inputs: Inputs) -> list[Any]:
     """The workload climate.trend over its default archive."""
-    from gridcompute_workloads.climate import trend
+    from gridcompute_workloads.climate.trend import trend
 
     return list(trend(output="trend.zarr", picture="none", overwrite=True).outputs)
 

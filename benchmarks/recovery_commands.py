@@ -91,7 +91,7 @@ def archive(path: Path, times: int) -> None:
     """The package's archive side by side so many times, with noise of their own."""
     import numpy as np
     import xarray as xr
-    from gridcompute_workloads.climate import default_archive
+    from gridcompute_workloads.climate.inputs import default_archive
 
     with xr.open_dataset(default_archive()) as one:
         name = next(n for n, v in one.data_vars.items() if v.ndim == 3)

@@ -104,4 +104,4 @@ def test_the_wheel_holds_both_packages_and_nothing_else(tmp_path: Path) -> None:
             expected.add(f"{package}/{file.relative_to(tmp_path / folder).as_posix()}")
     assert names == expected
     assert b"gridcompute = gridcompute.cli:main" in entry_points
-    assert b"climate.trend = gridcompute_workloads.climate:trend" in entry_points
+    assert b"climate.trend = gridcompute_workloads.climate.trend:trend" in entry_points

@@ -1,0 +1,125 @@
+"""What the climate workloads read: the default archive, the variable that is meant, its attributes and time steps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gridcompute.collection import Collection
+from gridcompute.errors import DimensionError, MissingInputError, ParameterError
+
+YEAR = {"360_day": 360.0, "noleap": 365.0, "all_leap": 366.0, "julian": 365.25}
+"""Days in a mean year of a CF calendar; 365.2425 in the others."""
+
+UNEVEN = 1.25
+"""Steps whose longest is more than so many times their shortest are worth a remark (months are 1.11)."""
+
+
+def default_archive() -> str:
+    """The file that is used without --input.
+
+    Raises:
+        MissingInputError: iris-sample-data isn't installed.
+    """
+    try:
+        import iris_sample_data
+    except ImportError:
+        raise MissingInputError(
+            "the default input needs the package iris-sample-data", hint="install it, or name a file with --input"
+        ) from None
+    return str(Path(iris_sample_data.path) / "A1B_north_america.nc")
+
+
+def chosen(data: Collection, variable: str, dim: str) -> Collection:
+    """The variable that is asked for, or the only one that fits.
+
+    Raises:
+        MissingInputError: it isn't there, or none fits; the hint lists those that are there.
+        DimensionError: it has no dimension `dim`.
+        ParameterError: several fit, or it holds no numbers.
+    """
+    listed = ", ".join(f"{f.name} ({', '.join(f.dims)})" for f in data.fields) or "none"
+    if variable:
+        if variable not in data.columns:
+            raise MissingInputError(f"the input has no variable {variable!r}", hint=f"it has {listed}")
+        field = next(f for f in data.fields if f.name == variable)
+        if dim not in field.dims:
+            raise DimensionError(
+                f"variable {variable!r} has no dimension {dim!r}",
+                hint=f"its dimensions are {', '.join(field.dims) or 'none'}: choose one with --dim",
+            )
+        if field.ragged or field.dtype.kind not in "iuf":
+            raise ParameterError(
+                f"variable {variable!r} holds {field.kind if field.ragged else field.dtype}, not numbers",
+                hint=f"the input has {listed}",
+            )
+        return data[variable]
+    bounds = {
+        str(attrs.get(key))
+        for attrs in (attrs_of(data[f.name]) for f in data.fields)
+        for key in ("bounds", "climatology")
+    }
+    fits = [
+        f.name
+        for f in data.fields
+        if dim in f.dims
+        and not f.ragged
+        and f.dtype.kind in "iuf"
+        and f.name not in bounds
+        and not f.name.endswith(("_bnds", "_bounds"))
+    ]
+    if not fits:
+        raise MissingInputError(
+            f"the input has no variable of numbers along {dim!r}", hint=f"it has {listed}; see --dim"
+        )
+    if len(fits) > 1:
+        raise ParameterError(
+            f"the input has several variables along {dim!r}: {', '.join(fits)}", hint="choose one with --variable"
+        )
+    return data[fits[0]]
+
+
+def attrs_of(series: Collection) -> dict[str, Any]:
+    """Attributes of a collection's first column."""
+    return {key: json.loads(text) for key, text in series.fields[0].attrs}
+
+
+def with_attrs(result: Collection, attrs: dict[str, dict[str, str]]) -> Collection:
+    """The collection with attributes of its columns. They are no part of a recipe."""
+    op = result.op
+    fields = tuple(
+        replace(f, attrs=tuple(sorted((key, json.dumps(value)) for key, value in attrs[f.name].items())))
+        for f in op.fields
+    )
+    return Collection.of(replace(op, fields=fields), result.coords)
+
+
+def scale_of(series: Collection, dim: str) -> tuple[float, str, list[str]]:
+    """Steps per year, the slope's unit, and what should be said about the steps.
+
+    Raises:
+        ParameterError: dates that don't increase.
+    """
+    found = next((c for c in series.coords if c.dim == dim and c.name == dim), None)
+    if found is None or not found.is_time or len(found) < 2:
+        return 1.0, f"per step of {dim}", []
+    steps = np.diff(found.micros)
+    if steps.min() <= 0:
+        where = int(np.argmin(steps > 0)) + 1
+        raise ParameterError(
+            f"the dates of {dim!r} don't increase: {found.labels()[where]} comes after {found.labels()[where - 1]}",
+            hint="sort the input by time first",
+        )
+    days = float(steps.mean()) / 86_400_000_000
+    year = YEAR.get(found.time_unit.calendar, 365.2425)
+    remark = []
+    if steps.max() > UNEVEN * steps.min():
+        remark = [
+            f"the steps of {dim} are uneven ({steps.min() / 8.64e10:.4g} to {steps.max() / 8.64e10:.4g} days): "
+            f"slopes are per step, times {year / days:.6g} steps a year"
+        ]
+    return year / days, "year-1", remark
