@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from gridcompute_workloads import climate, genomics, references
+from gridcompute_workloads import genomics, references
+from gridcompute_workloads.climate.inputs import default_archive
 
 import gridcompute as grid
 from gridcompute.errors import (
@@ -47,7 +48,7 @@ def test_trend_equals_pymannkendall_on_real_data() -> None:
     assert [path.name for path in carried.files] == ["t.png"]
     assert is_png(carried.files[0])
     found = xr.open_zarr("t.zarr").load()
-    series = xr.open_dataset(climate.default_archive())["air_temperature"].values.astype(np.float64)
+    series = xr.open_dataset(default_archive())["air_temperature"].values.astype(np.float64)
     assert found["slope"].attrs["units"] == "K year-1"
     assert found["slope"].dims == ("latitude", "longitude")
     assert list(found.coords) == ["latitude", "longitude"]
