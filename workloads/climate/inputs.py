@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gridcompute.collection import Collection
+from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, MissingInputError, ParameterError
 
 YEAR = {"360_day": 360.0, "noleap": 365.0, "all_leap": 366.0, "julian": 365.25}
@@ -123,3 +124,41 @@ def scale_of(series: Collection, dim: str) -> tuple[float, str, list[str]]:
             f"slopes are per step, times {year / days:.6g} steps a year"
         ]
     return year / days, "year-1", remark
+
+
+UNITS = {"latitude": ("degrees_north", "degree_north", "degrees_n", "degree_n"),
+         "longitude": ("degrees_east", "degree_east", "degrees_e", "degree_e")}  # fmt: skip
+NAMES = {"latitude": ("latitude", "lat", "rlat", "y"), "longitude": ("longitude", "lon", "rlon", "x"),
+         "time": ("time",)}  # fmt: skip
+
+
+def coordinate_along(data: Collection, kind: str, dim: str = "") -> Coordinate:
+    """The coordinate of latitudes, longitudes or times: by its CF attributes, else by its name.
+
+    Args:
+        data: whose.
+        kind: "latitude", "longitude" or "time".
+        dim: the dimension, where it was said.
+
+    Raises:
+        DimensionError: there is none, or `dim` has none.
+    """
+    own = [c for c in data.coords if c.dim == c.name and c.dim in data.space.names]
+    if dim:
+        own = [c for c in own if c.dim == dim]
+    else:
+        own = ([c for c in own if _is_said(c, kind)] or
+               [c for name in NAMES[kind] for c in own if c.name.lower() == name])[:1]  # fmt: skip
+    if not own:
+        raise DimensionError(
+            f"the input has no {kind} coordinate{f' along {dim!r}' if dim else ''}",
+            hint=f"its dimensions are {', '.join(data.space.names) or 'none'}; coordinates have their dimension's name",
+        )
+    return own[0]
+
+
+def _is_said(coordinate: Coordinate, kind: str) -> bool:
+    attrs = {key: json.loads(text) for key, text in coordinate.attrs}
+    if kind == "time":
+        return coordinate.is_time
+    return attrs.get("standard_name") == kind or str(attrs.get("units", "")).lower() in UNITS[kind]
