@@ -68,7 +68,7 @@ def planned_parts(plan: Plan, memory: int) -> dict[int, Parts]:
         parts = _needed(stage, memory, most)
         if parts > 1:
             found[stage.number] = Parts(parts, f"to stay within {size(memory)}: what the parts share is read up to "
-                                        f"{parts} times")
+                                        f"{parts} times, {size(parts * stage.read_bytes)} for {size(stage.read_bytes)}")
         before = known.get(stage.recipe, {})
         if most >= (learnt := before.get("parts", 1)) > parts and not memory > ROOMIER * before["memory"] > 0:
             found[stage.number] = Parts(learnt, "as it ran out of memory before")

@@ -80,6 +80,8 @@ class Action:
     """Always committed, never held."""
     spans: ClassVar[bool] = False
     """One chunk's task uses all cores of a node that the run may have."""
+    threaded: ClassVar[bool] = False
+    """One chunk's task uses as many cores as it gets: where there are fewer chunks than workers, those of several."""
     makes_rows: ClassVar[bool] = False
     """The number of cells that a chunk gives depends on the data."""
 

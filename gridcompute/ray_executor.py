@@ -174,6 +174,8 @@ class RayExecutor:
             stage = payload.stage
             if any(op.action.spans for op in stage.roots):
                 payload = self._spanning(payload)
+            elif all(op.action.threaded for op in stage.roots):
+                payload = self._widened(payload, self.workers // max(stage.chunks, 1))
             # Once a stage: Ray makes a class of each set of options.
             # A local Ray may have fewer cores than a worker has threads: it would wait for more of them for ever.
             cores = payload.threads if self._address else min(payload.threads, self._local)
@@ -184,12 +186,18 @@ class RayExecutor:
 
     def _spanning(self, payload: Payload) -> Payload:
         """For a task that may have all of the run's cores: those of one node, and the offer of others."""
-        nodes = [int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]]
-        cores = self.workers * self.threads
-        threads = max(self.threads, min(cores, max(nodes, default=0)))
-        several = cores > threads and sum(node > 0 for node in nodes) > 1
-        return replace(payload, threads=threads, offer=partial(RayNodes, cores=cores) if several else None,
-                       worth=self.worth, memory=payload.memory * (threads // self.threads))
+        wide, cores, nodes = self._widened(payload, self.workers), self.workers * self.threads, self._nodes()
+        several = cores > wide.threads and sum(node > 0 for node in nodes) > 1
+        return replace(wide, offer=partial(RayNodes, cores=cores) if several else None, worth=self.worth)
+
+    def _widened(self, payload: Payload, times: int) -> Payload:
+        """For tasks that take the place of several workers each, with their cores and memory, as far as a node goes."""
+        threads = max(self.threads, min(self.threads * times, max(self._nodes(), default=0)))
+        return replace(payload, threads=threads, memory=payload.memory * (threads // self.threads))
+
+    def _nodes(self) -> list[int]:
+        """Cores of each node."""
+        return [int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]]
 
     def submit(self, order: Order) -> None:
         """See `Executor`."""

@@ -152,6 +152,7 @@ class Fold(Action):
     kept: tuple[str, ...]
     last: bool
     durable: ClassVar[bool] = True
+    threaded: ClassVar[bool] = True
 
     @property
     def key(self) -> object:
