@@ -223,16 +223,3 @@ def test_ray_workers_of_one_and_two_threads_give_the_same_bits(path: str, tmp_pa
     grid.run(*reduced(path)[:8], executor=InlineExecutor(), store=str(tmp_path / "inline"))
     grid.run(*reduced(path)[:8], executor=on_ray, store=str(tmp_path / "ray"))
     assert digests(str(tmp_path / "ray")) == digests(str(tmp_path / "inline"))
-
-
-def test_on_ray_reductions_of_few_chunks_get_the_cores_of_several_workers(tmp_path: Path) -> None:
-    from gridcompute.ray_executor import RayExecutor
-
-    made = RayExecutor(workers=2)
-    try:
-        field = grid.from_arrays({"v": np.arange(24.0).reshape(4, 6)}, dims=("time", "lat"))
-        for outputs, cores in (([field.mean("time")], 2), ([field + 1], 1)):
-            grid.run(*outputs, executor=made, store=str(tmp_path / f"of {cores}"))
-            assert [options["num_cpus"] for _, _, options, _ in made._payloads.values()] == [cores]
-    finally:
-        made.close()
