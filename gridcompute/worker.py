@@ -33,6 +33,7 @@ from gridcompute.op import Op, Read
 from gridcompute.orders import KeptOp, LostInputError, Order, Payload
 from gridcompute.parts import in_parts, tile
 from gridcompute.progressword import chunk_begins, publishing
+from gridcompute.readahead import Loads, ReadAhead, loads, waits
 from gridcompute.shard import decode_at, tombstone
 from gridcompute.skips import Skips, merged
 from gridcompute.sources.chunks import forget
@@ -79,6 +80,8 @@ class StageWorker:
         self._threads = self._members = payload.threads
         self._offer, self._parts = payload.offer, 1
         self._carrier: Isolation | None = None
+        self._ahead: ReadAhead | None = None
+        self._waits = waits(op for root in payload.stage.roots for op in root.walk())
         self._skipped: list[Skips] = []
         self._skipping = [{op.recipe for op in root.walk() if op.action.skips} for root in payload.stage.roots]
 
@@ -96,7 +99,7 @@ class StageWorker:
             released()
         # Where something had ended a worker, kernels that skip are watched in a process of their own.
         watched = contextlib.closing(Isolation(self.payload.deadline / PATIENCE)) if order.task.alone else None
-        with (publishing(order.word), bounded(self.payload.memory),
+        with (publishing(order.word), bounded(self.payload.memory), self._reading_ahead(order) as self._ahead,
               watched or contextlib.nullcontext() as self._carrier):
             return self._run(order, worker) if order.fault is None else order.fault.carry_out(self, order, worker)
 
@@ -117,9 +120,11 @@ class StageWorker:
         self._members, self._offer = (self.payload.threads, self.payload.offer) if again else (1, None)
         commits, failed = Commits(together=len(order.task.chunks) > 1), None
         done = 0
-        for chunk, tokens, roots in zip(order.task.chunks, order.tokens, order.roots, strict=True):
+        for place, (chunk, tokens, roots) in enumerate(zip(order.task.chunks, order.tokens, order.roots, strict=True)):
             try:
                 chunk_begins(chunk)
+                if self._ahead is not None:
+                    self._ahead.turn(self._loads(order, place + 1))
                 self._chunk(chunk, tokens, roots, commits)
             except PausedError:
                 break
@@ -141,6 +146,20 @@ class StageWorker:
         left = order.task.chunks[done:]
         return TaskDone(order.task.number, kept, seconds, worker, own, footprint.peak, left, compiled() - known,
                         footprint.own, numerics=numerics)
+
+    def _reading_ahead(self, order: Order) -> contextlib.AbstractContextManager[ReadAhead | None]:
+        """For tasks of several chunks, where reading waits or a core is free; not where memory may be short."""
+        plain = order.task.attempt == order.task.parts == 1 and len(order.task.chunks) > 1
+        folds = any(isinstance(op.action, Fold) for op in self.payload.stage.roots)  # which read ahead by tiles
+        return ReadAhead() if plain and not folds and (self._waits or self.payload.threads > 1) else \
+            contextlib.nullcontext()
+
+    def _loads(self, order: Order, place: int) -> Loads:
+        """What the chunk at a place of a task reads from outside."""
+        stage = self.payload.stage
+        return {} if place >= len(order.task.chunks) else loads(
+            [(stage.roots[i], stage.layouts[i].region(order.task.chunks[place])) for i in order.roots[place]],
+            self.payload.kept)
 
     def _chunk(self, chunk: int, tokens: Sequence[str], roots: Sequence[int], commits: Commits) -> None:
         """Compute a chunk of these roots; their commits are begun."""
@@ -230,7 +249,7 @@ class StageWorker:
         if kept is not None:
             return assemble(kept.fields, kept.layout, region, lambda chunk: self._shard(source.recipe, kept, chunk))
         key = (source.recipe, region)
-        block = memo.get(key) or self._compute(source, region, memo)
+        block = memo.get(key) or (self._ahead and self._ahead.take(*key)) or self._compute(source, region, memo)
         if source.recipe in self._shared:
             memo[key] = block
         return block

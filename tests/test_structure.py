@@ -132,6 +132,7 @@ LEVELS = {
     "gridcompute.spread": 28,
     "gridcompute.stepping": 29,
     "gridcompute.actions.loads": 26,
+    "gridcompute.readahead": 27,
     "gridcompute.actions.maps": 26,
     "gridcompute.actions.shapes": 26,
     "gridcompute.actions.writes": 26,

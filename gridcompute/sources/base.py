@@ -28,6 +28,7 @@ class Source(Protocol):
         key: what determines the values but for lengths and versions of objects; for `keys.digest`.
         uniform: whether `objects` is the same for every region.
         together: where there is one, pairs of a dimension and how many of its positions no chunk may separate.
+        remote: where there is one, whether reading waits for another machine: workers then read ahead.
 
     Errors: `read` raises CorruptInputError for what can't be decoded, MissingInputError for what went away.
     """

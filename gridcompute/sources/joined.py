@@ -78,6 +78,11 @@ class Joined:
         return bool(getattr(self.sources[0], "piecewise", False))
 
     @property
+    def remote(self) -> bool:
+        """See `Source`."""
+        return any(getattr(source, "remote", False) for source in self.sources)
+
+    @property
     def key(self) -> object:
         """See `Source`."""
         return ("joined", self.dim, self.sources[0].decoding)

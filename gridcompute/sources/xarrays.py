@@ -65,6 +65,11 @@ class DatasetSource:
         return [(name, decoding.key) for name, decoding in self.decodings if name in kept]
 
     @property
+    def remote(self) -> bool:
+        """See `Source`."""
+        return is_remote(self.path)
+
+    @property
     def key(self) -> object:
         """See `Source`."""
         return ("dataset", self.path, self.engine, self.decoding)

@@ -73,6 +73,11 @@ class ZarrSource:
         return [(name, decoding.key) for name, decoding in self.decodings if name in kept]
 
     @property
+    def remote(self) -> bool:
+        """See `Source`."""
+        return is_remote(self.url)
+
+    @property
     def key(self) -> object:
         """See `Source`."""
         return ("zarr", self.url, self.decoding)
