@@ -95,16 +95,22 @@ demo: install
 	$(BIN) -m gridcompute run genomics.map --output demo/mapped.bam
 	$(BIN) -m gridcompute run genomics.distance --output demo/distance.parquet
 
-test: install
-	$(BIN) -m pytest --cov
-
 # Two at once: what starts Ray or a server mostly waits for it. What the first says is shown when it has ended.
-CHAOS := -m pytest --durations=10 -m
+# $(call both,MARKS,OPTIONS)
+define both
+ray=; trap 'test -z "$$ray" || kill $$ray 2>/dev/null || true; rm -f .ray-tests.txt' EXIT; \
+COVERAGE_FILE=.coverage.ray $(BIN) -m pytest $(2) -m "$(1) and ray" -p no:cacheprovider >.ray-tests.txt 2>&1 & ray=$$!; \
+others=0; COVERAGE_FILE=.coverage.others $(BIN) -m pytest $(2) -m "$(1) and not ray" || others=$$?; \
+first=0; wait $$ray || first=$$?; ray=; cat .ray-tests.txt; [ $$((others | first)) -eq 0 ]
+endef
+
+test: install
+	@$(call both,not chaos,--cov --cov-report= --cov-fail-under=0)
+	@$(BIN) -m coverage combine --quiet .coverage.ray .coverage.others
+	@$(BIN) -m coverage report
+
 chaos: install
-	ray=; trap 'test -z "$$ray" || kill $$ray 2>/dev/null || true; rm -f .chaos-ray.txt' EXIT; \
-	$(BIN) $(CHAOS) "(chaos or faults) and ray" -p no:cacheprovider >.chaos-ray.txt 2>&1 & ray=$$!; \
-	others=0; $(BIN) $(CHAOS) "(chaos or faults) and not ray" || others=$$?; \
-	first=0; wait $$ray || first=$$?; ray=; cat .chaos-ray.txt; exit $$((others | first))
+	@$(call both,(chaos or faults),--durations=10)
 
 local-cluster: ARGS := --nodes 3
 local-cluster: install
