@@ -151,7 +151,7 @@ class Planned:
             "number": stage.number + 1, "name": stage.name, "chunks": stage.chunks, "kept": kept_as(stage),
             "reads_stages": sorted(n + 1 for n in self.plan.producers[stage.number]),
             "fused": list(dict.fromkeys(str(op) for root in stage.roots for op in self._fused(root))),
-            "space": str(stage.roots[0].space), "extents": {name: axis.extent for name, axis in stage.layouts[0].axes},
+            "space": str(stage.roots[0].space), "extents": {name: axis.extent * axis.run for name, axis in stage.layouts[0].axes},
             "read_bytes": stage.read_bytes, "write_bytes": stage.write_bytes,
             "chunk_bytes": needs(stage, self._parts(stage)) - WORKER_BYTES, "parts": self._parts(stage),
             "recipes": [op.recipe for op in stage.roots], "committed": self.found[stage.number],

@@ -36,6 +36,9 @@ BUCKET_BYTES = 32 * 2**20
 
 MAX_BUCKETS = 4096
 
+LIVE_SHARE = 4
+"""Times what is read that a fold's input may have in memory at once, to be cut by what is read."""
+
 DEEPEST = 64
 """An op after so many fused ones is kept: each of them is a call within the other in a worker."""
 
@@ -260,8 +263,11 @@ class Lowering:
 
     def _reduce(self, op: Op, source: Op) -> Op:
         whole = frozenset() if id(source) in self.result.kept else source.action.whole | self._whole_of(source)
-        steps = over_segments(op, source, dict(self.result.layouts[id(source)].axes), self.cost.input_weight(source),
-                              self.cost.stored_bytes(source), whole, light=not self.cost.heavy(source))
+        # By what is read: so they have the cuts of another reduction of the same data without the ops that are fused.
+        read, live = self.cost.input_read(source), self.cost.input_weight(source)
+        steps = over_segments(op, source, dict(self.result.layouts[id(source)].axes),
+                              read if live <= LIVE_SHARE * read else live, self.cost.stored_bytes(source), whole,
+                              light=not self.cost.heavy(source), live_bytes=live)
         for step, layout in steps:
             self._add(step, layout)
             if step.action.durable:
