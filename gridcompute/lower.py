@@ -23,6 +23,7 @@ from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout, cut
 from gridcompute.cost import Cost
 from gridcompute.op import Graph, Op
+from gridcompute.pointwise import Behind
 from gridcompute.sources.base import Source
 
 COALESCE = 2**20
@@ -265,6 +266,8 @@ class Lowering:
         whole = frozenset() if id(source) in self.result.kept else source.action.whole | self._whole_of(source)
         # By what is read: so they have the cuts of another reduction of the same data without the ops that are fused.
         read, live = self.cost.input_read(source), self.cost.input_weight(source)
+        if Behind.of([source], lambda one: id(one) in self.result.kept).read:
+            live = read  # what is computed from it comes in small pieces
         steps = over_segments(op, source, dict(self.result.layouts[id(source)].axes),
                               read if live <= LIVE_SHARE * read else live, self.cost.stored_bytes(source), whole,
                               light=not self.cost.heavy(source), live_bytes=live)

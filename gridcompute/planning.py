@@ -5,7 +5,6 @@ Siblings that read the same chunks are joined into one stage, so that the data p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -218,7 +217,7 @@ class Plan:
         return Stage(number, roots, layouts, held and not skips, task + shared, read, kept, fixed, skips, shared)
 
     def _at_once(self, folds: tuple[Op, ...], box: Region) -> int:
-        """Bytes that a thread has in memory of a fold's boxes: a tile, with the files it is decoded from, and a piece."""
+        """Bytes that a thread has in memory of a fold's boxes: a tile with the files it is decoded from, a piece."""
         cost, kept = self._cost, {self.lowered.ops[key].recipe for key in self._kept}
         found = cuts(folds, lambda op: op.recipe in kept, box)
         sources = list(dict.fromkeys(fold.inputs[0] for fold in folds))

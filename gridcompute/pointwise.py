@@ -1,4 +1,4 @@
-"""What lies behind an op position by position: what must be computed before it, and which dimensions that takes whole."""
+"""What lies behind an op position by position: what must be computed before it, and which dimensions it needs whole."""
 
 from __future__ import annotations
 

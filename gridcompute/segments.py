@@ -27,7 +27,7 @@ class Segments:
     Attributes:
         dims: reduced dimensions with their cut axes, in the input's order.
         run: chunks a segment.
-        slowest: a kept dimension whose chunks are runs of cuts, with its axis: boxes are cut there. It enters no recipe.
+        slowest: a kept dimension whose chunks are runs of cuts, with its axis: boxes are cut there. No recipe has it.
     """
 
     dims: tuple[tuple[str, Axis], ...]
@@ -112,8 +112,8 @@ def cut_into_segments(layout: Layout, dims: tuple[str, ...], kept: tuple[str, ..
     small = STATE_SHARE * state_bytes <= math.prod(layout[name].length for name in dims) * cell_bytes
     if not light or not small or first in dims or slowest.blocks or slowest.chunks < 2:
         return layout, segments
-    # It has small results, and keeps the slowest dimension: their chunks are as long as the segments of a reduction over
-    # that, so that both read the same boxes, chunk by chunk, and go over the data together.
+    # It has small results, and keeps the slowest dimension: their chunks are as long as the segments of a reduction
+    # over that, so that both read the same boxes, chunk by chunk, and go over the data together.
     rest = tuple(name for name in layout.space.names if name != first)
     longer = replace(slowest, run=_run(layout, (first,), rest, 0, cell_bytes))
     if longer.run == 1:

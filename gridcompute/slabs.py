@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from gridcompute.actions.folds import Fold, Folding
 from gridcompute.columns import Block, Column, Fixed, field_region
@@ -23,7 +23,7 @@ from gridcompute.op import Op
 from gridcompute.pointwise import direct, regions
 from gridcompute.sources.chunks import keeping
 from gridcompute.spaces import Region
-from gridcompute.tiles import Cuts, cuts, pieces
+from gridcompute.tiles import cuts, pieces
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -85,6 +85,32 @@ class Turns:
             self._called.notify_all()
 
 
+class Left(Generic[T]):
+    """The tiles that are left of some bands. A thread stays with its band until another one lags."""
+
+    def __init__(self, bands: Sequence[Sequence[T]]) -> None:
+        self._bands, self._busy = [deque(band) for band in bands], Counter[int]()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._bands))
+
+    def next(self, own: int) -> tuple[int, T] | None:
+        """A band and its next tile for a thread that has done one of band `own` (-1 for none); None when all are taken.
+
+        Of a band that another thread is in only where no other is left.
+        """
+        self._busy[own] -= 1
+        waiting = [i for i, band in enumerate(self._bands) if band]
+        idle = [i for i in waiting if self._busy[i] <= 0]
+        most = max(idle or waiting, key=lambda i: len(self._bands[i]), default=-1)
+        if most < 0:
+            return None
+        stays = own in waiting and not (idle and len(self._bands[most]) > len(self._bands[own]) + LEAD)
+        band = own if stays else most
+        self._busy[band] += 1
+        return band, self._bands[band].popleft()
+
+
 def in_turn(bands: Sequence[Sequence[T]], pieces_of: Callable[[T], Sequence[tuple[P, Sequence[Hashable]]]],
             opened: Callable[[T], contextlib.AbstractContextManager[Callable[[P], U]]],
             take: Callable[[P, U], object], threads: int) -> None:
@@ -95,29 +121,19 @@ def in_turn(bands: Sequence[Sequence[T]], pieces_of: Callable[[T], Sequence[tupl
         pieces_of: a tile's pieces, each with what tells its states.
         opened: a tile, while its pieces are fetched: any number of tiles at once.
         take: takes in what was fetched of a piece: never two at once of those that share states, and in order.
-        threads: at most. A thread stays with its band, whose states are in its cache, until another one lags; where
-            there are fewer bands than threads, several do one band.
+        threads: at most.
     """
-    left, busy, failed = [deque(band) for band in bands], Counter[int](), list[BaseException]()
-    lock, turns = threading.Lock(), Turns()
-
-    def chosen(own: int) -> int:
-        waiting = [i for i, band in enumerate(left) if band]
-        idle = [i for i in waiting if not busy[i]]
-        most = max(idle or waiting, key=lambda i: len(left[i]), default=-1)
-        stays = own >= 0 and left[own] and not (idle and len(left[most]) > len(left[own]) + LEAD)
-        return own if stays else most
+    left, turns, lock, failed = Left(bands), Turns(), threading.Lock(), list[BaseException]()
+    threads = max(1, min(threads, len(left)))
 
     def drawn() -> Iterator[tuple[T, list[tuple[P, Ticket]]]]:
-        own = -1
+        band = -1
         while True:
             with lock:
-                busy[own] -= 1
-                own = chosen(own)
-                if failed or own < 0:
+                found = None if failed else left.next(band)
+                if found is None:
                     return
-                busy[own] += 1
-                tile = left[own].popleft()
+                band, tile = found
                 some = [(piece, turns.draw(states)) for piece, states in pieces_of(tile)]
             yield tile, some
 
@@ -138,12 +154,11 @@ def in_turn(bands: Sequence[Sequence[T]], pieces_of: Callable[[T], Sequence[tupl
             turns.stop()
             raise
 
-    tiles = sum(map(len, bands))
-    if min(threads, tiles) <= 1:
+    if threads == 1:
         work()
         return
-    with ThreadPoolExecutor(min(threads, tiles) - 1) as pool:
-        others = [pool.submit(work) for _ in range(min(threads, tiles) - 1)]
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work) for _ in range(threads - 1)]
         work()
     for other in others:
         other.result()

@@ -2,7 +2,7 @@
 
 A tile is decoded once, by one thread; its pieces are computed and folded one after the other by all that want them. A
 piece has some of the kept cells, or some positions along the slowest reduced dimension, so that a cell's values stay in
-order as long as pieces come in order; `gridcompute.slabs` sees to that. Neither tiles nor pieces can change a bit (law 1).
+order as long as pieces come in order; `gridcompute.slabs` sees to that. So neither can change a bit (law 1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gridcompute.spaces import Region
 TILE_BYTES = 2**20
 """Input bytes up to which a tile takes several stored chunks: less wouldn't be worth a call."""
 
-PIECE_BYTES = 2**20
+PIECE_BYTES = 2 * 2**20
 """Bytes of a piece: so much stays in a core's own cache until all have folded it."""
 
 FIELD_BYTES = 16 * 2**20

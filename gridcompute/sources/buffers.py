@@ -33,8 +33,8 @@ class _Lease:
 class Buffers:
     """Free memory of a process, for all of its threads.
 
-    What is free and what is in use come to no more than what was in use at once since the pool last settled: a pass over
-    large chunks gets each buffer back for its next chunk, and takes no more memory than it would without a pool.
+    What is free and what is in use come to no more than what was in use at once since the pool last settled: a pass
+    over large chunks gets each buffer back for its next chunk, and takes no more memory than without a pool.
 
     Args:
         most_bytes: kept free beside what is in use, however little was in use at once.

@@ -144,12 +144,10 @@ class StoredChunks:
     def _whole(self, place: tuple[int, ...]) -> Array:
         """A chunk of which a part is wanted; a thread keeps the last one, as the next box often wants another part."""
         name = os.path.join(self.folder, self.key(place))
-        try:
+        version: tuple[Any, ...] = (name, self.chunks, self.dtype.str)
+        with contextlib.suppress(OSError):  # else decoding tells
             status = os.stat(name)
-        except OSError:
-            version = (name, self.chunks, self.dtype.str)
-        else:
-            version = (name, self.chunks, self.dtype.str, status.st_size, status.st_mtime_ns, status.st_ino)
+            version = (*version, status.st_size, status.st_mtime_ns, status.st_ino)
         kept, last = _kept(), getattr(_own, "last", None)
         chunk: Array | None = last[1] if last and last[0] == version else (kept or {}).get(version)
         if chunk is None:
