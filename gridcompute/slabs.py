@@ -219,7 +219,7 @@ def _carried(passes: Sequence[Folding], boxes: Sequence[Region], kept: Callable[
             yield partial(fetched, blocks)
 
     def fetched(blocks: Mapping[Op, Block], piece: Region) -> list[Block]:
-        parts = regions([(source, piece) for source in sources], blocks)
+        parts = regions([(source, piece) for source in sources], blocks) if blocks else {}
         memo = {(leaf.recipe, part): _part(blocks[leaf], leaf, part) for leaf, some in parts.items() for part in some}
         return [compute(op.inputs[0], piece, memo) for op in ops]
 
