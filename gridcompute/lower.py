@@ -162,7 +162,7 @@ class Lowering:
             return not self._shares_chunks(op)
         if not action.heavy or not consumers:
             return False
-        plain = all(isinstance(c.action, Map | Elementwise | Choose | Write) for c in consumers)
+        plain = all(isinstance(c.action, Map | Elementwise | Choose | Write | Reduce) for c in consumers)
         if action.whole & set(op.space.names) and not plain:
             return True
         again = any(isinstance(access, Halo) or c.action.spans or isinstance(c.action, TakeAt)

@@ -20,6 +20,7 @@ from places import few
 import gridcompute as grid
 from gridcompute import axes, segments, slabs, tiles
 from gridcompute.actions.folds import Fold
+from gridcompute.bounds import fitting, needs
 from gridcompute.executor import InlineExecutor
 from gridcompute.planning import Plan
 from gridcompute.running import graph_of
@@ -256,3 +257,38 @@ def test_what_keeps_time_goes_with_what_does_not(steps: int, chunk: int, threads
         expected = grid.reductions.mean().eager(values, 0)[0].values
     np.testing.assert_allclose(run[0].to_numpy(), expected, rtol=1e-12)
     np.testing.assert_allclose(run[4].to_numpy(), np.nanmean(values.astype("f8"), (1, 2)), rtol=1e-6)
+
+
+def test_pieces_leave_whole_what_is_needed_whole(tmp_path: Path) -> None:
+    field = grid.open_zarr(stack(tmp_path / "v.zarr", numbers((6, 800, 300)), (6, 800, 300)))["v"]
+    window = grid.kernel("(lat,lon)->()")(lambda near: near[1, 1])
+
+    def piece(*outputs: Any) -> tuple[int, ...]:
+        stage = Plan(graph_of(list(outputs))).stages[0]
+        box = stage.roots[0].reads(0, stage.layouts[0].region(0))[0]
+        assert box.shape == (6, 800, 300)
+        return tiles.cuts(stage.roots, lambda op: False, box).piece
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tiles, "PIECE_BYTES", 2 * 800 * 300 * 4)
+        patched.setattr(tiles, "FIELD_BYTES", 3 * 800 * 300 * 4)
+        assert piece(field.mean("time")) == (6, 266, 300)
+        assert piece(field.mean("time"), field.mean("lon")) == (6, 266, 300)
+        assert piece(field.mean("time"), field.mean(("lat", "lon"))) == (6, 266, 300)
+        assert piece(field.std(), field.mean("lon"))[1:] == (800, 300), "a band of latitudes would come out of order"
+        assert piece((field - 1).mean("time")) == (6, 266, 300)
+        assert piece(field.map(WHOLE).mean("time")) == (3, 800, 300), "a few time steps"
+        assert piece(field.stencil(window, {"lat": 1, "lon": 1}).mean("time")) == (3, 800, 300)
+
+
+def test_a_worker_lets_as_many_threads_go_over_a_chunk_as_fit(tmp_path: Path) -> None:
+    field = grid.open_zarr(stack(tmp_path / "v.zarr", numbers((24, 400, 300)), (12, 400, 300)))["v"]
+    stage = Plan(graph_of([field.mean("time")])).stages[0]
+    chunk = 12 * 400 * 300 * 4
+    assert chunk < stage.thread_bytes < 2 * chunk
+    one = needs(stage)
+    assert needs(stage, threads=3) == one + 2 * stage.thread_bytes
+    assert fitting(stage, 8, 0) == 8
+    assert fitting(stage, 8, one + 2 * stage.thread_bytes) == 3
+    assert fitting(stage, 2, one + 9 * stage.thread_bytes) == 2
+    assert fitting(stage, 8, one) == fitting(stage, 8, one // 2) == 1
