@@ -29,7 +29,7 @@ from benchmarks.running import new_store, own_folders
 from benchmarks.stream_memory import memory
 from benchmarks.stream_peers import cdo_stream
 from benchmarks.stream_stack import LAT, LON, MONTHS, at_cells, netcdf, right, stack
-from gridcompute import tiles
+from gridcompute import slabs, tiles
 from gridcompute.actions.loads import Load
 from gridcompute.executor import Executor, InlineExecutor
 from gridcompute.planning import Plan
@@ -170,17 +170,16 @@ def _segments(path: str) -> tuple[Any, tuple[str, ...], list[Bands], int]:
     plan = Plan(graph_of(outputs("one", _field(path))))
     stage, (load,) = plan.stages[0], [op for op in plan.lowered.ops.values() if isinstance(op.action, Load)]
     (root,), layout = stage.roots, stage.layouts[0]
-    tile = tiles.extents([root], ())
-    assert tile is not None
-    segments = [tiles.bands(root.reads(0, layout.region(chunk)), tile, {0}) for chunk in range(stage.chunks)]
+    boxes = [root.reads(0, layout.region(chunk)) for chunk in range(stage.chunks)]
+    segments = [tiles.cuts([root], lambda op: False, boxes[0][0]).bands(own) for own in boxes]
     return load.action.source, tuple(field.name for field in load.fields), segments, load.whole.cells
 
 
 def _read(source: Any, names: Sequence[str], bands: Bands, threads: int) -> int:
     """Decode a segment's tiles as a worker does, and forget them; gives the number of cells."""
     cells: list[int] = []
-    tiles.in_order(lambda region: source.read(region, names), lambda _, block: cells.append(block.region.cells), bands,
-                   threads)
+    opened = contextlib.nullcontext(lambda tile: source.read(tile, names).region.cells)
+    slabs.in_turn(bands, lambda tile: [(tile, ())], lambda tile: opened, lambda _, count: cells.append(count), threads)
     return sum(cells)
 
 

@@ -23,6 +23,10 @@ from gridcompute.spaces import Region, Space
 CHUNK_BYTES = 64 * 2**20
 """Byte target of a chunk's input."""
 
+SLAB_BYTES = 256 * 2**20
+"""Bytes up to which a chunk takes a whole stored chunk that is above the target, and live ones up to which it takes as
+much input as the target allows."""
+
 SPREAD = 256
 """Chunks that even small data is cut into, where its cells may be heavy."""
 
@@ -53,6 +57,7 @@ class Axis:
         multiple: extent of the chunks that the data is stored in.
         blocks: positions count blocks whose numbers of cells aren't known yet.
         together: positions that no chunk separates, such as two mates; each part is a multiple of it.
+        run: cuts that make one chunk; only of more than one may a chunk straddle two parts.
     """
 
     parts: tuple[int, ...]
@@ -60,6 +65,7 @@ class Axis:
     multiple: int = 1
     blocks: bool = False
     together: int = 1
+    run: int = 1
 
     @cached_property
     def length(self) -> int:
@@ -77,13 +83,21 @@ class Axis:
         return self.extent or max(part, 1)
 
     @property
+    def cuts(self) -> Axis:
+        """The same axis with a chunk for each cut."""
+        return self if self.run == 1 else replace(self, run=1)
+
+    @property
     def chunks(self) -> int:
         """Number of chunks."""
-        return self._starts[1][-1]
+        return -(-self._starts[1][-1] // self.run)
 
     def bounds(self, chunk: int) -> tuple[int, int]:
         """First and last-plus-one position of a chunk."""
         positions, chunks = self._starts
+        if self.run > 1:
+            last = min((chunk + 1) * self.run, chunks[-1]) - 1
+            return self.cuts.bounds(chunk * self.run)[0], self.cuts.bounds(last)[1]
         part = bisect_right(chunks, chunk) - 1
         extent = self._extent(self.parts[part])
         start = positions[part] + (chunk - chunks[part]) * extent
@@ -98,7 +112,7 @@ class Axis:
     def _chunk_at(self, position: int) -> int:
         positions, chunks = self._starts
         part = bisect_right(positions, position) - 1
-        return chunks[part] + (position - positions[part]) // self._extent(self.parts[part])
+        return (chunks[part] + (position - positions[part]) // self._extent(self.parts[part])) // self.run
 
     @property
     def regular(self) -> Axis:
@@ -171,9 +185,12 @@ class Layout:
         return dict(self.axes)[name]
 
 
-def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = frozenset(),
-        parallel: int = 0, chunk_bytes: int = 0, stored_bytes: int = 0, light: bool = False) -> Layout:
+def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = frozenset(), parallel: int = 0,
+        chunk_bytes: int = 0, stored_bytes: int = 0, light: bool = False, live_bytes: float = 0.0) -> Layout:
     """Choose the extents: the least of a byte target, a multiple of the stored chunk, and ceil(cells / parallel).
+
+    A stored chunk above the byte target isn't cut where it and what is live with it stay below `SLAB_BYTES`, else into
+    pieces of equal length where there are such.
 
     Args:
         axes: dimensions, slowest first.
@@ -183,6 +200,7 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
         chunk_bytes: the byte target; 0 for `CHUNK_BYTES`.
         stored_bytes: decoded bytes of one stored chunk; above `DECODE_BYTES` it isn't cut into several.
         light: whether no kernel runs over the cells, so that spreading small data gains nothing.
+        live_bytes: bytes in memory at once for one position, where these are more than its input.
 
     Raises:
         DimensionError: a dimension without cells.
@@ -191,8 +209,11 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
     fixed = math.prod(axis.length for name, axis in axes.items() if name in whole)
     per_position = max(cell_bytes * fixed, 1e-9)
     cells = math.prod(axis.length for axis in free.values())
-    budget = max(1, int((chunk_bytes or CHUNK_BYTES) / per_position))
+    most = SLAB_BYTES / max(per_position, live_bytes * fixed)
+    budget = max(1, int(min((chunk_bytes or CHUNK_BYTES) / per_position, most)))
     stored = math.prod(_stored(axis) for axis in free.values())
+    if stored_bytes > DECODE_BYTES and stored <= most and not chunk_bytes:
+        budget = max(budget, stored)
     many = any(len(axis.parts) > 1 for axis in free.values())
     if stored_bytes > DECODE_BYTES:
         spread = stored
@@ -207,7 +228,7 @@ def cut(axes: Mapping[str, Axis], *, cell_bytes: float, whole: frozenset[str] = 
     extents = {name: 1 if axis.blocks else max(axis.length, 1) for name, axis in axes.items()}
     extents |= _extents(free, max(1, min(budget, max(spread, floor))))
     extents |= {name: -(-extents[name] // axis.together) * axis.together for name, axis in free.items()}
-    return Layout.of({name: replace(axis.regular if name in whole else axis, extent=extents[name])
+    return Layout.of({name: replace(axis.regular if name in whole else axis, extent=extents[name], run=1)
                       for name, axis in axes.items()})
 
 
@@ -226,9 +247,16 @@ def _extents(axes: Mapping[str, Axis], room: int) -> dict[str, int]:
             extents[name] = max(1, min(extents[name] * count, max(axis.parts, default=0)))
             several = max(1, several // max(count, 1))
         else:
-            extents[name] = min(extents[name], room)
+            extents[name] = _piece(extents[name], room)
             room = max(1, room // extents[name])
     return extents
+
+
+def _piece(stored: int, room: int) -> int:
+    """Length of a piece of a stored chunk: one that divides it, unless such pieces were small."""
+    if stored <= room:
+        return stored
+    return next((n for n in range(room, room // 2, -1) if stored % n == 0), room)
 
 
 def require_cells(space: Space) -> None:

@@ -47,9 +47,17 @@ class Parts:
         return f"in {self.number} parts, {self.why}"
 
 
-def needs(stage: Stage, parts: int = 1) -> int:
-    """Estimated bytes of a worker that computes a stage's chunks in parts, its base included."""
-    return WORKER_BYTES + stage.fixed_bytes + (stage.task_bytes - stage.fixed_bytes) // parts
+def needs(stage: Stage, parts: int = 1, threads: int = 1) -> int:
+    """Estimated bytes of a worker that computes a stage's chunks in parts (on one thread), its base included."""
+    more = (threads - 1) * stage.thread_bytes if parts == 1 else 0
+    return WORKER_BYTES + stage.fixed_bytes + (stage.task_bytes - stage.fixed_bytes) // parts + more
+
+
+def fitting(stage: Stage, threads: int, memory: int) -> int:
+    """How many threads a worker lets carry a chunk of a stage: as many as it has, or as stay within its bound."""
+    if not memory or not stage.thread_bytes:
+        return threads
+    return max(1, min(threads, 1 + (memory - needs(stage)) // stage.thread_bytes))
 
 
 def planned_parts(plan: Plan, memory: int) -> dict[int, Parts]:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from gridcompute.absent import missed
 from gridcompute.ballots import Rule, Standing
-from gridcompute.bounds import needs, planned_parts, remember
+from gridcompute.bounds import fitting, needs, planned_parts, remember
 from gridcompute.deliveries import Deliveries
 from gridcompute.drops import DONE, GONE
 from gridcompute.errors import CorruptShardError, GridError, InterruptedRunError, RunError, StoreError
@@ -188,7 +188,8 @@ class Driver:
     def _phase(self, plan: Plan, *, first: bool) -> Ledger:
         parts = {stage: one.number for stage, one in planned_parts(plan, self.memory).items()}  # refused here (law 4)
         self._parts = {plan.stages[stage].recipe: number for stage, number in parts.items()}
-        worst = max((needs(stage, parts.get(stage.number, 1)) for stage in plan.stages), default=0)
+        threads = {stage.number: fitting(stage, self.executor.threads, self.memory) for stage in plan.stages}
+        worst = max((needs(one, parts.get(one.number, 1), threads[one.number]) for one in plan.stages), default=0)
         self.status.bound_bytes = max(self.status.bound_bytes, worst)
         try:
             ledger, state = self._readied(plan, parts, first=first)

@@ -23,6 +23,7 @@ from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout, cut
 from gridcompute.cost import Cost
 from gridcompute.op import Graph, Op
+from gridcompute.pointwise import Behind
 from gridcompute.sources.base import Source
 
 COALESCE = 2**20
@@ -35,6 +36,9 @@ BUCKET_BYTES = 32 * 2**20
 """Byte target of a shuffle's bucket, by estimate: texts and lists may have several times as many."""
 
 MAX_BUCKETS = 4096
+
+LIVE_SHARE = 4
+"""Times what is read that a fold's input may have in memory at once, to be cut by what is read."""
 
 DEEPEST = 64
 """An op after so many fused ones is kept: each of them is a call within the other in a worker."""
@@ -158,7 +162,7 @@ class Lowering:
             return not self._shares_chunks(op)
         if not action.heavy or not consumers:
             return False
-        plain = all(isinstance(c.action, Map | Elementwise | Choose | Write) for c in consumers)
+        plain = all(isinstance(c.action, Map | Elementwise | Choose | Write | Reduce) for c in consumers)
         if action.whole & set(op.space.names) and not plain:
             return True
         again = any(isinstance(access, Halo) or c.action.spans or isinstance(c.action, TakeAt)
@@ -260,8 +264,13 @@ class Lowering:
 
     def _reduce(self, op: Op, source: Op) -> Op:
         whole = frozenset() if id(source) in self.result.kept else source.action.whole | self._whole_of(source)
-        steps = over_segments(op, source, dict(self.result.layouts[id(source)].axes), self.cost.input_weight(source),
-                              self.cost.stored_bytes(source), whole, light=not self.cost.heavy(source))
+        # By what is read: so they have the cuts of another reduction of the same data without the ops that are fused.
+        read, live = self.cost.input_read(source), self.cost.input_weight(source)
+        if Behind.of([source], lambda one: id(one) in self.result.kept).read:
+            live = read  # what is computed from it comes in small pieces
+        steps = over_segments(op, source, dict(self.result.layouts[id(source)].axes),
+                              read if live <= LIVE_SHARE * read else live, self.cost.stored_bytes(source), whole,
+                              light=not self.cost.heavy(source), live_bytes=live)
         for step, layout in steps:
             self._add(step, layout)
             if step.action.durable:

@@ -5,7 +5,6 @@ Siblings that read the same chunks are joined into one stage, so that the data p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,9 +19,11 @@ from gridcompute.keys import digest
 from gridcompute.lower import Lowered, Lowering
 from gridcompute.op import Graph, Op
 from gridcompute.parts import most_parts
+from gridcompute.pointwise import regions
+from gridcompute.segments import boxes_of
 from gridcompute.sources.base import Source
 from gridcompute.spaces import Region
-from gridcompute.tiles import LEAD, TILE_BYTES, extents
+from gridcompute.tiles import cuts
 from gridcompute.walks import inputs_first
 
 HELD_BYTES = 256 * 2**20
@@ -33,6 +34,9 @@ MOST_CHUNKS = 20_000_000
 
 HELD_SHARE = 2
 """It is held only if what was read for it has at most so many times its bytes: making it again costs a read."""
+
+FILE_SHARE = 0.5
+"""Of a stored chunk's decoded bytes, those of its file, as estimated."""
 
 ChunkId = tuple[int, int]
 """A stage's number and a chunk's number in it."""
@@ -54,6 +58,7 @@ class Stage:
         read_bytes: estimated bytes read from outside, all chunks.
         write_bytes: estimated bytes kept, all chunks.
         fixed_bytes: of `task_bytes`, what parts of a chunk need as much of as the whole.
+        thread_bytes: what each thread beyond the first takes of memory: `task_bytes` is for one.
         skips: whether a kernel of it skips cells in which it fails.
     """
 
@@ -66,6 +71,7 @@ class Stage:
     write_bytes: int
     fixed_bytes: int = 0
     skips: bool = False
+    thread_bytes: int = 0
 
     @property
     def chunks(self) -> int:
@@ -176,8 +182,7 @@ class Plan:
 
     def _cuts(self, op: Op) -> object:
         if isinstance(op.action, Fold):
-            layout = self.lowered.layouts[id(op)]
-            return ("fold", op.action.segments, tuple((name, layout[name]) for name in op.action.kept))
+            return boxes_of(op.action.segments, self.lowered.layouts[id(op)], op.inputs[0].space.names)
         return self.lowered.layouts[id(op)]
 
     def _stage(self, number: int, roots: tuple[Op, ...]) -> Stage:
@@ -190,10 +195,9 @@ class Plan:
             if isinstance(op.action, Fold):
                 boxes = op.reads(0, one)
                 cells, source = boxes[0].cells if boxes else 0, op.inputs[0]
-                shared = max(shared, int(self._at_once(roots, boxes) * cost.input_weight(source)))
+                shared = self._at_once(roots, boxes[0]) if boxes and not shared else shared
                 output = int(one.cells * op.cell_bytes)
-                # States twice: those of the bands are put together in the end.
-                task, fixed = task + 2 * op.action.state_bytes(op, one) + output, fixed + output
+                task, fixed = task + op.action.state_bytes(op, one) + output, fixed + output
                 read = max(read, int(cells * cost.input_read(source)) * len(boxes) * chunks)
             else:
                 expected = one.cells * cost.block_rows(op)
@@ -210,16 +214,21 @@ class Plan:
         # Which cells were skipped is known from what is committed.
         skips = any(op.action.skips for root in roots for op in root.walk(
             lambda op, root=root: op is not root and id(op) in self._kept))  # type: ignore[misc]
-        return Stage(number, roots, layouts, held and not skips, task + shared, read, kept, fixed, skips)
+        return Stage(number, roots, layouts, held and not skips, task + shared, read, kept, fixed, skips, shared)
 
-    def _at_once(self, folds: tuple[Op, ...], boxes: tuple[Region, ...]) -> int:
-        """Cells of a fold's boxes that are in memory at once: some tiles where they come in tiles."""
-        cells = boxes[0].cells if boxes else 0
-        if cells * self._cost.input_weight(folds[0].inputs[0]) <= LEAD * TILE_BYTES:
-            return cells
-        tile = extents(folds, {self.lowered.ops[key].recipe for key in self._kept})
-        return cells if tile is None else min(cells, LEAD * math.prod(
-            min(extent or n, n) for extent, n in zip(tile, boxes[0].shape, strict=True)))
+    def _at_once(self, folds: tuple[Op, ...], box: Region) -> int:
+        """Bytes that a thread has in memory of a fold's boxes: a tile with the files it is decoded from, a piece."""
+        cost, kept = self._cost, {self.lowered.ops[key].recipe for key in self._kept}
+        found = cuts(folds, lambda op: op.recipe in kept, box)
+        sources = list(dict.fromkeys(fold.inputs[0] for fold in folds))
+        if not found.free:
+            return int(box.cells * max(map(cost.input_weight, sources)))
+        tile, piece = (Region(tuple((lo, lo + min(n or hi - lo, hi - lo)) for (lo, hi), n in
+                                    zip(box.bounds, extents, strict=True))) for extents in (found.tile, found.piece))
+        read = regions([(source, tile) for source in sources], found.leaves)
+        held = sum(sum(part.cells for part in parts) * (1 + FILE_SHARE) * cost.input_weight(leaf)
+                   for leaf, parts in read.items())
+        return int(held + piece.cells * sum(map(cost.input_weight, sources)))
 
     def leaves(self, op: Op) -> Iterator[Op]:
         """The kept ops and sources that one op's task reads."""

@@ -1,156 +1,137 @@
-"""Boxes of a reduction taken apart into tiles of a few stored chunks, and carried out by several threads.
+"""Boxes of a reduction taken apart, twice: into tiles of stored chunks, and these into pieces that fit a cache.
 
-A *band* is the part of the kept cells that a tile has. The tiles of a band come in order, and so do each cell's values;
-bands have nothing to do with each other. So neither the tiles nor the threads can change a bit (law 1), while a tile is
-folded by all that want it where it was decoded: in the processor's cache.
+A tile is decoded once, by one thread; its pieces are computed and folded one after the other by all that want them. A
+piece has some of the kept cells, or some positions along the slowest reduced dimension, so that a cell's values stay in
+order as long as pieces come in order; `gridcompute.slabs` sees to that. So neither can change a bit (law 1).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import threading
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from gridcompute.access import Point
 from gridcompute.actions.folds import Fold
-from gridcompute.actions.loads import Load
 from gridcompute.op import Op
+from gridcompute.pointwise import Behind, direct
 from gridcompute.spaces import Region
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 TILE_BYTES = 2**20
 """Input bytes up to which a tile takes several stored chunks: less wouldn't be worth a call."""
 
-LEAD = 4
-"""Tiles by which a band may be ahead of another before its thread turns to that one."""
+PIECE_BYTES = 2 * 2**20
+"""Bytes of a piece: so much stays in a core's own cache until all have folded it."""
+
+FIELD_BYTES = 16 * 2**20
+"""Bytes of a piece where the states of all kept cells pass by for each: fewer passes are worth more than that cache."""
 
 
-def extents(folds: Sequence[Op], kept: Collection[str]) -> tuple[int, ...] | None:
-    """Positions of a tile per dimension of the input of folds that read the same boxes, 0 for all; None for no tiles.
+@dataclass(frozen=True)
+class Cuts:
+    """How the boxes of folds that read the same ones are taken apart.
+
+    Attributes:
+        tile: positions per dimension of the folds' input, 0 for all of a box.
+        piece: the same, of a piece of a tile.
+        free: numbers of the dimensions along which both may be cut.
+        kept: of these, those of the dimensions that all of them keep.
+        leaves: what is computed for a tile before its pieces are (see `pointwise.Behind`).
+    """
+
+    tile: tuple[int, ...]
+    piece: tuple[int, ...]
+    free: frozenset[int]
+    kept: frozenset[int]
+    leaves: tuple[Op, ...]
+
+    def bands(self, boxes: Sequence[Region]) -> list[list[Region]]:
+        """The tiles of boxes, in order, those with the same cells of the dimensions that all keep together."""
+        found: dict[tuple[tuple[int, int], ...], list[Region]] = {}
+        for tile in itertools.chain.from_iterable(pieces(box, self.tile) for box in boxes):
+            found.setdefault(tuple(tile.bounds[i] for i in sorted(self.kept)), []).append(tile)
+        return list(found.values())
+
+    def within(self, most: Sequence[int]) -> Cuts:
+        """The same with tiles of at most so many positions, 0 for any number."""
+        tile = tuple(min(a or b, b or a) for a, b in zip(most, self.tile, strict=True))
+        return replace(self, tile=tile)
+
+
+def pieces(region: Region, extents: Sequence[int]) -> Iterator[Region]:
+    """A region in pieces of some extents, 0 for all of it, in order."""
+    cuts = [[(at, min(at + (n or hi - lo), hi)) for at in range(lo, hi, n or max(hi - lo, 1))]
+            for (lo, hi), n in zip(region.bounds, extents, strict=True)]
+    return (Region(bounds) for bounds in itertools.product(*cuts))
+
+
+def cuts(folds: Sequence[Op], kept: Callable[[Op], bool], box: Region) -> Cuts:
+    """How to take apart the boxes of folds.
 
     Args:
-        folds: lowered, joined.
-        kept: recipes of the ops whose results lie in a store.
+        folds: lowered, joined: they read the same boxes.
+        kept: whether an op's results lie in a store.
+        box: one of them.
     """
-    sources = [fold.inputs[0] for fold in folds]
-    found = [_stored(source, kept) for source in sources]
-    if None in found or len({source.space for source in sources}) > 1:
-        return None
-    dims, cut, first = sources[0].space.names, set(sources[0].space.names), set()
+    source = folds[0].inputs[0]
+    names, behind = source.space.names, Behind.of((fold.inputs[0] for fold in folds), kept)
+    nothing = (0,) * len(names)
+    if any(fold.inputs[0].space != source.space for fold in folds) or not source.space.known \
+            or any(f.ragged for leaf in behind.leaves for f in leaf.fields):
+        return Cuts(nothing, nothing, frozenset(), frozenset(), ())
+    free, all_keep = set(names) - behind.whole, set(names)
     for fold in folds:
-        assert isinstance(fold.action, Fold)
-        reduced = fold.action.reduce.dims
-        cut &= set(fold.inputs[0].field(fold.action.reduce.column).dims) - set(reduced)
-        first.add(reduced[0])
-    # Along the slowest reduced dimension positions may be told apart, along a further one they alternate.
-    cut |= first if len(first) == 1 else set()
-    stored = {name: max(one[name] for one in found if one) if name in cut else 0 for name in dims}
-    cell_bytes = max(source.cell_bytes for source in sources)
-    room = TILE_BYTES / (cell_bytes * math.prod(stored[name] or sources[0].space[name] or 1 for name in dims))
-    for name in reversed(dims):
-        if name in cut and room >= 2:
-            more = min(int(room), -(-(sources[0].space[name] or 1) // stored[name]))
+        column, reduced = _reduced(fold)
+        # Along the slowest reduced dimension positions may be told apart, along a further one they alternate.
+        free &= set(column) - set(reduced[1:])
+        all_keep &= set(column) - set(reduced)
+    tile = _tile(folds, names, behind, free) if all(direct(leaf, kept) for leaf in behind.leaves) else nothing
+    shape = tuple(min(n or size, size) for n, size in zip(tile, box.shape, strict=True))
+    found = frozenset(names.index(name) for name in free)
+    together = frozenset(names.index(name) for name in all_keep & free)
+    return Cuts(tile, _piece(folds, names, shape, sorted(found)), found, together, behind.leaves)
+
+
+def _reduced(fold: Op) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Dimensions of a fold's column, and those that it reduces."""
+    assert isinstance(fold.action, Fold)
+    reduce = fold.action.reduce
+    return fold.inputs[0].field(reduce.column).dims, reduce.dims
+
+
+def _tile(folds: Sequence[Op], names: Sequence[str], behind: Behind, free: Collection[str]) -> tuple[int, ...]:
+    """The stored chunk behind folds, or several."""
+    space = folds[0].inputs[0].space
+    known = [dict(leaf.action.source.stored) for leaf in behind.leaves]  # type: ignore[attr-defined]
+    stored = {name: max(one.get(name, 1) for one in known) if name in free else 0 for name in names}
+    cell_bytes = max(fold.inputs[0].cell_bytes for fold in folds)
+    room = TILE_BYTES / (cell_bytes * math.prod(stored[name] or space[name] or 1 for name in names))
+    for name in reversed(names):
+        if name in free and room >= 2:
+            more = min(int(room), -(-(space[name] or 1) // stored[name]))
             stored[name], room = stored[name] * more, room / more
-    return tuple(stored[name] for name in dims)
+    return tuple(stored[name] for name in names)
 
 
-def _stored(op: Op, kept: Collection[str]) -> Mapping[str, int] | None:
-    """Extents of the stored chunks behind an op that is computed position by position; None for any other."""
-    action = op.action
-    if op.recipe in kept or not op.space.known:
-        return None
-    if isinstance(action, Load):
-        return dict(action.source.stored) if getattr(action.source, "piecewise", False) else None
-    if action.heavy or action.aligned or action.whole or not op.inputs or any(one != Point for one in op.accesses):
-        return None
-    found = [_stored(source, kept) for source in op.inputs]
-    if None in found:
-        return None
-    return {name: max(one.get(name, 1) for one in found if one) for name in op.space.names}
+def _piece(folds: Sequence[Op], names: Sequence[str], tile: Sequence[int], free: Iterable[int]) -> tuple[int, ...]:
+    """Extents of a tile's pieces: cut first where the fewest states are in work for several pieces."""
+    found, cell_bytes = list(tile), max(fold.inputs[0].cell_bytes for fold in folds)
+    passed = {i: sum(_states(fold, names, tile) for fold in folds if names[i] not in _kept(fold)) for i in free}
+    for i in sorted(passed, key=lambda i: (passed[i], i)):
+        most = FIELD_BYTES if passed[i] > PIECE_BYTES else PIECE_BYTES
+        if (size := math.prod(found) * cell_bytes) > most:
+            found[i] = max(1, int(found[i] * most / size))
+    return tuple(found)
 
 
-def bands(boxes: Sequence[Region], extents: Sequence[int], reduced: Collection[int]) -> list[list[Region]]:
-    """The tiles of boxes, by band, in the order of the fold.
-
-    Args:
-        boxes: that lie one after the other along the reduced dimensions, with the same kept cells.
-        extents: of a tile, 0 for all.
-        reduced: numbers of the reduced dimensions.
-    """
-    found: dict[tuple[tuple[int, int], ...], list[Region]] = {}
-    for box in boxes:
-        cuts = [[(at, min(at + (n or hi - lo), hi)) for at in range(lo, hi, n or max(hi - lo, 1))]
-                for (lo, hi), n in zip(box.bounds, extents, strict=True)]
-        for bounds in itertools.product(*cuts):
-            band = tuple(pair for i, pair in enumerate(bounds) if i not in reduced)
-            found.setdefault(band, []).append(Region(bounds))
-    return list(found.values())
+def _kept(fold: Op) -> set[str]:
+    column, reduced = _reduced(fold)
+    return set(column) - set(reduced)
 
 
-def in_order(fetch: Callable[[T], U], take: Callable[[T, U], object], bands: Sequence[Sequence[T]],
-             threads: int) -> None:
-    """Fetch each item and take it in: in order within a band; by several threads at once, or fetched ahead."""
-    if len(bands) > 1 and len(bands) >= threads:
-        together(lambda item: take(item, fetch(item)), bands, threads)
-        return
-    items = [item for step in itertools.zip_longest(*bands) for item in step if item is not None]
-    fetched = iter(ahead(fetch, items, threads))
-    for item in items:
-        take(item, next(fetched))  # without a name, which would hold its memory while the next one is fetched
-
-
-def ahead(fetch: Callable[[T], U], items: Sequence[T], threads: int) -> Iterator[U]:
-    """`fetch` of each item, in order; with several threads the next ones are fetched while one is used."""
-    if threads <= 1:
-        yield from map(fetch, items)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(fetch, item) for item in items[:threads])
-        for item in items[threads:]:
-            yield waiting.popleft().result()
-            waiting.append(pool.submit(fetch, item))
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def together(step: Callable[[T], object], bands: Sequence[Sequence[T]], threads: int) -> None:
-    """Do a step for each item of some bands, in order within each, bands at once by several threads.
-
-    A thread stays with its band, whose states are in its cache, until another one lags.
-    """
-    left, idle, failed = [deque(band) for band in bands], set(range(len(bands))), list[BaseException]()
-    lock = threading.Lock()
-
-    def work() -> None:
-        own = -1
-        while True:
-            with lock:
-                if own >= 0:
-                    idle.add(own)
-                most = max(sorted(idle), key=lambda i: len(left[i]), default=-1)
-                if failed or most < 0 or not left[most]:
-                    return
-                if own < 0 or len(left[most]) > len(left[own]) + (LEAD if left[own] else 0):
-                    own = most
-                idle.discard(own)
-                item = left[own].popleft()
-            try:
-                step(item)
-            except BaseException as error:
-                failed.append(error)
-                raise
-
-    if threads <= 1:
-        work()
-        return
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work) for _ in range(threads - 1)]
-        work()
-    for other in others:
-        other.result()
+def _states(fold: Op, names: Sequence[str], tile: Sequence[int]) -> float:
+    """Bytes of the states that a tile's values go into, one group of each."""
+    assert isinstance(fold.action, Fold)
+    reduce, kept = fold.action.reduce, _kept(fold)
+    one = reduce.reduction.state_bytes(fold.inputs[0].field(reduce.column).dtype)
+    return one * math.prod(n for name, n in zip(names, tile, strict=True) if name in kept)

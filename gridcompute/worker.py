@@ -19,6 +19,7 @@ from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
 from gridcompute.apart import Isolation
 from gridcompute.assemble import assemble
+from gridcompute.bounds import fitting
 from gridcompute.checkpoints import Checkpoints
 from gridcompute.codecache import compile_seconds, compiled
 from gridcompute.columns import Block
@@ -36,12 +37,13 @@ from gridcompute.progressword import chunk_begins, publishing
 from gridcompute.readahead import Loads, ReadAhead, loads, waits
 from gridcompute.shard import decode_at, tombstone
 from gridcompute.skips import Skips, merged
+from gridcompute.slabs import folded
+from gridcompute.sources.buffers import BUFFERS
 from gridcompute.sources.chunks import forget
 from gridcompute.spaces import Region
 from gridcompute.stepping import Crew, PausedError
 from gridcompute.store import Store, open_store, transient, unanswered
 from gridcompute.stored import PARTLY
-from gridcompute.tiles import bands, extents, in_order
 from gridcompute.votes import keep_block, keep_file, keep_held, keep_written
 
 CACHE_BYTES = 64 * 2**20
@@ -108,6 +110,7 @@ class StageWorker:
         if _stage != id(self):  # what the stage before had decoded isn't in this one's bound
             _stage = id(self)
             forget()
+            BUFFERS.settle()
             PARTLY.clear()
             trimmed()
         began, before, known, footprint = time.perf_counter(), compile_seconds(), compiled(), Footprint()
@@ -243,13 +246,18 @@ class StageWorker:
             raise
 
     def _read(self, op: Op, i: int, region: Region, memo: dict[tuple[str, Region], Block]) -> Block:
-        """An input's region: from shards where it is kept, else computed here, once a chunk where several read it."""
-        source = op.inputs[i]
+        """An input's region."""
+        return self._block(op.inputs[i], region, memo)
+
+    def _block(self, source: Op, region: Region, memo: dict[tuple[str, Region], Block]) -> Block:
+        """An op's region: from shards where it is kept, else computed here, once a chunk where several read it."""
+        key = (source.recipe, region)
+        if key in memo:
+            return memo[key]
         kept = self.payload.kept.get(source.recipe)
         if kept is not None:
             return assemble(kept.fields, kept.layout, region, lambda chunk: self._shard(source.recipe, kept, chunk))
-        key = (source.recipe, region)
-        block = memo.get(key) or (self._ahead and self._ahead.take(*key)) or self._compute(source, region, memo)
+        block = (self._ahead and self._ahead.take(*key)) or self._compute(source, region, memo)
         if source.recipe in self._shared:
             memo[key] = block
         return block
@@ -264,35 +272,9 @@ class StageWorker:
 
     def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: int = 0,
                most: tuple[int, ...] | None = None) -> Iterator[Block]:
-        """Joined reductions: each box of the segment is read once and folded by all, strictly in order."""
-        passes = []
-        for op, region in wanted:
-            assert isinstance(op.action, Fold)
-            passes.append(op.action.begin(op, region, lanes))
-
-        def fetch(several: tuple[Region, ...]) -> list[Block]:
-            memo: dict[tuple[str, Region], Block] = {}
-            return [self._read(op, 0, box, memo) for (op, _), box in zip(wanted, several, strict=True)]
-
-        def take(several: tuple[Region, ...], blocks: Sequence[Block]) -> None:
-            for folding, box, block in zip(passes, several, blocks, strict=True):
-                folding.take(box, block)
-
-        in_order(fetch, take, self._bands(wanted, most), self._threads)
-        return (folding.end() for folding in passes)
-
-    def _bands(self, wanted: Sequence[tuple[Op, Region]],
-               most: tuple[int, ...] | None) -> list[list[tuple[Region, ...]]]:
-        """What joined reductions read, a box for each of them, by bands that may be folded at once."""
-        boxes = [op.reads(0, region) for op, region in wanted]
-        cut = extents([op for op, _ in wanted], self.payload.kept)
-        if most is not None:
-            cut = tuple(min(a or b, b or a) for a, b in zip(most, cut or most, strict=True))
-        if cut is None or any(own != boxes[0] for own in boxes):
-            return [list(zip(*boxes, strict=True))]
-        reduced = {i for i, name in enumerate(wanted[0][0].inputs[0].space.names)
-                   if any(isinstance(op.action, Fold) and name in op.action.reduce.dims for op, _ in wanted)}
-        return [[(box,) * len(wanted) for box in band] for band in bands(boxes[0], cut, reduced)]
+        """Joined reductions."""
+        threads = fitting(self.payload.stage, self._threads, self.payload.memory)
+        return folded(wanted, self._kept, self._block, threads, lanes, most)
 
     def _shard(self, recipe: str, kept: KeptOp, chunk: int) -> Block:
         key = (recipe, chunk)

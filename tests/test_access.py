@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 import gridcompute as grid
 from gridcompute import access
 from gridcompute.access import MOST_RUNS, Access, Halo, Part, Point, Slice, Take, Tree, Whole, wrapped
-from gridcompute.actions.folds import Segments
 from gridcompute.actions.rows import Blockwise
 from gridcompute.axes import Axis, Layout
 from gridcompute.errors import ParameterError
 from gridcompute.planning import Plan
 from gridcompute.running import graph_of
+from gridcompute.segments import Segments
 from gridcompute.spaces import Region, Space
 
 lengths = st.integers(1, 7)

@@ -157,6 +157,35 @@ def test_chunks_are_whole_stored_chunks_where_they_fit() -> None:
     assert [axis.extent for _, axis in coarse.axes] == [120, 180, 360]
 
 
+def test_a_stored_chunk_above_the_target_is_one_chunk_or_is_divided() -> None:
+    def slab(steps: int, lat: int, **options: Any) -> int:
+        stack = {"t": Axis((960,), multiple=steps), "y": Axis((lat,), multiple=lat), "x": Axis((1440,), multiple=1440)}
+        layout = cut(stack, cell_bytes=4, stored_bytes=steps * lat * 1440 * 4, **options)
+        assert (layout["y"].extent, layout["x"].extent) == (lat, 1440)
+        return layout["t"].extent
+
+    assert slab(24, 721) == 24, "100 MB"
+    assert slab(24, 721, live_bytes=8) == 24
+    assert slab(24, 721, live_bytes=20) == 12, "what is live with it is too much: half of it"
+    assert slab(100, 721) == 10, "400 MB: pieces of 64 MiB at most that divide it"
+    assert slab(31, 4 * 721) == 4, "no pieces divide it"
+    assert slab(8, 721) == 8
+
+
+@given(parts, st.integers(1, 9), st.integers(1, 5), st.data())
+def test_chunks_that_are_runs_of_cuts(lengths: tuple[int, ...], extent: int, run: int, data: st.DataObject) -> None:
+    """They begin and end where cuts do, over the ends of parts too."""
+    axis = Axis(lengths, extent, run=run)
+    cuts = [axis.cuts.bounds(i) for i in range(axis.cuts.chunks)]
+    expected = [(cuts[i][0], cuts[min(i + run, len(cuts)) - 1][1]) for i in range(0, len(cuts), run)]
+    assert [axis.bounds(chunk) for chunk in range(axis.chunks)] == expected
+    if axis.length:
+        lo = data.draw(st.integers(0, axis.length - 1))
+        hi = data.draw(st.integers(lo + 1, axis.length))
+        assert list(axis.covering(lo, hi)) == [i for i, (a, b) in enumerate(expected) if a < hi and lo < b]
+    assert cut({"x": replace(axis, extent=0)}, cell_bytes=8)["x"].run == 1
+
+
 def test_a_stored_chunk_is_decoded_few_times() -> None:
     """By at most four chunks where the data is large; a small one spreads as if it weren't stored in chunks."""
     maps = {"y": Axis((180,), multiple=60), "x": Axis((360,), multiple=120)}

@@ -70,6 +70,28 @@ def test_the_fitting_one_is_given_and_no_more_is_kept_than_asked_for() -> None:
     assert buffers.nbytes <= 1000
 
 
+def test_what_was_in_use_at_once_is_kept_until_something_else_begins() -> None:
+    buffers = Buffers(most_bytes=100)
+    held = [buffers.array((1000,), np.dtype("u1")) for _ in range(2)]
+    places = {place(one) for one in held}
+    held.clear()
+    assert buffers.nbytes == 2000
+    for _ in range(3):  # chunk after chunk, the memory is the same
+        held = [buffers.array((1000,), np.dtype("u1")) for _ in range(2)]
+        assert {place(one) for one in held} == places
+        held.pop()
+        assert buffers.nbytes == 1000
+        held.clear()
+    larger = buffers.array((1900,), np.dtype("u1"))
+    assert buffers.nbytes + larger.nbytes <= 2000, "no more than was in use at once"
+    buffers.settle()
+    assert buffers.nbytes <= 100
+    del larger
+    assert buffers.nbytes == 1900
+    buffers.settle()
+    assert buffers.nbytes == 0
+
+
 @given(st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=60))
 def test_arrays_that_live_at_once_lie_apart(steps: list[tuple[int, bool]]) -> None:
     buffers, alive = Buffers(most_bytes=2000), list[Any]()

@@ -164,6 +164,39 @@ def test_a_chunk_that_is_read_part_by_part_is_decoded_once(tmp_path: Path, monke
     assert (again.values == 7.0).all(), "written anew, decoded anew"  # type: ignore[union-attr]
 
 
+def test_the_chunks_of_a_tile_are_kept_while_it_is_read_and_looked_into(tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    array, decoded = made(tmp_path / "a.zarr", 3, ZstdCodec(), "<f4", 0, {(1, 0, 0)}), list[Any]()
+    decode = StoredChunks._decode
+
+    def counted(self: StoredChunks, place: Any, target: Any) -> None:
+        decoded.append(place)
+        decode(self, place, target)
+
+    monkeypatch.setattr(StoredChunks, "_decode", counted)
+    direct, expected = StoredChunks.of(array, str(tmp_path / "a.zarr")), array[:]
+    assert direct is not None
+    with chunks.keeping():
+        for rows in ((0, 4), (4, 8), (2, 7)):
+            for row in range(*rows):
+                found = direct.read((slice(row, row + 1), slice(0, 3), slice(0, 10)))
+                np.testing.assert_array_equal(found, expected[row : row + 1, :3])
+        assert sorted(decoded) == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1)]
+        one = direct.read((slice(1, 3), slice(0, 3), slice(0, 5)))
+        another = direct.read((slice(2, 4), slice(0, 3), slice(0, 5)))
+        assert np.shares_memory(one, another)
+        assert not one.flags.writeable
+        whole = direct.read((slice(0, 4), slice(0, 3), slice(0, 5)))
+        assert whole.flags.writeable
+        assert not np.shares_memory(one, whole)
+    np.testing.assert_array_equal(one, expected[1:3, :3, :5])
+    before = len(decoded)
+    direct.read((slice(0, 1), slice(0, 3), slice(0, 5)))
+    assert len(decoded) == before
+    direct.read((slice(0, 1), slice(0, 3), slice(5, 9)))
+    assert len(decoded) == before + 1, "nothing is kept but the last one"
+
+
 def test_a_blosc_chunk_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     made(tmp_path / "a.zarr", 3, BloscCodec(cname="lz4", typesize=4), "<f4", 0, set())
     file = tmp_path / "a.zarr" / "c" / "0" / "0" / "0"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gridcompute as grid
-from gridcompute import driver, tiles
+from gridcompute import driver, slabs
 from gridcompute.errors import KernelError, WorkerLostError
 from gridcompute.events import Failure, Task, TaskFailed
 from gridcompute.executor import InlineExecutor
@@ -201,15 +201,17 @@ def test_a_task_is_tried_again_on_the_one_thread_that_publishes_its_cell(
 ) -> None:
     used: set[int] = set()
 
-    def ahead(fetch: Any, items: Any, count: int) -> Any:
-        used.add(count)
-        return map(fetch, items)
+    in_turn = slabs.in_turn
+
+    def noted(*given: Any) -> None:
+        used.add(given[-1])
+        in_turn(*given)
 
     class Again(InlineExecutor):
         def submit(self, order: Order) -> None:
             super().submit(replace(order, task=replace(order.task, attempt=attempt)))
 
-    monkeypatch.setattr(tiles, "ahead", ahead)
+    monkeypatch.setattr(slabs, "in_turn", noted)
     run = grid.run(cube().mean("time"), executor=Again(threads=4))
     np.testing.assert_allclose(run[0].to_numpy(), CUBE.mean(0))
     assert used == {threads}

@@ -29,8 +29,8 @@ from oracle import (
 )
 
 import gridcompute as grid
-from gridcompute import axes, lower
-from gridcompute.actions import folds, shapes
+from gridcompute import axes, lower, segments
+from gridcompute.actions import shapes
 from gridcompute.errors import (
     AlignmentError,
     DimensionError,
@@ -271,7 +271,7 @@ def test_reduce(arrays: Any) -> None:
 
 def test_a_line_through_each_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against NumPy's polyfit over the values that aren't NaN, through several segments; positions go on over them."""
-    monkeypatch.setattr(folds, "STATE_SHARE", 0)
+    monkeypatch.setattr(segments, "STATE_SHARE", 0)
     monkeypatch.setattr(axes, "CHUNK_BYTES", 2000)
     rng = np.random.default_rng(8)
     values = rng.random((50, 4, 5)) + np.arange(50)[:, None, None] * rng.normal(size=(4, 5))

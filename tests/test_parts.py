@@ -15,8 +15,8 @@ from places import few
 from test_graphs import UNSHRUNK
 
 import gridcompute as grid
-from gridcompute import axes, parts, worker
-from gridcompute.actions import folds, maps
+from gridcompute import axes, parts, segments, worker
+from gridcompute.actions import maps
 from gridcompute.errors import UsageError
 from gridcompute.executor import InlineExecutor
 from gridcompute.orders import Order
@@ -43,7 +43,7 @@ class InParts(InlineExecutor):
 
 def few_chunks(patch: pytest.MonkeyPatch, spread: int) -> None:
     """Small data in few chunks, so that each has something to be taken apart."""
-    for module in (axes, maps, folds):
+    for module in (axes, maps, segments):
         patch.setattr(module, "SPREAD", spread)
 
 

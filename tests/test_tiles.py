@@ -1,10 +1,8 @@
-"""Tiles: boxes taken apart and folded by several threads give the bits of whole boxes folded by one."""
+"""Tiles and their pieces: boxes taken apart, folded by several threads, give the bits of whole ones folded by one."""
 
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gridcompute as grid
-from gridcompute import axes, tiles, worker
+from gridcompute import axes, slabs, tiles
 from gridcompute.actions.folds import Fold
 from gridcompute.executor import Executor, InlineExecutor
 from gridcompute.planning import Plan
@@ -26,26 +24,29 @@ from gridcompute.shardfile import read_header
 from gridcompute.sources.zarrs import ZarrSource
 from gridcompute.spaces import Region
 from gridcompute.store import open_store
+from gridcompute.tiles import Cuts, pieces
 
 pytestmark = pytest.mark.ray
 
 
 @st.composite
-def cuts(draw: Any) -> tuple[list[Region], list[int], set[int]]:
+def apart(draw: Any) -> tuple[list[Region], Cuts]:
     shape = draw(st.lists(st.integers(1, 7), min_size=1, max_size=4))
     first = draw(st.integers(0, len(shape) - 1))
     reduced = {first} | draw(st.sets(st.integers(first, len(shape) - 1)))
-    extents = [0 if i in reduced and i != first else draw(st.integers(0, 8)) for i in range(len(shape))]
+    free = [i for i in range(len(shape)) if i not in reduced or i == first]
+    tile, piece = (tuple(draw(st.integers(0, 8)) if i in free else 0 for i in range(len(shape))) for _ in range(2))
     starts, boxes = draw(st.integers(0, 5)), []
     for number in range(draw(st.integers(1, 3))):
         lo = starts + number * shape[first]
         boxes.append(Region(tuple((lo, lo + n) if i == first else (3, 3 + n) for i, n in enumerate(shape))))
-    return boxes, extents, reduced
+    return boxes, Cuts(tile, piece, frozenset(free), frozenset(free) - reduced, ())
 
 
-@given(cuts())
-def test_every_cell_is_in_one_band_and_its_values_come_in_order(case: tuple[list[Region], list[int], set[int]]) -> None:
-    boxes, extents, reduced = case
+@given(apart())
+def test_every_value_is_in_one_piece_and_those_of_a_cell_come_in_order(case: tuple[list[Region], Cuts]) -> None:
+    boxes, cuts = case
+    reduced = set(range(len(boxes[0].bounds))) - cuts.kept
 
     def positions(regions: list[Region]) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
         """By kept cell, the places of its values in the order of the fold."""
@@ -57,50 +58,10 @@ def test_every_cell_is_in_one_band_and_its_values_come_in_order(case: tuple[list
                 found[cell].append(tuple(i for dim, i in enumerate(at) if dim in reduced))
         return dict(found)
 
-    expected, found = positions(boxes), tiles.bands(boxes, extents, reduced)
-    seen = [positions(band) for band in found]
+    expected, bands = positions(boxes), cuts.bands(boxes)
+    seen = [positions([piece for tile in band for piece in pieces(tile, cuts.piece)]) for band in bands]
     assert sum(map(len, seen)) == len(expected)
     assert {cell: places for band in seen for cell, places in band.items()} == expected
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_steps_of_a_band_come_in_order_and_never_at_once(threads: int) -> None:
-    bands = [[(band, number) for number in range(7 + band)] for band in range(5)]
-    done: dict[int, list[int]] = defaultdict(list)
-    inside: dict[int, threading.Lock] = defaultdict(threading.Lock)
-    names = set()
-
-    def step(item: tuple[int, int]) -> None:
-        band, number = item
-        assert inside[band].acquire(blocking=False)
-        time.sleep(0.0005 * ((band + number) % 3))
-        done[band].append(number)
-        names.add(threading.get_ident())
-        inside[band].release()
-
-    tiles.together(step, bands, threads)
-    assert done == {band: list(range(7 + band)) for band in range(5)}
-    assert len(names) <= threads
-
-
-def test_bands_are_done_at_once() -> None:
-    met = threading.Barrier(2)
-    tiles.together(lambda item: met.wait(20), [[0, 1, 2], [3, 4, 5]], 2)
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_an_error_ends_all_bands(threads: int) -> None:
-    done = []
-
-    def step(item: int) -> None:
-        if item == 20:
-            raise OSError("a torn chunk")
-        time.sleep(0.001)
-        done.append(item)
-
-    with pytest.raises(OSError, match="torn"):
-        tiles.together(step, [list(range(lo, lo + 100)) for lo in (20, 120, 220)], threads)
-    assert len(done) < 150
 
 
 # --- whole runs ---
@@ -145,26 +106,34 @@ def digests(store: str) -> dict[str, str]:
     return {name: read_header(opened.get(name), path=name).digest for name in opened.list("shards")}
 
 
+def untaken(folds: Any, kept: Any, box: Region) -> Cuts:
+    """The plain way: boxes as they are."""
+    nothing = (0,) * len(box.bounds)
+    return Cuts(nothing, nothing, frozenset(), frozenset(), ())
+
+
 def test_tiles_and_threads_change_no_bit(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, outputs, shapes = f"memory://tiles-{tmp_path.name}", reduced(path), list[Any]()
     with monkeypatch.context() as patched:
-        patched.setattr(worker, "extents", lambda folds, kept: None)
+        patched.setattr(slabs, "cuts", untaken)
         patched.setattr(ZarrSource, "piecewise", False)
         patched.setattr("gridcompute.sources.zarrs._chunks", lambda folder: None)
         grid.run(*outputs, executor=InlineExecutor(), store=f"{own}-plain")
     expected = digests(f"{own}-plain")
     assert len(expected) > 40
 
-    def extents(folds: Any, kept: Any) -> Any:
-        shapes.append(tiles.extents(folds, kept))
-        return shapes[-1]
+    def noted(*given: Any) -> Cuts:
+        shapes.append(tiles.cuts(*given).tile)
+        return tiles.cuts(*given)
 
-    monkeypatch.setattr(worker, "extents", extents)
-    for threads in (1, 3, 30):
+    monkeypatch.setattr(slabs, "cuts", noted)
+    for threads, piece in ((1, 2**20), (2, 700), (3, 100), (30, 1)):
+        monkeypatch.setattr(tiles, "PIECE_BYTES", piece)
+        monkeypatch.setattr(tiles, "FIELD_BYTES", piece)
         grid.run(*outputs, executor=InlineExecutor(threads=threads, shuffle=threads), store=f"{own}-{threads}")
         assert digests(f"{own}-{threads}") == expected
-    assert {(6, 4, 5), (6, 0, 0), (6, 4, 0), (6, 4, 0), (12, 4, 0)} & set(shapes)
-    assert None in shapes  # a selection isn't read position by position
+    assert {(6, 4, 5), (6, 0, 0), (6, 4, 0)} & set(shapes)
+    assert (0, 0, 0) in shapes  # a selection isn't read position by position
 
 
 def test_a_segment_is_read_by_stored_chunks(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,91 +7,29 @@ segment needs no merge.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping
+import threading
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from gridcompute.access import Access, Tree
-from gridcompute.axes import SPREAD, Axis, Layout, cut
+from gridcompute.axes import Axis, Layout, cut
 from gridcompute.columns import Array, Block, Column, Field, Fixed
 from gridcompute.fold import States
 from gridcompute.keys import digest
 from gridcompute.op import Action, Op, Read
 from gridcompute.reducer import Reduction
+from gridcompute.segments import SEGMENT, Segments, cut_into_segments
 from gridcompute.spaces import Region, Space
 
-SEGMENT = "segment"
 GROUP = "group"
 FAN = 16
 """Segments that one merge takes in."""
-
-STATE_SHARE = 16
-"""A segment's input is at least so many times its state's bytes."""
-
-STATE_FLOOR = 256
-"""Bytes of state for a kept cell that every reduction is taken to have: mean, variance, a trend and a monthly
-mean then have equal segments, and go over the data together."""
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Output position s along "segment" reads chunks `s * run` to `(s + 1) * run` over the reduced dimensions.
-
-    Attributes:
-        dims: reduced dimensions with their cut axes, in the input's order.
-        run: chunks a segment.
-    """
-
-    dims: tuple[tuple[str, Axis], ...]
-    run: int
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What enters the recipe: the scheme, with all lengths that the result depends on."""
-        return (
-            "segments",
-            tuple((name, axis.length, axis.extent, len(axis.parts), axis.blocks) for name, axis in self.dims),
-            self.run,
-        )
-
-    @property
-    def layout(self) -> Layout:
-        """The reduced dimensions as a layout of their own."""
-        return Layout(self.dims)
-
-    @property
-    def count(self) -> int:
-        """Number of segments."""
-        return -(-self.layout.chunks // self.run)
-
-    def chunks(self, segment: int) -> Iterator[Region]:
-        """Regions of a segment over the reduced dimensions, in order."""
-        layout = self.layout
-        for chunk in range(segment * self.run, min((segment + 1) * self.run, layout.chunks)):
-            yield layout.region(chunk)
-
-    def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
-        """See `Access`: one box a chunk."""
-        where = dict(zip(out.names, region.bounds, strict=True))
-        full = dict(zip(names, into.bounds, strict=True))
-        lo, hi = where.get(SEGMENT, (0, 1))
-        boxes = []
-        for part in itertools.chain.from_iterable(self.chunks(s) for s in range(lo, hi)):
-            at = dict(zip((name for name, _ in self.dims), part.bounds, strict=True))
-            boxes.append(Region(tuple(at.get(name) or where.get(name) or full[name] for name in names)))
-        return tuple(boxes)
-
-    def consumers(self, region: Region, names: tuple[str, ...], out: Space, whole: Region) -> Region:
-        """See `Access`."""
-        at = dict(zip(names, region.bounds, strict=True))
-        chunks = list(self.layout.covering(Region(tuple(at[name] for name, _ in self.dims))))
-        segments = (chunks[0] // self.run, chunks[-1] // self.run + 1) if chunks else (0, 0)
-        full = dict(zip(out.names, whole.bounds, strict=True))
-        return Region(tuple(segments if name == SEGMENT else at.get(name, full[name]) for name in out.names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,22 +184,60 @@ class Folding:
         return self.fold.empty(math.prod(hi - lo for lo, hi in band), self.groups, lanes=self.lanes,
                                origin=self.action.origin(self.region))
 
-    def end(self) -> Block:
-        """The states, or the results where this is the only segment."""
-        if len(self.bands) == 1 and self.kept in self.bands:
-            states = self.fold.close(self.bands[self.kept])
-        else:
-            states = self.fold.close(self._fresh(self.kept))
-            for band, part in self.bands.items():
-                at = tuple(slice(lo - base, hi - base) for (lo, hi), (base, _) in zip(band, self.kept, strict=True))
-                for whole, piece in zip(states, self.fold.close(part), strict=True):
-                    lead, size = (self.groups, *self.shape), whole.shape[1]
-                    target = whole.reshape(*lead, size)[(slice(None), *at)]
-                    target[...] = piece.reshape(target.shape)
-        return _packed(self.action, self.op, self.region, states, self.shape)
+    def end(self, threads: int = 1) -> Block:
+        """The states, or the results where this is the only segment; bands are closed by several threads."""
+        if not self.bands or (len(self.bands) == 1 and self.kept in self.bands):
+            states = self.bands.pop(self.kept, None) or self._fresh(self.kept)
+            return self._block(self._results(self.fold.close(states), self.shape))
+        whole: list[Fixed] = []
+        lock = threading.Lock()
+
+        def put(band: tuple[tuple[int, int], ...]) -> None:
+            shape = tuple(hi - lo for lo, hi in band)
+            part = self._results(self.fold.close(self.bands.pop(band)), shape)
+            with lock:
+                whole.extend(self._room(part) if not whole else ())
+            at = tuple(slice(lo - base, hi - base) for (lo, hi), (base, _) in zip(band, self.kept, strict=True))
+            for target, piece in zip(whole, part, strict=True):
+                target.values[(slice(None), *at)] = piece.values
+                if piece.valid is not None and target.valid is not None:
+                    target.valid[(slice(None), *at)] = piece.valid
+
+        with ThreadPoolExecutor(threads) as pool:
+            deque(pool.map(put, list(self.bands)), 0)
+        return self._block(whole)
+
+    def _results(self, states: list[Array], shape: tuple[int, ...]) -> list[Fixed]:
+        """States of some kept cells, or results where they are the last: arrays of groups, kept cells and the rest."""
+        lead = (self.groups, *shape)
+        if not self.action.last:
+            return [Fixed(array.reshape((*lead, array.shape[1]))) for array in states]
+        return [Fixed(one.values.reshape((*lead, *one.values.shape[1:])),
+                      None if one.valid is None else one.valid.reshape((*lead, *one.values.shape[1:])))
+                for one in self.fold.finish(states, last=True)]
+
+    def _room(self, part: list[Fixed]) -> list[Fixed]:
+        """Arrays of all kept cells for what is like some of theirs."""
+        lead, rest = (self.groups, *self.shape), 1 + len(self.shape)
+        return [Fixed(np.empty((*lead, *one.values.shape[rest:]), one.values.dtype),
+                      None if one.valid is None else np.empty((*lead, *one.values.shape[rest:]), bool)) for one in part]
+
+    def _block(self, results: list[Fixed]) -> Block:
+        """What `_results` gave, as the op's columns."""
+        grouped = self.action.reduce.group is not None
+        columns: dict[str, Column] = {}
+        for field, one in zip(self.op.fields, results, strict=True):
+            if not self.action.last:
+                columns[field.name] = Fixed(one.values[None])
+            elif grouped:
+                columns[field.name] = one
+            else:
+                columns[field.name] = Fixed(one.values[0], None if one.valid is None else one.valid[0])
+        rows = self.region.shape[0] if self.region.bounds else 1
+        return Block(self.region, columns, rows if self.action.last else 1)
 
 
-def _packed(action: Fold | Merge, op: Op, region: Region, states: list[Array], shape: tuple[int, ...]) -> Block:
+def _packed(action: Merge, op: Op, region: Region, states: list[Array], shape: tuple[int, ...]) -> Block:
     reduce = action.reduce
     groups = reduce.group[1] if reduce.group else 1
     columns: dict[str, Column] = {}
@@ -269,9 +245,8 @@ def _packed(action: Fold | Merge, op: Op, region: Region, states: list[Array], s
         for field, array in zip(op.fields, states, strict=True):
             columns[field.name] = Fixed(array.reshape((1, groups, *shape, array.shape[1])))
         return Block(region, columns, 1)
-    column_dtype = action.dtype if isinstance(action, Merge) else op.inputs[0].field(reduce.column).dtype
     lead = (groups, *shape) if reduce.group else shape
-    results = reduce.reduction.compiled(column_dtype).finish(states, last=isinstance(action, Fold))
+    results = reduce.reduction.compiled(action.dtype).finish(states)
     for field, result in zip(op.fields, results, strict=True):
         full = (*lead, *result.values.shape[1:])
         columns[field.name] = Fixed(result.values.reshape(full),
@@ -324,7 +299,8 @@ class Merge(Action):
 
 
 def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: float, stored_bytes: int,
-                  whole: frozenset[str] = frozenset(), light: bool = False) -> list[tuple[Op, Layout]]:
+                  whole: frozenset[str] = frozenset(), light: bool = False,
+                  live_bytes: float = 0.0) -> list[tuple[Op, Layout]]:
     """A reduction over the axes of its lowered input: the fold and its merges, the last of which gives the result.
 
     Args:
@@ -335,14 +311,18 @@ def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: floa
         stored_bytes: decoded bytes of a stored chunk.
         whole: dimensions that a kernel fused into the fold gives only whole.
         light: whether no kernel is fused into it.
+        live_bytes: most bytes that are live at once for one of its cells.
     """
     reduce = op.action
     assert isinstance(reduce, Reduce)
     field = source.field(reduce.column)
-    layout = cut(axes, cell_bytes=cell_bytes, stored_bytes=stored_bytes, whole=whole, light=light)
+    layout = cut(axes, cell_bytes=cell_bytes, stored_bytes=stored_bytes, whole=whole, light=light,
+                 live_bytes=live_bytes)
     kept = tuple(name for name in field.dims if name not in reduce.dims)
-    segments = _segments(reduce, field, layout, kept, cell_bytes)
     groups = reduce.group or (GROUP, 1)
+    layout, segments = cut_into_segments(
+        layout, reduce.dims, kept, state_bytes=reduce.reduction.state_bytes(field.dtype) * groups[1],
+        cell_bytes=cell_bytes, light=light and field.dims == source.space.names)
     kept_axes = {name: layout[name] for name in kept}
     states, state_fields = _state_fields(reduce, field, kept)
     inner = {name: Axis((size or 1,), extent=size or 1) for name, size in states.dims}
@@ -366,17 +346,3 @@ def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: floa
             made(Merge(reduce, field.dtype, kept, count == 1), Tree(SEGMENT, FAN), steps[-1][0], count == 1, count)
         )
     return steps
-
-
-def _segments(reduce: Reduce, field: Field, layout: Layout, kept: tuple[str, ...], cell_bytes: float) -> Segments:
-    """Chunks per segment: enough input for its state, and few enough segments that merging them is cheap."""
-    dims = tuple((name, layout[name]) for name in reduce.dims)
-    chunks = Layout(dims).chunks
-    extents = math.prod(layout[name].extent for name in layout.space.names)
-    kept_cells = math.prod(layout[name].extent for name in kept)
-    groups = reduce.group[1] if reduce.group else 1
-    state = max(reduce.reduction.state_bytes(field.dtype) * groups, STATE_FLOOR) * kept_cells
-    boxes = math.prod(layout[name].chunks for name in kept)
-    run = max(1, -(-STATE_SHARE * state // max(int(extents * cell_bytes), 1)), -(-chunks * boxes // SPREAD))
-    run = 1 << (run - 1).bit_length()  # seldom another one when the data grows
-    return Segments(dims, max(1, min(run, max(chunks, 1))))

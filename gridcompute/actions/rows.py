@@ -35,7 +35,7 @@ class Blockwise:
     @property
     def key(self) -> tuple[object, ...]:
         """What enters the recipe: where chunks begin and end, but not how many there are."""
-        return ("blockwise", self.dim, self.axis.extent)
+        return ("blockwise", self.dim, self.axis.extent, *([self.axis.run] if self.axis.run > 1 else []))
 
     def inputs(self, region: Region, out: Space, into: Region, names: tuple[str, ...]) -> tuple[Region, ...]:
         """See `Access`."""

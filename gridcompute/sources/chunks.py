@@ -6,11 +6,12 @@ chunk, is saved here for the arrays that most are: C order, numbers, one compres
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,12 +113,21 @@ class StoredChunks:
     def read(self, where: Sequence[slice]) -> Array:
         """A box of values, in their stored byte order; its memory is used again once nobody looks into it.
 
+        Within `keeping` a box that lies in one stored chunk is a read-only view of it.
+
         Raises:
             OSError: a chunk file can't be read.
             Exception: a codec's own, of a chunk that can't be decoded; ValueError of one with too few bytes or many.
         """
-        out = BUFFERS.array(tuple(part.stop - part.start for part in where), self.dtype)
+        shape = tuple(part.stop - part.start for part in where)
         spans = [range(part.start // n, -(-part.stop // n)) for part, n in zip(where, self.chunks, strict=True)]
+        if _kept() is not None and shape != self.chunks and all(len(span) == 1 for span in spans):
+            first = [span[0] * n for span, n in zip(spans, self.chunks, strict=True)]
+            inside = tuple(slice(part.start - at, part.stop - at) for part, at in zip(where, first, strict=True))
+            view = self._whole(tuple(span[0] for span in spans))[inside]
+            view.flags.writeable = False
+            return view
+        out = BUFFERS.array(shape, self.dtype)
         for place in itertools.product(*spans):
             first = [i * n for i, n in zip(place, self.chunks, strict=True)]
             common = [(max(part.start, at), min(part.stop, at + n))
@@ -134,18 +144,20 @@ class StoredChunks:
     def _whole(self, place: tuple[int, ...]) -> Array:
         """A chunk of which a part is wanted; a thread keeps the last one, as the next box often wants another part."""
         name = os.path.join(self.folder, self.key(place))
-        try:
+        version: tuple[Any, ...] = (name, self.chunks, self.dtype.str)
+        with contextlib.suppress(OSError):  # else decoding tells
             status = os.stat(name)
-        except OSError:
-            version = None
-        else:
-            version = (name, self.chunks, self.dtype.str, status.st_size, status.st_mtime_ns, status.st_ino)
-        known, chunk = getattr(_own, "chunk", (None, None))
-        if version is None or chunk is None or known != version:
+            version = (*version, status.st_size, status.st_mtime_ns, status.st_ino)
+        kept, last = _kept(), getattr(_own, "last", None)
+        chunk: Array | None = last[1] if last and last[0] == version else (kept or {}).get(version)
+        if chunk is None:
             forget()
+            chunk = last = None
             chunk = BUFFERS.array(self.chunks, self.dtype)
             self._decode(place, chunk)
-            _own.chunk = (version, chunk)
+        if kept is not None:
+            kept[version] = chunk
+        _own.last = (version, chunk)
         return chunk
 
     def _decode(self, place: tuple[int, ...], target: Array) -> None:
@@ -185,7 +197,22 @@ def _unpacked(compressor: Any, data: memoryview, size: int) -> Any:
 
 def forget() -> None:
     """Let go of the chunk that this thread keeps."""
-    _own.chunk = (None, None)
+    _own.last = None
+
+
+@contextlib.contextmanager
+def keeping() -> Iterator[None]:
+    """While it lasts this thread keeps every stored chunk of which it reads a part: a tile is read piece by piece."""
+    _own.kept = {}
+    try:
+        yield
+    finally:
+        _own.kept = None
+
+
+def _kept() -> dict[tuple[Any, ...], Array] | None:
+    found: dict[tuple[Any, ...], Array] | None = getattr(_own, "kept", None)
+    return found
 
 
 def _content(folder: str, path: str) -> memoryview | None:
