@@ -42,9 +42,9 @@ def count(*, skipna: bool = True) -> Reduction:
     """Number of values that are neither null nor NaN (`skipna=False` counts NaN); int64."""
     return Reduction(
         "count",
-        (StateField("n", "i8"),),
+        (StateField("n", "count"),),
         steps.zero,
-        steps.count_one,
+        steps.only_counted,
         steps.add_state,
         steps.copy_out,
         (Output("count", "i8"),),
@@ -58,9 +58,9 @@ def mean(*, skipna: bool = True) -> Reduction:
     """Arithmetic mean in float64 (complex128); NaN for an empty cell."""
     return Reduction(
         "mean",
-        (StateField("sum", "mean"), StateField("n", "i8")),
+        (StateField("sum", "mean"), StateField("n", "count")),
         steps.zero_two,
-        steps.mean_step,
+        steps.add,
         steps.mean_merge,
         steps.mean_final,
         (Output("mean", "mean", may_miss=True),),
@@ -76,7 +76,7 @@ def _spread(name: str, ddof: float, skipna: bool) -> Reduction:
             f"ddof of {name} is {ddof!r}", hint="give a number of at least 0; 1 is the unbiased form"
         )
     init, step, merge, final = steps.make_moments(name == "std")
-    fields = (StateField("n", "i8"), StateField("mean", "f8"), StateField("m2", "f8"))
+    fields = (StateField("n", "count"), StateField("first", "float"), StateField("sum", "f8"), StateField("squares", "f8"))
     return Reduction(
         name,
         fields,
@@ -94,8 +94,9 @@ def _spread(name: str, ddof: float, skipna: bool) -> Reduction:
 def var(*, ddof: float = 0, skipna: bool = True) -> Reduction:
     """Variance in float64, sum of squares / (n - ddof); NaN where n <= ddof.
 
-    Welford, Technometrics 4 (1962) 419 within a segment; Chan, Golub & LeVeque, Am. Stat. 37 (1983) 242
-    between.
+    Sums about each cell's first value, in one pass: its distance from the mean costs the digits that it has in
+    standard deviations, squared; to 1e-12 for a field around 300 whose deviation is 1 (Chan, Golub & LeVeque, Am. Stat.
+    37 (1983) 242, section 3).
     """
     return _spread("var", ddof, skipna)
 
