@@ -70,7 +70,7 @@ class States:
     Attributes:
         arrays: one flat array per state field, but for a count: lanes x (groups * cells) x size.
         seen: where there is a count, the positions of each lane and group: lanes x groups.
-        missing: those of them that a cell missed, lanes x (groups * cells), as zeros that lie nowhere until one is missed.
+        missing: those of them that a cell missed: lanes x (groups * cells); untouched until there is one.
         holes: one element, not 0 once anything was missed.
         cells: kept cells of the column; `groups` groups of them, cell k of group g at g * cells + k.
         groups: number of groups (1 without codes).
@@ -255,7 +255,7 @@ class Fold:
         return self._columns(len(states[0]), part)
 
     def results(self, states: States) -> list[Fixed]:
-        """The output columns of states that nobody needs any more: as `finish` of `close`, without a whole array more."""
+        """The output columns of states that nobody needs any more: as `finish` of `close`, with less memory."""
         if states.lanes > 1:
             return self.finish(self.close(states), last=True)
         return self._columns(states.cells * states.groups, lambda lo, hi: self._closed(states, 0, lo, hi))

@@ -122,7 +122,8 @@ class Reduction:
                     f"{where} has size {part.size}", hint="a state field needs at least one element per cell"
                 )
         if [part.size for part in self.state if part.dtype == "count"] not in ([], [1]):
-            raise ParameterError(f"reduction {self.name!r} has several counts", hint="one field of size 1 may be a count")
+            raise ParameterError(f"reduction {self.name!r} has several counts",
+                                 hint="one field of size 1 may be a count")
         states, params = len(self.state), len(self.params)
         wanted = {"init": states, "step": states - (self.counted >= 0) + 1 + self.positional, "merge": 2 * states}
         for role, count in wanted.items():

@@ -148,58 +148,6 @@ def position(least: bool) -> tuple[Callable[..., None], Callable[..., None]]:
     return step, merge
 
 
-def line_init(n: Array, mx: Array, my: Array, xx: Array, xy: Array) -> None:
-    """No point yet: count, means and centred sums of squares and products are 0."""
-    n[0] = 0
-    mx[0] = 0.0
-    my[0] = 0.0
-    xx[0] = 0.0
-    xy[0] = 0.0
-
-
-def line_step(n: Array, mx: Array, my: Array, xx: Array, xy: Array, y: Any, position: int) -> None:
-    """Take a point in."""
-    n[0] += 1
-    dx = position - mx[0]
-    mx[0] += dx / n[0]
-    my[0] += (y - my[0]) / n[0]
-    xx[0] += dx * (position - mx[0])
-    xy[0] += dx * (y - my[0])
-
-
-def line_merge(n: Array, mx: Array, my: Array, xx: Array, xy: Array,
-               n2: Array, mx2: Array, my2: Array, xx2: Array, xy2: Array) -> None:
-    """Take the later points in."""
-    if n2[0] == 0:
-        return
-    if n[0] == 0:
-        n[0] = n2[0]
-        mx[0] = mx2[0]
-        my[0] = my2[0]
-        xx[0] = xx2[0]
-        xy[0] = xy2[0]
-        return
-    share = n2[0] / (n[0] + n2[0])
-    dx = mx2[0] - mx[0]
-    dy = my2[0] - my[0]
-    xx[0] += xx2[0] + dx * dx * (n[0] * share)
-    xy[0] += xy2[0] + dx * dy * (n[0] * share)
-    mx[0] += dx * share
-    my[0] += dy * share
-    n[0] += n2[0]
-
-
-def line_final(n: Array, mx: Array, my: Array, xx: Array, xy: Array,
-               slope: Array, level: Array, slope_ok: Array, level_ok: Array) -> None:
-    """Slope and value at position 0; missing for fewer than two points."""
-    if n[0] < 2:
-        slope_ok[0] = False
-        level_ok[0] = False
-    else:
-        slope[0] = xy[0] / xx[0]
-        level[0] = my[0] - slope[0] * mx[0]
-
-
 def any_init(b: Array) -> None:
     """False so far."""
     b[0] = False

@@ -121,6 +121,7 @@ LEVELS = {
     "gridcompute.skipnotes": 21,
     "gridcompute.shard": 20,
     "gridcompute.reduction_steps": 22,
+    "gridcompute.line_steps": 22,
     "gridcompute.reductions": 25,
     "gridcompute.checkpoints": 26,
     "gridcompute.bands": 17,
