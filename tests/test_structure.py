@@ -202,6 +202,7 @@ LEVELS = {
     "gridcompute.ops_compare": 33,
     "gridcompute.ops_positions": 33,
     "gridcompute.ops_rows": 34,
+    "gridcompute.ops_weights": 34,
     "gridcompute.ops_dags": 34,
     "gridcompute.reducing": 33,
     "gridcompute.ops_gaps": 35,
