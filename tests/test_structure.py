@@ -297,6 +297,8 @@ LEVELS = {
     "gridcompute_workloads.climate.inputs": 101,
     "gridcompute_workloads.climate.pictures": 102,
     "gridcompute_workloads.climate.trend": 110,
+    "gridcompute_workloads.climate.refining": 105,
+    "gridcompute_workloads.climate.quantile": 110,
     "gridcompute_workloads.mapping.seeds": 100,
     "gridcompute_workloads.mapping.index": 101,
     "gridcompute_workloads.mapping.places": 102,
