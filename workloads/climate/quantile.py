@@ -97,7 +97,7 @@ def strategy(data: grid.Collection, levels: int, dims: Sequence[str]) -> Passes 
     layout = Plan(graph_of([data.map(kernel, q=np.full(levels, 0.5))])).stages[-1].layouts[0]
     kept = [dim for dim in field.dims if dim not in dims]
     pieces = math.prod(math.ceil(stored.get(dim, 1) / layout[dim].extent) for dim in kept)
-    return None if pieces <= len(passes.bits) else passes
+    return None if pieces <= passes.count else passes
 
 
 def quantile(
@@ -161,8 +161,8 @@ def _way(data: grid.Collection, levels: int, dims: Sequence[str], method: str, c
     passes = strategy(data if data.fields[0].dtype.kind == "f" else data * 1.0, levels, dims)
     if passes is None:
         return "exact, along whole axes"
-    return (f"exact by refinement: {len(passes.bits)} passes over the data, of {', '.join(map(str, passes.bits))} "
-            f"bits, which keep {passes.state_bytes / 2**20:.1f} MiB of counters each")
+    return (f"exact by refinement: {passes.count} passes over the data, of {passes.bits} bits of the values, which "
+            f"keep {passes.state_bytes / 2**20:.1f} MiB of counters each")
 
 
 def picture_of(output: str, picture: Path | None, name: str, units: str) -> Iterator[str | Path]:

@@ -182,13 +182,15 @@ class Passes:
     """How a refinement goes over the data.
 
     Attributes:
-        bits: that each pass looks at, leading ones first.
+        count: number of passes.
+        bits: that each looks at, leading ones first.
         counter: dtype of the counters.
         single: whether keys are those of float32.
         state_bytes: of a pass for all cells.
     """
 
-    bits: tuple[int, ...]
+    count: int
+    bits: int
     counter: str
     single: bool
     state_bytes: int
@@ -212,8 +214,8 @@ class Passes:
         most = min(max(int(math.log2(max(STATE_BYTES / size - 4, 1))), BITS[0]), BITS[1])
         width = 32 if single else 64
         count = -(-width // most)
-        bits = tuple(width // count + (i < width % count) for i in range(count))
-        return cls(bits, counter, single, size * ((1 << bits[0]) + 4))
+        bits = -(-width // count)  # the same for all, so that one loop is compiled; zeros may lead the first one's
+        return cls(count, bits, counter, single, size * ((1 << bits) + 4))
 
 
 def refined(data: grid.Collection, q: Sequence[float], dims: Sequence[str], passes: Passes) -> grid.Collection:
@@ -225,19 +227,17 @@ def refined(data: grid.Collection, q: Sequence[float], dims: Sequence[str], pass
         dims: reduced dimensions.
         passes: how to go over the data.
     """
-    field, single = data.fields[0], passes.single
+    field, single, bits = data.fields[0], passes.single, passes.bits
     place, start = (single_place, single_start) if single else (double_place, double_start)
     found = []
     for level in q:
-        left = sum(passes.bits)
         part: grid.Collection | None = None
-        for bits in passes.bits:
+        for left in range(passes.count * bits, 0, -bits):
             shift = left - bits
             places = data.map(start, shift=shift) if part is None else data.map(place, part, before=left, shift=shift)
             rank = places.reduce(ranked(level, 1 << bits, passes.counter, single), dims)
             step, last = rank["place_step"], part
             part = step if part is None else part.map(narrowed, step, bits=bits)
-            left = shift
         assert last is not None
         found.append(last.map(between, step, rank["place_follow"], rank["place_count"], q=float(level), bits=bits,
                               single=single))
