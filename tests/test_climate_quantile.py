@@ -58,10 +58,10 @@ def expected(x: np.ndarray, levels: list[float], axes: tuple[int, ...]) -> np.nd
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_refinement_equals_numpy_to_the_last_bit(dtype, monkeypatch):
     x = hard_cases(dtype)
-    if dtype == "f4":  # more passes than are needed at least, which don't divide the bits
-        monkeypatch.setattr(refining, "STATE_BYTES", 12 * len(LEVELS) * 2 * (64 + 4))
+    if dtype == "f4":  # little memory
+        monkeypatch.setattr(refining, "STATE_BYTES", 12 * len(LEVELS) * (2 * (32 + 3) + 8))
         data = grid.from_arrays({"x": x}, ("time", "lat", "lon"))
-        assert refining.Passes.of(data, len(LEVELS), ["time"]).count == 6
+        assert refining.Passes.of(data, len(LEVELS), ["time"]).count == 7
     np.testing.assert_array_equal(refined(x, LEVELS, ["time"]), expected(x, LEVELS, (0,)))
 
 
@@ -80,8 +80,8 @@ def test_passes_follow_from_cells_and_levels():
     def shape_of(one):
         return one.count, one.bits
 
-    assert shape_of(passes((100, 9, 9))) == (4, 8)
-    assert shape_of(passes((100, 9, 9), "f8")) == (8, 8)
+    assert shape_of(passes((100, 9, 9))) == (6, 6)
+    assert shape_of(passes((100, 9, 9), "f8")) == (11, 6)
     assert shape_of(passes((2, 721, 1440))) == (7, 5)
     assert passes((2, 721, 1440)).state_bytes <= refining.STATE_BYTES
     assert shape_of(passes((2, 721, 1440), levels=1)) == (6, 6)
@@ -105,10 +105,10 @@ def test_pancakes_are_refined_and_pencils_read_whole():
     data = grid.open_dataset("in.zarr")["t"]
     passes = strategy(data, 2, ["time"])
     assert passes is not None
-    assert passes.count == 4
+    assert passes.count == 6
     assert strategy(data, 2, ["lat", "lon"]) is None
     carried = carry(input="in.zarr", quantiles="0.25,0.9", output="p.zarr")
-    assert any("4 passes over the data, of 8 bits" in line for line in carried.lines)
+    assert any("6 passes over the data, of 6 bits" in line for line in carried.lines)
     found = xr.open_zarr("p.zarr")
     assert found["t"].dims == ("lat", "lon", "quantile")
     assert found["t"].attrs == {"long_name": "quantiles of t over time", "units": "K"}
@@ -119,7 +119,7 @@ def test_pancakes_are_refined_and_pencils_read_whole():
     assert strategy(grid.open_dataset("in.zarr")["t"], 2, ["time"]) is None
     whole = carry(input="in.zarr", quantiles="0.25,0.9", output="w.zarr")
     assert any("along whole axes" in line for line in whole.lines)
-    xr.testing.assert_identical(xr.open_zarr("w.zarr").load(), found.load())
+    xr.testing.assert_equal(xr.open_zarr("w.zarr").load(), found.load())
 
 
 def test_of_space_for_each_step():

@@ -86,16 +86,19 @@ def quantiles_over(data: grid.Collection, q: Sequence[float], dims: str | Sequen
 def strategy(data: grid.Collection, levels: int, dims: Sequence[str]) -> Passes | None:
     """The passes of a refinement that takes exact quantiles; None where whole axes are read at once.
 
-    Whole axes at once decode a stored chunk once for each piece of the kept dimensions that is cut from it. That is
-    done where it is no more decoding than the passes of a refinement.
+    Whole axes at once decode a stored chunk once for each piece of the kept dimensions that is cut from it, or only
+    once where the chunk has all of the axes: pieces that follow each other share it then. That is done where it is no
+    more decoding than the passes of a refinement.
     """
     passes, field = Passes.of(data, levels, dims), data.fields[0]
     stored: dict[str, int] = {}
     for op in data.op.walk():
         stored |= dict(op.action.source.stored) if isinstance(op.action, Load) else {}
+    kept = [dim for dim in field.dims if dim not in dims]
+    if all(stored.get(dim, 1) >= (data.space[dim] or 0) for dim in dims):
+        return None
     kernel = in_cell([0.5] * levels, [dim for dim in field.dims if dim in dims])
     layout = Plan(graph_of([data.map(kernel, q=np.full(levels, 0.5))])).stages[-1].layouts[0]
-    kept = [dim for dim in field.dims if dim not in dims]
     pieces = math.prod(math.ceil(stored.get(dim, 1) / layout[dim].extent) for dim in kept)
     return None if pieces <= passes.count else passes
 

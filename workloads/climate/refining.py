@@ -22,8 +22,11 @@ from gridcompute.reducer import Output, Reduction, StateField
 STATE_BYTES = 256 * 2**20
 """Bytes of counters that a pass may keep for all cells: they decide how many bits it looks at."""
 
-BITS = (3, 8)
-"""Fewest and most bits that a pass looks at."""
+BITS = (3, 6)
+"""Fewest and most bits that a pass looks at: with more, a cell's counters leave the fastest cache, and take longer."""
+
+EXTRA = 3
+"""Counters beside those of the steps."""
 
 SIGN, ONES = np.uint64(1 << 63), np.uint64(0xFFFFFFFFFFFFFFFF)
 SIGN_32, ONES_32 = np.uint64(1 << 31), np.uint64(0xFFFFFFFF)
@@ -71,13 +74,13 @@ def double_start(x, shift):  # type: ignore[no-untyped-def]
     return (key >> np.uint64(shift)) + np.uint64(2)
 
 
-@grid.kernel("(),()->()", names=("part",))
+@grid.kernel("(),()->()", names=("part",), parallel=8)
 def narrowed(part, place, bits):  # type: ignore[no-untyped-def]
     """The part's number among those of the next pass."""
     return (np.uint64(part) << np.uint64(bits)) | np.uint64(place)
 
 
-@grid.kernel("(),(),(),()->(quantile)", sizes={"quantile": 1}, names=("value",))
+@grid.kernel("(),(),(),()->(quantile)", sizes={"quantile": 1}, names=("value",), parallel=8)
 def between(part, place, follow, count, q, bits, single):  # type: ignore[no-untyped-def]
     """The quantile of the order statistics that the last pass found, as `grid.stats.nanquantile` has it."""
     out = np.full(1, np.nan)
@@ -106,73 +109,62 @@ def value_of(key, single):  # type: ignore[no-untyped-def]
     return np.float64(np.uint64(bits).view(np.float64))
 
 
-def _init(n: Array, before: Array, after: Array, least: Array, q: Array) -> None:
+def _init(n: Array, least: Array, q: Array) -> None:
     for i in range(len(n)):
         n[i] = 0
-    before[0] = 0
-    after[0] = 0
-    least[0] = 0
+    least[0] = ONES
 
 
-def _step(n: Array, before: Array, after: Array, least: Array, place: Any, q: Array) -> None:
+def _step(n: Array, least: Array, place: Any, q: Array) -> None:
+    # No branches, which would be foretold wrongly: what lies beyond the part has the last counter, and is told from
+    # what doesn't by going below zero, round to the greatest numbers.
+    last = np.uint64(len(n) - 1)
     at = np.uint64(place)
-    if at >= np.uint64(2):
-        at = at - np.uint64(2)
-        if at < np.uint64(len(n)):
-            n[np.int64(at)] += 1
-        else:
-            least[0] = at if after[0] == 0 or at < np.uint64(least[0]) else np.uint64(least[0])
-            after[0] += 1
-    elif at == np.uint64(1):
-        before[0] += 1
+    n[np.int64(at if at < last else last)] += 1
+    beyond = at - last
+    least[0] = beyond if beyond < least[0] else least[0]
 
 
-def _merge(n: Array, before: Array, after: Array, least: Array,
-           n2: Array, before2: Array, after2: Array, least2: Array, q: Array) -> None:
+def _merge(n: Array, least: Array, n2: Array, least2: Array, q: Array) -> None:
     for i in range(len(n)):
         n[i] += n2[i]
-    if after2[0] != 0 and (after[0] == 0 or least2[0] < least[0]):
-        least[0] = least2[0]
-    before[0] += before2[0]
-    after[0] += after2[0]
+    least[0] = least2[0] if least2[0] < least[0] else least[0]
 
 
-def _final(n: Array, before: Array, after: Array, least: Array,
-           step: Array, follow: Array, count: Array, q: Array) -> None:
-    total = np.int64(before[0]) + np.int64(after[0])
-    for i in range(len(n)):
+def _final(n: Array, least: Array, step: Array, follow: Array, count: Array, q: Array) -> None:
+    total = np.int64(0)
+    for i in range(1, len(n)):
         total += np.int64(n[i])
     count[0] = total
     if total == 0:
         return
     rank = np.int64(math.floor((total - 1) * q[0]))
-    upto = np.int64(before[0])
-    i = 0
+    upto = np.int64(n[1])
+    i = 2
     while upto + np.int64(n[i]) <= rank:
         upto += np.int64(n[i])
         i += 1
-    step[0] = i
+    step[0] = i - 2
     upto += np.int64(n[i])
     # The next order statistic: of the same step, of a later one, beyond the part, or there is none.
-    follow[0] = i
+    last = len(n) - 1
     if upto == rank + 1 and rank + 1 < total:
         i += 1
-        while i < len(n) and n[i] == 0:
+        while i < last and n[i] == 0:
             i += 1
-        follow[0] = np.uint64(i) if i < len(n) else np.uint64(least[0])
+    follow[0] = np.uint64(i - 2) + (least[0] if i == last else np.uint64(0))
 
 
-def ranked(q: float, steps: int, counter: str, single: bool) -> Reduction:
+def ranked(q: float, steps: int, counter: str) -> Reduction:
     """Finds the step that holds a quantile's lower order statistic, and the step of the next one.
 
     Args:
         q: 0 to 1.
         steps: equal steps of the part that is looked at; values are places, as `single_place` gives them.
         counter: dtype that holds the most values a cell.
-        single: whether places are those of float32.
     """
-    state = (StateField("n", counter, steps), StateField("before", counter), StateField("after", counter),
-             StateField("least", "u4" if single else "u8"))  # fmt: skip
+    # Missing values, those before the part, those of each step, and those beyond; and how far the least of these is.
+    state = (StateField("n", counter, steps + EXTRA), StateField("least", "u8"))
     outputs = (Output("step", "u4"), Output("follow", "u8"), Output("count", "i8"))
     return Reduction("rank", state, _init, _step, _merge, _final, outputs, params=((float(q),),), kinds="u")
 
@@ -210,12 +202,13 @@ class Passes:
         positions = 2**63 if None in lengths else math.prod(n or 1 for n in lengths)
         cells = math.prod(data.space[dim] or 1 for dim in field.dims if dim not in dims)
         counter = "u2" if positions < 2**16 else "u4" if positions < 2**32 else "i8"
-        size = cells * levels * np.dtype(counter).itemsize
-        most = min(max(int(math.log2(max(STATE_BYTES / size - 4, 1))), BITS[0]), BITS[1])
+        size = np.dtype(counter).itemsize
+        steps = (STATE_BYTES / (cells * levels) - 8) / size - EXTRA
+        most = min(max(int(math.log2(max(steps, 1))), BITS[0]), BITS[1])
         width = 32 if single else 64
         count = -(-width // most)
         bits = -(-width // count)  # the same for all, so that one loop is compiled; zeros may lead the first one's
-        return cls(count, bits, counter, single, size * ((1 << bits) + 4))
+        return cls(count, bits, counter, single, cells * levels * (size * ((1 << bits) + EXTRA) + 8))
 
 
 def refined(data: grid.Collection, q: Sequence[float], dims: Sequence[str], passes: Passes) -> grid.Collection:
@@ -235,7 +228,7 @@ def refined(data: grid.Collection, q: Sequence[float], dims: Sequence[str], pass
         for left in range(passes.count * bits, 0, -bits):
             shift = left - bits
             places = data.map(start, shift=shift) if part is None else data.map(place, part, before=left, shift=shift)
-            rank = places.reduce(ranked(level, 1 << bits, passes.counter, single), dims)
+            rank = places.reduce(ranked(level, 1 << bits, passes.counter), dims)
             step, last = rank["place_step"], part
             part = step if part is None else part.map(narrowed, step, bits=bits)
         assert last is not None
