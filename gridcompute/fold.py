@@ -199,9 +199,10 @@ class Fold:
 
     def _counted(self, states: States, lane: int, lo: int, hi: int) -> Array:
         """The number of values of some cells of a lane, in int64."""
-        seen = states.seen.reshape(states.lanes, states.groups)[lane]
-        found = np.repeat(seen, states.cells)[lo:hi] if hi - lo > states.cells else (
-            seen[np.arange(lo, hi) // max(states.cells, 1)])
+        cells, found = max(states.cells, 1), np.empty(hi - lo, np.int64)
+        for group in range(lo // cells, -(-hi // cells)):
+            at = slice(max(group * cells - lo, 0), (group + 1) * cells - lo)
+            found[at] = states.seen[lane * states.groups + group]
         if states.holes[0]:
             found -= states.missing.reshape(states.lanes, -1)[lane, lo:hi]
         return found
@@ -268,15 +269,18 @@ class Fold:
                    for out in known]
         for lo in range(0, n, BLOCK):
             hi = min(lo + BLOCK, n)
-            outs = [np.zeros((hi - lo) * out.size, _half_to_single(out.dtype)) for out in known]
-            valids = [np.ones((hi - lo) * out.size, bool) for out in known]
+            targets = [column.values[lo:hi].reshape(-1) for column in columns]
+            # Numba computes in float32 where NumPy stores float16.
+            outs = [target.astype(np.float32) if target.dtype == np.float16 else target for target in targets]
+            valids = [np.ones(len(out), bool) if column.valid is None else column.valid[lo:hi].reshape(-1)
+                      for out, column in zip(outs, columns, strict=True)]
             with np.errstate(all="ignore"):
                 self._loops["finish"](*part(lo, hi), *outs, *valids, hi - lo, *self._params)
-                for values, there, column in zip(outs, valids, columns, strict=True):
-                    values[~there] = np.nan if values.dtype.kind in "fc" else 0
-                    column.values[lo:hi] = values.reshape(column.values[lo:hi].shape)
-                    if column.valid is not None:
-                        column.valid[lo:hi] = there.reshape(column.valid[lo:hi].shape)
+                for target, values, there in zip(targets, outs, valids, strict=True):
+                    if not there.all():
+                        values[~there] = np.nan if values.dtype.kind in "fc" else 0
+                    if values is not target:
+                        target[...] = values
         return columns
 
     def _join(self, first: list[Array], later: list[Array], n: int) -> None:
@@ -334,11 +338,6 @@ def axes_of(axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     if len(found) != len(given) or (found and (found[0] < 0 or found[-1] >= ndim)):
         raise DimensionError(f"axes {tuple(given)} don't name distinct axes of an array with {ndim}")
     return tuple(found)
-
-
-def _half_to_single(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Numba computes in float32 where NumPy stores float16."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
 def _frozen(array: Array) -> Array:
