@@ -22,6 +22,7 @@ from gridcompute.op import Op
 from gridcompute.ops import Ref
 from gridcompute.ops_dags import Propagating
 from gridcompute.ops_gaps import Gaps
+from gridcompute.ops_weights import Weighted
 from gridcompute.reducer import Reduction
 from gridcompute.reducing import Reducible
 from gridcompute.sinks.opening import open_sink
@@ -30,7 +31,7 @@ from gridcompute.spaces import Space
 NOWHERE = Space()
 
 
-class Collection(Arithmetic, Gaps, Propagating, Reducible):
+class Collection(Arithmetic, Gaps, Propagating, Reducible, Weighted):
     """Named columns over a space, not yet computed.
 
     Attributes:
@@ -298,11 +299,8 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
         """
         ref = self._one()
         checked = ops_windows.halo_of(ref[0], halo, boundary)
-        return Collection.of(
-            ops_windows.stencil(kernel, ref, checked, names=names, params=params, fill=fill, seed=seed, name=name,
-                                on_error=on_error),
-            self.coords,
-        )
+        given: dict[str, Any] = {"params": params, "fill": fill, "seed": seed, "name": name, "on_error": on_error}
+        return Collection.of(ops_windows.stencil(kernel, ref, checked, names=names, **given), self.coords)
 
     def iterate(
         self,
@@ -336,11 +334,8 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
             raise ParameterError("iterate needs either a halo or edges")
         op = self.op
         neighbours = edges if edges is not None else ops_windows.halo_of(op, halo or {}, boundary)
-        return Collection.of(
-            ops_windows.iterate(kernel, op, steps, neighbours, params=params, fill=fill, keep=checkpoint, seed=seed,
-                                name=name),
-            self.coords,
-        )
+        given: dict[str, Any] = {"params": params, "fill": fill, "keep": checkpoint, "seed": seed, "name": name}
+        return Collection.of(ops_windows.iterate(kernel, op, steps, neighbours, **given), self.coords)
 
     def reduce(self, how: str | Reduction, dims: str | Sequence[str] = (), **options: Any) -> Collection:
         """All columns reduced over dimensions (all of them where none is named).
@@ -349,9 +344,12 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible):
             how: sum, count, mean, var, std, min, max, argmin, argmax, any, all, first, last, histogram, topk,
                 quantile; or your own, made by `grid.reduction`.
             dims: reduced dimensions.
-            options: of the reduction, such as `skipna`, `ddof`, `bins`, `k`, `q`.
+            options: of the reduction, such as `skipna`, `ddof`, `bins`, `k`, `q`. Of sum and mean also `weights`: a
+                collection along one or more of the dimensions, an array for the only one, or `{"lat": array}`.
         """
         over = [dims] if isinstance(dims, str) else list(dims)
+        if options.get("weights") is not None:
+            return self._weighted(how, over, **options)
         return self.reduced(reducing.chosen(how, options), over)
 
     def reduced(self, how: Reduction, dims: Sequence[str], group: tuple[Coordinate, Array] | None = None) -> Collection:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,12 @@ import numpy as np
 from gridcompute.columns import Array, Fixed
 from gridcompute.errors import DimensionError, ParameterError
 from gridcompute.fold_loops import LANES, Functions, Layout, Loops
+
+BLOCK = 65536
+"""Cells that are finished at a time: what is computed on the way stays in the cache."""
+
+MOST_MISSING = 2**31 - 1
+"""Positions up to which what is missing is counted in int32."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Scheme:
         fields: (name, dtype, elements per cell) of each state array.
         outputs: the output columns.
         params: numbers for the functions.
+        counted: number of the field that counts the values, -1 for none.
+        length: positions that the functions know; 0 for any number.
         commutative: whether a narrow fold may use lanes.
     """
 
@@ -50,6 +59,8 @@ class Scheme:
     outputs: tuple[OutputField, ...]
     params: tuple[tuple[float, ...], ...]
     commutative: bool
+    counted: int = -1
+    length: int = 0
 
 
 @dataclass(eq=False)
@@ -57,7 +68,10 @@ class States:
     """States of all output cells while a segment is folded.
 
     Attributes:
-        arrays: one flat array per state field: lanes x (groups * cells) x size.
+        arrays: one flat array per state field, but for a count: lanes x (groups * cells) x size.
+        seen: where there is a count, the positions of each lane and group: lanes x groups.
+        missing: those of them that a cell missed: lanes x (groups * cells); untouched until there is one.
+        holes: one element, not 0 once anything was missed.
         cells: kept cells of the column; `groups` groups of them, cell k of group g at g * cells + k.
         groups: number of groups (1 without codes).
         lanes: 1 or 64.
@@ -66,6 +80,9 @@ class States:
     """
 
     arrays: list[Array]
+    seen: Array
+    missing: Array
+    holes: Array
     cells: int
     groups: int
     lanes: int
@@ -75,7 +92,7 @@ class States:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(int(array.nbytes) for array in self.arrays)
+        return sum(int(array.nbytes) for array in [*self.arrays, *([self.missing] if self.holes.any() else [])])
 
 
 class Fold:
@@ -90,7 +107,16 @@ class Fold:
         self.scheme = scheme
         self._params = [_frozen(np.array(values)) for values in scheme.params]
         self._loops = Loops(functions)
-        self._cell_bytes = sum(kind.itemsize * size for _, kind, size in scheme.fields)
+        self._streamed = [field for i, field in enumerate(scheme.fields) if i != scheme.counted]
+        self._cell_bytes = sum(kind.itemsize * size for _, kind, size in self._streamed)
+
+    @cached_property
+    def _fresh(self) -> list[Array]:
+        """One cell's fresh state, without a count."""
+        one = [np.zeros(size, kind) for _, kind, size in self.scheme.fields]
+        with np.errstate(all="ignore"):
+            self._loops["start"](*one, 1, *self._params)
+        return [array for i, array in enumerate(one) if i != self.scheme.counted]
 
     def lanes(self, cells: int, groups: int = 1) -> int:
         """Lanes of a fold with this many kept cells and groups: a rule of the graph alone."""
@@ -107,10 +133,13 @@ class Fold:
         """
         lanes = lanes or self.lanes(cells, groups)
         n = lanes * groups * cells
-        arrays = [np.zeros(n * size, kind) for _, kind, size in self.scheme.fields]
-        with np.errstate(all="ignore"):
-            self._loops["start"](*arrays, n, *self._params)
-        return States(arrays, cells, groups, lanes, origin=origin)
+        arrays = []
+        for one in self._fresh:
+            plain = not one.tobytes().strip(b"\0")  # zeros cost no memory until they are written to
+            arrays.append(np.zeros(n * len(one), one.dtype) if plain else np.tile(one, n))
+        counts = int(self.scheme.counted >= 0)
+        seen, missing = np.zeros(counts * lanes * groups, np.int64), np.zeros(counts * n, np.int32)
+        return States(arrays, seen, missing, np.zeros(1, np.int64), cells, groups, lanes, origin=origin)
 
     def fold(
         self,
@@ -150,20 +179,50 @@ class Fold:
                 self._cell_bytes,
             )
             loop = self._loops["fold" if valid is None else "fold_masked"]
+            counts = self._count(states, rows, codes) if self.scheme.counted >= 0 else []
             with np.errstate(all="ignore"):
-                loop(*states.arrays, layout.flat, layout.mask, _frozen(picked), geometry, *self._params)
+                loop(*states.arrays, *counts, layout.flat, layout.mask, _frozen(picked), geometry, *self._params)
         states.position += rows
+
+    def _count(self, states: States, rows: int, codes: Array | None) -> list[Array]:
+        """Count some positions as seen; what counts the missing ones, wide enough for them."""
+        lanes, groups = states.lanes, states.groups
+        at = (states.position + np.arange(rows if codes is not None else rows % lanes)) % lanes * groups
+        if codes is None:
+            states.seen += rows // lanes
+        else:
+            at = (at + codes.reshape(-1))[codes.reshape(-1) >= 0]
+        states.seen += np.bincount(at, minlength=lanes * groups)
+        if states.position + rows > MOST_MISSING and states.missing.dtype == np.int32:
+            states.missing = states.missing.astype(np.int64)
+        return [states.missing, states.holes]
+
+    def _counted(self, states: States, lane: int, lo: int, hi: int) -> Array:
+        """The number of values of some cells of a lane, in int64."""
+        cells, found = max(states.cells, 1), np.empty(hi - lo, np.int64)
+        for group in range(lo // cells, -(-hi // cells)):
+            at = slice(max(group * cells - lo, 0), (group + 1) * cells - lo)
+            found[at] = states.seen[lane * states.groups + group]
+        if states.holes[0]:
+            found -= states.missing.reshape(states.lanes, -1)[lane, lo:hi]
+        return found
+
+    def _closed(self, states: States, lane: int, lo: int, hi: int) -> list[Array]:
+        """All fields of some cells of a lane, flat; views but for a count."""
+        parts = [array.reshape(states.lanes, -1)[lane, lo * size : hi * size]
+                 for array, (_, _, size) in zip(states.arrays, self._streamed, strict=True)]
+        if self.scheme.counted >= 0:
+            parts.insert(self.scheme.counted, self._counted(states, lane, lo, hi))
+        return parts
 
     def close(self, states: States) -> list[Array]:
         """The segment's states, lanes merged in order: one (groups * cells, size) array per field."""
         n = states.cells * states.groups
-        parts = [
-            array.reshape(states.lanes, n * size)
-            for array, (_, _, size) in zip(states.arrays, self.scheme.fields, strict=True)
-        ]
-        first = [part[0].copy() for part in parts] if states.lanes > 1 else [part[0] for part in parts]
+        first = self._closed(states, 0, 0, n)
+        if states.lanes > 1:
+            first = [part.copy() for part in first]
         for lane in range(1, states.lanes):
-            self._join(first, [part[lane] for part in parts], n)
+            self._join(first, self._closed(states, lane, 0, n), n)
         return [flat.reshape(n, size) for flat, (_, _, size) in zip(first, self.scheme.fields, strict=True)]
 
     def merge(self, first: Sequence[Array], later: Sequence[Array]) -> list[Array]:
@@ -187,21 +246,41 @@ class Fold:
             states: of some cells.
             last: nobody needs them any more, so a reduction's function may change them, and they aren't copied.
         """
-        n = len(states[0])
-        flat = [np.require(array, requirements=["C", "W"]) if last else np.array(array, order="C") for array in states]
-        flat = [array.reshape(-1) for array in flat]
+        sizes = [size for _, _, size in self.scheme.fields]
+
+        def part(lo: int, hi: int) -> list[Array]:
+            cut = [array[lo:hi] for array in states]
+            cut = [np.require(a, requirements=["C", "W"]) if last else np.array(a, order="C") for a in cut]
+            return [array.reshape((hi - lo) * size) for array, size in zip(cut, sizes, strict=True)]
+
+        return self._columns(len(states[0]), part)
+
+    def results(self, states: States) -> list[Fixed]:
+        """The output columns of states that nobody needs any more: as `finish` of `close`, with less memory."""
+        if states.lanes > 1:
+            return self.finish(self.close(states), last=True)
+        return self._columns(states.cells * states.groups, lambda lo, hi: self._closed(states, 0, lo, hi))
+
+    def _columns(self, n: int, part: Callable[[int, int], list[Array]]) -> list[Fixed]:
+        """The output columns of n cells, whose closed states `part` gives, flat, to be changed."""
         known = self.scheme.outputs
-        outs = [np.zeros(n * out.size, _half_to_single(out.dtype)) for out in known]
-        valids = [np.ones(n * out.size, bool) for out in known]
-        with np.errstate(all="ignore"):
-            self._loops["finish"](*flat, *outs, *valids, n, *self._params)
-        columns = []
-        for out, there, column in zip(outs, valids, known, strict=True):
-            shape = (n, *(extent for _, extent in column.dims))
-            out[~there] = np.nan if column.dtype.kind in "fc" else 0
-            with np.errstate(over="ignore"):
-                out = out.astype(column.dtype, copy=False).reshape(shape)
-            columns.append(Fixed(out, there.reshape(shape) if column.nullable else None))
+        columns = [Fixed(np.zeros((n, *(extent for _, extent in out.dims)), out.dtype),
+                         np.ones((n, *(extent for _, extent in out.dims)), bool) if out.nullable else None)
+                   for out in known]
+        for lo in range(0, n, BLOCK):
+            hi = min(lo + BLOCK, n)
+            targets = [column.values[lo:hi].reshape(-1) for column in columns]
+            # Numba computes in float32 where NumPy stores float16.
+            outs = [target.astype(np.float32) if target.dtype == np.float16 else target for target in targets]
+            valids = [np.ones(len(out), bool) if column.valid is None else column.valid[lo:hi].reshape(-1)
+                      for out, column in zip(outs, columns, strict=True)]
+            with np.errstate(all="ignore"):
+                self._loops["finish"](*part(lo, hi), *outs, *valids, hi - lo, *self._params)
+                for target, values, there in zip(targets, outs, valids, strict=True):
+                    if not there.all():
+                        values[~there] = np.nan if values.dtype.kind in "fc" else 0
+                    if values is not target:
+                        target[...] = values
         return columns
 
     def _join(self, first: list[Array], later: list[Array], n: int) -> None:
@@ -217,6 +296,8 @@ class Fold:
                 f"reduction {name!r} is compiled for {self.scheme.dtype}, not {values.dtype}",
                 hint="call compiled() with the column's dtype",
             )
+        if self.scheme.length and states.origin + states.position + rows > self.scheme.length:
+            raise ParameterError(f"reduction {name!r} knows {self.scheme.length} positions, but there are more values")
         if rows * states.cells != values.size:
             raise ParameterError(
                 f"reduction {name!r} keeps {states.cells} cells, which a chunk of shape "
@@ -257,11 +338,6 @@ def axes_of(axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     if len(found) != len(given) or (found and (found[0] < 0 or found[-1] >= ndim)):
         raise DimensionError(f"axes {tuple(given)} don't name distinct axes of an array with {ndim}")
     return tuple(found)
-
-
-def _half_to_single(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Numba computes in float32 where NumPy stores float16."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
 def _frozen(array: Array) -> Array:

@@ -8,6 +8,10 @@ Layouts. A chunk is seen as four nested extents (R0, A, R1, B): reduced, kept, r
 a value in the fold is r0 * R1 + r1, its cell a * B + b. Any strides are read in place where the chunk fits
 that form, else it is copied once. Loops run over a tile of cells first and over positions second, so states
 stay in the cache; a cell sees its values in order of position whatever the layout, hence the same bits.
+
+Counts. Most cells miss nothing, and then their number of values is the number of positions. So a loop that counts looks
+whether any value of a row is missing first: if none is, it takes them all in without a branch and counts nothing; else
+it counts those that are missing. A grouped mean then streams a sum alone.
 """
 
 from __future__ import annotations
@@ -103,7 +107,7 @@ class Functions:
 
     Attributes:
         init: `init(*state, *params)` fills a fresh state.
-        step: `step(*state, x[, position], *params)` takes one value in.
+        step: `step(*state, x[, position], *params)` takes one value in; the state is without the count.
         merge: `merge(*state, *later, *params)` takes in a state of values that come after.
         final: `final(*state, *outs, *valids, *params)` fills the outputs.
         sizes: elements per cell of each state field.
@@ -111,6 +115,7 @@ class Functions:
         params: number of parameter arrays.
         positional: whether step takes the value's position.
         drop_nan: whether NaN counts as null.
+        counted: number of the state field that is the number of values taken in, kept by the fold; -1 for none.
         final_style: 2 where final fills outs and valids; 1: outs alone; 0: it returns the outputs.
     """
 
@@ -123,7 +128,13 @@ class Functions:
     params: int
     positional: bool
     drop_nan: bool
+    counted: int = -1
     final_style: int = 2
+
+    @property
+    def streamed(self) -> list[int]:
+        """Sizes of the state fields that `step` gets."""
+        return [size for i, size in enumerate(self.sizes) if i != self.counted]
 
 
 class Loops:
@@ -188,21 +199,29 @@ def _source(f: Functions, name: str) -> str:
     return f"def {name}({', '.join(head)}, n, {', '.join(params)}):\n    for i in range(n):\n        {call}\n"
 
 
-def _step_source(f: Functions, masked: bool, value: str, mask: str, at: str, position: str, pad: int) -> str:
-    """Text that takes in one value, if it counts."""
+def _take_source(f: Functions, masked: bool, each: str, value: str, mask: str, at: str, position: str, pad: int) -> str:
+    """Text that takes in a row of values where they count; `each` is the head of the loop over it."""
     where = [f"origin + {position}"] if f.positional else []
-    call = f"step({', '.join([*_windows('s', f.sizes, at), 'x', *where, *_names('q', f.params)])})"
-    checks = (["x == x"] if f.drop_nan else []) + ([f"peek(mask, {mask})"] if masked else [])
-    lines = [f"x = peek({value})"]
-    lines += [f"if {' and '.join(checks)}:", f"    {call}"] if checks else [call]
+    call = f"step({', '.join([*_windows('s', f.streamed, at), 'x', *where, *_names('q', f.params)])})"
+    there = " and ".join((["x == x"] if f.drop_nan else []) + ([f"peek(mask, {mask})"] if masked else []))
+    lines = [each, f"    x = peek({value})"]
+    if there and f.counted >= 0:
+        lines = ["bad = 0", *lines, f"    bad |= 0 if {there} else 1", "if bad == 0:",
+                 *("    " + line for line in [*lines, f"    {call}"]),
+                 "else:", "    holes[0] = 1",
+                 *("    " + line for line in [*lines, f"    window(missing, {at}, 1)[0] += 0 if {there} else 1"]),
+                 *("    " + line for line in [*lines, f"    if {there}:", f"        {call}"])]  # fmt: skip
+    else:
+        lines += [f"    if {there}:", f"        {call}"] if there else [f"    {call}"]
     return "\n".join(" " * pad + line for line in lines)
 
 
 def _fold_source(f: Functions, name: str) -> str:
     """Text of the fold; `fold_masked` reads a validity array too."""
     masked = name == "fold_masked"
-    body = partial(_step_source, f, masked)
-    head = ", ".join([*_names("s", len(f.sizes)), "flat", "mask", "codes", "g", *_names("p", f.params)])
+    body = partial(_take_source, f, masked)
+    counts = ["missing", "holes"] if f.counted >= 0 else []
+    head = ", ".join([*_names("s", len(f.streamed)), *counts, "flat", "mask", "codes", "g", *_names("p", f.params)])
     unpack = "\n".join(f"    {field} = g[{i}]" for i, field in enumerate(_GEOMETRY))
     # Borrowed, as the states are: reference counts are atomic, and would cost more than many a step.
     unpack += "".join(f"\n    q{i} = window(p{i}, 0, len(p{i}))" for i in range(f.params))
@@ -219,8 +238,7 @@ def _fold_source(f: Functions, name: str) -> str:
         i = 0
         while i < total:
             m = min(lanes * B - j, total - i)
-            for t in range(m):
-{body("flat, vo + i + t", "mo + i + t", "j + t", "position + i + t", 16)}
+{body("for t in range(m):", "flat, vo + i + t", "mo + i + t", "j + t", "position + i + t", 12)}
             i += m
             j = 0
         return
@@ -247,11 +265,9 @@ def _fold_source(f: Functions, name: str) -> str:
                     row += position
                     at = (row & (lanes - 1)) * n + group * K + a * B + b0
                     if vb == 1:
-                        for b in range(m):
-{body("flat, value + b", "valid + b * mb", "at + b", "row", 28)}
+{body("for b in range(m):", "flat, value + b", "valid + b * mb", "at + b", "row", 24)}
                     else:
-                        for b in range(m):
-{body("buffer, packed * m + b", "valid + b * mb", "at + b", "row", 28)}
+{body("for b in range(m):", "buffer, packed * m + b", "valid + b * mb", "at + b", "row", 24)}
             b0 += m
 """
 

@@ -31,7 +31,7 @@ from gridcompute.fold import Fold, OutputField, Scheme, axes_of
 from gridcompute.fold_loops import LANES, Functions
 from gridcompute.keys import digest, function_key, unwrap
 
-SCHEME = 1
+SCHEME = 2
 """Version of the fold's order, lanes and merges: part of every reduction's key."""
 
 
@@ -40,7 +40,9 @@ class StateField:
     """One array of a state: `size` elements per output cell.
 
     `dtype` is a NumPy name, or "input" (the column's own), "sum" (float64 for floats, int64 for integers and
-    bool, uint64 for unsigned, complex128 for complex) or "mean" (float64, complex128 for complex).
+    bool, uint64 for unsigned, complex128 for complex), "mean" (float64, complex128 for complex) or "float" (the
+    column's own if it is a float, else float64). One field may be a "count" (int64): the number of values taken in,
+    which the fold itself keeps, and `step` doesn't get.
     """
 
     name: str
@@ -76,7 +78,7 @@ class Reduction:
         name: the reduction's name, also in messages.
         state: the state's fields.
         init: `init(*state, *params)` fills a fresh state, neutral to `merge` on either side.
-        step: `step(*state, x, *params)` takes in one value (x, position where `positional`). x has the
+        step: `step(*state, x, *params)` takes in one value (x, position where `positional`); without a count. x has the
             column's dtype; `np.float64(x)` widens it, compiled or not (numba's `float` leaves float32 as it
             is).
         merge: `merge(*state, *later, *params)` takes in the state of values that come later.
@@ -90,6 +92,7 @@ class Reduction:
         positional: whether `step` takes the value's position too.
         kinds: NumPy's kind letters of the dtypes that can be reduced.
         coords: coordinates of new dimensions, by name.
+        length: positions that a positional reduction knows, for instance by their x; 0 for any number.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Reduction:
     positional: bool = False
     kinds: str = "biuf"
     coords: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    length: int = 0
 
     def __post_init__(self) -> None:
         if not self.state:
@@ -117,15 +121,18 @@ class Reduction:
                 raise ParameterError(
                     f"{where} has size {part.size}", hint="a state field needs at least one element per cell"
                 )
+        if [part.size for part in self.state if part.dtype == "count"] not in ([], [1]):
+            raise ParameterError(f"reduction {self.name!r} has several counts",
+                                 hint="one field of size 1 may be a count")
         states, params = len(self.state), len(self.params)
-        wanted = {"init": states, "step": states + 1 + self.positional, "merge": 2 * states}
+        wanted = {"init": states, "step": states - (self.counted >= 0) + 1 + self.positional, "merge": 2 * states}
         for role, count in wanted.items():
             have = _arity(getattr(self, role))
             if have != count + params:
                 where = f"{role} of reduction {self.name!r}"
                 raise ParameterError(
                     f"{where} takes {have} arguments, not {count + params}",
-                    hint=f"it gets {_shape_of_call(role, states, params, self.positional)}",
+                    hint=f"it gets {_shape_of_call(role, count, params, self.positional)}",
                 )
         self._final_style()
 
@@ -156,9 +163,15 @@ class Reduction:
                 self.positional,
                 self.kinds,
                 self.coords,
+                self.length,
                 functions,
             )
         )
+
+    @property
+    def counted(self) -> int:
+        """Number of the state field that is the count; -1 if there is none."""
+        return next((i for i, part in enumerate(self.state) if part.dtype == "count"), -1)
 
     def _final_style(self) -> int:
         """0: returns values; 1: fills outs; 2: fills outs and valids."""
@@ -192,8 +205,9 @@ class Reduction:
         return [(part.name, _resolve(part.dtype, work), part.size) for part in self.state]
 
     def state_bytes(self, dtype: Any) -> int:
-        """Bytes of one output cell's state."""
-        return sum(kind.itemsize * size for _, kind, size in self.state_fields(dtype))
+        """Bytes of one output cell's state while it is folded; a count then is the 4 bytes of what was missing."""
+        bytes_of = [kind.itemsize * size for _, kind, size in self.state_fields(dtype)]
+        return sum(bytes_of) - (4 if self.counted >= 0 else 0)
 
     def output_fields(self, dtype: Any) -> list[OutputField]:
         """The output columns for a column of `dtype`."""
@@ -290,19 +304,21 @@ def reduction(
     )
 
 
-def _shape_of_call(role: str, states: int, params: int, positional: bool) -> str:
-    parts = f"{states} state arrays"
+def _shape_of_call(role: str, count: int, params: int, positional: bool) -> str:
     if role == "step":
-        parts += ", one value" + (", its position" if positional else "")
+        parts = f"{count - 1 - positional} state arrays, one value" + (", its position" if positional else "")
     elif role == "merge":
-        parts += f", {states} later state arrays"
+        parts = f"{count // 2} state arrays, {count // 2} later state arrays"
+    else:
+        parts = f"{count} state arrays"
     return parts + (f", {params} parameter arrays" if params else "")
 
 
 def _resolve(kind: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """A dtype of `StateField` for an input dtype."""
-    if kind == "input":
+    if kind == "input" or (kind == "float" and dtype.kind == "f"):
         return dtype
+    kind = {"float": "f8", "count": "i8"}.get(kind, kind)
     if kind == "mean" or (kind == "sum" and dtype.kind in "fc"):
         return np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
     if kind == "sum":
@@ -314,7 +330,7 @@ def _resolve(kind: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     if found.kind not in "biufc":
         raise ParameterError(
             f"{kind!r} is no dtype of a reduction's state or output",
-            hint="use a NumPy number such as 'f8' or 'i8', or 'input', 'sum', 'mean'",
+            hint="use a NumPy number such as 'f8' or 'i8', or 'input', 'sum', 'mean', 'float', 'count'",
         )
     return found
 
@@ -334,6 +350,7 @@ def _functions(red: Reduction, dtype: np.dtype[Any]) -> Functions:
         params=len(red.params),
         positional=red.positional,
         drop_nan=red.skipna and dtype.kind in "fc",
+        counted=red.counted,
         final_style=red._final_style(),
     )
 
@@ -350,6 +367,8 @@ def _compiled(red: Reduction, dtype: str) -> Fold:
         tuple(red.output_fields(kind)),
         red.params,
         red.commutative,
+        red.counted,
+        red.length,
     )
 
     return Fold(scheme, _functions(red, work))

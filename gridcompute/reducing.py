@@ -132,6 +132,10 @@ def reduced(
         raise DimensionError(f"{reduction.name} of column {field.name!r} over {', '.join(over)}: which position comes "
                              "first is plain along one dimension only",
                              hint=f"reduce over one dimension: reduce({reduction.name!r}, {over[0]!r})")
+    if reduction.length and op.space[over[0]] not in (None, reduction.length):
+        raise ParameterError(f"{reduction.name} of column {field.name!r} knows {reduction.length} positions, but "
+                             f"{over[0]} has {op.space[over[0]]}",
+                             hint="give an x for each position of the reduced dimension")
     if field.ragged:
         raise ParameterError(
             f"column {field.name!r} holds a {field.kind} a cell: {reduction.name} can't take it",

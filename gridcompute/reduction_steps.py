@@ -39,15 +39,8 @@ def copy_out(s: Array, out: Array) -> None:
     out[0] = s[0]
 
 
-def count_one(n: Array, x: Any) -> None:
-    """Count the value."""
-    n[0] += 1
-
-
-def mean_step(s: Array, n: Array, x: Any) -> None:
-    """Add the value and count it."""
-    s[0] += x
-    n[0] += 1
+def only_counted(x: Any) -> None:
+    """Nothing: the fold counts."""
 
 
 def mean_merge(s: Array, n: Array, t: Array, m: Array) -> None:
@@ -65,39 +58,37 @@ def mean_final(s: Array, n: Array, out: Array, ok: Array) -> None:
 
 
 def make_moments(root: bool) -> tuple[Callable[..., None], ...]:
-    """init, step, merge and final of the variance, or of its root."""
-    def init(n: Array, m: Array, q: Array, ddof: Array) -> None:
+    """init, step, merge and final of the variance, or of its root: sums about the first value, k."""
+    def init(n: Array, k: Array, s: Array, q: Array, ddof: Array) -> None:
         n[0] = 0
-        m[0] = 0.0
+        k[0] = np.nan
+        s[0] = 0.0
         q[0] = 0.0
 
-    def step(n: Array, m: Array, q: Array, x: Any, ddof: Array) -> None:
-        n[0] += 1
-        d = x - m[0]
-        m[0] += d / n[0]
-        q[0] += d * (x - m[0])
+    def step(k: Array, s: Array, q: Array, x: Any, ddof: Array) -> None:
+        k[0] = x if k[0] != k[0] else k[0]
+        d = np.float64(x) - np.float64(k[0])
+        s[0] += d
+        q[0] += d * d
 
-    def merge(n: Array, m: Array, q: Array, n2: Array, m2: Array, q2: Array, ddof: Array) -> None:
+    def merge(n: Array, k: Array, s: Array, q: Array, n2: Array, k2: Array, s2: Array, q2: Array, ddof: Array) -> None:
         if n2[0] == 0:
             return
         if n[0] == 0:
-            n[0] = n2[0]
-            m[0] = m2[0]
-            q[0] = q2[0]
-            return
-        share = n2[0] / (n[0] + n2[0])
-        d = m2[0] - m[0]
-        q[0] += q2[0] + d * d * (n[0] * share)
-        m[0] += d * share
+            k[0] = k2[0]
+        d = np.float64(k2[0]) - np.float64(k[0])
+        q[0] += q2[0] + d * (2.0 * s2[0] + n2[0] * d)
+        s[0] += s2[0] + n2[0] * d
         n[0] += n2[0]
 
-    def final(n: Array, m: Array, q: Array, out: Array, ok: Array, ddof: Array) -> None:
+    def final(n: Array, k: Array, s: Array, q: Array, out: Array, ok: Array, ddof: Array) -> None:
         if n[0] <= ddof[0]:
             ok[0] = False
-        elif root:
-            out[0] = np.sqrt(q[0] / (n[0] - ddof[0]))
-        else:
-            out[0] = q[0] / (n[0] - ddof[0])
+            return
+        squares = q[0] - s[0] * (s[0] / n[0])
+        out[0] = (squares if not squares < 0.0 else 0.0) / (n[0] - ddof[0])
+        if root:
+            out[0] = np.sqrt(out[0])
 
     return init, step, merge, final
 
@@ -155,58 +146,6 @@ def position(least: bool) -> tuple[Callable[..., None], Callable[..., None]]:
             at[0] = at2[0]
 
     return step, merge
-
-
-def line_init(n: Array, mx: Array, my: Array, xx: Array, xy: Array) -> None:
-    """No point yet: count, means and centred sums of squares and products are 0."""
-    n[0] = 0
-    mx[0] = 0.0
-    my[0] = 0.0
-    xx[0] = 0.0
-    xy[0] = 0.0
-
-
-def line_step(n: Array, mx: Array, my: Array, xx: Array, xy: Array, y: Any, position: int) -> None:
-    """Take a point in."""
-    n[0] += 1
-    dx = position - mx[0]
-    mx[0] += dx / n[0]
-    my[0] += (y - my[0]) / n[0]
-    xx[0] += dx * (position - mx[0])
-    xy[0] += dx * (y - my[0])
-
-
-def line_merge(n: Array, mx: Array, my: Array, xx: Array, xy: Array,
-               n2: Array, mx2: Array, my2: Array, xx2: Array, xy2: Array) -> None:
-    """Take the later points in."""
-    if n2[0] == 0:
-        return
-    if n[0] == 0:
-        n[0] = n2[0]
-        mx[0] = mx2[0]
-        my[0] = my2[0]
-        xx[0] = xx2[0]
-        xy[0] = xy2[0]
-        return
-    share = n2[0] / (n[0] + n2[0])
-    dx = mx2[0] - mx[0]
-    dy = my2[0] - my[0]
-    xx[0] += xx2[0] + dx * dx * (n[0] * share)
-    xy[0] += xy2[0] + dx * dy * (n[0] * share)
-    mx[0] += dx * share
-    my[0] += dy * share
-    n[0] += n2[0]
-
-
-def line_final(n: Array, mx: Array, my: Array, xx: Array, xy: Array,
-               slope: Array, level: Array, slope_ok: Array, level_ok: Array) -> None:
-    """Slope and value at position 0; missing for fewer than two points."""
-    if n[0] < 2:
-        slope_ok[0] = False
-        level_ok[0] = False
-    else:
-        slope[0] = xy[0] / xx[0]
-        level[0] = my[0] - slope[0] * mx[0]
 
 
 def any_init(b: Array) -> None:

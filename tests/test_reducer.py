@@ -524,3 +524,147 @@ def test_equal_without_the_compiler():
         texts.append(done.stdout.splitlines())
     assert texts[0] == texts[1]
     assert len(texts[0]) > 130
+
+
+# --- counts that the fold keeps
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (40, 70)])
+@pytest.mark.parametrize("nan", [0, 0.1])
+def test_counts_equal_those_that_a_step_keeps(shape, nan, monkeypatch):
+    def init(s, n):
+        s[0] = 0
+        n[0] = 0
+
+    def step(s, n, x):
+        s[0] += x
+        n[0] += 1
+
+    def merge(s, n, t, m):
+        s[0] += t[0]
+        n[0] += m[0]
+
+    def final(s, n):
+        return s[0] / n[0]
+
+    plain = reduction(state={"s": "f8", "n": "i8"}, init=init, step=step, merge=merge, final=final, commutative=True)
+    x, codes = numbers(shape, nan=nan), np.random.default_rng(3).integers(-1, 4, shape[0])
+    for limit in (2**31 - 1, 10):  # from the second fold on, what is missing is counted in 64 bits
+        monkeypatch.setattr("gridcompute.fold.MOST_MISSING", limit)
+        for groups, of in ((1, None), (4, codes)):
+            closed = []
+            for red in (r.mean(), plain):
+                fold = red.compiled("f4")
+                states = fold.empty(shape[1], groups)
+                for lo, hi in ((0, 9), (9, 9), (9, 31), (31, 40)):
+                    fold.fold(states, x[lo:hi], codes=None if of is None else of[lo:hi])
+                closed.append(fold.close(states))
+                wide = red.counted >= 0 and limit == 10
+                assert states.missing.dtype == (np.int64 if wide else np.int32)
+                assert bool(states.holes[0]) == (red.counted >= 0 and nan > 0)
+                same(fold.results(states), fold.finish(closed[-1]))
+            for mine, its in zip(*closed, strict=True):
+                np.testing.assert_array_equal(mine, its)
+                assert mine.dtype == its.dtype
+
+
+def test_a_count_costs_nothing_until_something_is_missing():
+    fold = r.mean().compiled("f4")
+    states = fold.empty(1000, 30)
+    x = np.ones((30, 1000), "f4")
+    fold.fold(states, x, codes=np.arange(30))
+    assert states.nbytes == 8 * 30_000
+    assert r.mean().state_bytes("f4") == 12
+    x[4, 5] = np.nan
+    fold.fold(states, x, codes=np.arange(30))
+    assert states.nbytes == 12 * 30_000
+    n = fold.close(states)[1].reshape(30, 1000)
+    assert n[4, 5] == 1
+    assert n.sum() == 60_000 - 1
+
+
+def test_results_in_blocks_equal_finish(monkeypatch):
+    monkeypatch.setattr("gridcompute.fold.BLOCK", 13)
+    x = numbers((9, 70), dtype="f4")
+    for name in ("mean", "argmax", "topk", "std"):
+        fold = BUILTINS[name].compiled("f4")
+        states = fold.empty(70)
+        fold.fold(states, x)
+        expected = BUILTINS[name].eager(x, 0)
+        same(fold.finish(fold.close(states)), expected)
+        same(fold.results(states), expected)
+
+
+def test_variance_has_twelve_digits():
+    x = 300 + np.random.default_rng(0).standard_normal((2000, 70))
+    exact = [math.fsum((v - math.fsum(col) / 2000) ** 2 for v in col) / 2000 for col in x.T]
+    np.testing.assert_allclose(one(r.var(), x, 0).values, exact, rtol=1e-12)
+    fold = r.var().compiled("f8")
+    parts = []
+    for lo in range(0, 2000, 125):
+        states = fold.empty(70)
+        fold.fold(states, x[lo : lo + 125])
+        parts.append(fold.close(states))
+    total = parts[0]
+    for part in parts[1:]:
+        total = fold.merge(total, part)
+    np.testing.assert_allclose(fold.finish(total)[0].values, exact, rtol=1e-12)
+    x[0] = 1e6  # a first value far away from all others costs digits, but it is a part of the deviation too
+    np.testing.assert_allclose(one(r.var(), x, 0).values, np.var(x, 0), rtol=1e-10)
+    assert (one(r.var(), np.full((50, 70), 0.1), 0).values == 0).all()
+
+
+def test_only_one_count():
+    with pytest.raises(ParameterError, match="several counts"):
+        reduction(state={"n": "count", "m": "count"}, init=lambda n, m: None, step=lambda x: None,
+                  merge=lambda n, m, a, b: None, final=lambda n, m: 0)  # fmt: skip
+
+
+# --- lines
+
+
+def test_linregress_with_x_equals_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    y = numbers((60, 70), dtype="f8", nan=0.2)
+    y[2:, 3] = np.nan
+    y[1:, 4] = np.nan
+    y[1:, 5] = np.nan
+    y[0, 5] = np.nan
+    x = np.sort(np.random.default_rng(6).uniform(0, 1000, 60))
+    y += 0.01 * x[:, None]
+    y[:2, 3] = [1, 2]
+    found = r.linregress(x=x, significance=True).eager(y, 0)
+    slope, level, corr, error, n = (c.values for c in found)
+    assert n.tolist() == (~np.isnan(y)).sum(0).tolist()
+    for i in range(70):
+        keep = ~np.isnan(y[:, i])
+        if keep.sum() < 3:
+            assert np.isnan(error[i])
+            assert np.isnan(slope[i]) == (keep.sum() < 2)
+            continue
+        line = stats.linregress(x[keep], y[keep, i])
+        np.testing.assert_allclose([slope[i], level[i], corr[i], error[i]],
+                                   [line.slope, line.intercept, line.rvalue, line.stderr], rtol=1e-9)  # fmt: skip
+    same(r.linregress(x=x).eager(y, 0), found[:2])
+    fold = r.linregress(x=x, significance=True).compiled("f8")
+    parts = []
+    for lo, hi in ((0, 21), (21, 60)):
+        states = fold.empty(70, origin=lo)
+        fold.fold(states, y[lo:hi])
+        parts.append(fold.close(states))
+    for mine, whole in zip(fold.finish(fold.merge(*parts)), found, strict=True):
+        np.testing.assert_allclose(mine.values, whole.values, rtol=1e-9)
+
+
+def test_linregress_default_x_and_refusals():
+    y = numbers((30, 70), dtype="f8", nan=0)
+    for mine, whole in zip(r.linregress(x=range(30)).eager(y, 0), r.linregress().eager(y, 0), strict=True):
+        np.testing.assert_allclose(mine.values, whole.values, rtol=1e-12)
+    np.testing.assert_array_equal(r.linregress(significance=True).eager(y, 0)[4].values, 30)
+    line = r.linregress(significance=True).eager(np.arange(70.0))
+    assert [float(c.values) for c in line] == [1, 0, 1, 0, 70]
+    for bad in ([], [[1.0]], [0.0, math.nan], ["a"]):
+        with pytest.raises(ParameterError, match="isn't a number for each position"):
+            r.linregress(x=bad)
+    with pytest.raises(ParameterError, match="knows 29 positions"):
+        r.linregress(x=range(29)).eager(y, 0)
