@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from gridcompute.auxiliary import attributes_of, dims_of, told
 from gridcompute.columns import Block, Field, Fixed
-from gridcompute.coords import Coordinate
+from gridcompute.coords import Coordinate, packed
 from gridcompute.errors import DimensionError, OutputExistsError, ParameterError, StoreError
 from gridcompute.sinks.base import (
     CLAIM,
@@ -86,6 +87,8 @@ class ZarrSink:
                 f"{self.url}: Zarr needs all lengths, but they are {space}",
                 hint="write Parquet: it takes as many rows as come",
             )
+        attrs = (*packed(attributes_of(coords)), *attrs)
+        coords = told(coords, [f.name for f in fields], dict(space.dims))
         names = [f.name for f in fields] + [c.name for c in coords]
         for name in names:
             if names.count(name) > 1 or "/" in name or not name or name.startswith((".", "__")):
@@ -211,8 +214,9 @@ class ZarrOutput:
             for c in target.coords:
                 text = c.values.dtype.kind == "U"
                 array = group.create_array(
-                    c.name, shape=c.values.shape, dtype="str" if text else c.values.dtype, dimension_names=(c.dim,),
-                    chunks=(max(1, len(c)),), attributes=_coordinate_attrs(c), config={"write_empty_chunks": True},
+                    c.name, shape=c.values.shape, dtype="str" if text else c.values.dtype,
+                    dimension_names=dims_of(c), chunks=tuple(max(1, n) for n in c.values.shape),
+                    attributes=_coordinate_attrs(c), config={"write_empty_chunks": True},
                     compressors="auto" if text else self._codec(c.values.dtype),
                 )  # fmt: skip
                 if len(c):
