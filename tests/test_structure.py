@@ -153,6 +153,7 @@ LEVELS = {
     "gridcompute.tabular": 15,
     "gridcompute.sources.decoding": 17,
     "gridcompute.sources.auxiliaries": 18,
+    "gridcompute.sources.references": 17,
     "gridcompute.sources.joined": 17,
     "gridcompute.sources.blocks": 18,
     "gridcompute.sources.norows": 18,

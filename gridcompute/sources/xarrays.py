@@ -35,6 +35,7 @@ from gridcompute.sources.files import (
     plain_path,
 )
 from gridcompute.sources.joined import Joined, join
+from gridcompute.sources.references import is_references, store_of
 from gridcompute.sources.zarrs import ZarrSource, is_zarr, open_zarr
 from gridcompute.spaces import Region, Space
 
@@ -121,6 +122,7 @@ def open_dataset(
     engine: str | None = None,
     dim: str | None = None,
     group: str = "",
+    targets: str | Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> DatasetSource | ZarrSource | ArraySource | Joined:
     """Open a dataset lazily; nothing but its metadata and coordinates is read.
@@ -131,6 +133,7 @@ def open_dataset(
         engine: xarray's name of the reader, if it can't tell by itself.
         dim: the dimension along which several files follow each other; None finds it.
         group: the group within the file, such as "forecast/surface".
+        targets: where the files may lie to which a reference file (kerchunk's) leads, if not beside it: folders, URLs.
         storage_options: fsspec's, for URLs.
 
     Raises:
@@ -145,8 +148,8 @@ def open_dataset(
     if isinstance(paths, str | os.PathLike):
         path = plain_path(paths)
         if not any(sign in path for sign in "*?[") or os.path.exists(path):
-            return _open_one(path, engine, options, group)
-    sources = [_open_one(path, engine, options, group) for path in expand(paths, **options)]
+            return _open_one(path, engine, options, group, targets)
+    sources = [_open_one(path, engine, options, group, targets) for path in expand(paths, **options)]
     return join(sources, dim)
 
 
@@ -155,13 +158,16 @@ def open_unlabelled(path: str, engine: str | None, group: str) -> DatasetSource 
 
     netCDF's library crashes if a file is opened again that was read for text and closed while another has it open.
     """
-    return _open_one(path, engine, {}, group, labelled=False)
+    return _open_one(path, engine, {}, group, None, labelled=False)
 
 
 def _open_one(
-    path: str, engine: str | None, options: Mapping[str, Any], group: str = "", *, labelled: bool = True
+    path: str, engine: str | None, options: Mapping[str, Any], group: str, targets: Any, *, labelled: bool = True
 ) -> DatasetSource | ZarrSource:
     group = group.strip("/")
+    if engine == "kerchunk" or path.startswith("reference://") or (engine is None and is_references(path, options)):
+        place, given = store_of(path, targets, options, group)
+        return open_zarr(place, storage_options=given)
     if engine == "zarr" or (engine is None and is_zarr(path, options)):
         return open_zarr(within(path, group), storage_options=options)
     identity(path, options, verify=False)  # first, whether it is there at all

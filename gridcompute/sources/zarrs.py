@@ -21,7 +21,7 @@ from gridcompute.coords import Coordinate
 from gridcompute.errors import GridError, MissingInputError
 from gridcompute.keys import digest
 from gridcompute.secrecy import clean, learn
-from gridcompute.sources import contained
+from gridcompute.sources import contained, references
 from gridcompute.sources.auxiliaries import auxiliaries
 from gridcompute.sources.base import chosen, narrowed, require_within
 from gridcompute.sources.chunks import StoredChunks
@@ -117,6 +117,9 @@ class ZarrSource:
 
     def _versions(self, path: str, keys: Iterator[str]) -> Iterator[str]:
         verify = os.environ.get(VERIFY, "0") not in ("", "0")
+        if self.url.startswith(references.SCHEME):
+            yield from references.versions(_group(self.url, self.options), path, keys, verify)
+            return
         root = f"{self.url}/{path}" if path else self.url
         listing = _listing(root, self.options) if is_remote(root) else None
         for key in keys:
@@ -295,6 +298,8 @@ def _opened(url: str, options: Mapping[str, Any]) -> Any:
         raise MissingInputError(f"no Zarr store {url}", hint="check the path")
     extra = {"use_listings_cache": False} if url.startswith(("s3://", "s3a://")) else {}
     try:
+        if url.startswith(references.SCHEME):
+            return references.opened(url, options)
         if is_remote(url):
             with signed_in(url):
                 return zarr.open(url, mode="r", storage_options={**extra, **options})
