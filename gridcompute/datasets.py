@@ -14,7 +14,7 @@ from gridcompute.auxiliary import Auxiliary, whole
 from gridcompute.collection import Collection
 from gridcompute.columns import Field
 from gridcompute.coords import Coordinate, packed
-from gridcompute.errors import EmptyGridError, ParameterError
+from gridcompute.errors import DimensionError, EmptyGridError, ParameterError
 from gridcompute.op import Op
 from gridcompute.ops import Ref
 from gridcompute.sources import arrays, xarrays
@@ -117,7 +117,9 @@ def _plain(variable: Any, values: Any, dims: tuple[str, ...], parent: Any = None
             attrs[key] = variable.encoding[key]
     if parent is not None and np.asarray(values).dtype.kind in "iuf":
         attrs = {key: parent.attrs[key] for key in ("units", "calendar") if key in parent.attrs} | attrs
-    encoding = {key: variable.encoding[key] for key in ("units", "calendar") if key in variable.encoding}
+    encoding = {key: variable.encoding[key] for key in ("units", "calendar", "dtype") if key in variable.encoding}
+    if np.asarray(values).dtype.kind not in "mMO":
+        encoding.pop("dtype", None)
     return xr.Variable(dims, values, attrs, encoding)
 
 
@@ -141,7 +143,7 @@ def _column(name: str, variable: Any, dims: Sequence[str], files: _Files) -> Ref
     if text or _is_read(variable):
         try:
             one = arrays.from_arrays({name: _turned(np.asarray(variable.values), variable, dims)}, {name: tuple(dims)})
-        except ParameterError as error:
+        except (ParameterError, DimensionError) as error:
             raise _unfit(name, f"holds {variable.dtype}, but {error.message}") from None
         return _loaded(one, variable)
     found = origin_of(variable)
@@ -204,8 +206,9 @@ def _own(name: str, variable: Any, dims: Sequence[str], found: Origin, files: _F
         return None
     one = source.select([stored])
     made = Collection.of(Op(Load(one), (), (), one.space, (_described(one.fields[0], variable),), stored))
-    where = {dim: key for dim, key in zip(decoding.dims, found.key, strict=True) if key != slice(None)}
-    made = made.isel(**{dim: int(key) if isinstance(key, int | np.integer) else key for dim, key in where.items()})
+    for dim, key in zip(decoding.dims, found.key, strict=True):
+        if not (isinstance(key, slice) and key == slice(None)):
+            made = made.isel(**{dim: int(key) if isinstance(key, int | np.integer) else key})
     ref = next(iter(made.columns.values()))
     lengths = dict(zip(map(str, variable.dims), variable.shape, strict=True))
     return ref if ref[0].field(stored).dims == tuple(dims) and dict(made.space.dims) == lengths else None

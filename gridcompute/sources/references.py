@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -33,6 +34,7 @@ TARGETS = "targets"
 GROUP = "group"
 
 _MOST_RECORDS = 32
+_LOCK = threading.Lock()
 _COLUMNS = ("path", "offset", "size", "raw")
 _METADATA = (".zgroup", ".zarray", ".zattrs", ".zmetadata", "zarr.json")
 _NAME = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -153,11 +155,14 @@ class References:
     def _file(self, path: str) -> Mapping[str, Any]:
         import pyarrow.parquet as pq
 
-        columns = self.records.pop(path, None) or pq.read_table(io.BytesIO(_content(path, self.options))).to_pydict()
-        self.records[path] = columns  # the last one used comes last
-        while len(self.records) > _MOST_RECORDS:
-            self.records.pop(next(iter(self.records)), None)
-        return columns
+        with _LOCK:
+            known: Mapping[str, Any] | None = self.records.pop(path, None)
+            if known is None:
+                known = pq.read_table(io.BytesIO(_content(path, self.options))).to_pydict()
+            self.records[path] = known  # the last one used comes last
+            while len(self.records) > _MOST_RECORDS:
+                self.records.pop(next(iter(self.records)))
+        return known
 
     def read(self, found: Reference, start: int, stop: int | None) -> bytes:
         """A part of what a reference names."""
