@@ -148,6 +148,7 @@ LEVELS = {
     "gridcompute.sources.buffers": 0,
     "gridcompute.sources.chunks": 3,
     "gridcompute.sources.classic": 0,
+    "gridcompute.sources.gribs": 0,
     "gridcompute.sources.contained": 2,
     "gridcompute.sources.files": 3,
     "gridcompute.tabular": 15,

@@ -34,6 +34,7 @@ from gridcompute.sources.files import (
     open_file,
     plain_path,
 )
+from gridcompute.sources.gribs import cut_off
 from gridcompute.sources.joined import Joined, join
 from gridcompute.sources.references import is_references, store_of
 from gridcompute.sources.zarrs import ZarrSource, is_zarr, open_zarr
@@ -42,7 +43,7 @@ from gridcompute.spaces import Region, Space
 _OPEN = OpenFiles()
 # The netCDF and HDF5 libraries aren't thread-safe, whichever file is read.
 LIBRARY = threading.RLock()
-_HDF5, _CLASSIC = b"\x89HDF", b"CDF"
+_HDF5, _CLASSIC, _GRIB = b"\x89HDF", b"CDF", b"GRIB"
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,6 +242,8 @@ def _opened(path: str, engine: str | None, options: Mapping[str, Any], group: st
         magic = file.read(4)
         if magic[:3] == _CLASSIC:
             _require_complete(path, file)
+        if magic == _GRIB and (why := cut_off(file)):
+            raise broken(path, "the file is cut off", why)
     tried: list[str] = []
     within_file: dict[str, Any] = {"group": group} if group else {}
     for reader in _readers(path, engine, magic):
