@@ -17,6 +17,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gridcompute.accessor import watch_for_xarray
+
 if TYPE_CHECKING:
     from gridcompute import random, sequences, stats
     from gridcompute.actions.stencils import Edges
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         concat,
         from_arrays,
         from_source,
+        from_xarray,
         map,
         open_dataset,
         open_sequences,
@@ -52,7 +55,8 @@ _HOME = {
     "Collection": "collection", "Coordinate": "coords", "Dag": "dags", "Edges": "actions.stencils",
     "GridError": "errors", "Job": "registry", "Kernel": "kernels", "Reduction": "reducer", "Run": "running",
     "UnrunOutputWarning": "destined", "chaos": "testing.chaos", "concat": "api",
-    "from_arrays": "api", "from_source": "api", "kernel": "kernels", "map": "api", "open_dataset": "api",
+    "from_arrays": "api", "from_source": "api", "from_xarray": "api", "kernel": "kernels", "map": "api",
+    "open_dataset": "api",
     "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",
     "random": "", "reduction": "reducer", "replay": "replaying", "resume": "resuming", "run": "api", "sequences": "",
     "space": "api", "start": "api", "stats": "", "task": "kernels", "workload": "registry",
@@ -60,10 +64,12 @@ _HOME = {
 
 __all__ = [
     "Collection", "Coordinate", "Dag", "Edges", "GridError", "Job", "Kernel", "Reduction", "Run", "UnrunOutputWarning",
-    "chaos", "concat", "from_arrays", "from_source", "kernel", "map", "open_dataset", "open_result", "open_sequences",
-    "open_table", "open_zarr", "plan", "random", "reduction", "replay", "resume", "run", "sequences", "space", "start",
-    "stats", "task", "workload",
+    "chaos", "concat", "from_arrays", "from_source", "from_xarray", "kernel", "map", "open_dataset", "open_result",
+    "open_sequences", "open_table", "open_zarr", "plan", "random", "reduction", "replay", "resume", "run", "sequences",
+    "space", "start", "stats", "task", "workload",
 ]  # fmt: skip
+
+watch_for_xarray()
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gridcompute import reducing
+from gridcompute import datasets, reducing
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.collection import Collection
 from gridcompute.config import Settings, available_cores
@@ -66,7 +66,7 @@ def from_source(source: Any) -> Collection:
     for field in source.fields:
         one = source.select([field.name])
         columns[field.name] = (Op(Load(one), (), (), one.space, one.fields, field.name), field.name)
-    return Collection(columns, source.coords)
+    return Collection(columns, [*source.coords, *getattr(source, "auxiliary", ())])
 
 
 def _short(parts: tuple[str, ...]) -> str:
@@ -78,9 +78,9 @@ def open_dataset(paths: Any, *, dim: str | None = None, **options: Any) -> Colle
     """The variables of anything xarray reads (netCDF, GRIB, Zarr, a URL, an open Dataset), lazily.
 
     Args:
-        paths: one path or URL, a glob, a list, or an xarray Dataset or DataArray.
+        paths: one path or URL, a glob, a list, or an xarray Dataset or DataArray (see `from_xarray`).
         dim: dimension along which several files follow each other, where it isn't plain.
-        options: `engine`, `storage_options`.
+        options: `engine`, `group` (within the file), `storage_options`.
 
     Raises:
         MissingInputError, CorruptInputError: a file isn't there, or isn't a dataset.
@@ -88,7 +88,23 @@ def open_dataset(paths: Any, *, dim: str | None = None, **options: Any) -> Colle
     """
     from gridcompute.sources import xarrays
 
+    if datasets.is_xarray(paths):
+        return datasets.from_xarray(paths)
     return from_source(xarrays.open_dataset(paths, dim=dim, **options))
+
+
+def from_xarray(data: Any) -> Collection:
+    """The variables of an xarray Dataset or DataArray, lazily, with coordinates, bounds, calendars and attributes.
+
+    What xarray has opened from a file and not changed is read from there by our own reader; what else it has not
+    loaded yet, chunk by chunk in the workers as it would itself; what is in memory is taken as it is. Values are
+    those that xarray shows: scale, offset and fill values are applied, gaps are NaN.
+
+    Raises:
+        ParameterError: a variable or coordinate that has no place in a collection, by name.
+        EmptyGridError: no variable, or one without cells.
+    """
+    return datasets.from_xarray(data)
 
 
 def _texts(paths: Paths) -> str | list[str]:
@@ -99,11 +115,18 @@ def _texts(paths: Paths) -> str | list[str]:
     return [plain_path(path) for path in paths]
 
 
-def open_zarr(url: Any, **options: Any) -> Collection:
-    """The arrays of a Zarr group (v2 or v3), lazily; only the chunks that are needed are read."""
-    from gridcompute.sources import zarrs
+def open_zarr(url: Any, *, group: str = "", **options: Any) -> Collection:
+    """The arrays of a Zarr group (v2 or v3), lazily; only the chunks that are needed are read.
 
-    return from_source(zarrs.open_zarr(url, **options))
+    Args:
+        url: path or URL of the store.
+        group: within it, such as "forecast/surface".
+        options: `storage_options`.
+    """
+    from gridcompute.sources import xarrays, zarrs
+
+    place = xarrays.within(plain_path(url), group) if group else url
+    return from_source(zarrs.open_zarr(place, **options))
 
 
 def open_table(paths: Paths, **options: Any) -> Collection:

@@ -13,6 +13,7 @@ from gridcompute.access import Point
 from gridcompute.actions.stencils import Edges
 from gridcompute.actions.writes import Write
 from gridcompute.arithmetic import Arithmetic
+from gridcompute.auxiliary import fits, picked, without
 from gridcompute.columns import Array, Field
 from gridcompute.coords import Coordinate
 from gridcompute.destined import Destined
@@ -36,13 +37,14 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible, Weighted):
 
     Attributes:
         columns: op and name there, by the column's name here.
-        coords: coordinates of its dimensions, as far as they have one.
+        coords: coordinates of its dimensions, as far as they have one; scalar and other ones, see `auxiliary`.
     """
 
     def __init__(self, columns: Mapping[str, Ref], coords: Iterable[Coordinate] = (), cells: Space = NOWHERE) -> None:
         self.columns = dict(columns)
         self._cells = cells
-        self.coords = tuple(c for c in coords if c.dim in self.space)
+        lengths = dict(self.space.dims)
+        self.coords = tuple(c for c in coords if fits(c, lengths))
 
     @classmethod
     def of(cls, op: Op, coords: Iterable[Coordinate] = ()) -> Collection:
@@ -117,7 +119,7 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible, Weighted):
         for found in sorted(self.coords, key=lambda c: c.name != dim):  # its own first, then others along it
             if found.dim == dim:
                 return found
-        has = ", ".join(c.dim for c in self.coords) or "none"
+        has = ", ".join(c.dim for c in self.coords if c.dim) or "none"
         raise DimensionError(f"dimension {dim!r} has no coordinate", hint=f"dimensions with coordinates: {has}")
 
     def _one(self) -> Ref:
@@ -189,19 +191,15 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible, Weighted):
         return result
 
     def _selected(self, dim: str, index: Any) -> Collection:
-        how, picked, count = ops_positions.how_selected(self.space, dim, index)
+        how, chosen, count = ops_positions.how_selected(self.space, dim, index)
         made: dict[int, Op] = {}
         columns = dict(self.columns)
         for name, (op, field) in self.columns.items():
             if dim in op.space:
                 made.setdefault(id(op), ops_positions.select(op, how, count))
                 columns[name] = (made[id(op)], field)
-        coords = [
-            c if picked is None or c.dim != dim else c.taken(picked)
-            for c in self.coords
-            if picked is not None or c.dim != dim
-        ]
-        cells = self.space.without(*([dim] if picked is None else []))
+        coords = [picked(c, dim, int(index) if chosen is None else chosen) for c in self.coords]
+        cells = self.space.without(*([dim] if chosen is None else []))
         left = Space(tuple((name, count if name == dim else length) for name, length in cells.dims))
         return Collection(columns, coords, left)
 
@@ -210,7 +208,7 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible, Weighted):
         if not isinstance(index, Collection):
             return self._selected(dim, index)
         op = ops_positions.take_at(self.op, dim, index._one())
-        return Collection.of(op, [c for c in (*self.coords, *index.coords) if c.dim != dim])
+        return Collection.of(op, without((*self.coords, *index.coords), [dim]))
 
     def filter(
         self, condition: Collection | Kernel, on: str | Sequence[str] | None = None, **params: Any
@@ -356,7 +354,7 @@ class Collection(Arithmetic, Gaps, Propagating, Reducible, Weighted):
         """All columns reduced, into the groups of one dimension where they are given; see `reduce` and `groupby`."""
         made = [reducing.reduced(ref, name, how, dims, group) for name, ref in self.columns.items()]
         new = [Coordinate(dim, dim, np.asarray(labels)) for dim, labels in how.coords]
-        coords = [*([group[0]] if group else []), *(c for c in self.coords if c.dim not in dims), *new]
+        coords = [*([group[0]] if group else []), *without(self.coords, dims), *new]
         return Collection({f.name: (op, f.name) for op in made for f in op.fields}, coords)
 
     def groupby(

@@ -152,9 +152,10 @@ class Coordinate:
         import xarray as xr
 
         attrs: dict[str, Any] = {name: json.loads(text) for name, text in self.attrs}
-        if not self.is_time:
+        if not self.is_time and not str(attrs.get("dtype", "")).startswith("timedelta64"):
             return xr.Variable((self.dim,), self.values, attrs)
-        raw = xr.Variable((self.dim,), self.values, {**attrs, "units": self.unit, "calendar": self.calendar})
+        times = {"units": self.unit, "calendar": self.calendar} if self.is_time else {}
+        raw = xr.Variable((self.dim,), self.values, {**attrs, **times})
         return xr.conventions.decode_cf_variable(self.name, raw)
 
     @classmethod

@@ -12,6 +12,8 @@ from gridcompute import reductions
 from gridcompute.access import Part, Whole
 from gridcompute.actions.folds import Reduce
 from gridcompute.actions.shapes import Concat
+from gridcompute.auxiliary import Auxiliary, plain
+from gridcompute.cellmethods import described
 from gridcompute.columns import Array, Field
 from gridcompute.coords import Coordinate, components, concatenated, difference
 from gridcompute.errors import AlignmentError, DimensionError, MissingInputError, ParameterError
@@ -144,13 +146,14 @@ def reduced(
     lead = ((group[0].dim, len(group[0])),) if group else ()
     kept = tuple((dim, op.space[dim]) for dim in field.dims if dim not in over)
     outs = reduction.output_fields(field.dtype)
+    attrs = still_times(reduction, field) or described(reduction, field, over)
     space = Space((*lead, *kept))
     fields = []
     for out in outs:
         space = space.join(Space(out.dims))
         label = name if len(outs) == 1 else f"{name}_{out.name}"
         dims_out = (*(n for n, _ in lead), *(n for n, _ in kept), *(n for n, _ in out.dims))
-        fields.append(Field(label, dims_out, out.dtype, nullable=out.nullable, attrs=still_times(reduction, field)))
+        fields.append(Field(label, dims_out, out.dtype, nullable=out.nullable, attrs=attrs))
     codes = None if group is None else group[1]
     action = Reduce(reduction, field.name, over, tuple(f.name for f in fields), lead[0] if lead else None, codes)
     access = Whole(tuple((dim, op.space[dim]) for dim in over))
@@ -174,7 +177,7 @@ def group_keys(by: Any, columns: Iterable[str], coords: Sequence[Coordinate], di
     known = set(columns)
     if isinstance(by, str):
         base = by.partition(".")[0]
-        if any(base in (c.name, c.dim) for c in coords):
+        if any(base in (c.name, c.dim) for c in plain(coords)):
             return []
         if by not in known and base in known:
             raise DimensionError(f"can't group by {by!r}: parts are those of a coordinate, and {base!r} is a column",
@@ -182,7 +185,7 @@ def group_keys(by: Any, columns: Iterable[str], coords: Sequence[Coordinate], di
         if by not in known:
             raise DimensionError(f"can't group by {by!r}: no column or coordinate has this name",
                                  hint=f"the columns are {', '.join(columns)}; the coordinates "
-                                      f"{', '.join(c.name for c in coords) or 'none'}; or give labels and dim=")
+                                      f"{', '.join(c.name for c in plain(coords)) or 'none'}; or give labels and dim=")
         return [by]
     named = dim is None and isinstance(by, list | tuple) and by and all(isinstance(one, str) for one in by)
     if named and (missing := [name for name in by if name not in known]):
@@ -206,11 +209,11 @@ def group_codes(
     """
     if isinstance(by, str):
         base, _, part = by.partition(".")
-        found = next((c for c in coords if c.name == base or c.dim == base), None)
+        found = next((c for c in plain(coords) if c.name == base or c.dim == base), None)
         if found is None:
             raise DimensionError(f"can't group by {by!r}: {base!r} has no coordinate",
-                                 hint=f"coordinates: {', '.join(c.name for c in coords) or 'none'}; or name a column "
-                                      "of rows, or give a label for each position and dim=")
+                                 hint=f"coordinates: {', '.join(c.name for c in plain(coords)) or 'none'}; or name a "
+                                      "column of rows, or give a label for each position and dim=")
         labels = components(found, part) if part else found.labels()  # type: ignore[arg-type]
         return _coded(found.dim, part or f"{base}_group", labels)
     labels = np.asarray(by)
@@ -272,20 +275,24 @@ class Labelled(Protocol):
 
 
 def merged_coords(parts: Sequence[Labelled]) -> tuple[Coordinate, ...]:
-    """The coordinates of several collections together.
+    """The coordinates of several collections together; scalar and curvilinear ones only where they don't disagree.
 
     Raises:
         AlignmentError: two have other labels for a dimension.
     """
     known: dict[tuple[str, str], Coordinate] = {}  # a dimension may have several coordinates, of different names
+    disagree: set[str] = set()
     for one in parts:
         for c in one.coords:
+            if isinstance(c, Auxiliary):
+                disagree |= {c.name} if known.setdefault(("", c.name), c) != c else set()
+                continue
             if (c.dim, c.name) in known and (why := difference(known[c.dim, c.name], c)):
                 raise AlignmentError(
                     f"the coordinates of dimension {c.dim!r} differ: {why}", hint="select the same labels of both first"
                 )
             known.setdefault((c.dim, c.name), c)
-    return tuple(known.values())
+    return tuple(c for (dim, name), c in known.items() if dim or name not in disagree)
 
 
 def concat_coords(parts: Sequence[Sequence[Coordinate]], dim: str) -> list[Coordinate]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gridcompute.auxiliary import attributes_of, told
 from gridcompute.columns import Block, Field, Fixed, Ragged
 from gridcompute.coords import Coordinate
 from gridcompute.errors import ParameterError
@@ -107,8 +108,8 @@ class Result:
         if self._source is None:
             from gridcompute.sinks.results import open_result
 
-            dataset = open_result(self.url)[self.names]
-            return dataset
+            dataset = open_result(self.url)
+            return dataset.drop_vars([name for name in dataset.data_vars if name not in self.names])
         from gridcompute.lazyarrays import attributes, lazy
 
         variables = {}
@@ -116,8 +117,11 @@ class Result:
             if f.ragged:
                 raise ParameterError(f"column {f.name!r} has cells of variable length", hint="use to_arrow")
             variables[f.name] = xr.Variable(f.dims, lazy(self._source, f), attributes(f))
-        dims = {d for f in self.fields for d in f.dims}
-        return xr.Dataset(variables, {c.name: c.to_xarray() for c in self.coords if c.dim in dims})
+        lengths = dict(self._stored().space.only(*{d for f in self.fields for d in f.dims}).dims)
+        coords = {c.name: c.to_xarray() for c in told(self.coords, self.names, lengths)}
+        for coordinate in coords.values():
+            coordinate.encoding.setdefault("_FillValue", None)  # CF wants none in coordinates
+        return xr.Dataset(variables, coords, attributes_of(self.coords))
 
 
 def _plain(column: Fixed, field: Field) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from gridcompute import bai, bgzf
+from gridcompute.auxiliary import plain
 from gridcompute.bamcounts import Counts
 from gridcompute.columns import Block, Field, Ragged
 from gridcompute.coords import Coordinate
@@ -170,7 +171,7 @@ class BamSink:
         if by_name:
             raise ParameterError(f"{self.url}: BAM has no place for the column {next(iter(by_name))!r}",
                                  hint='choose [["key", "record"]] before .write(...)')
-        return BamOutput(self, Target(space, tuple(fields), tuple(coords), tuple(max(1, e) for e in extents), recipe,
+        return BamOutput(self, Target(space, tuple(fields), plain(coords), tuple(max(1, e) for e in extents), recipe,
                                       attrs))
 
     def prepare(

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gridcompute.auxiliary import plain
 from gridcompute.columns import Block, Column, Field, Fixed, Ragged
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, ParameterError, StoreError
@@ -85,7 +86,7 @@ class _TableSink:
         """
         if not space.known and (len(space.dims) > 1 and space.shape[0] is not None):
             raise DimensionError(f"{self.url}: only the first dimension of {space} may have an unknown length")
-        target = Target(space, tuple(fields), tuple(coords), tuple(max(1, e) for e in extents), recipe, attrs)
+        target = Target(space, tuple(fields), plain(coords), tuple(max(1, e) for e in extents), recipe, attrs)
         output = TableOutput(self, target)
         names = output.schema.names
         for name in names:

@@ -9,10 +9,13 @@ import struct
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 
+from gridcompute.auxiliary import attributes_of, dims_of, told
 from gridcompute.columns import Block, Field, Fixed
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, OutputExistsError, ParameterError, StoreError
@@ -35,6 +38,9 @@ from gridcompute.store import Store, open_store
 RECIPE = "gridcompute_recipe"
 """Attribute of a finished group."""
 
+OLDEST_NUMCODECS = (0, 16)
+"""Older ones write blosc chunks whose bytes aren't shuffled by item: 1.6 times larger, 3 times slower to read."""
+
 _CODECS = ("zstd", "lz4", "zlib", "blosclz", "lz4hc")
 _BLOSC_LIMIT = 2**31 - 64
 
@@ -45,12 +51,13 @@ class ZarrSink:
 
     Attributes:
         url: a folder, or any URL that `open_store` takes.
-        compressor: blosc's: zstd, lz4, lz4hc, zlib or blosclz.
+        compressor: blosc's: zstd, lz4, lz4hc, zlib or blosclz. lz4 is 5 times faster to write and 2 to 3 times to read
+            than zstd at its level 3, on climate data, and 5 to 30 % larger.
         level: of compression, 0 to 9.
         storage_options: of the store.
 
     Raises:
-        ParameterError: an unknown compressor or level.
+        ParameterError: an unknown compressor or level; a numcodecs that is too old.
     """
 
     url: str
@@ -59,6 +66,7 @@ class ZarrSink:
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        require_numcodecs()
         object.__setattr__(self, "url", plain_path(self.url))  # workers have other current folders
         if self.compressor not in _CODECS or not 0 <= self.level <= 9:
             raise ParameterError(
@@ -86,7 +94,8 @@ class ZarrSink:
                 f"{self.url}: Zarr needs all lengths, but they are {space}",
                 hint="write Parquet: it takes as many rows as come",
             )
-        names = [f.name for f in fields] + [c.name for c in coords]
+        names = [f.name for f in fields]
+        names += [c.name for c in told(coords, names, dict(space.dims))]
         for name in names:
             if names.count(name) > 1 or "/" in name or not name or name.startswith((".", "__")):
                 raise ParameterError(f"{self.url}: {name!r} can't name one array", hint="rename the column")
@@ -189,6 +198,7 @@ class ZarrOutput:
     def _codec(self, dtype: np.dtype[Any]) -> Any:
         from zarr.codecs import BloscCodec
 
+        require_numcodecs()  # a worker may have another than the driver
         cname: Any = self.sink.compressor
         shuffle: Any = "bitshuffle" if dtype.itemsize == 1 else "shuffle"
         return BloscCodec(cname=cname, clevel=self.sink.level, shuffle=shuffle, typesize=dtype.itemsize)
@@ -199,8 +209,9 @@ class ZarrOutput:
         from zarr.storage import MemoryStore
 
         store, target = MemoryStore(), self.target
-        attrs: dict[str, Any] = {name: json.loads(value) for name, value in target.attrs}
-        others = sorted(c.name for c in target.coords if c.name != c.dim)
+        attrs: dict[str, Any] = attributes_of(target.coords) | {name: json.loads(text) for name, text in target.attrs}
+        coords = told(target.coords, [f.name for f in target.fields], dict(target.space.dims))
+        others = sorted(c.name for c in coords if c.name != c.dim)
         if others:
             attrs["coordinates"] = " ".join(others)
         with warnings.catch_warnings():
@@ -208,11 +219,12 @@ class ZarrOutput:
             group = zarr.create_group(store, attributes={**attrs, RECIPE: target.recipe}, zarr_format=3)
             for f in target.fields:
                 self._array(store, f)
-            for c in target.coords:
+            for c in coords:
                 text = c.values.dtype.kind == "U"
                 array = group.create_array(
-                    c.name, shape=c.values.shape, dtype="str" if text else c.values.dtype, dimension_names=(c.dim,),
-                    chunks=(max(1, len(c)),), attributes=_coordinate_attrs(c), config={"write_empty_chunks": True},
+                    c.name, shape=c.values.shape, dtype="str" if text else c.values.dtype,
+                    dimension_names=dims_of(c), chunks=tuple(max(1, n) for n in c.values.shape),
+                    attributes=_coordinate_attrs(c), config={"write_empty_chunks": True},
                     compressors="auto" if text else self._codec(c.values.dtype),
                 )  # fmt: skip
                 if len(c):
@@ -269,6 +281,16 @@ class ZarrOutput:
         for name in ["zarr.json", *data_names(store), CLAIM]:
             store.delete(name)
         remove_empty_folders(store)
+
+
+@lru_cache(maxsize=1)
+def require_numcodecs() -> None:
+    """Refuse a numcodecs that is older than `OLDEST_NUMCODECS` (ParameterError)."""
+    found = metadata.version("numcodecs")
+    numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
+    if numbers < OLDEST_NUMCODECS:
+        raise ParameterError(f"numcodecs {found} is installed, which writes blosc chunks without shuffling their bytes",
+                             hint="install numcodecs >= 0.16 on every node")
 
 
 def _store(sink: Any) -> Store:

@@ -220,7 +220,8 @@ def _stored(
 def coordinate_of(variable: Variable, raw: Array) -> Coordinate | None:
     """A one-dimensional stored variable as a coordinate, gaps of integers as NaN."""
     decoding = Decoding.of(variable.dims, variable.dtype, variable.attrs)
-    attrs = {key: value for key, value in variable.attrs.items() if key not in ENCODING}
+    lasting = str(variable.attrs.get("dtype")).startswith("time")  # of durations; see `times`
+    attrs = {k: value for k, value in variable.attrs.items() if k not in ENCODING or (k == "dtype" and lasting)}
     if decoding is None or len(variable.dims) != 1:
         return None
     if decoding.kind == "text":

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gridcompute.auxiliary import Auxiliary, end_to_end
 from gridcompute.columns import Block, Column, Field, Fixed, Ragged
 from gridcompute.coords import Coordinate, concatenated, difference
 from gridcompute.errors import AlignmentError, DimensionError
@@ -61,6 +62,11 @@ class Joined:
             for c in self.sources[0].coords
             if c.dim != self.dim or all(c.name in part for part in named)
         )
+
+    @cached_property
+    def auxiliary(self) -> tuple[Auxiliary, ...]:
+        """Scalar and other coordinates, see `gridcompute.auxiliary`: those that all files have."""
+        return end_to_end([getattr(source, "auxiliary", ()) for source in self.sources], self.dim)
 
     @property
     def stored(self) -> tuple[tuple[str, int], ...]:

@@ -8,17 +8,19 @@ import importlib.util
 import os
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from gridcompute.auxiliary import Auxiliary
 from gridcompute.columns import Block, Column, Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import GridError, MissingInputError, ParameterError
 from gridcompute.secrecy import clean, learn
 from gridcompute.sources.arrays import ArraySource, from_xarray
+from gridcompute.sources.auxiliaries import auxiliaries
 from gridcompute.sources.base import chosen, narrowed, require_within
 from gridcompute.sources.classic import needed_bytes
 from gridcompute.sources.decoding import Decoding, Described, Variable, coordinate_of
@@ -32,14 +34,16 @@ from gridcompute.sources.files import (
     open_file,
     plain_path,
 )
+from gridcompute.sources.gribs import cut_off
 from gridcompute.sources.joined import Joined, join
+from gridcompute.sources.references import is_references, store_of
 from gridcompute.sources.zarrs import ZarrSource, is_zarr, open_zarr
 from gridcompute.spaces import Region, Space
 
 _OPEN = OpenFiles()
 # The netCDF and HDF5 libraries aren't thread-safe, whichever file is read.
-_LIBRARY = threading.RLock()
-_HDF5, _CLASSIC = b"\x89HDF", b"CDF"
+LIBRARY = threading.RLock()
+_HDF5, _CLASSIC, _GRIB = b"\x89HDF", b"CDF", b"GRIB"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,8 @@ class DatasetSource:
     decodings: tuple[tuple[str, Decoding], ...]
     left_out: tuple[tuple[str, str], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    group: str = ""
+    auxiliary: tuple[Auxiliary, ...] = ()
     uniform = True
 
     @property
@@ -72,7 +78,7 @@ class DatasetSource:
     @property
     def key(self) -> object:
         """See `Source`."""
-        return ("dataset", self.path, self.engine, self.decoding)
+        return ("dataset", self.path, self.engine, self.decoding, *([self.group] if self.group else []))
 
     def objects(self, region: Region) -> tuple[str, ...]:
         """See `Source`: the file, wherever the region lies."""
@@ -84,11 +90,12 @@ class DatasetSource:
         fields, decodings = chosen(self.fields, names, self.path, self.left_out), dict(self.decodings)
         where = dict(zip(self.space.names, region.slices, strict=True))
         columns: dict[str, Column] = {}
-        with _LIBRARY:
+        with LIBRARY:
             version = identity(self.path, self.options, verify=False)
             dataset = _OPEN.get(
-                (self.path, self.engine), version, lambda: _opened(self.path, self.engine, self.options)
-            )
+                (self.path, self.engine, self.group), version,
+                lambda: _opened(self.path, self.engine, self.options, self.group),
+            )  # fmt: skip
             for f in fields:
                 decoding = decodings[f.name]
                 try:
@@ -108,9 +115,8 @@ class DatasetSource:
         space, coords = narrowed(self.space, self.coords, fields)
         extents = {name: extent for name, extent in self.stored if name in space}
         size = sum(f.dtype.itemsize * int(np.prod([extents[dim] for dim in f.dims])) for f in fields)
-        return replace(
-            self, space=space, fields=fields, coords=coords, stored=tuple(extents.items()), stored_bytes=size
-        )
+        return replace(self, space=space, fields=fields, coords=coords, stored=tuple(extents.items()),
+                       stored_bytes=size, auxiliary=())
 
     def __str__(self) -> str:
         return self.path
@@ -121,6 +127,8 @@ def open_dataset(
     *,
     engine: str | None = None,
     dim: str | None = None,
+    group: str = "",
+    targets: str | Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> DatasetSource | ZarrSource | ArraySource | Joined:
     """Open a dataset lazily; nothing but its metadata and coordinates is read.
@@ -130,6 +138,8 @@ def open_dataset(
             pattern or a list of these, put end to end in sorted (listed) order; or an xarray Dataset or DataArray.
         engine: xarray's name of the reader, if it can't tell by itself.
         dim: the dimension along which several files follow each other; None finds it.
+        group: the group within the file, such as "forecast/surface".
+        targets: where the files may lie to which a reference file (kerchunk's) leads, if not beside it: folders, URLs.
         storage_options: fsspec's, for URLs.
 
     Raises:
@@ -144,21 +154,35 @@ def open_dataset(
     if isinstance(paths, str | os.PathLike):
         path = plain_path(paths)
         if not any(sign in path for sign in "*?[") or os.path.exists(path):
-            return _open_one(path, engine, options)
-    sources = [_open_one(path, engine, options) for path in expand(paths, **options)]
+            return _open_one(path, engine, options, group, targets)
+    sources = [_open_one(path, engine, options, group, targets) for path in expand(paths, **options)]
     return join(sources, dim)
 
 
-def _open_one(path: str, engine: str | None, options: Mapping[str, Any]) -> DatasetSource | ZarrSource:
+def open_unlabelled(path: str, engine: str | None, group: str) -> DatasetSource | ZarrSource:
+    """A local file whose coordinates are known already: they aren't read again.
+
+    netCDF's library crashes if a file is opened again that was read for text and closed while another has it open.
+    """
+    return _open_one(path, engine, {}, group, None, labelled=False)
+
+
+def _open_one(
+    path: str, engine: str | None, options: Mapping[str, Any], group: str, targets: Any, *, labelled: bool = True
+) -> DatasetSource | ZarrSource:
+    group = group.strip("/")
+    if engine == "kerchunk" or path.startswith("reference://") or (engine is None and is_references(path, options)):
+        place, given = store_of(path, targets, options, group)
+        return open_zarr(place, storage_options=given)
     if engine == "zarr" or (engine is None and is_zarr(path, options)):
-        return open_zarr(path, storage_options=options)
+        return open_zarr(within(path, group), storage_options=options)
     identity(path, options, verify=False)  # first, whether it is there at all
     # Closed again: an open handle here would keep others from writing the file.
-    with _LIBRARY, _opened(path, engine, options) as dataset:
+    with LIBRARY, _opened(path, engine, options, group) as dataset:
         variables = [_variable(str(name), v, name in dataset.coords) for name, v in dataset.variables.items()]
         described = Described.of(variables, path)
         coords = []
-        for v in variables:
+        for v in variables if labelled else ():
             if v.is_coordinate and len(v.dims) == 1 and v.dims[0] in described.space:
                 try:
                     c = coordinate_of(v, np.asarray(dataset.variables[v.name].values))
@@ -167,6 +191,8 @@ def _open_one(path: str, engine: str | None, options: Mapping[str, Any]) -> Data
                 except Exception as error:
                     raise broken(path, f"coordinate {v.name!r}", error) from clean(error)
                 coords += [] if c is None else [c]
+        read: Callable[[Variable], Any] = lambda v: np.asarray(dataset.variables[v.name].values)  # noqa: E731
+        beside = auxiliaries(variables, read, dataset.attrs, path) if labelled else ()
     return DatasetSource(
         path,
         engine,
@@ -178,7 +204,22 @@ def _open_one(path: str, engine: str | None, options: Mapping[str, Any]) -> Data
         described.decodings,
         described.left_out,
         options,
+        group,
+        beside,
     )
+
+
+def within(path: str, group: str) -> str:
+    """Where a group of a Zarr store lies.
+
+    Raises:
+        ParameterError: it would lie outside, or within a file.
+    """
+    parts = [part for part in group.split("/") if part]
+    if any(part in (".", "..") for part in parts) or (parts and not is_remote(path) and os.path.isfile(path)):
+        raise ParameterError(f"{path} can't be opened at the group {group!r}",
+                             hint="groups of folders and URLs can: unpack a zipped store first")
+    return "/".join([path.rstrip("/"), *parts])
 
 
 def _variable(name: str, variable: Any, is_coordinate: bool) -> Variable:
@@ -198,7 +239,7 @@ def _variable(name: str, variable: Any, is_coordinate: bool) -> Variable:
     )
 
 
-def _opened(path: str, engine: str | None, options: Mapping[str, Any]) -> Any:
+def _opened(path: str, engine: str | None, options: Mapping[str, Any], group: str = "") -> Any:
     """The dataset with its values as stored: neither masked, nor scaled, nor times decoded."""
     import xarray as xr
 
@@ -206,7 +247,10 @@ def _opened(path: str, engine: str | None, options: Mapping[str, Any]) -> Any:
         magic = file.read(4)
         if magic[:3] == _CLASSIC:
             _require_complete(path, file)
+        if magic == _GRIB and (why := cut_off(file)):
+            raise broken(path, "the file is cut off", why)
     tried: list[str] = []
+    within_file: dict[str, Any] = {"group": group} if group else {}
     for reader in _readers(path, engine, magic):
         target = _target(path, reader, magic, options)
         try:
@@ -218,6 +262,8 @@ def _opened(path: str, engine: str | None, options: Mapping[str, Any]) -> Any:
                 cache=False,
                 decode_timedelta=False,
                 chunks=None,
+                create_default_indexes=False,  # which would read coordinates
+                **within_file,
             )
         except Exception as error:  # each reader raises errors of its own
             if engine is not None and isinstance(error, ValueError) and "unrecognized engine" in str(error):

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from gridcompute.auxiliary import Auxiliary
 from gridcompute.columns import Block, Column, Field, field_region
 from gridcompute.coords import Coordinate
 from gridcompute.errors import GridError, MissingInputError
 from gridcompute.keys import digest
 from gridcompute.secrecy import clean, learn
-from gridcompute.sources import contained
+from gridcompute.sources import contained, references
+from gridcompute.sources.auxiliaries import auxiliaries
 from gridcompute.sources.base import chosen, narrowed, require_within
 from gridcompute.sources.chunks import StoredChunks
 from gridcompute.sources.contained import require_folder_inside, require_small, require_sound
@@ -65,6 +67,7 @@ class ZarrSource:
     layouts: tuple[tuple[str, tuple[str, str, tuple[int, ...]]], ...]
     left_out: tuple[tuple[str, str], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    auxiliary: tuple[Auxiliary, ...] = ()
 
     @property
     def decoding(self) -> object:
@@ -119,6 +122,9 @@ class ZarrSource:
 
     def _versions(self, path: str, keys: Iterator[str]) -> Iterator[str]:
         verify = os.environ.get(VERIFY, "0") not in ("", "0")
+        if self.url.startswith(references.SCHEME):
+            yield from references.versions(_group(self.url, self.options), path, keys, verify)
+            return
         root = f"{self.url}/{path}" if path else self.url
         listing = _listing(root, self.options) if is_remote(root) else None
         for key in keys:
@@ -172,9 +178,8 @@ class ZarrSource:
         space, coords = narrowed(self.space, self.coords, fields)
         extents = {name: extent for name, extent in self.stored if name in space}
         size = sum(f.dtype.itemsize * int(np.prod([extents[dim] for dim in f.dims])) for f in fields)
-        return replace(
-            self, space=space, fields=fields, coords=coords, stored=tuple(extents.items()), stored_bytes=size
-        )
+        return replace(self, space=space, fields=fields, coords=coords, stored=tuple(extents.items()),
+                       stored_bytes=size, auxiliary=())
 
     def __str__(self) -> str:
         return self.url
@@ -206,7 +211,8 @@ def open_zarr(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
         arrays = dict(group.arrays()) if hasattr(group, "arrays") else {_base(path): group}
         for name, array in arrays.items():
             require_sound(name, array, path)
-        variables = _variables(arrays)
+        attrs = dict(group.attrs) if hasattr(group, "arrays") else {}
+        variables = _variables(arrays, attrs)
     except GridError:
         raise
     except Exception as error:
@@ -217,7 +223,7 @@ def open_zarr(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
         if v.is_coordinate and len(v.dims) == 1 and v.dims[0] in described.space:
             require_small(v.name, arrays[v.name], path)
             try:
-                c = coordinate_of(v, _line(path, v.name if hasattr(group, "arrays") else "", arrays[v.name]))
+                c = coordinate_of(v, _whole(path, v.name if hasattr(group, "arrays") else "", arrays[v.name]))
             except GridError:
                 raise
             except Exception as error:
@@ -239,13 +245,14 @@ def open_zarr(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
         layouts,
         described.left_out,
         options,
+        auxiliaries(variables, lambda v: _whole(path, "" if single else v.name, arrays[v.name]), attrs, path),
     )
 
 
-def _line(url: str, path: str, array: Any) -> Any:
-    """All values of an array of one dimension, read as `ZarrSource` reads."""
-    chunks = None if is_remote(url) else _chunks(f"{url}/{path}" if path else url)
-    return np.asarray(array[:] if chunks is None else chunks.read((slice(0, *chunks.shape),)))
+def _whole(url: str, path: str, array: Any) -> Any:
+    """All values of an array, read as `ZarrSource` reads."""
+    chunks = None if is_remote(url) or 0 in array.shape else _chunks(f"{url}/{path}" if path else url)
+    return np.asarray(array[...] if chunks is None else chunks.read(tuple(slice(0, n) for n in chunks.shape)))
 
 
 def _base(path: str) -> str:
@@ -296,6 +303,8 @@ def _opened(url: str, options: Mapping[str, Any]) -> Any:
         raise MissingInputError(f"no Zarr store {url}", hint="check the path")
     extra = {"use_listings_cache": False} if url.startswith(("s3://", "s3a://")) else {}
     try:
+        if url.startswith(references.SCHEME):
+            return references.opened(url, options)
         if is_remote(url):
             with signed_in(url):
                 return zarr.open(url, mode="r", storage_options={**extra, **options})
@@ -314,11 +323,9 @@ def _opened(url: str, options: Mapping[str, Any]) -> Any:
         raise broken(url, "isn't a Zarr store that can be read", error) from clean(error)
 
 
-def _variables(arrays: Mapping[str, Any]) -> list[Variable]:
-    variables, named = (
-        [],
-        " ".join(str(array.attrs.get("coordinates", "")) for array in arrays.values()).split(),
-    )
+def _variables(arrays: Mapping[str, Any], whole: Mapping[str, Any]) -> list[Variable]:
+    said = [whole, *(array.attrs for array in arrays.values())]
+    variables, named = [], " ".join(str(attrs.get("coordinates", "")) for attrs in said).split()
     for name, array in arrays.items():
         dims = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
         if not dims or len(dims) != array.ndim or None in dims:
