@@ -30,7 +30,7 @@ from gridcompute.spaces import Space
 NOWHERE = Space()
 
 
-class Collection(Arithmetic, Gaps, Propagating, Reducible):
+class Collection(Arithmetic, ops_positions.Arranged, Gaps, Propagating, Reducible):
     """Named columns over a space, not yet computed.
 
     Attributes:

@@ -245,6 +245,7 @@ LEVELS = {
     "gridcompute.explain": 58,
     "gridcompute.progress": 58,
     "gridcompute.places": 57,
+    "gridcompute.identified": 30,
     "gridcompute.running": 60,
     "gridcompute.api": 70,
     "gridcompute.plots": 5,
