@@ -64,7 +64,7 @@ def draw_trend(
 
 
 def draw_map(path: Path, values: Array, axes: Sequence[Axis], *, title: str, unit: str, note: str = "",
-             dots: Array | None = None, centred: bool = False) -> Path:
+             dots: Array | None = None, centred: bool | None = None) -> Path:
     """A map of a field.
 
     Args:
@@ -75,7 +75,7 @@ def draw_map(path: Path, values: Array, axes: Sequence[Axis], *, title: str, uni
         unit: beside the colour bar.
         note: above the map, on the right.
         dots: (y, x), where to draw dots.
-        centred: whether the colours diverge about 0, whatever the values.
+        centred: whether the colours diverge about 0; None: where the values have both signs.
     """
     y, x = axes
     marked = np.zeros(values.shape, bool) if dots is None else dots
@@ -92,7 +92,7 @@ def draw_map(path: Path, values: Array, axes: Sequence[Axis], *, title: str, uni
 
 
 def draw_maps(path: Path, panels: Mapping[str, Array], axes: Sequence[Axis], *, title: str, unit: str,
-              centred: bool = False) -> Path:
+              centred: bool | None = None) -> Path:
     """Maps of several fields over the same axes, in the same colours.
 
     Args:
@@ -121,7 +121,7 @@ def draw_maps(path: Path, panels: Mapping[str, Array], axes: Sequence[Axis], *, 
     return path
 
 
-def draw_stripes(path: Path, values: Array, axis: Axis, *, title: str, unit: str, centred: bool = True) -> Path:
+def draw_stripes(path: Path, values: Array, axis: Axis, *, title: str, unit: str, centred: bool | None = True) -> Path:
     """A series as coloured stripes, with the line below.
 
     Args:
@@ -181,15 +181,15 @@ def _bar(figure: Any, mesh: Any, values: Array, panels: Any, unit: str) -> None:
     bar.ax.tick_params(colors=INK, labelsize=9)
 
 
-def _colours(known: Array, centred: bool = False) -> Mapping[str, Any]:
-    """Colour map and limits: diverging about 0 where both signs are common or it is asked, else from end to end."""
+def _colours(known: Array, centred: bool | None = None) -> Mapping[str, Any]:
+    """Colour map and limits: diverging about 0 where that is asked, or not said and both signs are common."""
     if not known.size:
         return {"cmap": DIVERGING, "vmin": -1.0, "vmax": 1.0}
     low, high = (float(v) for v in np.percentile(known, (1, 99)))
-    if (low >= 0 or high <= 0) and not centred:
+    if centred is False or (centred is None and (low >= 0 or high <= 0)):
         if low == high:
             low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
-        return {"cmap": SEQUENTIAL if low >= 0 else f"{SEQUENTIAL}_r", "vmin": low, "vmax": high}
+        return {"cmap": SEQUENTIAL if high > 0 else f"{SEQUENTIAL}_r", "vmin": low, "vmax": high}
     most = max(-low, high) or 1.0
     return {"cmap": DIVERGING, "vmin": -most, "vmax": most}
 

@@ -166,7 +166,7 @@ def summary(output: str, picture: Path | None, name: str, units: str, cycle: Cyc
     else:
         yield "no pixel has a value: all results are NaN"
     if picture is not None:
-        yield draw(picture, result["mean"], title=f"Climatology of {name.replace('_', ' ')}", unit=units,
+        yield draw(picture, result["mean"], title=f"Climatology of {name.replace('_', ' ')}", unit=units, centred=False,
                    panels=[(label_of(cycle, int(result[cycle.name][at])), at) for at in drawn_steps(steps)])
 
 

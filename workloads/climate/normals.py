@@ -6,6 +6,7 @@ one number in every year. So `dayofyear` goes to 366 in calendars with leap year
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -212,9 +213,10 @@ def departures(value, mean, std):  # type: ignore[no-untyped-def]  # numba infer
     return value - mean, (value - mean) / std if std > 0 else np.nan
 
 
-def along(kernel: Kernel, dim: str) -> Kernel:
-    """A kernel whose core dimension is called "step", along another dimension."""
-    return replace(kernel, signature=Signature.parse(str(kernel.signature).replace("step", dim)))
+def along(kernel: Kernel, dim: str, core: str = "step", **sizes: int) -> Kernel:
+    """A kernel whose core dimension `core` is another dimension, with these lengths of new ones."""
+    text = re.sub(rf"\b{core}\b", dim, str(kernel.signature))
+    return replace(kernel, signature=Signature.parse(text), sizes={**kernel.sizes, **sizes})
 
 
 def _moments(field: Collection, steps: Steps, codes: Array) -> Collection:

@@ -24,7 +24,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#2
 
 
 def draw_field(path: Path, values: Array, y: Axis, x: Axis, *, title: str, unit: str, dots: Array | None = None,
-               note: str = "", centred: bool = False) -> Path:
+               note: str = "", centred: bool | None = None) -> Path:
     """A map of a field, or of time against latitude.
 
     Args:
@@ -36,14 +36,14 @@ def draw_field(path: Path, values: Array, y: Axis, x: Axis, *, title: str, unit:
         unit: beside the colour bar.
         dots: (y, x), where to draw dots.
         note: what the dots mean.
-        centred: whether the colours diverge about 0, as for anomalies, whatever the values.
+        centred: whether the colours diverge about 0, as for anomalies; None: where the values have both signs.
     """
     return draw_map(path, np.asarray(values, np.float64), (y, x), title=title, unit=unit, dots=dots, note=note,
                     centred=centred)
 
 
 def draw_fields(path: Path, panels: Mapping[str, Array], y: Axis, x: Axis, *, title: str, unit: str,
-                centred: bool = False) -> Path:
+                centred: bool | None = None) -> Path:
     """Maps of several fields beside each other in the same colours, such as of months; arguments as `draw_field`.
 
     Args:
@@ -53,7 +53,7 @@ def draw_fields(path: Path, panels: Mapping[str, Array], y: Axis, x: Axis, *, ti
         x: axis of the columns.
         title: above all.
         unit: beside the colour bar.
-        centred: whether the colours diverge about 0.
+        centred: as for `draw_field`.
     """
     fields = {name: np.asarray(values, np.float64) for name, values in panels.items()}
     return draw_maps(path, fields, (y, x), title=title, unit=unit, centred=centred)
@@ -98,7 +98,7 @@ def thinned(field: xr.DataArray, *dims: str) -> xr.DataArray:
     return field[{dim: slice(None, None, step) for dim in dims}] if step > 1 else field
 
 
-def draw(path: Path, field: xr.DataArray, *, title: str, unit: str = "", centred: bool = False,
+def draw(path: Path, field: xr.DataArray, *, title: str, unit: str = "", centred: bool | None = None,
          panels: Sequence[tuple[str, int]] = ()) -> Path:
     """A picture of what was computed, by its dimensions: a map, several, time against latitude, or a line.
 
@@ -107,7 +107,7 @@ def draw(path: Path, field: xr.DataArray, *, title: str, unit: str = "", centred
         field: of any number of dimensions; of further ones than can be drawn the first is taken.
         title: above.
         unit: of the values.
-        centred: whether the colours diverge about 0.
+        centred: as for `draw_field`.
         panels: of a field of three dimensions, names and positions along the first, each a map.
     """
     shown = 3 if panels else 2
