@@ -149,20 +149,22 @@ def draw_stripes(path: Path, values: Array, axis: Axis, *, title: str, unit: str
 
 def _height(y: Axis, x: Axis, width: float, least: float = 2.6) -> float:
     """Of a map so wide, with its title: as high as the ground is, other fields three quarters of it."""
-    aspect = _aspect(y)
+    aspect = _aspect(y, x)
     spread = abs(float(np.ptp(y.edges))) * aspect / max(1e-9, abs(float(np.ptp(x.edges)))) if aspect else 0.75
     return min(10.0, max(least, (width - 1.6 * width / 8.0) * spread + 0.9 * width / 8.0))
 
 
-def _aspect(y: Axis) -> float:
-    """How much longer a degree of latitude is than one of longitude, in the middle; 0 where y isn't a latitude."""
-    return 1 / math.cos(math.radians(min(75.0, abs(float(np.mean(y.values)))))) if y.kind == "latitude" else 0.0
+def _aspect(y: Axis, x: Axis) -> float:
+    """How much longer a degree of latitude is than one of longitude, in the middle; 0 where it isn't a map of both."""
+    if (y.kind, x.kind) != ("latitude", "longitude"):
+        return 0.0
+    return 1 / math.cos(math.radians(min(75.0, abs(float(np.mean(y.values))))))
 
 
 def _mesh(panel: Any, values: Array, y: Axis, x: Axis, colours: Mapping[str, Any], ticks: int = 7) -> Any:
     panel.set_facecolor("#d9d9d9")
     mesh = panel.pcolormesh(x.edges, y.edges, np.ma.masked_invalid(values), rasterized=True, **colours)
-    if (aspect := _aspect(y)) and x.kind == "longitude":
+    if aspect := _aspect(y, x):
         panel.set_aspect(aspect)
     dressed(panel, x, "x", ticks)
     dressed(panel, y, "y", ticks)

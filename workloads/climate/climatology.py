@@ -16,6 +16,7 @@ from gridcompute.errors import ParameterError
 from gridcompute.plots import picture_path
 from gridcompute.registry import Job
 from gridcompute.running import Run
+from gridcompute.status import counted
 
 from .inputs import attrs_of, chosen, default_archive, with_attrs
 from .means import annual_means, monthly_means, running_means, seasonal_means
@@ -38,7 +39,7 @@ def climatology(
     dim: str = "time",
     frequency: str = "month",
     window: int = 1,
-    weights: str = "uniform",
+    window_weights: str = "uniform",
     base: str = "",
     anomalies: bool = False,
     standardised: bool = False,
@@ -61,7 +62,7 @@ def climatology(
         dim: the time dimension.
         frequency: day, month or season.
         window: days over which each day is smoothed, an odd number; the window goes round the end of the year.
-        weights: of the window's days: uniform, or linear (falling to 0 at the window's ends).
+        window_weights: of the window's days: uniform, or linear (falling to 0 at the window's ends).
         base: years from which the climatology is taken, such as 1961-1990; by default all.
         anomalies: also write each value minus its day's or month's mean, in the input's shape, beside the output.
         standardised: also write anomalies divided by the standard deviation, NaN where that is 0.
@@ -76,7 +77,7 @@ def climatology(
         gridcompute run climate.climatology --input era5.zarr --frequency day --window 31 --base 1991-2020 --anomalies
         gridcompute run climate.climatology --input "sst.*.nc" --means month,year,13
     """
-    cycle = Cycle(frequency, window, weights, base_of(base), dim)
+    cycle = Cycle(frequency, window, window_weights, base_of(base), dim)
     drawn = picture_path(picture, output)
     wanted = [part.strip() for part in means.split(",") if part.strip()]
     if unknown := [part for part in wanted if part not in MEANS and not part.isdecimal()]:
@@ -161,7 +162,7 @@ def summary(output: str, picture: Path | None, name: str, units: str, cycle: Cyc
     steps = result.sizes[cycle.name]
     shown = thinned(result["anomaly_std"], *result["anomaly_std"].dims[-2:]).values
     if np.isfinite(shown).any():
-        yield (f"{steps} {cycle.frequency}s; standard deviation of the anomalies {np.nanmin(shown):.3g} to "
+        yield (f"{counted(steps, cycle.frequency)}; standard deviation of the anomalies {np.nanmin(shown):.3g} to "
                f"{np.nanmax(shown):.3g} {units}, median {np.nanmedian(shown):.3g}")
     else:
         yield "no pixel has a value: all results are NaN"

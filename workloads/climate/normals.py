@@ -107,7 +107,7 @@ class Steps:
         if self.cycle.frequency != "day":
             return components(self.time, "month" if self.cycle.frequency == "month" else "season")
         month, day = components(self.time, "month"), components(self.time, "day")
-        return self.starts[month - 1] + day
+        return np.asarray(self.starts[month - 1] + day)
 
     @cached_property
     def starts(self) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def axis_of(field: xr.DataArray, dim: str) -> Axis:
     return Axis(dim, np.arange(field.sizes[dim], dtype=np.float64))
 
 
-def thinned(field: xr.DataArray, *dims: str) -> xr.DataArray:
+def thinned(field: xr.DataArray, *dims: Hashable) -> xr.DataArray:
     """Every second, third ... position along these dimensions where all would be too many to draw; nothing is read."""
     cells = int(np.prod([field.sizes[dim] for dim in dims]))
     step = max(1, int(np.ceil((cells / MOST_PIXELS) ** (1 / max(1, len(dims))))))
