@@ -20,7 +20,7 @@ PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 	--custom-compile-command "make pins"
 
 # Debian's packages of the servers that tests start: Ceph's S3, Redis, network namespaces (340 MB); samtools checks BAM files,
-# cdo the statistics of climate fields (70 MB).
+# cdo the statistics of climate fields.
 SERVERS := radosgw ceph-mon ceph-osd ceph-common redis-server iproute2 util-linux samtools cdo
 # Of what the benchmark genomics compares with, and the genomes that it maps reads to.
 TOOLS := minimap2 bwa samtools libedlib-dev libwfa2-dev gcc libc6-dev sibelia-examples kmer-examples

@@ -1,4 +1,4 @@
-"""Scores of a forecast against plain NumPy, with gaps, boxes of other labels refused, and WeatherBench's definitions."""
+"""Scores of a forecast against plain NumPy, with gaps, and with WeatherBench's definitions; other labels are refused."""
 
 from __future__ import annotations
 
