@@ -1,4 +1,4 @@
-"""Scores of a forecast against plain NumPy, with gaps, and with WeatherBench's definitions; other labels are refused."""
+"""Scores of a forecast against plain NumPy, with gaps and WeatherBench's definitions; other labels are refused."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ import numpy as np
 
 import gridcompute as grid
 from gridcompute.collection import Collection
-from gridcompute.destined import Destined
 from gridcompute.errors import ParameterError
 from gridcompute.plots import picture_path
 from gridcompute.registry import Job
@@ -50,10 +49,9 @@ def climatology(
 ) -> Job:
     """What each day, month or season of the year is like at each pixel: mean, standard deviation, number of values.
 
-    Writes these and anomaly_std, the standard deviation of the anomalies of the whole record, as a Zarr store that
-    xarray opens, and draws the means. The record is read once, and once more where anomalies are written. A day is a
-    month and a day of the month, so that 29 February is one of its own. Missing values are left out, and standard
-    deviations divide by the number of values.
+    Writes these and anomaly_std, the deviation of the anomalies of the whole record, as a Zarr store that xarray opens,
+    and draws the means. The record is read once, and once more where anomalies are written. A day is a month and a day
+    of the month, so 29 February is one. Missing values are left out; deviations divide by the number of values.
 
     Args:
         input: netCDF file, Zarr store, anything else that xarray reads, a URL or a pattern; by default the 240 years
@@ -66,8 +64,7 @@ def climatology(
         base: years from which the climatology is taken, such as 1961-1990; by default all.
         anomalies: also write each value minus its day's or month's mean, in the input's shape, beside the output.
         standardised: also write anomalies divided by the standard deviation, NaN where that is 0.
-        means: also write means of the record beside the output: month, season, year, or a number of steps for running
-            means; several with commas between them.
+        means: also write means of the record: month, season, year, or steps of running means; several with commas.
         output: Zarr store to write; further ones are named after it, such as climatology-anomalies.zarr.
         picture: PNG to draw; by default beside the output, "none" for no picture.
         overwrite: replace outputs that other data or parameters have left there.
@@ -79,24 +76,34 @@ def climatology(
     """
     cycle = Cycle(frequency, window, window_weights, base_of(base), dim)
     drawn = picture_path(picture, output)
-    wanted = [part.strip() for part in means.split(",") if part.strip()]
-    if unknown := [part for part in wanted if part not in MEANS and not part.isdecimal()]:
-        raise ParameterError(f"there are no {unknown[0]!r} means", hint=f"one of {', '.join(MEANS)}, or a number")
+    wanted = means_of(means)
     field = chosen(grid.open_dataset(input or default_archive()), variable, dim)
     name = next(iter(field.columns))
     units = str(attrs_of(field).get("units", "1"))
-    found = normals(field, cycle).assign(anomaly_std=anomaly_spread(field, cycle))
-    outputs = [with_attrs(found, _described(name, units, cycle)).write(output, overwrite=overwrite)]
+    outputs = [_normals_of(field, cycle, units).write(output, overwrite=overwrite)]
     if anomalies or standardised:
-        outputs.append(_departures(field, cycle, anomalies, standardised, units)
-                       .write(beside(output, "anomalies"), overwrite=overwrite))
-    outputs += [_mean_of(field, part, dim, units, beside(output, part), overwrite) for part in dict.fromkeys(wanted)]
+        found = _departures(field, cycle, anomalies, standardised, units)
+        outputs.append(found.write(beside(output, "anomalies"), overwrite=overwrite))
+    outputs += [_mean_of(field, part, dim, units).write(beside(output, part), overwrite=overwrite)
+                for part in dict.fromkeys(wanted)]  # fmt: skip
 
     def finish(run: Run) -> Iterator[str | Path]:
         yield from summary(output, drawn, name, units, cycle)
 
     source = f"{name} of {input}" if input else f"{name} of A1B_north_america.nc from iris-sample-data (240 years)"
     return Job(outputs, finish, [f"input {source}"])
+
+
+def means_of(text: str) -> list[str]:
+    """The means of a record that are asked for, with commas between them.
+
+    Raises:
+        ParameterError: one that there isn't.
+    """
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    if unknown := [part for part in wanted if part not in MEANS and not part.isdecimal()]:
+        raise ParameterError(f"there are no {unknown[0]!r} means", hint=f"one of {', '.join(MEANS)}, or a number")
+    return wanted
 
 
 def base_of(text: str) -> tuple[int, int] | None:
@@ -140,6 +147,12 @@ def _described(name: str, units: str, cycle: Cycle) -> dict[str, dict[str, str]]
     }  # fmt: skip
 
 
+def _normals_of(field: Collection, cycle: Cycle, units: str) -> Collection:
+    (name,) = field.columns
+    found = normals(field, cycle).assign(anomaly_std=anomaly_spread(field, cycle))
+    return with_attrs(found, _described(name, units, cycle))
+
+
 def _departures(field: Collection, cycle: Cycle, plain: bool, standardised: bool, units: str) -> Collection:
     (name,) = field.columns
     found = anomalies(field, cycle, plain=plain, standardised=standardised)
@@ -148,12 +161,12 @@ def _departures(field: Collection, cycle: Cycle, plain: bool, standardised: bool
     return with_attrs(found, {one: told[one] for one in found.columns})
 
 
-def _mean_of(field: Collection, part: str, dim: str, units: str, url: str, overwrite: bool) -> Destined:
+def _mean_of(field: Collection, part: str, dim: str, units: str) -> Collection:
     (name,) = field.columns
     found = MEANS[part](field, dim) if part in MEANS else running_means(field, int(part), dim)
     over = f"{dim}: mean" if part in MEANS else f"{dim}: mean (running, {part} steps)"
     attrs: dict[str, Any] = {**attrs_of(field), "units": units, "cell_methods": over}
-    return with_attrs(found, {name: {key: str(value) for key, value in attrs.items()}}).write(url, overwrite=overwrite)
+    return with_attrs(found, {name: {key: str(value) for key, value in attrs.items()}})
 
 
 def summary(output: str, picture: Path | None, name: str, units: str, cycle: Cycle) -> Iterator[str | Path]:

@@ -67,32 +67,18 @@ def verify(
     """
     if frequency not in (*STEPS, "none"):
         raise ParameterError(f"a climatology can't be by {frequency!r}", hint=f"one of {', '.join(STEPS)}, none")
-    if bool(input) != bool(reference):
-        raise MissingInputError(f"only the {'forecast' if input else 'reference'} was named",
-                                hint="give both --input and --reference")
     drawn = picture_path(picture, output)
-    archive = default_archive()
-    field = chosen(grid.open_dataset(input or str(Path(archive).with_name(OTHER))), variable, dim)
+    field, other = opened(input, reference, variable, reference_variable, dim)
     name = next(iter(field.columns))
-    other = require_variable(grid.open_dataset(reference or archive), reference_variable or name, "the reference")
     units = str(attrs_of(field).get("units", "1"))
-    normal: Collection | None = None
-    if climatology:
-        data = grid.open_dataset(climatology)
-        normal = require_variable(data, "mean" if "mean" in data.columns else name, "the climatology")
-    elif frequency != "none":
-        normal = normals(other, Cycle(frequency, dim=dim))["mean"]
+    normal = None if frequency == "none" and not climatology else normal_of(climatology, name, other, frequency, dim)
     series = scores(field, other, normal, weights=weights, dim=dim)
-    time = coordinate_along(field, "time", dim).dim
-    totals = overall(series, time)
+    totals = overall(series, coordinate_along(field, "time", dim).dim)
     every = series.assign(**{f"{one}_overall": totals[one] for one in totals.columns})
-    maps = error_maps(field, other, dim)
     outputs = [
-        with_attrs(every, {one: _described(one, name, units) for one in every.columns}).write(
-            output, overwrite=overwrite),
-        with_attrs(maps, {one: _described(one, name, units) for one in maps.columns}).write(
-            beside(output, "maps"), overwrite=overwrite),
-    ]  # fmt: skip
+        with_attrs(found, {one: _described(one, name, units) for one in found.columns}).write(url, overwrite=overwrite)
+        for found, url in ((every, output), (error_maps(field, other, dim), beside(output, "maps")))
+    ]
 
     def finish(run: Run) -> Iterator[str | Path]:
         yield from summary(output, drawn, name, units)
@@ -100,6 +86,32 @@ def verify(
     said = (f"input {name} of {input}, against {reference}" if input else
             f"input {name} of {OTHER} against A1B_north_america.nc, both from iris-sample-data (240 years)")
     return Job(outputs, finish, [said])
+
+
+def opened(input: str, reference: str, variable: str, reference_variable: str,
+           dim: str) -> tuple[Collection, Collection]:  # fmt: skip
+    """The forecast and its reference: both as named, or both by default.
+
+    Raises:
+        MissingInputError: only one of them was named, or one has no such variable.
+    """
+    if bool(input) != bool(reference):
+        raise MissingInputError(f"only the {'forecast' if input else 'reference'} was named",
+                                hint="give both --input and --reference")
+    if not input:
+        reference = default_archive()
+        input = str(Path(reference).with_name(OTHER))
+    field = chosen(grid.open_dataset(input), variable, dim)
+    name = reference_variable or next(iter(field.columns))
+    return field, require_variable(grid.open_dataset(reference), name, "the reference")
+
+
+def normal_of(climatology: str, name: str, reference: Collection, frequency: str, dim: str) -> Collection:
+    """What anomalies are taken from: the climatology of a file, else the reference's own."""
+    if not climatology:
+        return normals(reference, Cycle(frequency, dim=dim))["mean"]
+    data = grid.open_dataset(climatology)
+    return require_variable(data, "mean" if "mean" in data.columns else name, "the climatology")
 
 
 def _described(column: str, name: str, units: str) -> dict[str, str]:
