@@ -19,8 +19,9 @@ ARGS ?= --quick
 PINS := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --fork-strategy fewest \
 	--custom-compile-command "make pins"
 
-# Debian's packages of the servers that tests start: Ceph's S3, Redis, network namespaces (340 MB); samtools checks BAM files.
-SERVERS := radosgw ceph-mon ceph-osd ceph-common redis-server iproute2 util-linux samtools
+# Debian's packages of the servers that tests start: Ceph's S3, Redis, network namespaces (340 MB); samtools checks BAM files,
+# cdo the statistics of climate fields.
+SERVERS := radosgw ceph-mon ceph-osd ceph-common redis-server iproute2 util-linux samtools cdo
 # Of what the benchmark genomics compares with, and the genomes that it maps reads to.
 TOOLS := minimap2 bwa samtools libedlib-dev libwfa2-dev gcc libc6-dev sibelia-examples kmer-examples
 
@@ -28,7 +29,7 @@ TOOLS := minimap2 bwa samtools libedlib-dev libwfa2-dev gcc libc6-dev sibelia-ex
 
 help:
 	@echo "make install   environment in .venv with the pinned dependencies"
-	@echo "make servers   Ceph's S3, Redis, iproute2 and samtools from Debian's packages, for tests (asks for root)"
+	@echo "make servers   Ceph's S3, Redis, iproute2, samtools and cdo from Debian's packages, for tests (asks for root)"
 	@echo "make demo      run three real jobs on a local Ray; results in demo/"
 	@echo "make test      run the tests with the coverage gate"
 	@echo "make chaos     the whole fault matrix: servers, nodes, links and disks that fail (25 minutes)"

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from gridcompute.errors import GridError
     from gridcompute.kernels import Kernel, kernel, task
     from gridcompute.reducer import Reduction, reduction
-    from gridcompute.registry import Job, workload
+    from gridcompute.registry import Job, together, workload
     from gridcompute.replaying import replay
     from gridcompute.resuming import resume
     from gridcompute.running import Run
@@ -59,14 +59,15 @@ _HOME = {
     "open_dataset": "api",
     "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",
     "random": "", "reduction": "reducer", "replay": "replaying", "resume": "resuming", "run": "api", "sequences": "",
-    "space": "api", "start": "api", "stats": "", "task": "kernels", "workload": "registry",
+    "space": "api", "start": "api", "stats": "", "task": "kernels", "together": "registry",
+    "workload": "registry",
 }  # fmt: skip
 
 __all__ = [
     "Collection", "Coordinate", "Dag", "Edges", "GridError", "Job", "Kernel", "Reduction", "Run", "UnrunOutputWarning",
     "chaos", "concat", "from_arrays", "from_source", "from_xarray", "kernel", "map", "open_dataset", "open_result",
     "open_sequences", "open_table", "open_zarr", "plan", "random", "reduction", "replay", "resume", "run", "sequences",
-    "space", "start", "stats", "task", "workload",
+    "space", "start", "stats", "task", "together", "workload",
 ]  # fmt: skip
 
 watch_for_xarray()

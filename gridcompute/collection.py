@@ -32,7 +32,7 @@ from gridcompute.spaces import Space
 NOWHERE = Space()
 
 
-class Collection(Arithmetic, Gaps, Propagating, Reducible, Weighted):
+class Collection(Arithmetic, ops_positions.Arranged, Gaps, Propagating, Reducible, Weighted):
     """Named columns over a space, not yet computed.
 
     Attributes:

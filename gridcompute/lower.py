@@ -17,7 +17,7 @@ from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Elementwise, Map
 from gridcompute.actions.rows import Explode, Filter, over_blocks
-from gridcompute.actions.shapes import Choose, TakeAt
+from gridcompute.actions.shapes import Choose, TakeAt, Transpose
 from gridcompute.actions.shuffles import Ordered, Partition, Sample, Shuffle, Splitters
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout, cut
@@ -162,7 +162,7 @@ class Lowering:
             return not self._shares_chunks(op)
         if not action.heavy or not consumers:
             return False
-        plain = all(isinstance(c.action, Map | Elementwise | Choose | Write | Reduce) for c in consumers)
+        plain = all(isinstance(c.action, Map | Elementwise | Choose | Reduce | Transpose | Write) for c in consumers)
         if action.whole & set(op.space.names) and not plain:
             return True
         again = any(isinstance(access, Halo) or c.action.spans or isinstance(c.action, TakeAt)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 
 from gridcompute.access import Point, Slice, Take, Whole
-from gridcompute.actions.shapes import Select, TakeAt
+from gridcompute.actions.shapes import Select, TakeAt, Transpose
 from gridcompute.columns import Array, Field
+from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, ParameterError
 from gridcompute.op import Op
-from gridcompute.ops import Ref, field_of
+from gridcompute.ops import Ref, choose, field_of
 from gridcompute.spaces import Space
 
 
@@ -46,6 +49,23 @@ def select(op: Op, how: Slice | Take, length: int) -> Op:
         for f in op.fields
     )
     return Op(Select(how), (op,), (how,), Space(dims), fields, "isel")
+
+
+def transposed(op: Op, dims: Sequence[str]) -> Op:
+    """The same columns with their dimensions in this order.
+
+    Raises:
+        DimensionError: not each dimension once.
+        ParameterError: text or lists, whose cells have no order but their own.
+    """
+    if sorted(dims) != sorted(op.space.names):
+        raise DimensionError(f"transpose got the dimensions {', '.join(dims) or 'none'}",
+                             hint=f"name each once: {', '.join(op.space.names)}")
+    if ragged := [f.name for f in op.fields if f.ragged]:
+        raise ParameterError(f"column {ragged[0]!r} has cells of variable length", hint="select the other columns")
+    space = Space(tuple((name, op.space[name]) for name in dims))
+    fields = tuple(replace(f, dims=tuple(name for name in dims if name in f.dims)) for f in op.fields)
+    return Op(Transpose(), (op,), (Point,), space, fields, "transpose")
 
 
 def take_at(op: Op, dim: str, index: Ref) -> Op:
@@ -89,3 +109,26 @@ def positions(length: int, index: Any, dim: str) -> Array:
     if outside.any():
         raise ParameterError(f"position {array[outside][0]} lies outside dimension {dim!r} of length {length}")
     return found
+
+
+class Arranged:
+    """The verb for the order of dimensions, in terms of a collection's columns."""
+
+    columns: dict[str, Ref]
+    coords: tuple[Coordinate, ...]
+
+    @classmethod
+    def of(cls, op: Op, coords: Iterable[Coordinate] = ()) -> Self:
+        """All columns of an op."""
+        raise TypeError(f"{cls.__name__} isn't made of an op")
+
+    def transpose(self, *dims: str) -> Self:
+        """The dimensions of all columns in this order.
+
+        Raises:
+            DimensionError: not each dimension once.
+            ParameterError: text or lists.
+        """
+        op = choose(self.columns)
+        done = tuple(dims) == op.space.names and all(f.dims == tuple(d for d in dims if d in f.dims) for f in op.fields)
+        return self.of(op if done else transposed(op, dims), self.coords)

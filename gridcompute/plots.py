@@ -1,4 +1,4 @@
-"""Pictures of results: maps of trends and histograms, as PNG files, in colours that colour-blind eyes tell apart."""
+"""Pictures of results, as PNG files, in colours that colour-blind eyes tell apart: axes, files, histograms."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-DIVERGING = "RdBu_r"
-"""Blue to red through white: told apart with every common kind of colour blindness."""
-SEQUENTIAL = "viridis"
 INK = "#222222"
 BLUE, ORANGE = "#0072b2", "#d55e00"
 """Two of Okabe and Ito's colours (2008), made for colour-blind eyes."""
@@ -36,7 +33,7 @@ class Axis:
         name: of the dimension.
         values: its coordinate, or positions.
         unit: of the values.
-        kind: "longitude", "latitude" or "".
+        kind: "longitude", "latitude", "time" or "".
     """
 
     name: str
@@ -46,8 +43,12 @@ class Axis:
 
     @classmethod
     def of(cls, name: str, coordinate: xr.DataArray) -> Axis:
-        """An axis from an xarray coordinate; positions where its labels aren't numbers."""
+        """An axis from an xarray coordinate: dates as years with decimals, positions for other labels than numbers."""
         values = np.asarray(coordinate.values)
+        if coordinate.size and (values.dtype.kind == "M" or hasattr(values.flat[0], "calendar")):
+            date = coordinate.dt
+            years = date.year + (date.dayofyear - 1 + date.hour / 24) / date.days_in_year
+            return cls(name, np.asarray(years.values, np.float64), kind="time")
         if values.dtype.kind not in "iuf":
             values = np.arange(len(values))
         unit = str(coordinate.attrs.get("units", ""))
@@ -151,115 +152,16 @@ def _degrees(kind: str) -> Any:
     return FuncFormatter(text)
 
 
-def _dressed(axes: Any, axis: Axis, which: str) -> None:
-    """Name and ticks of one axis."""
+def dressed(axes: Any, axis: Axis, which: str, ticks: int = 7) -> None:
+    """Give one axis its name and ticks."""
     from matplotlib.ticker import MaxNLocator
 
     getattr(axes, f"set_{which}label")("" if axis.kind else axis.label, color=INK)
-    if axis.kind:
+    if axis.kind in ("longitude", "latitude"):
         side = getattr(axes, f"{which}axis")
         side.set_major_formatter(_degrees(axis.kind))
-        side.set_major_locator(MaxNLocator(nbins=7, steps=[1, 1.5, 2, 3, 4.5, 6, 10]))
+        side.set_major_locator(MaxNLocator(nbins=ticks, steps=[1, 1.5, 2, 3, 4.5, 6, 10]))
     axes.tick_params(colors=INK, labelsize=9)
-
-
-def per_decade(values: Array, unit: str) -> tuple[Array, str]:
-    """Slopes per year as slopes per decade, which read better; other units stay.
-
-    >>> per_decade(np.array([0.02]), "K year-1")[1]
-    'K per decade'
-    """
-    if unit.endswith(" year-1"):
-        return values * 10, f"{unit.removesuffix(' year-1')} per decade"
-    return values, unit
-
-
-def draw_trend(
-    path: Path, slope: Array, significant: Array, axes: Sequence[Axis], *, name: str, unit: str, alpha: float
-) -> Path:
-    """A map (two dimensions) or a line (one, or none) of slopes, marked where they are significant.
-
-    Args:
-        path: PNG to write.
-        slope: values; NaN is drawn grey.
-        significant: same shape.
-        axes: one a dimension, in order.
-        name: of the variable.
-        unit: of the slopes; per year is drawn per decade.
-        alpha: significance level, for the caption.
-    """
-    values, unit = per_decade(slope, unit)
-    title = f"Trend of {name.replace('_', ' ')}"
-    note = f"dots: p < {alpha:g} (Mann-Kendall)"
-    if values.ndim == 2:
-        return _map(path, values, significant, axes, title, unit, note)
-    axis = axes[0] if axes else Axis("", np.zeros(1))
-    values, significant = np.atleast_1d(values), np.atleast_1d(significant)
-    with figure_file(path, 7, 4) as (_, (panel,)):
-        panel.axhline(0, color="#999999", lw=0.8)
-        panel.plot(axis.values, values, color=BLUE, lw=1.2, marker="o" if len(values) < 50 else None, ms=3)
-        panel.plot(
-            axis.values[significant], values[significant], "o", color=ORANGE, ms=4, label=note.replace("dots: ", "")
-        )
-        if significant.any():
-            panel.legend(frameon=False, fontsize=9)
-        _dressed(panel, axis, "x")
-        panel.set_ylabel(f"slope ({unit})", color=INK)
-        panel.set_title(title, loc="left", color=INK)
-        panel.spines[["top", "right"]].set_visible(False)
-    return path
-
-
-def _map(path: Path, values: Array, significant: Array, axes: Sequence[Axis], title: str, unit: str, note: str) -> Path:
-    y, x = axes
-    if x.kind == "latitude" and y.kind == "longitude":
-        x, y, values, significant = y, x, values.T, significant.T
-    known = values[np.isfinite(values)]
-    aspect = 1 / math.cos(math.radians(min(75.0, abs(float(np.mean(y.values)))))) if y.kind == "latitude" else 0.0
-    spread = (abs(float(np.ptp(y.edges))) * aspect / max(1e-9, abs(float(np.ptp(x.edges))))) if aspect else 0.75
-    width = 8.0
-    with figure_file(path, width, min(10.0, max(2.6, (width - 1.6) * spread + 0.9))) as (figure, (panel,)):
-        panel.set_facecolor("#d9d9d9")
-        colours = _colours(known)
-        mesh = panel.pcolormesh(x.edges, y.edges, np.ma.masked_invalid(values), rasterized=True, **colours)
-        _dots(panel, x, y, significant & np.isfinite(values), mesh.cmap(mesh.norm(np.nan_to_num(values))))
-        if aspect:
-            panel.set_aspect(aspect)
-        _dressed(panel, x, "x")
-        _dressed(panel, y, "y")
-        ends = ("min" if known.size and known.min() < mesh.norm.vmin else "") + (
-            "max" if known.size and known.max() > mesh.norm.vmax else ""
-        )
-        extend = {"": "neither", "minmax": "both"}.get(ends, ends)
-        bar = figure.colorbar(mesh, ax=panel, extend=extend, shrink=0.9, pad=0.02)
-        bar.set_label(unit, color=INK)
-        bar.ax.tick_params(colors=INK, labelsize=9)
-        panel.set_title(title, loc="left", color=INK, fontsize=12)
-        panel.set_title(note, loc="right", color="#555555", fontsize=9)
-    return path
-
-
-def _colours(known: Array) -> Mapping[str, Any]:
-    """Colour map and limits: diverging about 0 where both signs are common, else from one end to the other."""
-    if not known.size:
-        return {"cmap": DIVERGING, "vmin": -1.0, "vmax": 1.0}
-    low, high = (float(v) for v in np.percentile(known, (1, 99)))
-    if low >= 0 or high <= 0:
-        if low == high:
-            low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
-        return {"cmap": SEQUENTIAL if low >= 0 else f"{SEQUENTIAL}_r", "vmin": low, "vmax": high}
-    most = max(-low, high)
-    return {"cmap": DIVERGING, "vmin": -most, "vmax": most}
-
-
-def _dots(panel: Any, x: Axis, y: Axis, where: Array, colours: Array) -> None:
-    """Dots at significant cells, dark on light colours and light on dark ones; thinned on a fine grid."""
-    step = max(1, math.ceil(max(where.shape) / 60))
-    rows, columns = np.nonzero(where[::step, ::step])
-    light = colours[::step, ::step, :3][rows, columns] @ [0.2126, 0.7152, 0.0722]
-    size = min(5.0, max(1.0, 4500 / max(1, (where.shape[0] // step) * (where.shape[1] // step))))
-    ink = np.where(light[:, None] > 0.45, [[0.0, 0.0, 0.0, 0.5]], [[1.0, 1.0, 1.0, 0.55]])
-    panel.scatter(x.values[::step][columns], y.values[::step][rows], s=size, c=ink, linewidths=0)
 
 
 def draw_histograms(path: Path, panels: Sequence[tuple[str, Mapping[str, Array], bool]], title: str,

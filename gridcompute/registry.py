@@ -22,29 +22,22 @@ Args:
 from __future__ import annotations
 
 import difflib
-import inspect
-import re
-import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from gridcompute.collection import Collection
 from gridcompute.destined import Destined
 from gridcompute.errors import GridError, ParameterError, RunError
+from gridcompute.parameters import Parameter, described, parameters
 from gridcompute.running import Run
 
 GROUP = "gridcompute.workloads"
-TYPES = (str, int, float, bool, Path)
-"""Types that a workload's parameter may have; each also as `T | None`."""
-
-_ARGS = re.compile(r"^(Args|Arguments|Parameters|Returns|Raises|Examples?|Yields|Notes?):\s*$")
-_ITEM = re.compile(r"^(\*{0,2}\w+)(?:\s*\([^)]*\))?:\s*(.*)$")
-
 Finish = Callable[[Run], Iterable[str | Path]]
 
 
@@ -68,52 +61,25 @@ class Job:
     lines: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a workload.
+def together(*jobs: Job) -> Job:
+    """Several jobs as one: they are computed in one run, where those that read the same data go over it once.
 
-    Attributes:
-        name: in the signature; the command line's option is `--name`, with hyphens for underscores.
-        type: str, int, float, bool or Path.
-        default: its default; `inspect.Parameter.empty` where it must be given.
-        help: from the docstring's Args.
-        optional: whether None is a value of it.
+    Each one's `finish` is called with its own part of the run.
+
+    Raises:
+        ParameterError: no job, or something else.
     """
+    for job in jobs or (None,):
+        if not isinstance(job, Job):
+            raise ParameterError(f"together takes jobs, not {type(job).__name__}", hint="a workload gives one")
+    ends = list(accumulate(len(job.outputs) for job in jobs))
 
-    name: str
-    type: type
-    default: Any
-    help: str = ""
-    optional: bool = False
+    def finish(run: Run) -> Iterator[str | Path]:
+        for job, end in zip(jobs, ends, strict=True):
+            yield from job.finish(run.part(end - len(job.outputs), end))
 
-    @property
-    def required(self) -> bool:
-        """Whether it must be given."""
-        return self.default is inspect.Parameter.empty
-
-    @property
-    def option(self) -> str:
-        """The command line's option."""
-        return "--" + self.name.replace("_", "-")
-
-    def cast(self, value: Any) -> Any:
-        """A value as the function wants it; a record keeps paths as text.
-
-        Raises:
-            ParameterError: it is of another type.
-        """
-        if value is None and self.optional:
-            return None
-        kind = float if self.type is float and isinstance(value, int) and not isinstance(value, bool) else type(value)
-        if kind is float and self.type is float:
-            return float(value)
-        if self.type is Path and isinstance(value, str | Path):
-            return Path(value)
-        if kind is not self.type:
-            raise ParameterError(
-                f"{self.name} is {value!r}, a {type(value).__name__}", hint=f"give a {self.type.__name__}"
-            )
-        return value
+    lines = list(dict.fromkeys(line for job in jobs for line in job.lines))
+    return Job([output for job in jobs for output in job.outputs], finish, lines)
 
 
 @dataclass(frozen=True)
@@ -193,6 +159,93 @@ class Workload:
         return job
 
 
+FOLDER = "output"
+"""The parameter that names a folder where several workloads have it."""
+
+
+@dataclass(frozen=True)
+class Together(Workload):
+    """Several workloads in one run; each gets those of the parameters that it has.
+
+    Attributes:
+        members: the workloads, in order.
+    """
+
+    members: tuple[Workload, ...] = ()
+
+    @cached_property
+    def function(self) -> Callable[..., Job]:
+        """What carries the text of the help."""
+
+        def function() -> Job:
+            return self()
+
+        listed = "\n".join(f"    {one.name}: {one.summary}" for one in self.members)
+        function.__doc__ = (
+            f"Several workloads in one run, which reads what they share once.\n\n\b\n{listed}\n\n"
+            "Each gets those of the options that it has; its own --help describes them and their defaults. "
+            "--output names a folder, in which each output has its default name."
+        )
+        return function
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Those of all, each once.
+
+        Raises:
+            ParameterError: two workloads have one of the same name and different types.
+        """
+        found: dict[str, Parameter] = {}
+        owners: dict[str, list[str]] = {}
+        for one in self.members:
+            for parameter in one.parameters:
+                first = found.setdefault(parameter.name, parameter)
+                if (first.type, first.optional) != (parameter.type, parameter.optional):
+                    raise ParameterError(f"{parameter.option} of {one.name} isn't that of {owners[parameter.name][0]}",
+                                         hint="run them one after the other")
+                owners.setdefault(parameter.name, []).append(one.name)
+        return tuple(
+            replace(one, default=one.default if one.required or len(owners[name]) == 1 else _unsaid(one),
+                    help=_told(one, owners[name], len(self.members)))
+            for name, one in found.items()
+        )  # fmt: skip
+
+    def __call__(self, **given: Any) -> Job:
+        """Build the job of all; see `Workload`.
+
+        Raises:
+            ParameterError: as for one; or a picture of one name for several.
+        """
+        known = {p.name: p for p in self.parameters}
+        for name in given:
+            if name not in known:
+                raise ParameterError(f"{self.name} has no parameter {name!r}", hint=_meant(name, known, "parameters"))
+        drawn = [one.name for one in self.members if "picture" in {p.name for p in one.parameters}]
+        if len(drawn) > 1 and given.get("picture") not in (None, "", "none"):
+            raise ParameterError(f"{', '.join(drawn)} would all draw {given['picture']}",
+                                 hint='leave --picture away: each is drawn beside its output; or "none"')
+        return together(*(one(**self._own(one, given)) for one in self.members))
+
+    def _own(self, one: Workload, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What one of the workloads is given."""
+        own = {p.name: given[p.name] for p in one.parameters if p.name in given}
+        default = next((p.default for p in one.parameters if p.name == FOLDER), None)
+        if own.get(FOLDER) and isinstance(default, str) and default:
+            own[FOLDER] = f"{str(own[FOLDER]).rstrip('/')}/{default}"
+        return own
+
+
+def _unsaid(parameter: Parameter) -> Any:
+    """A default of a parameter that several workloads have, each with its own."""
+    return None if parameter.optional else "" if parameter.type in (str, Path) else parameter.default
+
+
+def _told(parameter: Parameter, owners: Sequence[str], of: int) -> str:
+    if parameter.name == FOLDER and len(owners) > 1:
+        return "folder of the outputs, each of which has its default name."
+    return parameter.help if len(owners) == of else f"{parameter.help} ({', '.join(owners)})"
+
+
 def registered() -> list[Workload]:
     """All workloads of the installed packages, by name; nothing is imported.
 
@@ -212,12 +265,18 @@ def registered() -> list[Workload]:
 
 
 def find(name: str) -> Workload:
-    """The workload of a name.
+    """The workload of a name; of several names, with blanks between them, all in one run.
 
     Raises:
-        ParameterError: there is none; names what may be meant.
+        ParameterError: there is none, or one stands twice; names what may be meant.
     """
     known = {w.name: w for w in registered()}
+    several = name.split()
+    if len(several) > 1:
+        members = tuple(find(one) for one in several)
+        if twice := [one for one in several if several.count(one) > 1]:
+            raise ParameterError(f"the workload {twice[0]} stands twice", hint="run it once for each set of parameters")
+        return Together(name, members[0].entry, members)
     if name in known:
         return known[name]
     raise ParameterError(f"no workload {name!r}", hint=_meant(name, known, "workloads"))
@@ -225,7 +284,7 @@ def find(name: str) -> Workload:
 
 def workload(name: str) -> Workload:
     """A registered workload by name: `job = grid.workload("climate.trend")(output="trend.zarr")`, then
-    `grid.run(*job.outputs)`.
+    `grid.run(*job.outputs)`. Several names with blanks between them are several workloads in one run.
 
     Raises:
         ParameterError: there is none of this name.
@@ -237,61 +296,3 @@ def _meant(name: str, known: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(name, list(known), 1, 0.5)
     listed = f"the {what}: {', '.join(known) or 'none'}"
     return f"did you mean {near[0]}? ({listed})" if near else listed
-
-
-def parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
-    """A function's parameters, with help from its docstring's Args.
-
-    Raises:
-        ParameterError: one without a type, of a type that a command line can't give, or a starred one.
-    """
-    name = getattr(function, "__name__", "function")
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception as error:
-        raise ParameterError(f"the types of {name} can't be read: {error}") from error
-    helps, found = described(function)[1], []
-    for parameter in inspect.signature(function).parameters.values():
-        where = f"parameter {parameter.name!r} of {name}"
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise ParameterError(
-                f"{where} is {parameter.kind.description}", hint="a workload has plain named parameters"
-            )
-        hint, optional = _plain(hints.get(parameter.name))
-        if hint not in TYPES:
-            raise ParameterError(
-                f"{where} has the type {hint!r}", hint=f"one of {', '.join(t.__name__ for t in TYPES)}"
-            )
-        found.append(Parameter(parameter.name, hint, parameter.default, helps.get(parameter.name, ""), optional))
-    return tuple(found)
-
-
-def _plain(hint: Any) -> tuple[Any, bool]:
-    """A type without None, and whether None was among it."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        rest = [one for one in typing.get_args(hint) if one is not type(None)]
-        return (rest[0] if len(rest) == 1 else hint), len(rest) < len(typing.get_args(hint))
-    return hint, False
-
-
-def described(function: Callable[..., Any]) -> tuple[str, dict[str, str], str]:
-    """A docstring's text before its sections, the help of each argument, and its examples."""
-    text, helps, examples = [], {}, []
-    section, name, indent = "", "", 0
-    for line in (inspect.getdoc(function) or "").splitlines():
-        match = _ARGS.match(line)
-        if match:
-            section, name = match[1], ""
-        elif not section:
-            text.append(line)
-        elif section.startswith("Example"):
-            examples.append(line)
-        elif section in ("Args", "Arguments", "Parameters") and line.strip():
-            depth = len(line) - len(line.lstrip())
-            item = _ITEM.match(line.strip())
-            if item and (not name or depth <= indent):
-                name, indent = item[1].lstrip("*"), depth
-                helps[name] = item[2]
-            elif name:
-                helps[name] = f"{helps[name]} {line.strip()}".strip()
-    return "\n".join(text).strip(), helps, inspect.cleandoc("\n".join(examples))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 import shutil
 import signal
@@ -26,6 +27,7 @@ from gridcompute.errors import (
     RunError,
 )
 from gridcompute.executor import Executor, InlineExecutor
+from gridcompute.identified import identified
 from gridcompute.interrupts import interrupted, interruptible
 from gridcompute.journal import Journal
 from gridcompute.op import Graph
@@ -49,7 +51,7 @@ def graph_of(outputs: Sequence[Collection | Destined]) -> Graph:
     """
     if not outputs:
         raise ParameterError("nothing to run", hint="pass at least one collection")
-    named, coords = [], []
+    coords = []
     for i, output in enumerate(outputs):
         if not isinstance(output, Collection | Destined):
             raise ParameterError(
@@ -57,9 +59,9 @@ def graph_of(outputs: Sequence[Collection | Destined]) -> Graph:
             )
         if isinstance(output, Destined):
             output.used.yes = True
-        named.append((str(i), output.op))
         coords.append((str(i), output.coords))
-    return Graph(tuple(named), tuple(coords))
+    ops = identified([output.op for output in outputs])
+    return Graph(tuple((str(i), op) for i, op in enumerate(ops)), tuple(coords))
 
 
 def executor_of(settings: Settings) -> Executor:
@@ -268,6 +270,15 @@ class Run:
         url = output.sink.url if isinstance(output, Destined) else ""
         names = [name] if isinstance(name, str) else list(output.columns)
         return Result(names, source, output.coords, url)
+
+    def part(self, first: int, last: int) -> Run:
+        """This run as if the outputs from `first` to before `last` were all that it has."""
+        one, places = copy.copy(self), range(len(self._outputs))[first:last]
+        one._outputs = [self._outputs[i] for i in places]
+        if self._ended is not None:
+            results = self._ended.results
+            one._ended = _Ended({str(i - first): results[str(i)] for i in places if str(i) in results})
+        return one
 
     def summary(self) -> dict[str, Any]:
         """Figures of the run as plain values."""

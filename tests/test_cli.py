@@ -23,8 +23,9 @@ import gridcompute as grid
 from gridcompute import cli, doctor, record, registry, summary
 from gridcompute.errors import ParameterError
 from gridcompute.journal import Journal
+from gridcompute.maps import draw_trend, per_decade
 from gridcompute.origins import Origin
-from gridcompute.plots import Axis, draw_histograms, draw_trend, per_decade, picture_path
+from gridcompute.plots import Axis, draw_histograms, picture_path
 
 pytestmark = pytest.mark.ray
 

@@ -21,7 +21,7 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 FENCE = re.compile(r"^(?:<!-- (?P<mark>[^\n]*?) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN, PRINTS, TREE = "not run", "prints", "tree"
 # numba takes longer to compile these pages' kernels than Python to run them; the others are run compiled.
-PLAIN = ("climate-quantile", "collections", "data", "mapping", "reductions", "running", "workloads")
+PLAIN = ("climate-quantile", "climate-statistics", "collections", "data", "mapping", "reductions", "running", "workloads")
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str, str]]:
@@ -142,6 +142,7 @@ def test_commands_that_are_named_exist() -> None:
     import typer
 
     from gridcompute.cli import app
+    from gridcompute.cli.command import leading
     from gridcompute.registry import find, registered
 
     known = typer.main.get_command(app).commands
@@ -156,8 +157,9 @@ def test_commands_that_are_named_exist() -> None:
         if name in ("run", "plan") and ("." in job or not job) and job not in shipped:
             continue  # a script, or a workload of somebody else
         if job in shipped:
-            options |= {one.option for one in find(job).parameters}
-            options |= {one.option.replace("--", "--no-") for one in find(job).parameters if one.type is bool}
+            workload = find(" ".join(leading(rest)))
+            options |= {one.option for one in workload.parameters}
+            options |= {one.option.replace("--", "--no-") for one in workload.parameters if one.type is bool}
         for word in rest:
             assert not word.startswith("--") or word in options, f"{page} names {word} of gridcompute {name} {job}"
 

@@ -17,9 +17,15 @@ from gridcompute.spaces import Region
 
 @dataclass(frozen=True, eq=False)
 class Load(Action):
-    """Columns that a source reads region by region; never stored again."""
+    """Columns that a source reads region by region; never stored again.
+
+    Attributes:
+        source: what reads them.
+        twin: number among the different sources of a graph that have one key.
+    """
 
     source: Source
+    twin: int = 0
 
     @property
     def label(self) -> str:
@@ -29,7 +35,7 @@ class Load(Action):
     @property
     def key(self) -> object:
         """See `Action`."""
-        return self.source.key
+        return (self.source.key, "twin", self.twin) if self.twin else self.source.key
 
     @property
     def parts(self) -> Mapping[str, str]:
@@ -65,6 +71,7 @@ class Ingest(Action):
     makes_rows: ClassVar[bool] = True
 
     source: IngestSource
+    twin: int = 0
 
     @property
     def label(self) -> str:
@@ -74,7 +81,7 @@ class Ingest(Action):
     @property
     def key(self) -> object:
         """See `Action`."""
-        return self.source.key
+        return (self.source.key, "twin", self.twin) if self.twin else self.source.key
 
     @property
     def parts(self) -> Mapping[str, str]:

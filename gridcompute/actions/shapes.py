@@ -157,6 +157,32 @@ class Concat(Action):
         return joined_blocks(blocks, op.fields, self.dim, region)
 
 
+@dataclass(frozen=True, eq=False)
+class Transpose(Action):
+    """Columns with their dimensions in another order."""
+
+    @property
+    def key(self) -> object:
+        """See `Action`: the order is that of the op's columns."""
+        return "transpose"
+
+    def axes(self, op: Op, inputs: tuple[Layout, ...]) -> dict[str, Axis]:
+        """See `Action`."""
+        return {name: inputs[0][name] for name in op.space.names}
+
+    def compute(self, op: Op, region: Region, read: Read) -> Block:
+        """See `Action`."""
+        source, block = op.inputs[0], read(0, op.reads(0, region)[0])
+        columns: dict[str, Column] = {}
+        for f in op.fields:
+            column, dims = block[f.name], source.field(f.name).dims
+            assert isinstance(column, Fixed)
+            order = [dims.index(name) for name in f.dims]
+            valid = None if column.valid is None else np.ascontiguousarray(column.valid.transpose(order))
+            columns[f.name] = Fixed(np.ascontiguousarray(column.values.transpose(order)), valid)
+        return Block(region, columns, region.shape[0] if region.bounds else 1)
+
+
 TAKE_BYTES = DECODE_BYTES
 """Input that a take has in memory at once."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -28,3 +30,22 @@ class Command(_Shown, TyperCommand):
 
 class Group(_Shown, TyperGroup):
     """A command with commands below it."""
+
+
+class Several(Group):
+    """A group whose first words, up to the first option, may name several commands: together they are one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of all names that stand first."""
+        first = leading(args)
+        return super().resolve_command(ctx, [" ".join(first), *args[len(first):]] if len(first) > 1 else args)
+
+
+def leading(words: Sequence[str]) -> Sequence[str]:
+    """The words before the first option; none behind a script's path, where everything is the script's."""
+    for count, word in enumerate(words):
+        if word.startswith("-"):
+            return words[:count]
+        if word.endswith(".py") or "/" in word or os.sep in word:
+            return words[:1]
+    return words

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridcompute.cli.command import Command, Group
+from gridcompute.cli.command import Command, Several
 from gridcompute.cli.options import COMMON, RunName, behind, common_parameters, split
 from gridcompute.cli.output import complain, document, say, say_broken
 from gridcompute.errors import GridError, InterruptedRunError, LeaseError, OutputExistsError, ParameterError
@@ -29,6 +29,7 @@ RUN_HELP = """Run a workload or a script, with progress, and go on from what was
 Examples:
   gridcompute run climate.trend
   gridcompute run climate.trend --help
+  gridcompute run climate.climatology climate.zonal climate.trend --input era5.zarr --output era5
   gridcompute run genomics.distance --reads sample.fastq.gz --reference genome.fa
   gridcompute run --workers 4 ./my_job.py its own arguments
 """
@@ -50,8 +51,8 @@ def is_script(name: str) -> bool:
     return name.endswith(".py") or "/" in name or os.sep in name
 
 
-class Jobs(Group):
-    """A command with one command a workload below it, looked up by name."""
+class Jobs(Several):
+    """A command with one command a workload below it, looked up by name; several names are several in one run."""
 
     verb = "run"
 
@@ -111,7 +112,7 @@ def workload_command(verb: str, name: str) -> Any:
 
 def workload_made(verb: str, workload: Workload, call: Callable[..., int], common: Sequence[inspect.Parameter]) -> Any:
     """A function as the command of a workload: it takes the context, the workload's parameters and these."""
-    from gridcompute.registry import described
+    from gridcompute.parameters import described
 
     own = []
     for parameter in workload.parameters:
@@ -333,7 +334,7 @@ def add(app: typer.Typer) -> None:
             cls=cls,
             no_args_is_help=True,
             rich_markup_mode=None,
-            subcommand_metavar="WORKLOAD|SCRIPT [PARAMETERS]...",
+            subcommand_metavar="WORKLOAD...|SCRIPT [PARAMETERS]...",
         )
         group.callback(help=text)(_remembered())
         app.add_typer(group, name=name)

@@ -11,7 +11,8 @@ import numpy as np
 
 import gridcompute as grid
 from gridcompute.errors import ParameterError
-from gridcompute.plots import Axis, draw_trend, picture_path
+from gridcompute.maps import draw_trend
+from gridcompute.plots import Axis, picture_path
 from gridcompute.registry import Job
 from gridcompute.running import Run
 

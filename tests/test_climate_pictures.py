@@ -1,0 +1,87 @@
+"""Pictures of fields and series: each kind is drawn, in colours that fit, from as much as can be seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from gridcompute_workloads.climate import pictures
+from gridcompute_workloads.climate.pictures import draw, draw_field, draw_fields, draw_series, thinned
+
+from gridcompute.maps import DIVERGING, SEQUENTIAL, _colours
+from gridcompute.plots import Axis
+
+Y = Axis("lat", np.linspace(-60, 60, 5), "degrees_north", "latitude")
+X = Axis("lon", np.arange(0.0, 360, 45), "degrees_east", "longitude")
+
+
+def size(path: Path) -> tuple[int, int]:
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def test_maps_panels_lines_and_stripes(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).random((5, 8))
+    values[2, 3] = np.nan
+    wide, high = size(draw_field(tmp_path / "a.png", values, Y, X, title="t", unit="K", centred=True))
+    assert wide > high  # as the globe is
+    assert size(draw_field(tmp_path / "b.png", values.T, X, Y, title="t", unit="K")) == (wide, high)  # turned upright
+    dots = values > 0.5
+    draw_field(tmp_path / "c.png", np.full((5, 8), np.nan), Y, X, title="t", unit="", dots=dots, note="dots: half")
+    for count in (1, 2, 4, 5, 12):
+        panels = {str(i): values + i for i in range(count)}
+        assert size(draw_fields(tmp_path / "d.png", panels, Y, X, title="t", unit="K"))[0] > 500
+    time = Axis("time", np.arange(1990.0, 1998), kind="time")
+    size(draw_series(tmp_path / "e.png", {"a": values[0], "b": values[1]}, time, title="t", unit="K"))
+    size(draw_series(tmp_path / "f.png", {"a": values[0]}, time, title="t", unit="K", stripes=True))
+
+
+def test_colours() -> None:
+    both, above = np.array([-1.0, 0, 3]), np.array([270.0, 300])
+    assert _colours(both)["cmap"] == DIVERGING
+    assert _colours(both, False)["cmap"] == SEQUENTIAL
+    assert _colours(above)["cmap"] == SEQUENTIAL
+    centred = _colours(above, True)
+    assert (centred["cmap"], centred["vmin"]) == (DIVERGING, -centred["vmax"])
+    assert _colours(np.zeros(3), True)["vmax"] == 1.0
+    assert _colours(np.empty(0))["vmin"] == -1.0
+
+
+def field(**sizes: int) -> xr.DataArray:
+    coords: dict[str, Any] = {"lat": ("lat", np.linspace(-60, 60, sizes.get("lat", 3)), {"units": "degrees_north"}),
+                              "lon": ("lon", np.arange(sizes.get("lon", 3)) * 10.0, {"units": "degrees_east"}),
+                              "time": xr.date_range("2000-01-01", periods=sizes.get("time", 3), use_cftime=True,
+                                                    calendar="360_day")}  # fmt: skip
+    values = np.random.default_rng(2).random(tuple(sizes.values()))
+    return xr.DataArray(values, dims=list(sizes), coords={name: coords[name] for name in sizes if name in coords})
+
+
+@pytest.mark.parametrize("dims", [("lat", "lon"), ("time", "lat"), ("time",), (), ("level", "lat", "lon"), ("x", "y")])
+def test_each_shape_is_drawn(dims: tuple[str, ...], tmp_path: Path) -> None:
+    assert size(draw(tmp_path / "a.png", field(**dict.fromkeys(dims, 4)), title="t", unit="K"))[0] > 500
+
+
+def test_panels_of_months_with_levels(tmp_path: Path) -> None:
+    panels = [("January", 0), ("July", 2)]
+    four = field(month=3, level=2, lat=4, lon=5)
+    assert size(draw(tmp_path / "a.png", four, title="t", unit="K", panels=panels))[0] > 500
+
+
+def test_what_is_huge_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
+    assert thinned(field(time=3, lat=20, lon=20), "lat", "lon").shape == (3, 10, 10)
+    assert thinned(field(time=300), "time").shape == (100,)
+    small = field(lat=10, lon=10)
+    assert thinned(small, "lat", "lon") is small
+
+
+def test_dates_of_every_calendar_are_years(tmp_path: Path) -> None:
+    model = Axis.of("time", field(time=4)["time"])
+    assert model.kind == "time"
+    assert model.values[0] == 2000.0
+    real = Axis.of("time", xr.DataArray(np.array(["2001-01-01", "2001-07-02T12"], "M8[ns]"), dims="time"))
+    np.testing.assert_allclose(real.values, [2001.0, 2001.5])

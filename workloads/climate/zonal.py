@@ -1,0 +1,122 @@
+"""Zonal and meridional statistics of an archive, and means over boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import gridcompute as grid
+from gridcompute.collection import Collection
+from gridcompute.plots import picture_path
+from gridcompute.registry import Job
+from gridcompute.running import Run
+
+from .areas import NAMED, Box, area_means, boxes_of, latitude_weights
+from .climatology import beside
+from .inputs import attrs_of, chosen, coordinate_along, default_archive, with_attrs
+from .pictures import draw
+
+__all__ = ["NAMED", "Box", "area_means", "meridional_means", "zonal", "zonal_statistics"]
+
+
+def zonal_statistics(field: Collection, *, longitude: str = "") -> Collection:
+    """Mean, standard deviation, least and greatest value of each circle of latitude.
+
+    Args:
+        field: one column over longitude and any other dimensions.
+        longitude: the dimension, where it isn't plain.
+
+    Returns:
+        Columns `mean`, `std`, `min`, `max` and `count` over the other dimensions. NaN counts in none.
+
+    Raises:
+        DimensionError: no coordinate of longitude.
+    """
+    dim = coordinate_along(field, "longitude", longitude).dim
+    (name,) = field.columns
+    found = field.reduce("moments", dim)
+    return found[[f"{name}_mean"]].rename(**{f"{name}_mean": "mean"}).assign(
+        std=found[f"{name}_var"] ** 0.5, min=field.min(dim), max=field.max(dim), count=found[f"{name}_count"])
+
+
+def meridional_means(field: Collection, weights: str = "area", *, latitude: str = "") -> Collection:
+    """The mean of each meridian, every cell by its area; as `area_means`, over the other dimensions."""
+    lat = coordinate_along(field, "latitude", latitude)
+    row = grid.from_arrays({"weight": latitude_weights(lat, weights)}, dims=(lat.dim,))
+    return (field * row).sum(lat.dim) / (field.notnull() * row).sum(lat.dim)
+
+
+def zonal(
+    input: str = "",
+    variable: str = "",
+    dim: str = "time",
+    box: str = "globe",
+    weights: str = "area",
+    meridional: bool = False,
+    output: str = "zonal.zarr",
+    picture: str = "",
+    overwrite: bool = False,
+) -> Job:
+    """Mean, standard deviation, least and greatest value of each circle of latitude, and means over boxes.
+
+    Writes the first as a Zarr store that xarray opens, the means over boxes beside it (zonal-boxes.zarr), and draws the
+    zonal means as time against latitude. The archive is read once. Missing values, such as land in a field of the sea,
+    count in neither mean nor weight.
+
+    Args:
+        input: netCDF file, Zarr store, anything else that xarray reads, a URL or a pattern; by default the 240 years
+            of North American air temperature of the package iris-sample-data.
+        variable: the variable; needed where the input has several that fit.
+        dim: the time dimension.
+        box: boxes to take means over: globe, tropics, nino1+2, nino3, nino3.4, nino4, or west,east,south,north in
+            degrees (eastward, also across 0 or 180); several with semicolons between them; "none" for none.
+        weights: of the cells in boxes and meridional means: area (exact), or cosine of the latitude.
+        meridional: also write means of each meridian beside the output (zonal-meridional.zarr).
+        output: Zarr store to write.
+        picture: PNG to draw; by default beside the output, "none" for no picture.
+        overwrite: replace outputs that other data or parameters have left there.
+
+    Examples:
+        gridcompute run climate.zonal
+        gridcompute run climate.zonal --input sst.mnmean.nc --variable sst --box "nino3.4; 280,360,0,60"
+    """
+    drawn = picture_path(picture, output)
+    boxes = [] if box == "none" else boxes_of(box)
+    field = chosen(grid.open_dataset(input or default_archive()), variable, dim)
+    name = next(iter(field.columns))
+    units = str(attrs_of(field).get("units", "1"))
+    along = coordinate_along(field, "longitude").dim
+    told = {"mean": "mean", "std": "standard deviation", "min": "least", "max": "greatest", "count": "number"}
+    methods = {"mean": "mean", "std": "standard_deviation", "min": "minimum", "max": "maximum", "count": "sum"}
+    attrs = {one: {"long_name": f"{words} of {name} along {along}", "units": "1" if one == "count" else units,
+                   "cell_methods": f"{along}: {methods[one]}"} for one, words in told.items()}  # fmt: skip
+    outputs = [with_attrs(zonal_statistics(field), attrs).write(output, overwrite=overwrite)]
+    kept = {key: str(value) for key, value in attrs_of(field).items()}
+    if boxes:
+        means = with_attrs(area_means(field, boxes, weights), {name: {**kept, "cell_methods": "area: mean"}})
+        outputs.append(means.write(beside(output, "boxes"), overwrite=overwrite))
+    if meridional:
+        across = coordinate_along(field, "latitude").dim
+        means = with_attrs(meridional_means(field, weights), {name: {**kept, "cell_methods": f"{across}: mean"}})
+        outputs.append(means.write(beside(output, "meridional"), overwrite=overwrite))
+
+    def finish(run: Run) -> Iterator[str | Path]:
+        yield from summary(output, drawn, name, units, boxes)
+
+    source = f"{name} of {input}" if input else f"{name} of A1B_north_america.nc from iris-sample-data (240 years)"
+    return Job(outputs, finish, [f"input {source}"])
+
+
+def summary(output: str, picture: Path | None, name: str, units: str, boxes: list[Box]) -> Iterator[str | Path]:
+    """Draw what was written; gives the lines and paths for the summary."""
+    if boxes:
+        means = grid.open_result(beside(output, "boxes"))[name]
+        for i, one in enumerate(boxes):
+            values = np.asarray(means.isel(box=i).values, np.float64)
+            known = values[np.isfinite(values)]
+            yield f"{one.name}: mean {known.mean():.4g} {units}" if known.size else f"{one.name}: no values"
+    if picture is not None:
+        field = grid.open_result(output)["mean"]
+        yield draw(picture, field, title=f"Zonal mean of {name.replace('_', ' ')}", unit=units, centred=False)
