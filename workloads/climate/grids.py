@@ -37,7 +37,7 @@ class Grid:
     """Where the cells of fields lie, in degrees.
 
     Attributes:
-        kind: "rectilinear": latitudes by longitudes; "curvilinear": two-dimensional coordinates; "unstructured": a list.
+        kind: "rectilinear": rows by columns; "curvilinear": two-dimensional coordinates; "unstructured": a list.
         lat: float64, (ny,), (ny, nx) or (cells,), by kind.
         lon: float64, (nx,), (ny, nx) or (cells,).
         lat_corners: edges (ny + 1,), corners (ny, nx, k) or (cells, k) in order around the cell; None: not known.
@@ -64,7 +64,7 @@ class Grid:
             object.__setattr__(self, "lon", unwrapped(self.lon))
             _check_monotonic("longitudes", self.lon)
             if abs(self.lon[-1] - self.lon[0]) >= 360:
-                raise ParameterError(f"the longitudes go from {self.lon[0]:g} to {self.lon[-1]:g}: more than once round")
+                raise ParameterError(f"the longitudes {self.lon[0]:g} to {self.lon[-1]:g} go more than once round")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -137,7 +137,7 @@ def unwrapped(lon: Array) -> Array:
     """Longitudes without a jump of 360 degrees between neighbours."""
     steps = np.diff(lon)
     jumps = np.where(steps > 180, -360.0, np.where(steps < -180, 360.0, 0.0))
-    return lon + np.concatenate([[0.0], np.cumsum(jumps)])
+    return np.asarray(lon + np.concatenate([[0.0], np.cumsum(jumps)]))
 
 
 def goes_round(lon: Array) -> bool:
@@ -190,7 +190,7 @@ def cell_areas(lat: Array, lon: Array, radius: float = RADIUS) -> Array:
 def gaussian_latitudes(count: int) -> Array:
     """Roots of the Legendre polynomial of degree `count` as latitudes in degrees, from the north."""
     nodes, _ = np.polynomial.legendre.leggauss(count)
-    return np.rad2deg(np.arcsin(nodes[::-1]))
+    return np.asarray(np.rad2deg(np.arcsin(nodes[::-1])))
 
 
 def named_grid(name: str) -> Grid:

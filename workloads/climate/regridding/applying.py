@@ -19,7 +19,8 @@ def add_rows(field: Any, weights: Any, first: Any, last: Any, line: Any) -> None
     """Weighted sum of some source rows, up to four at a time."""
     n = line.shape[0]
     source, weight = weights.row_source, weights.row_weight
-    line[:] = 0.0
+    for i in range(n):
+        line[i] = 0.0
     at = first
     while at + 4 <= last:
         a, b, c, d = field[source[at]], field[source[at + 1]], field[source[at + 2]], field[source[at + 3]]
@@ -43,7 +44,8 @@ def add_rows(field: Any, weights: Any, first: Any, last: Any, line: Any) -> None
 def add_columns(line: Any, weights: Any, sums: Any) -> None:
     """Weighted sums of the columns of a line."""
     n = sums.shape[0]
-    sums[:] = 0.0
+    for i in range(n):
+        sums[i] = 0.0
     for k in range(weights.column_source.shape[0]):
         source, weight = weights.column_source[k], weights.column_weight[k]
         for i in range(n):
@@ -73,7 +75,8 @@ def apply_rows(field: Any, weights: Any, least: Any, out: Any) -> None:
         first, last = weights.rows[j], weights.rows[j + 1]
         target = out[j]
         if first == last:
-            target[:] = np.nan
+            for i in range(out.shape[1]):
+                target[i] = np.nan
             continue
         add_rows(field, weights, first, last, line)
         add_columns(line, weights, sums)

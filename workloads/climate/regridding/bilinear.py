@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..grids import Grid
+from ..grids import Grid  # noqa: TID252 - the package has another name where it is installed
 from .weights import Line, Weights, listed_weights, product_weights
 
 Array = np.ndarray[Any, Any]

@@ -14,7 +14,7 @@ from numba import njit
 
 from gridcompute.errors import ParameterError
 
-from ..grids import Grid
+from ..grids import Grid  # noqa: TID252 - the package has another name where it is installed
 from .nearest import vectors
 from .weights import Weights, from_links
 
@@ -40,11 +40,11 @@ def clipped_weights(source: Grid, target: Grid) -> Weights:
                 hint="add bounds of its coordinates (CF: the attribute bounds), or take --method bilinear or nearest",
             )
     if target.kind == "rectilinear":
-        cells, sources, areas = boxes_in_cells(_corners(source), *_edges(target))
+        cells, sources, areas = _boxes(source, target)
     elif source.kind == "rectilinear":
-        sources, cells, areas = boxes_in_cells(_corners(target), *_edges(source))
+        sources, cells, areas = _boxes(target, source)
     else:
-        cells, sources, areas = cells_in_cells(_corners(target), _corners(source))
+        cells, sources, areas = _shared(_corners(target), _corners(source))
     whole = _areas(target)
     share = np.bincount(cells, areas, target.size) / whole
     real = areas > NOTHING * whole[cells]
@@ -54,7 +54,8 @@ def clipped_weights(source: Grid, target: Grid) -> Weights:
 
 def _corners(grid: Grid) -> Array:
     """Corners of a grid's cells as unit vectors, counterclockwise: (cells, k, 3)."""
-    assert grid.lat_corners is not None and grid.lon_corners is not None
+    assert grid.lat_corners is not None
+    assert grid.lon_corners is not None
     k = grid.lat_corners.shape[-1]
     points = vectors(grid.lat_corners.reshape(-1, k), grid.lon_corners.reshape(-1, k))
     turned = np.array([fan_area(one, k) < 0 for one in points])
@@ -75,6 +76,41 @@ def _edges(grid: Grid) -> tuple[Array, Array]:
     if np.abs(np.diff(lon)).max() > 180 - 1e-9:
         raise ParameterError("columns of a grid are wider than 180 degrees: their cells can't be clipped")
     return np.deg2rad(lat), np.deg2rad(lon)
+
+
+def _boxes(cells: Grid, boxes: Grid) -> Any:
+    """Boxes, cells, and the areas that they share."""
+    polygons, middle, half, low, high = _reaches(_corners(cells))
+    return boxes_in_cells(polygons, middle, half, low, high, *_edges(boxes))
+
+
+def _reaches(polygons: Array) -> tuple[Array, ...]:
+    """Cells, the middles and half widths of their longitudes, and latitudes that they don't go beyond."""
+    middle = np.arctan2(polygons[..., 1].sum(1), polygons[..., 0].sum(1))
+    side = np.arctan2(polygons[..., 1], polygons[..., 0]) - middle[:, None]
+    half = np.abs(side - 2 * np.pi * np.round(side / (2 * np.pi))).max(1)
+    lat = np.arcsin(np.clip(polygons[..., 2], -1, 1))
+    longest = np.linalg.norm(polygons - np.roll(polygons, 1, axis=1), axis=-1).max(1)
+    low, high = lat.min(1) - longest, lat.max(1) + longest  # great circles go farther than their ends
+    polar = np.maximum(-low, high) > np.pi / 2
+    return polygons, middle, np.where(polar, np.pi, half), low, high
+
+
+def _shared(targets: Array, sources: Array) -> Any:
+    """Pairs of cells of great circles, and the areas that they share."""
+    (near, reach), (centres, radii) = _caps(sources), _caps(targets)
+    heights = np.arcsin(near[:, 2])
+    order = np.argsort(heights, kind="stable")
+    lat, far = np.arcsin(centres[:, 2]), 2 * (radii + reach.max())  # an arc is less than twice its chord
+    first, last = (np.searchsorted(heights[order], lat + sign * far) for sign in (-1, 1))
+    return cells_in_cells(targets, sources, order, first, last, centres, near, np.concatenate([reach, radii]))
+
+
+def _caps(polygons: Array) -> tuple[Array, Array]:
+    """Centres of cells, and the chords within which their corners lie."""
+    centres = polygons.sum(1)
+    centres /= np.linalg.norm(centres, axis=1)[:, None]
+    return centres, np.linalg.norm(polygons - centres[:, None], axis=-1).max(1) * 1.1
 
 
 @njit(nogil=True)
@@ -102,6 +138,15 @@ def put(points: Any, kinds: Any, n: Any, x: Any, y: Any, z: Any, kind: Any) -> A
         points[n, 0], points[n, 1], points[n, 2], kinds[n] = x, y, z, kind
         n += 1
     return n
+
+
+@njit(nogil=True)
+def laid(polygon: Any, count: Any, points: Any, kinds: Any) -> None:
+    """Copy corners, their edges being great circles."""
+    for k in range(count):
+        for axis in range(3):
+            points[k, axis] = polygon[k, axis]
+        kinds[k] = 0
 
 
 @njit(nogil=True)
@@ -178,8 +223,8 @@ def edged_area(points: Any, kinds: Any, count: Any) -> Any:
 def box_overlap(polygon: Any, south: Any, north: Any, west: Any, east: Any, work: Any, kinds: Any) -> Any:
     """Area that a convex cell shares with the box between two parallels and two meridians."""
     count = polygon.shape[0]
-    work[0, :count], kinds[0, :count] = polygon, 0
-    normal = np.zeros(3)
+    laid(polygon, count, work[0], kinds[0])
+    normal, now = np.zeros(3), 0
     normal[0], normal[1] = -np.sin(west), np.cos(west)
     count = cut_by_plane(work[0], kinds[0], count, normal, work[1], kinds[1])
     normal[0], normal[1] = np.sin(east), -np.cos(east)
@@ -188,18 +233,18 @@ def box_overlap(polygon: Any, south: Any, north: Any, west: Any, east: Any, work
         return 0.0
     if south > -0.5 * np.pi + 1e-12:
         count = cut_by_parallel(work[0], kinds[0], count, np.sin(south), 1.0, work[1], kinds[1])
-        work[0, :count], kinds[0, :count] = work[1, :count], kinds[1, :count]
+        now = 1
     if north < 0.5 * np.pi - 1e-12:
-        count = cut_by_parallel(work[0], kinds[0], count, np.sin(north), -1.0, work[1], kinds[1])
-        work[0, :count], kinds[0, :count] = work[1, :count], kinds[1, :count]
-    return edged_area(work[0], kinds[0], count)
+        count = cut_by_parallel(work[now], kinds[now], count, np.sin(north), -1.0, work[1 - now], kinds[1 - now])
+        now = 1 - now
+    return edged_area(work[now], kinds[now], count)
 
 
 @njit(nogil=True)
 def polygon_overlap(polygon: Any, other: Any, work: Any, kinds: Any) -> Any:
     """Area that two convex cells of great circles share."""
     count, k = polygon.shape[0], other.shape[0]
-    work[0, :count], kinds[0, :count] = polygon, 0
+    laid(polygon, count, work[0], kinds[0])
     normal, now = np.zeros(3), 0
     for e in range(k):
         a, b = other[e], other[(e + 1) % k]
@@ -218,31 +263,21 @@ def polygon_overlap(polygon: Any, other: Any, work: Any, kinds: Any) -> Any:
 def doubled(array: Any) -> Any:
     """A copy with room for as much again."""
     out = np.empty(2 * array.shape[0], array.dtype)
-    out[: array.shape[0]] = array
+    for i in range(array.shape[0]):
+        out[i] = array[i]
     return out
 
 
 @njit(nogil=True)
-def boxes_in_cells(polygons: Any, lat_edges: Any, lon_edges: Any) -> Any:
+def boxes_in_cells(polygons: Any, middles: Any, halves: Any, lows: Any, highs: Any, lat_edges: Any,
+                   lon_edges: Any) -> Any:
     """Boxes of a rectilinear grid, cells, and the areas that they share: one of each a pair that shares any."""
     ny, nx, k = lat_edges.shape[0] - 1, lon_edges.shape[0] - 1, polygons.shape[1]
     boxes, cells, areas = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.float64)
     work, kinds = np.empty((2, k + ROOM, 3)), np.zeros((2, k + ROOM), np.int64)
     columns, found = np.empty(nx, np.int64), 0
     for c in range(polygons.shape[0]):
-        polygon = polygons[c]
-        middle = np.arctan2(polygon[:, 1].sum(), polygon[:, 0].sum())
-        low, high, half, longest = np.pi, -np.pi, 0.0, 0.0
-        for e in range(k):
-            p, q = polygon[e], polygon[(e + 1) % k]
-            lat = np.arctan2(p[2], np.hypot(p[0], p[1]))
-            low, high = min(low, lat), max(high, lat)
-            side = np.arctan2(p[1], p[0]) - middle
-            half = max(half, abs(side - 2.0 * np.pi * np.round(side / (2.0 * np.pi))))
-            longest = max(longest, np.sqrt((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2 + (p[2] - q[2]) ** 2))
-        low, high = low - longest, high + longest  # great circles go farther than their ends
-        if max(abs(low), abs(high)) > 0.5 * np.pi:
-            half = np.pi
+        polygon, middle, half, low, high = polygons[c], middles[c], halves[c], lows[c], highs[c]
         count = 0
         for i in range(nx):
             side = 0.5 * (lon_edges[i] + lon_edges[i + 1]) - middle
@@ -267,34 +302,17 @@ def boxes_in_cells(polygons: Any, lat_edges: Any, lon_edges: Any) -> Any:
 
 
 @njit(nogil=True)
-def caps(polygons: Any) -> Any:
-    """Centres of cells and the angles within which their corners lie."""
-    centres, radii = np.zeros((polygons.shape[0], 3)), np.zeros(polygons.shape[0])
-    for c in range(polygons.shape[0]):
-        for e in range(polygons.shape[1]):
-            centres[c] += polygons[c, e]
-        centres[c] /= np.sqrt((centres[c] ** 2).sum())
-        for e in range(polygons.shape[1]):
-            radii[c] = max(radii[c], 2.0 * np.arcsin(0.5 * np.sqrt(((centres[c] - polygons[c, e]) ** 2).sum())))
-    return centres, radii
-
-
-@njit(nogil=True)
-def cells_in_cells(targets: Any, sources: Any) -> Any:
-    """Target cells, source cells and the areas that they share."""
-    near, reach = caps(sources)
-    centres, radii = caps(targets)
-    order = np.argsort(near[:, 2])
-    heights, widest = np.arcsin(near[order, 2]), reach.max()
+def cells_in_cells(targets: Any, sources: Any, order: Any, firsts: Any, lasts: Any, centres: Any, near: Any,
+                   reach: Any) -> Any:
+    """Target cells, source cells and the areas that they share; those in order from first to last may be near."""
     rows, columns, areas = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.float64)
     room = sources.shape[1] + ROOM
     work, kinds, found = np.empty((2, room, 3)), np.zeros((2, room), np.int64), 0
     for t in range(targets.shape[0]):
-        lat, far = np.arcsin(centres[t, 2]), radii[t] + widest
-        for at in range(np.searchsorted(heights, lat - far), np.searchsorted(heights, lat + far)):
+        for at in range(firsts[t], lasts[t]):
             s = order[at]
-            distance = 2.0 * np.arcsin(min(1.0, 0.5 * np.sqrt(((near[s] - centres[t]) ** 2).sum())))
-            if distance > radii[t] + reach[s]:
+            x, y, z = near[s, 0] - centres[t, 0], near[s, 1] - centres[t, 1], near[s, 2] - centres[t, 2]
+            if x * x + y * y + z * z > (reach[s] + reach[sources.shape[0] + t]) ** 2:
                 continue
             area = polygon_overlap(sources[s], targets[t], work, kinds)
             if area > 0.0:

@@ -7,11 +7,12 @@ order). Each target cell's weights add up to 1, whatever part of it the source c
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
-from ..grids import Grid
+from ..grids import Grid  # noqa: TID252 - the package has another name where it is installed
 from .weights import FULL, Line, Weights, product_weights
 
 Array = np.ndarray[Any, Any]
@@ -33,7 +34,7 @@ def _overlaps(source: Array, target: Array, period: float) -> Line:
         base = np.floor((min(target[0], target[-1]) - lows.min()) / period) * period
         lows, highs, order = (lows + turns + base).ravel(), (highs + turns + base).ravel(), np.tile(order, 5)
     taken, share = [], []
-    for one, other in zip(target[:-1], target[1:], strict=True):
+    for one, other in itertools.pairwise(target):
         low, high = min(one, other), max(one, other)
         shared = np.minimum(high, highs) - np.maximum(low, lows)
         found = np.flatnonzero(shared > FULL * FULL * (high - low) + 1e-14)

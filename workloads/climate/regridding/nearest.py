@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ..grids import Grid
+from ..grids import Grid  # noqa: TID252 - the package has another name where it is installed
 from .weights import Weights, listed_weights
 
 Array = np.ndarray[Any, Any]
@@ -21,7 +21,7 @@ CONVERGED = 1e-10
 
 
 def nearest_weights(source: Grid, target: Grid) -> Weights:
-    """Each target cell takes the source cell whose centre is nearest; of equally near ones that of the lowest number."""
+    """Each target cell takes the source cell whose centre is nearest; of equally near ones the lowest number's."""
     found = nearest_cells(source, target)
     count = len(found)
     return listed_weights(_rows(target), np.arange(count), np.arange(count + 1), found, np.ones(count))
@@ -153,7 +153,7 @@ def find_places(ys: Any, xs: Any, round_: Any, near: Any, lat: Any, lon: Any) ->
         row, column, done = near[t] // nx, near[t] % nx, False
         for shift in range(36):  # quadrangles around the nearest point, in order
             j, i = row - 3 + shift // 6, column - 3 + shift % 6
-            if done or j < 0 or j + 1 >= ny or not (round_ or (0 <= i and i + 1 < nx)):
+            if done or j < 0 or j + 1 >= ny or not (round_ or (i >= 0 and i + 1 < nx)):
                 continue
             i %= nx
             corner[0], corner[1] = j * nx + i, j * nx + (i + 1) % nx

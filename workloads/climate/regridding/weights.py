@@ -9,7 +9,7 @@ import numpy as np
 
 from gridcompute.errors import ParameterError
 
-from ..grids import Grid
+from ..grids import Grid  # noqa: TID252 - the package has another name where it is installed
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +36,7 @@ class Weights(NamedTuple):
         source: int32: numbers of source cells.
         weight: float64.
         share: float64: share of each listed cell that source cells cover.
-        least: float64: least share of its weights that must be valid in a listed cell, where it isn't the caller's: else -1.
+        least: float64: least valid share that a listed cell needs, whatever the caller's; -1: the caller's.
         shape: int64: rows and columns of the target.
     """
 
@@ -57,7 +57,7 @@ class Weights(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What each position of one target axis takes of a source axis: CSR, weights adding up to 1, and the share covered."""
+    """What each position of a target axis takes of a source axis: CSR, weights adding up to 1, and the share."""
 
     start: Array
     source: Array
@@ -95,7 +95,8 @@ def product_weights(north: Line, east: Line, listed: Weights | None = None) -> W
     padded_source = np.append(east.source, 0)[np.where(counts > 0, at, len(east.source))]
     padded_weight = np.where(there, np.append(east.weight, 0.0)[np.where(there, at, len(east.source))], 0.0)
     shape = len(north.share), len(east.share)
-    rest = listed or listed_weights(shape, np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0))
+    none = np.empty(0, np.int64)
+    rest = listed or listed_weights(shape, none, np.zeros(1, np.int64), none, np.empty(0))
     return rest._replace(
         rows=north.start, row_source=north.source, row_weight=north.weight, row_share=north.share,
         column_source=np.ascontiguousarray(padded_source, np.int32),
