@@ -114,14 +114,14 @@ def derivative(nodes: Array, at: float) -> Array:
     wanted = np.zeros(len(nodes))
     wanted[1] = 1.0 / scale
     found = np.linalg.solve(powers, wanted)
-    return np.where(np.abs(found) < 1e-9 * np.abs(found).max(), 0.0, found)
+    return np.asarray(np.where(np.abs(found) < 1e-9 * np.abs(found).max(), 0.0, found))
 
 
 def _extrapolated(squares: Array) -> Array:
     """Weights of estimates whose errors are as these squares, so that the errors cancel."""
     if len(squares) == 1:
         return np.ones(1)
-    return np.array([squares[1], -squares[0]]) / (squares[1] - squares[0])
+    return np.asarray(np.array([squares[1], -squares[0]]) / (squares[1] - squares[0]))
 
 
 @njit(nogil=True)
@@ -231,7 +231,7 @@ def field_steepness(field, stencil):  # type: ignore[no-untyped-def]
     for j in range(ny):
         slopes(field, j, stencil, east, north)
         row = out[j]
-        for i in range(nx):  # the root is taken in the field's own type, half as wide; scaled, so that squares have room
+        for i in range(nx):  # the root is taken in the field's type, half as wide; scaled, so that squares have room
             row[i] = (SCALE * east[i]) * (SCALE * east[i]) + (SCALE * north[i]) * (SCALE * north[i])
         back = row.dtype.type(1.0 / SCALE)
         for i in range(nx):

@@ -22,6 +22,10 @@ from .inputs import attrs_of, chosen, coordinate_along, default_archive, with_at
 from .regrid import picture_of
 
 
+LONG = {"east": "derivative to the east", "north": "derivative to the north", "magnitude": "length of the gradient",
+        "vorticity": "relative vorticity", "divergence": "divergence"}  # fmt: skip
+
+
 def field_slopes(field: Collection, order: int = 4, radius: float = RADIUS) -> Collection:
     """Derivatives of each field to the east and to the north: columns east and north, per metre.
 
@@ -81,9 +85,9 @@ def _mapped(kernel: Kernel, fields: list[Collection], order: int, radius: float,
     signature = Signature(*(tuple(tuple(names[d] for d in core) for core in side)
                             for side in (kernel.signature.inputs, kernel.signature.outputs)))  # fmt: skip
     first, *others = [one if one.fields[0].dtype.kind == "f" else one * 1.0 for one in fields]
-    named = {"names": [name]} if name else {}
     stencil = stencil_of(place, order, radius)
-    return first.map(replace(kernel, signature=signature), *others, stencil=stencil, **named, **params)
+    made = replace(kernel, signature=signature, names=(name,) if name else kernel.names)
+    return first.map(made, *others, stencil=stencil, **params)
 
 
 def gradient(
@@ -100,9 +104,9 @@ def gradient(
     """Gradient of a variable, or vorticity and divergence of a flow, on the sphere.
 
     Of a variable it writes east and north (derivatives, per metre) and magnitude; of a flow (--u, --v) vorticity and
-    divergence. Differences are centred, of order 2 or 4, on even or uneven latitudes from either end; whether longitudes
-    go round is seen from their values. At a pole the rows around it give the value; at the ends of a region differences
-    are one-sided. A missing neighbour gives a missing value.
+    divergence. Differences are centred, of order 2 or 4, on even or uneven latitudes from either end; whether
+    longitudes go round is seen from their values. At a pole the rows around it give the value; at the ends of a region
+    differences are one-sided. A missing neighbour gives a missing value.
 
     Args:
         input: netCDF file, Zarr store, anything else that xarray reads, a URL or a pattern; by default the 240 years
@@ -125,30 +129,28 @@ def gradient(
     drawn = picture_path(picture, output)
     data = grid.open_dataset(input or default_archive())
     dim = coordinate_along(data, "latitude").dim
-    if u:
-        flow = chosen(data, u, dim), chosen(data, v, dim)
-        source, unit = f"{u} and {v}", f"{attrs_of(flow[0]).get('units', '1')} m-1"
-        parts = {"vorticity": vorticity(*flow, order), "divergence": divergence(*flow, order)}
-        described = {"vorticity": {"long_name": "relative vorticity", "standard_name": "atmosphere_relative_vorticity"},
-                     "divergence": {"long_name": "divergence", "standard_name": "divergence_of_wind"}}  # fmt: skip
-        shown = "vorticity"
-    else:
-        series = chosen(data, variable, dim)
-        source, unit = next(iter(series.columns)), f"{attrs_of(series).get('units', '1')} m-1"
-        both = field_slopes(series, order)
-        parts = {"east": both["east"], "north": both["north"], "magnitude": steepness(series, order)}
-        described = {"east": {"long_name": f"derivative of {source} to the east"},
-                     "north": {"long_name": f"derivative of {source} to the north"},
-                     "magnitude": {"long_name": f"length of the gradient of {source}"}}  # fmt: skip
-        shown = "magnitude"
+    fields = [chosen(data, u, dim), chosen(data, v, dim)] if u else [chosen(data, variable, dim)]
+    source = " and ".join(next(iter(one.columns)) for one in fields)
+    unit = f"{attrs_of(fields[0]).get('units', '1')} m-1"
+    parts = _of_flow(*fields, order) if u else _of_field(*fields, order)
     if mean:
         parts = {name: part.mean(mean) for name, part in parts.items()}
     attrs = {"units": unit} | ({"cell_methods": f"{mean}: mean"} if mean else {})
     result = next(iter(parts.values())).assign(**parts)
-    result = with_attrs(result, {name: described[name] | attrs for name in parts})
+    result = with_attrs(result, {name: {"long_name": f"{LONG[name]} of {source}"} | attrs for name in parts})
+    shown = "vorticity" if u else "magnitude"
 
     def finish(run: Run) -> Iterator[str | Path]:
         yield from picture_of(output, drawn, shown, unit)
 
     lines = [f"input {source} of {input or 'A1B_north_america.nc from iris-sample-data (240 years)'}; order {order}"]
     return Job([result.write(output, overwrite=overwrite)], finish, lines)
+
+
+def _of_flow(u: Collection, v: Collection, order: int) -> dict[str, Collection]:
+    return {"vorticity": vorticity(u, v, order), "divergence": divergence(u, v, order)}
+
+
+def _of_field(field: Collection, order: int) -> dict[str, Collection]:
+    both = field_slopes(field, order)
+    return {"east": both["east"], "north": both["north"], "magnitude": steepness(field, order)}

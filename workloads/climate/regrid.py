@@ -177,13 +177,7 @@ def regrid(
     path = input or default_archive()
     series, source, dims = _source(path, variable)
     name = next(iter(series.columns))
-    if weights:
-        stored = read_weights(weights)
-        made, target = fitted(stored, source, target)
-        method = stored.method or method
-    else:
-        assert target is not None
-        made = weights_between(source, target, method)
+    made, target, method = _weights(weights, source, target, method)
     result = regridded(series, target, method, source=source, dims=dims, weights=made, min_valid=min_valid)
     kept = ("units", "long_name", "standard_name")
     attrs = {key: str(value) for key, value in attrs_of(series).items() if key in kept}
@@ -203,6 +197,16 @@ def regrid(
         f"target {_said(target)}; {method}; {count:,} weights",
     ]
     return Job([result.write(output, overwrite=overwrite)], finish, lines)
+
+
+def _weights(path: str, source: Grid, target: Grid | None, method: str) -> tuple[Weights, Grid, str]:
+    """Weights of a file, or new ones; their target and method."""
+    if not path:
+        assert target is not None
+        return weights_between(source, target, method), target, method
+    stored = read_weights(path)
+    made, target = fitted(stored, source, target)
+    return made, target, stored.method or method
 
 
 def _said(grid: Grid) -> str:
