@@ -21,7 +21,6 @@ from .grids import RADIUS, grid_of
 from .inputs import attrs_of, chosen, coordinate_along, default_archive, with_attrs
 from .regrid import picture_of
 
-
 LONG = {"east": "derivative to the east", "north": "derivative to the north", "magnitude": "length of the gradient",
         "vorticity": "relative vorticity", "divergence": "divergence"}  # fmt: skip
 
@@ -132,7 +131,7 @@ def gradient(
     fields = [chosen(data, u, dim), chosen(data, v, dim)] if u else [chosen(data, variable, dim)]
     source = " and ".join(next(iter(one.columns)) for one in fields)
     unit = f"{attrs_of(fields[0]).get('units', '1')} m-1"
-    parts = _of_flow(*fields, order) if u else _of_field(*fields, order)
+    parts = _of_flow(fields[0], fields[1], order) if u else _of_field(fields[0], order)
     if mean:
         parts = {name: part.mean(mean) for name, part in parts.items()}
     attrs = {"units": unit} | ({"cell_methods": f"{mean}: mean"} if mean else {})

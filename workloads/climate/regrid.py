@@ -143,9 +143,8 @@ def regrid(
 ) -> Job:
     """Fields on another grid: conservative, bilinear or nearest, as cdo's remapcon, remapbil and remapnn.
 
-    The input may be rectilinear, curvilinear or unstructured. The target is named (--grid), another file's (--like), a
-    box (--bounds and --resolution), or what a weight file says; by default r360x180. Missing values are left out: a
-    target cell is missing where valid cells make up less than --min-valid of it.
+    The target is named (--grid), another file's (--like), a box (--bounds, --resolution), or what a weight file says;
+    by default r360x180. A target cell is missing where valid cells make up less than --min-valid of it.
 
     Args:
         input: netCDF file, Zarr store, anything else that xarray reads, a URL or a pattern; by default the 240 years
@@ -154,7 +153,7 @@ def regrid(
         grid: target as cdo names it: r360x180, global_0.5, F80.
         like: a file whose grid is the target.
         bounds: west,south,east,north of the target in degrees.
-        resolution: its cells' size in degrees.
+        resolution: size of its cells in degrees.
         method: conservative, bilinear or nearest.
         min_valid: least share of a target cell that must be valid, 0 to 1; by default any (conservative) or all.
         weights: weight file (SCRIP or ESMF) to use instead of making weights.
@@ -166,36 +165,25 @@ def regrid(
 
     Examples:
         gridcompute run climate.regrid --grid r180x90
-        gridcompute run climate.regrid --input era5.nc --variable t2m --grid r360x180 --save-weights era5-1deg.nc
+        gridcompute run climate.regrid --input era5.nc --variable t2m --save-weights era5-1deg.nc
         gridcompute run climate.regrid --input ocean.nc --variable tos --like era5.nc --method bilinear
     """
-    if weight_format not in FORMS:
-        raise ParameterError(f"there is no weight format {weight_format!r}", hint=f"there are {', '.join(FORMS)}")
     drawn = picture_path(picture, output)
-    _check_replaceable(save_weights)
-    target = _target(grid, like, bounds, resolution, bool(weights))
-    path = input or default_archive()
-    series, source, dims = _source(path, variable)
+    _check_replaceable(save_weights, weight_format)
+    series, source, dims = _source(input or default_archive(), variable)
     name = next(iter(series.columns))
+    target = _target(grid, like, bounds, resolution, bool(weights))
     made, target, method = _weights(weights, source, target, method)
     result = regridded(series, target, method, source=source, dims=dims, weights=made, min_valid=min_valid)
-    kept = ("units", "long_name", "standard_name")
-    attrs = {key: str(value) for key, value in attrs_of(series).items() if key in kept}
-    if method == "conservative":
-        attrs["cell_methods"] = "area: mean"
-    described = {name: attrs, "lat": DEGREES["latitude"], "lon": DEGREES["longitude"]}
+    described = {name: _attrs(series, method), "lat": DEGREES["latitude"], "lon": DEGREES["longitude"]}
     result = with_attrs(result, {column: described[column] for column in result.columns})
 
     def finish(run: Run) -> Iterator[str | Path]:
         if save_weights:
             yield write_weights(save_weights, made, source, target, method, weight_format)
-        yield from picture_of(output, drawn, name, f"{method}, {attrs.get('units', '1')}")
+        yield from picture_of(output, drawn, name, f"{method}, {described[name].get('units', '1')}")
 
-    count = len(made.weight) + len(made.row_weight) + made.column_weight.size
-    lines = [
-        f"input {name} of {input or 'A1B_north_america.nc from iris-sample-data (240 years)'}: {_said(source)}",
-        f"target {_said(target)}; {method}; {count:,} weights",
-    ]
+    lines = [f"input {name} of {input or default_archive()}: {_said(source)}", f"target {_said(target)}; {method}"]
     return Job([result.write(output, overwrite=overwrite)], finish, lines)
 
 
@@ -213,8 +201,16 @@ def _said(grid: Grid) -> str:
     return f"{' x '.join(str(one) for one in grid.shape)} {grid.kind} cells"
 
 
-def _check_replaceable(path: str) -> None:
+def _attrs(series: Collection, method: str) -> dict[str, str]:
+    kept = ("units", "long_name", "standard_name")
+    attrs = {key: str(value) for key, value in attrs_of(series).items() if key in kept}
+    return attrs | ({"cell_methods": "area: mean"} if method == "conservative" else {})
+
+
+def _check_replaceable(path: str, form: str) -> None:
     """Weights replace weights only."""
+    if form not in FORMS:
+        raise ParameterError(f"there is no weight format {form!r}", hint=f"there are {', '.join(FORMS)}")
     if path and not Path(path).absolute().parent.is_dir():
         raise StoreError(f"the weights can't be written to {path}: there is no such folder")
     if path and Path(path).exists():
