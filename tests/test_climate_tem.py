@@ -78,7 +78,7 @@ def test_means_of_days(flow: dict[str, Any]) -> None:
     data = flow["data"]
     fluxes = eddy_fluxes(*(data[name] for name in ("u", "v", "omega", "t")))
     run = grid.run(daily(fluxes), executor="inline", quiet=True)
-    found = run["uv"].to_xarray()
+    found = run["uv"].to_xarray()["uv"]
     assert found.dims[0] == "day"
     assert found.day.dt.strftime("%Y-%m-%d").values.tolist() == ["2001-01-01", "2001-01-02"]
     every = ((flow["u"] - flow["u"].mean(-1, keepdims=True)) * (flow["v"] - flow["v"].mean(-1, keepdims=True))).mean(-1)

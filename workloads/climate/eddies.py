@@ -56,7 +56,8 @@ class Plane(NamedTuple):
         density: float64, (levels,): kg m-3.
         warmer: float64, (levels,): potential temperature over temperature.
         lift: float64, (levels,): m s-1 of height for each unit of w as it was read.
-        cosine: float64, (ny,): a cos(latitude); NaN at a pole.
+        cosine: float64, (ny,): a cos(latitude); 0 at a pole.
+        over: float64, (ny,): 1 / (a cos(latitude)); NaN at a pole.
         planetary: float64, (ny,): the Coriolis parameter.
         up_first: int64, (levels,): first of the three levels of a derivative.
         up: float64, (levels, 3).
@@ -68,6 +69,7 @@ class Plane(NamedTuple):
     warmer: Array
     lift: Array
     cosine: Array
+    over: Array
     planetary: Array
     up_first: Array
     up: Array
@@ -93,11 +95,12 @@ def plane_of(pressure: Array, lat: Array, omega: bool) -> Plane:
     if pressure.min() <= 0:
         raise ParameterError(f"a level has the pressure {pressure.min():g} Pa")
     y, z = np.deg2rad(lat), -HEIGHT * np.log(pressure / SURFACE)
-    cosine = np.where(np.abs(lat) > 90 - 1e-6, np.nan, RADIUS * np.cos(y))
+    cosine = np.where(np.abs(lat) > 90 - 1e-6, 0.0, RADIUS * np.cos(y))
+    over = 1.0 / np.where(cosine > 0, cosine, np.nan)
     (up_first, up), (north_first, north) = _thirds(z), _thirds(y)
     lift = -HEIGHT / pressure if omega else np.ones(len(z))
     warmer = (SURFACE / pressure) ** KAPPA
-    return Plane(pressure / (GRAVITY * HEIGHT), warmer, lift, cosine, 2 * TURN * np.sin(y), up_first, up,
+    return Plane(pressure / (GRAVITY * HEIGHT), warmer, lift, cosine, over, 2 * TURN * np.sin(y), up_first, up,
                  north_first, north)  # fmt: skip
 
 
@@ -150,7 +153,7 @@ def eddy_forcing(u, v, w, t, uv, uw, vt, plane):  # type: ignore[no-untyped-def]
                 h, y = plane.up_first[k] + m, plane.north_first[j] + m
                 lapse += plane.up[k, m] * t[h, j] * plane.warmer[h]
                 spin += plane.north[j, m] * u[k, y]
-            tangent = plane.planetary[j] / (2.0 * TURN) / (plane.cosine[j] / RADIUS)
+            tangent = plane.planetary[j] / (2.0 * TURN) * plane.over[j] * RADIUS
             curl[k, j] = plane.planetary[j] - (spin - u[k, j] * tangent) / RADIUS
             eddy[k, j] = vt[k, j] * plane.warmer[k] / lapse if lapse != 0.0 else np.nan
     for k in range(nz):
@@ -164,7 +167,7 @@ def eddy_forcing(u, v, w, t, uv, uw, vt, plane):  # type: ignore[no-untyped-def]
                     spread += plane.north[j, m] * eddy[k, y] * plane.cosine[y]
             arm = plane.density[k] * plane.cosine[j]
             out[0, k, j] = v[k, j] - lifted / plane.density[k]
-            out[1, k, j] = w[k, j] * plane.lift[k] + spread / (RADIUS * plane.cosine[j])
+            out[1, k, j] = w[k, j] * plane.lift[k] + spread / RADIUS * plane.over[j]
             out[2, k, j] = arm * (eddy[k, j] * shear - uv[k, j])
             out[3, k, j] = arm * (eddy[k, j] * curl[k, j] - uw[k, j] * plane.lift[k])
     for k in range(nz):
@@ -174,9 +177,9 @@ def eddy_forcing(u, v, w, t, uv, uw, vt, plane):  # type: ignore[no-untyped-def]
                 h, y = plane.up_first[k] + m, plane.north_first[j] + m
                 sum_ += plane.up[k, m] * out[3, h, j]
                 if plane.north[j, m] != 0.0:
-                    sum_ += plane.north[j, m] * out[2, k, y] * plane.cosine[y] / (RADIUS * plane.cosine[j])
+                    sum_ += plane.north[j, m] * out[2, k, y] * plane.cosine[y] / RADIUS * plane.over[j]
             out[4, k, j] = sum_
-            out[5, k, j] = sum_ / (plane.density[k] * plane.cosine[j])
+            out[5, k, j] = sum_ / plane.density[k] * plane.over[j]
     return out[0], out[1], out[2], out[3], out[4], out[5]
 
 
@@ -202,8 +205,8 @@ def eddy_fluxes(u: Collection, v: Collection, w: Collection, t: Collection) -> C
 def transformed_mean(fluxes: Collection, level: str, pressure: Array, omega: bool) -> Collection:
     """Residual circulation, EP flux, its divergence and force, of what `eddy_fluxes` gives; formulas: see this module.
 
-    Columns v_star, w_star, f_north, f_up, divergence, force over the fluxes' dimensions. At a pole they are NaN where a
-    formula divides by the cosine, and so is what takes such a value.
+    Columns v_star, w_star, f_north, f_up, divergence, force over the fluxes' dimensions. At a pole those are NaN whose
+    formula divides by the cosine.
 
     Args:
         fluxes: also means of these over time.
