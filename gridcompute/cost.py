@@ -10,9 +10,11 @@ from typing import Any
 from gridcompute.access import Part, Slice, Whole
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Map
+from gridcompute.actions.rechunks import Rows, Slabs
 from gridcompute.actions.shapes import TAKE_BYTES, TAKE_SPREAD, TakeAt
 from gridcompute.actions.shuffles import Bucket, Ordered, Sample
 from gridcompute.actions.stencils import Stencil
+from gridcompute.actions.writes import Write
 from gridcompute.axes import Layout
 from gridcompute.op import Op
 from gridcompute.sources.blocks import BLOCK_BYTES, BLOCK_ROWS
@@ -20,6 +22,13 @@ from gridcompute.spaces import Region
 
 RANK_BYTES = 48.0
 """Of a row that is put in order: its key, its rank, its place, each more than once."""
+
+
+STORED_SHARE = 0.75
+"""Of a stored chunk's bytes what its file may have."""
+
+WRITTEN = 3
+"""Of a chunk that is written: its values one after the other, what is made of them, and a buffer of the compressor."""
 
 
 class Cost:
@@ -82,6 +91,16 @@ class Cost:
         leaves = (size for step, size in self._sizes(op).items() if step is not op and not self._inner(op, step))
         known: float = self.once("read", op, lambda: sum(leaves))
         return known
+
+    def row_bytes(self, op: Op, region: Region) -> tuple[int, int] | None:
+        """Bytes of a task that writes chunks which its sink cuts (`Write.grid`), and those that its parts share."""
+        grid = op.action.grid(op) if isinstance(op.action, Write) else None
+        if grid is None:
+            return None
+        chunk = int(math.prod(map(min, grid, region.shape)) * op.cell_bytes)
+        read = self.stored_bytes(op) * (1 + STORED_SHARE)  # one that isn't wanted whole lies beside what was wanted
+        return int(region.cells * self.input_weight(op.inputs[0])) + int(read) + WRITTEN * chunk, \
+            int(region.cells * op.cell_bytes) + int(read) + WRITTEN * chunk
 
     def block_rows(self, op: Op) -> float:
         """Cells, as estimated, of a position along a dimension that counts blocks; 1 where cells are counted."""
@@ -154,6 +173,8 @@ class Cost:
     def _per_cell(self, op: Op, i: int) -> float:
         """Cells of input i in memory for one cell of the output."""
         source, access = op.inputs[i], op.accesses[i]
+        if isinstance(access, Slabs | Rows):
+            return 1.0
         axes = self._layouts[id(source)].axes
         if isinstance(access, Part):  # a cell of a concatenation comes from one of its inputs
             return access.length / max(op.space[access.dim] or 1, 1)

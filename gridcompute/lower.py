@@ -16,6 +16,7 @@ from gridcompute.access import Halo, Point, Take, Whole
 from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Elementwise, Map
+from gridcompute.actions.rechunks import Scatter, crossed, through_pieces
 from gridcompute.actions.rows import Explode, Filter, over_blocks
 from gridcompute.actions.shapes import Choose, TakeAt
 from gridcompute.actions.shuffles import Ordered, Partition, Sample, Shuffle, Splitters
@@ -23,6 +24,7 @@ from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout, cut
 from gridcompute.cost import Cost
 from gridcompute.op import Graph, Op
+from gridcompute.rechunking import SMALL_BYTES, rows_of
 from gridcompute.sources.base import Source
 
 COALESCE = 2**20
@@ -317,6 +319,8 @@ class Lowering:
         axes = dict(self.result.layouts[id(source)].axes)
         axes = {name: axis if axis.blocks else axis.regular for name, axis in axes.items()}
         layout: Layout | None = None
+        if (grid := write.grid(op)) is not None:
+            return self._rechunked(op, source, grid)
         if any(axis.blocks for axis in axes.values()):
             layout = Layout.of({name: replace(axis, extent=1 if axis.blocks else axis.extent or max(axis.length, 1))
                                 for name, axis in axes.items()})
@@ -337,6 +341,25 @@ class Lowering:
                 chunk_bytes=SINK_BYTES,
                 stored_bytes=self.cost.stored_bytes(op.rebuilt((source,), Layout.of(uncut))),
             )
+        lowered = self._add(op.rebuilt((source,), layout), layout)
+        self._keep(lowered, layout)
+        return lowered
+
+
+    def _rechunked(self, op: Op, source: Op, grid: tuple[int, ...]) -> Op:
+        """A sink whose chunks were asked for: from what is stored, or from pieces of it (`gridcompute.rechunking`)."""
+        if id(source) not in self.result.kept and self.cost.heavy(source):
+            self._keep(source)
+        stored = dict(self.result.layouts[id(source)].axes)
+        row = rows_of(stored, grid, self.cost.input_weight(source))
+        if groups := crossed(source, stored, row):
+            row = rows_of(stored, grid, source.cell_bytes, SMALL_BYTES)
+            for step, layout in through_pieces(source, groups, row, self.result.layouts, self.result.kept):
+                source = self._add(step, layout)
+                if isinstance(step.action, Scatter):
+                    self._keep(step, layout)
+        layout = Layout.of({name: replace(axis.regular, extent=extent)
+                            for (name, axis), extent in zip(stored.items(), row, strict=True)})
         lowered = self._add(op.rebuilt((source,), layout), layout)
         self._keep(lowered, layout)
         return lowered
