@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from gridcompute.access import Part, Slice, Whole
+from gridcompute.access import Part, Point, Slice, Whole
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Map
 from gridcompute.actions.rechunks import Rows, Slabs
@@ -91,6 +91,15 @@ class Cost:
         leaves = (size for step, size in self._sizes(op).items() if step is not op and not self._inner(op, step))
         known: float = self.once("read", op, lambda: sum(leaves))
         return known
+
+    def least(self, op: Op) -> Mapping[str, int]:
+        """Extents of what is decoded at least where parts of stored chunks are read; empty where it is all of one."""
+        if isinstance(op.action, Load):
+            return dict(getattr(op.action.source, "least", ()))
+        if id(op) in self._kept or not op.inputs or any(access != Point for access in op.accesses):
+            return {}
+        found = [self.least(source) for source in op.inputs]
+        return {name: max(one.get(name, 1) for one in found) for name in op.space.names} if all(found) else {}
 
     def row_bytes(self, op: Op, region: Region) -> tuple[int, int] | None:
         """Bytes of a task that writes chunks which its sink cuts (`Write.grid`), and those that its parts share."""

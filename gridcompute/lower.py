@@ -351,9 +351,12 @@ class Lowering:
         if id(source) not in self.result.kept and self.cost.heavy(source):
             self._keep(source)
         stored = dict(self.result.layouts[id(source)].axes)
-        row = rows_of(stored, grid, self.cost.input_weight(source))
-        if groups := crossed(source, stored, row):
-            row = rows_of(stored, grid, source.cell_bytes, SMALL_BYTES)
+        fine = self.cost.least(source)
+        decoded = {name: replace(axis, multiple=min(axis.multiple, fine.get(name, axis.multiple)))
+                   for name, axis in stored.items()}
+        row = rows_of(decoded, grid, self.cost.input_weight(source))
+        if groups := crossed(source, decoded, row):
+            row = rows_of(decoded, grid, source.cell_bytes, SMALL_BYTES)
             for step, layout in through_pieces(source, groups, row, self.result.layouts, self.result.kept):
                 source = self._add(step, layout)
                 if isinstance(step.action, Scatter):

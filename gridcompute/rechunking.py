@@ -39,6 +39,9 @@ SMALL_BYTES = 16 * 2**20
 SLAB_BYTES = 64 * 2**20
 """Of the stored chunks that are read together; a single one may have more."""
 
+ENOUGH = 1.5
+"""Decodings of a stored chunk that larger rows wouldn't save: they take memory, and fewer of them spread worse."""
+
 PASSES = 4.0
 """Times that stored chunks may be decoded: keeping and reading what was decoded once costs about as much."""
 
@@ -113,7 +116,7 @@ def rows_of(stored: Mapping[str, Axis], chunk: Sequence[int], cell_bytes: float,
             if more != found and math.prod(map(min, more, lengths)) * cell_bytes <= room:
                 grown.append((passes(stored, more), more))
         best = min(grown, key=lambda one: one[0], default=(now, found))
-        if not grown or (best[0] >= now and not small):
+        if not grown or ((best[0] >= now or now <= ENOUGH) and not small):
             return tuple(found)
         found = best[1]
 

@@ -146,6 +146,7 @@ LEVELS = {
     "gridcompute.actions.groups": 29,
     "gridcompute.actions": 32,
     "gridcompute.sources.buffers": 0,
+    "gridcompute.sources.bloscs": 0,
     "gridcompute.sources.chunks": 3,
     "gridcompute.sources.classic": 0,
     "gridcompute.sources.contained": 2,

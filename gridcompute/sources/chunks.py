@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gridcompute.sources.bloscs import block_bytes, blocks_of, decode_blocks
 from gridcompute.sources.buffers import BUFFERS
 from gridcompute.sources.contained import opened
 
@@ -127,12 +128,12 @@ class StoredChunks:
             if target.shape == self.chunks and target.flags.c_contiguous:
                 self._decode(place, target)
                 continue
-            chunk = self._whole(place)
-            target[...] = chunk[tuple(slice(lo - at, hi - at) for (lo, hi), at in zip(common, first, strict=True))]
+            box = tuple(slice(lo - at, hi - at) for (lo, hi), at in zip(common, first, strict=True))
+            target[...] = self._holding(place, box)[box]
         return out
 
-    def _whole(self, place: tuple[int, ...]) -> Array:
-        """A chunk of which a part is wanted; a thread keeps the last one, as the next box often wants another part."""
+    def _holding(self, place: tuple[int, ...], box: tuple[slice, ...]) -> Array:
+        """A chunk with the part that is wanted; a thread keeps the last one: the next box often wants another part."""
         name = os.path.join(self.folder, self.key(place))
         try:
             status = os.stat(name)
@@ -140,13 +141,47 @@ class StoredChunks:
             version = None
         else:
             version = (name, self.chunks, self.dtype.str, status.st_size, status.st_mtime_ns, status.st_ino)
-        known, chunk = getattr(_own, "chunk", (None, None))
+        last: tuple[Any, Array | None, Array | None] = getattr(_own, "chunk", (None, None, None))
+        known, chunk, there = last
         if version is None or chunk is None or known != version:
             forget()
-            chunk = BUFFERS.array(self.chunks, self.dtype)
+            there = None  # nobody else looks into what is kept, so it may be of use at once
+            if chunk is None or chunk.shape != self.chunks or chunk.dtype != self.dtype:
+                chunk = BUFFERS.array(self.chunks, self.dtype)
+        elif there is None or there.all():
+            return chunk
+        there = self._more(place, chunk, box, there)
+        if there is None:
             self._decode(place, chunk)
-            _own.chunk = (version, chunk)
+        _own.chunk = (version, chunk, there)
         return chunk
+
+    def _more(self, place: tuple[int, ...], chunk: Array, box: tuple[slice, ...], there: Array | None) -> Array | None:
+        """Decode the blocks that a box needs beside those that are there: which are now, None for no blocks."""
+        if getattr(self.compressor, "codec_id", "") != "blosc":
+            return None
+        name = self.key(place)
+        data = _content(self.folder, os.path.join(self.folder, name))
+        if data is None or _blosc_size(data) != chunk.nbytes or not (size := block_bytes(data)):
+            return None
+        wanted = blocks_of(self.chunks, self.dtype.itemsize, box, size)
+        there = np.zeros(len(wanted), bool) if there is None else there
+        decode_blocks(self.compressor, data, chunk.reshape(-1).view(np.uint8), wanted & ~there)
+        return there | wanted
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Extents of what is decoded at least for one value: of a block of the first chunk, or of a chunk."""
+        if getattr(self.compressor, "codec_id", "") != "blosc":
+            return self.chunks
+        data = _content(self.folder, os.path.join(self.folder, self.key((0,) * len(self.shape))))
+        room = 0 if data is None else block_bytes(data) // self.dtype.itemsize
+        found = list(self.chunks)
+        for i in range(len(found)):
+            inner = math.prod(found[i + 1:])
+            if room:
+                found[i] = max(1, min(found[i], -(-room // inner)))
+        return tuple(found)
 
     def _decode(self, place: tuple[int, ...], target: Array) -> None:
         """Put a whole chunk into contiguous memory."""
@@ -185,7 +220,7 @@ def _unpacked(compressor: Any, data: memoryview, size: int) -> Any:
 
 def forget() -> None:
     """Let go of the chunk that this thread keeps."""
-    _own.chunk = (None, None)
+    _own.chunk = (None, None, None)
 
 
 def _content(folder: str, path: str) -> memoryview | None:
