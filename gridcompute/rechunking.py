@@ -94,15 +94,14 @@ def passes(stored: Mapping[str, Axis], extents: Sequence[int]) -> float:
     return total
 
 
-def rows_of(stored: Mapping[str, Axis], chunk: Sequence[int], cell_bytes: float, most: int = ROW_BYTES
-            ) -> tuple[int, ...]:
+def rows_of(stored: Mapping[str, Axis], chunk: Sequence[int], cell_bytes: float, most: int = 0) -> tuple[int, ...]:
     """Extents of rows: whole chunks, as many as save decoding, in at most so many bytes.
 
     Args:
         stored: the dimensions, with the extents of stored chunks as `multiple`, or as `extent` where they are cut.
         chunk: extents of an output chunk.
         cell_bytes: of a position of the output.
-        most: bytes of a row; a single chunk may have more.
+        most: bytes of a row, 0 for `ROW_BYTES`; a single chunk may have more.
     """
     lengths, found = [axis.length for axis in stored.values()], list(chunk)
     while True:
@@ -112,7 +111,7 @@ def rows_of(stored: Mapping[str, Axis], chunk: Sequence[int], cell_bytes: float,
         for i in reversed(range(len(found))):  # of equals the fastest dimension: the longest runs
             count = -(-lengths[i] // chunk[i])
             more = [*found[:i], chunk[i] * min(count, 2 * (found[i] // chunk[i])), *found[i + 1:]]
-            room = SMALL_BYTES if small and passes(stored, more) >= now else most
+            room = SMALL_BYTES if small and passes(stored, more) >= now else most or ROW_BYTES
             if more != found and math.prod(map(min, more, lengths)) * cell_bytes <= room:
                 grown.append((passes(stored, more), more))
         best = min(grown, key=lambda one: one[0], default=(now, found))

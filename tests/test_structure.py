@@ -297,6 +297,7 @@ LEVELS = {
     "gridcompute_workloads.climate": 100,
     "gridcompute_workloads.climate.inputs": 101,
     "gridcompute_workloads.climate.pictures": 102,
+    "gridcompute_workloads.climate.rechunk": 110,
     "gridcompute_workloads.climate.trend": 110,
     "gridcompute_workloads.mapping.seeds": 100,
     "gridcompute_workloads.mapping.index": 101,
