@@ -10,7 +10,6 @@ from typing import Any
 from gridcompute.access import Part, Point, Slice, Whole
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Map
-from gridcompute.actions.rechunks import Rows, Slabs
 from gridcompute.actions.shapes import TAKE_BYTES, TAKE_SPREAD, TakeAt
 from gridcompute.actions.shuffles import Bucket, Ordered, Sample
 from gridcompute.actions.stencils import Stencil
@@ -182,8 +181,8 @@ class Cost:
     def _per_cell(self, op: Op, i: int) -> float:
         """Cells of input i in memory for one cell of the output."""
         source, access = op.inputs[i], op.accesses[i]
-        if isinstance(access, Slabs | Rows):
-            return 1.0
+        if (share := getattr(access, "share", None)) is not None:
+            return float(share)
         axes = self._layouts[id(source)].axes
         if isinstance(access, Part):  # a cell of a concatenation comes from one of its inputs
             return access.length / max(op.space[access.dim] or 1, 1)

@@ -348,8 +348,10 @@ class Lowering:
 
     def _rechunked(self, op: Op, source: Op, grid: tuple[int, ...]) -> Op:
         """A sink whose chunks were asked for: from what is stored, or from pieces of it (`gridcompute.rechunking`)."""
-        if id(source) not in self.result.kept and self.cost.heavy(source):
-            self._keep(source)
+        # Columns that kernels give are kept one by one: together they would be cut along the dimensions of all alone.
+        for part in source.inputs if isinstance(source.action, Choose) else (source,):
+            if not {id(source), id(part)} & set(self.result.kept) and self.cost.heavy(part):
+                self._keep(part)
         stored = dict(self.result.layouts[id(source)].axes)
         fine = self.cost.least(source)
         decoded = {name: replace(axis, multiple=min(axis.multiple, fine.get(name, axis.multiple)))

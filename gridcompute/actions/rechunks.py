@@ -38,6 +38,8 @@ class Slabs:
     """
 
     layout: Layout
+    share: ClassVar[float] = 1.0
+    """Cells of the input in memory for one of the output."""
 
     @cached_property
     def starts(self) -> Array:
@@ -87,6 +89,7 @@ class Rows:
     """Any region reads the pieces of the slabs that it meets."""
 
     slabs: Slabs
+    share: ClassVar[float] = 1.0
 
     @property
     def key(self) -> tuple[object, ...]:
