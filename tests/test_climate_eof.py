@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from gridcompute_workloads.climate.eof import eofs, reconstructed, weights_of
+from gridcompute_workloads.climate.eof import eofs, reconstructed
 from gridcompute_workloads.climate.grams import eofs_of, leading, varimax
+from gridcompute_workloads.climate.weights import weights_of
 
 import gridcompute as grid
 from gridcompute import ops_grams

@@ -263,7 +263,7 @@ def test_blocks_of_a_chunk_are_decoded_as_all_of_it_is(seed: int) -> None:
     values = np.cumsum(draw.integers(-2, 3, size=shape), axis=-1).astype(draw.choice(["f4", "f8", "i1", "i2"]))
     codec = Blosc(str(draw.choice(["zstd", "lz4"])), 3, Blosc.SHUFFLE, blocksize=int(draw.choice([0, 512, 4096])))
     data = memoryview(codec.encode(values))
-    size = bloscs.block_bytes(data)
+    size = bloscs.block_bytes(lambda a, b: bytes(data[a:b]))
     if not size:  # too small to be compressed
         return
     box = tuple(slice(*sorted(draw.choice(n + 1, 2, replace=False).tolist())) for n in shape)
@@ -273,7 +273,7 @@ def test_blocks_of_a_chunk_are_decoded_as_all_of_it_is(seed: int) -> None:
     bytewise = np.repeat(inside.reshape(-1), values.itemsize)
     np.testing.assert_array_equal(wanted, np.add.reduceat(bytewise, np.arange(0, values.nbytes, size)) > 0)
     out = np.zeros_like(values)
-    bloscs.decode_blocks(codec, data, out.reshape(-1).view(np.uint8), wanted)
+    bloscs.decode_blocks(codec, lambda a, b: bytes(data[a:b]), len(data), out.reshape(-1).view(np.uint8), wanted)
     np.testing.assert_array_equal(out[box], values[box])
 
 
@@ -285,9 +285,9 @@ def test_a_part_of_a_chunk_leaves_blocks_undecoded(monkeypatch: pytest.MonkeyPat
     counts: list[int] = []
     plain = bloscs.decode_blocks
 
-    def counted(codec: Any, data: Any, raw: Any, wanted: Any) -> None:
+    def counted(codec: Any, read: Any, stored: int, raw: Any, wanted: Any) -> None:
         counts.append(int(wanted.sum()))
-        plain(codec, data, raw, wanted)
+        plain(codec, read, stored, raw, wanted)
 
     monkeypatch.setattr(chunks, "decode_blocks", counted)
     chunks.forget()
@@ -305,7 +305,9 @@ def test_a_header_that_lies_is_found(where: int) -> None:
     wanted = np.ones(values.nbytes // 1024, bool)
     data[where + 1] ^= 0x7F
     with pytest.raises(ValueError, match="its"):
-        bloscs.decode_blocks(codec, memoryview(bytes(data)), np.empty(values.nbytes, np.uint8), wanted)
+        bloscs.decode_blocks(codec, lambda a, b: bytes(data[a:b]), len(data), np.empty(values.nbytes, np.uint8), wanted)
+    with pytest.raises(ValueError, match="its"):
+        bloscs.decode_blocks(codec, lambda a, b: bytes(data[a:b]), 100, np.empty(values.nbytes, np.uint8), wanted)
 
 
 # --- the workload ---

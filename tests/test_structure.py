@@ -302,6 +302,7 @@ LEVELS = {
     "gridcompute_workloads.climate.pictures": 102,
     "gridcompute_workloads.climate.eof": 110,
     "gridcompute_workloads.climate.grams": 100,
+    "gridcompute_workloads.climate.weights": 102,
     "gridcompute_workloads.climate.rechunk": 110,
     "gridcompute_workloads.climate.trend": 110,
     "gridcompute_workloads.mapping.seeds": 100,

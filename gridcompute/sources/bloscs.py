@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,14 @@ HEADER = 16
 _COPIED = 0x02  # flag: the values follow as they are
 
 
-def block_bytes(data: memoryview) -> int:
+Bytes = Callable[[int, int], bytes]
+"""A buffer's bytes from one position to another."""
+
+
+def block_bytes(read: Bytes) -> int:
     """Bytes of a block by a buffer's header; 0 where it isn't made of blocks."""
-    if len(data) < HEADER or data[2] & _COPIED:
-        return 0
-    _, size = struct.unpack_from("<II", data, 4)
-    return int(size)
+    head = read(0, HEADER)
+    return 0 if len(head) < HEADER or head[2] & _COPIED else int(struct.unpack_from("<I", head, 8)[0])
 
 
 def blocks_of(shape: Sequence[int], itemsize: int, box: Sequence[slice], size: int) -> Array:
@@ -45,23 +47,27 @@ def blocks_of(shape: Sequence[int], itemsize: int, box: Sequence[slice], size: i
     return np.cumsum(edges[:-1]) > 0
 
 
-def decode_blocks(codec: Any, data: memoryview, raw: Array, wanted: Array) -> None:
+def decode_blocks(codec: Any, read: Bytes, stored: int, raw: Array, wanted: Array) -> None:
     """Decode some blocks into their places.
 
     Args:
         codec: numcodecs' Blosc.
-        data: the whole buffer.
+        read: bytes of the whole buffer.
+        stored: how many it has.
         raw: bytes of all values.
         wanted: which blocks.
 
     Raises:
         ValueError: the buffer's header is wrong.
     """
-    total, size, stored = struct.unpack_from("<III", data, 4)
     count = len(wanted)
-    if total != raw.size or count != -(-total // size) or stored != len(data) or HEADER + 4 * count > stored:
+    front = read(0, HEADER + 4 * count)
+    if len(front) < HEADER + 4 * count:
+        raise ValueError("its header is cut off")
+    total, size, said = struct.unpack_from("<III", front, 4)
+    if total != raw.size or not size or count != -(-total // size) or stored != said:
         raise ValueError("its header doesn't fit its size")
-    begins = np.frombuffer(data, "<u4", count, HEADER).astype(np.int64)
+    begins = np.frombuffer(front, "<u4", count, HEADER).astype(np.int64)
     ends = np.empty(count, np.int64)
     order = np.argsort(begins, kind="stable")  # threads write blocks as they end
     ends[order] = np.append(begins[order[1:]], stored)
@@ -73,6 +79,10 @@ def decode_blocks(codec: Any, data: memoryview, raw: Array, wanted: Array) -> No
         sizes = ends[first:last] - begins[first:last]
         places = HEADER + 4 * (last - first) + np.cumsum(sizes) - sizes
         lo, hi = first * size, min(last * size, total)
-        head = bytes(data[:4]) + struct.pack("<III", hi - lo, size, int(places[-1] + sizes[-1]))
-        parts = [head, places.astype("<u4").tobytes(), *(data[begins[i]: ends[i]] for i in range(first, last))]
-        codec.decode(b"".join(parts), raw[lo:hi])
+        head = front[:4] + struct.pack("<III", hi - lo, size, int(places[-1] + sizes[-1]))
+        follow = (begins[first + 1: last] == ends[first: last - 1]).all()
+        runs = [(begins[first], ends[last - 1])] if follow else list(zip(begins, ends, strict=True))[first:last]
+        data = b"".join([head, places.astype("<u4").tobytes(), *(read(int(a), int(b)) for a, b in runs)])
+        if len(data) != places[-1] + sizes[-1]:
+            raise ValueError("its blocks are cut off")
+        codec.decode(data, raw[lo:hi])

@@ -6,6 +6,7 @@ chunk, is saved here for the arrays that most are: C order, numbers, one compres
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -160,14 +161,19 @@ class StoredChunks:
         """Decode the blocks that a box needs beside those that are there: which are now, None for no blocks."""
         if getattr(self.compressor, "codec_id", "") != "blosc":
             return None
-        name = self.key(place)
-        data = _content(self.folder, os.path.join(self.folder, name))
-        if data is None or _blosc_size(data) != chunk.nbytes or not (size := block_bytes(data)):
-            return None
-        wanted = blocks_of(self.chunks, self.dtype.itemsize, box, size)
-        there = np.zeros(len(wanted), bool) if there is None else there
-        decode_blocks(self.compressor, data, chunk.reshape(-1).view(np.uint8), wanted & ~there)
-        return there | wanted
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError), opened(
+                self.folder, os.path.join(self.folder, self.key(place))) as file:
+            def read(start: int, stop: int) -> bytes:
+                return os.pread(file.fileno(), stop - start, start)
+
+            size, stored = block_bytes(read), os.fstat(file.fileno()).st_size
+            if not size or 4 * (chunk.nbytes // size) > stored:  # each block has a place in the header
+                return None
+            wanted, raw = blocks_of(self.chunks, self.dtype.itemsize, box, size), chunk.reshape(-1).view(np.uint8)
+            there = np.zeros(len(wanted), bool) if there is None else there
+            decode_blocks(self.compressor, read, stored, raw, wanted & ~there)
+            return there | wanted
+        return None
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -175,7 +181,7 @@ class StoredChunks:
         if getattr(self.compressor, "codec_id", "") != "blosc":
             return self.chunks
         data = _content(self.folder, os.path.join(self.folder, self.key((0,) * len(self.shape))))
-        room = 0 if data is None else block_bytes(data) // self.dtype.itemsize
+        room = 0 if data is None else block_bytes(lambda start, stop: bytes(data[start:stop])) // self.dtype.itemsize
         found = list(self.chunks)
         for i in range(len(found)):
             inner = math.prod(found[i + 1:])
