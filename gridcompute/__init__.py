@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gridcompute.dags import Dag
     from gridcompute.destined import UnrunOutputWarning
     from gridcompute.errors import GridError
+    from gridcompute.grams import gram
     from gridcompute.kernels import Kernel, kernel, task
     from gridcompute.reducer import Reduction, reduction
     from gridcompute.registry import Job, together, workload
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Collection": "collection", "Coordinate": "coords", "Dag": "dags", "Edges": "actions.stencils",
     "GridError": "errors", "Job": "registry", "Kernel": "kernels", "Reduction": "reducer", "Run": "running",
-    "UnrunOutputWarning": "destined", "chaos": "testing.chaos", "concat": "api",
+    "UnrunOutputWarning": "destined", "chaos": "testing.chaos", "concat": "api", "gram": "grams",
     "from_arrays": "api", "from_source": "api", "from_xarray": "api", "kernel": "kernels", "map": "api",
     "open_dataset": "api",
     "open_result": "sinks.results", "open_sequences": "api", "open_table": "api", "open_zarr": "api", "plan": "api",
@@ -64,10 +65,10 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "Collection", "Coordinate", "Dag", "Edges", "GridError", "Job", "Kernel", "Reduction", "Run", "UnrunOutputWarning",
-    "chaos", "concat", "from_arrays", "from_source", "from_xarray", "kernel", "map", "open_dataset", "open_result",
-    "open_sequences", "open_table", "open_zarr", "plan", "random", "reduction", "replay", "resume", "run", "sequences",
-    "space", "start", "stats", "task", "together", "workload",
+    "Collection", "Coordinate", "Dag", "Edges", "GridError", "Job", "Kernel", "Reduction", "Run",
+    "UnrunOutputWarning", "chaos", "concat", "from_arrays", "from_source", "from_xarray", "gram", "kernel", "map",
+    "open_dataset", "open_result", "open_sequences", "open_table", "open_zarr", "plan", "random", "reduction", "replay",
+    "resume", "run", "sequences", "space", "start", "stats", "task", "together", "workload",
 ]  # fmt: skip
 
 watch_for_xarray()

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from gridcompute.access import Part, Slice, Whole
+from gridcompute.access import Part, Point, Slice, Whole
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Map
 from gridcompute.actions.shapes import TAKE_BYTES, TAKE_SPREAD, TakeAt
 from gridcompute.actions.shuffles import Bucket, Ordered, Sample
 from gridcompute.actions.stencils import Stencil
+from gridcompute.actions.writes import Write
 from gridcompute.axes import Layout
 from gridcompute.op import Op
 from gridcompute.sources.blocks import BLOCK_BYTES, BLOCK_ROWS
@@ -20,6 +21,13 @@ from gridcompute.spaces import Region
 
 RANK_BYTES = 48.0
 """Of a row that is put in order: its key, its rank, its place, each more than once."""
+
+
+STORED_SHARE = 0.75
+"""Of a stored chunk's bytes what its file may have."""
+
+WRITTEN = 3
+"""Of a chunk that is written: its values one after the other, what is made of them, and a buffer of the compressor."""
 
 
 class Cost:
@@ -82,6 +90,25 @@ class Cost:
         leaves = (size for step, size in self._sizes(op).items() if step is not op and not self._inner(op, step))
         known: float = self.once("read", op, lambda: sum(leaves))
         return known
+
+    def least(self, op: Op) -> Mapping[str, int]:
+        """Extents of what is decoded at least where parts of stored chunks are read; empty where it is all of one."""
+        if isinstance(op.action, Load):
+            return dict(getattr(op.action.source, "least", ()))
+        if id(op) in self._kept or not op.inputs or any(access != Point for access in op.accesses):
+            return {}
+        found = [self.least(source) for source in op.inputs]
+        return {name: max(one.get(name, 1) for one in found) for name in op.space.names} if all(found) else {}
+
+    def row_bytes(self, op: Op, region: Region) -> tuple[int, int] | None:
+        """Bytes of a task that writes chunks which its sink cuts (`Write.grid`), and those that its parts share."""
+        grid = op.action.grid(op) if isinstance(op.action, Write) else None
+        if grid is None:
+            return None
+        chunk = int(math.prod(map(min, grid, region.shape)) * op.cell_bytes)
+        read = self.stored_bytes(op) * (1 + STORED_SHARE)  # one that isn't wanted whole lies beside what was wanted
+        return int(region.cells * self.input_weight(op.inputs[0])) + int(read) + WRITTEN * chunk, \
+            int(region.cells * op.cell_bytes) + int(read) + WRITTEN * chunk
 
     def block_rows(self, op: Op) -> float:
         """Cells, as estimated, of a position along a dimension that counts blocks; 1 where cells are counted."""
@@ -154,6 +181,8 @@ class Cost:
     def _per_cell(self, op: Op, i: int) -> float:
         """Cells of input i in memory for one cell of the output."""
         source, access = op.inputs[i], op.accesses[i]
+        if (share := getattr(access, "share", None)) is not None:
+            return float(share)
         axes = self._layouts[id(source)].axes
         if isinstance(access, Part):  # a cell of a concatenation comes from one of its inputs
             return access.length / max(op.space[access.dim] or 1, 1)

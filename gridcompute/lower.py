@@ -16,6 +16,7 @@ from gridcompute.access import Halo, Point, Take, Whole
 from gridcompute.actions.folds import Reduce, over_segments
 from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.maps import Elementwise, Map
+from gridcompute.actions.rechunks import Scatter, crossed, through_pieces
 from gridcompute.actions.rows import Explode, Filter, over_blocks
 from gridcompute.actions.shapes import Choose, TakeAt, Transpose
 from gridcompute.actions.shuffles import Ordered, Partition, Sample, Shuffle, Splitters
@@ -24,6 +25,7 @@ from gridcompute.axes import Axis, Layout, cut
 from gridcompute.cost import Cost
 from gridcompute.op import Graph, Op
 from gridcompute.pointwise import Behind
+from gridcompute.rechunking import SMALL_BYTES, rows_of
 from gridcompute.sources.base import Source
 
 COALESCE = 2**20
@@ -326,6 +328,8 @@ class Lowering:
         axes = dict(self.result.layouts[id(source)].axes)
         axes = {name: axis if axis.blocks else axis.regular for name, axis in axes.items()}
         layout: Layout | None = None
+        if (grid := write.grid(op)) is not None:
+            return self._rechunked(op, source, grid)
         if any(axis.blocks for axis in axes.values()):
             layout = Layout.of({name: replace(axis, extent=1 if axis.blocks else axis.extent or max(axis.length, 1))
                                 for name, axis in axes.items()})
@@ -346,6 +350,30 @@ class Lowering:
                 chunk_bytes=SINK_BYTES,
                 stored_bytes=self.cost.stored_bytes(op.rebuilt((source,), Layout.of(uncut))),
             )
+        lowered = self._add(op.rebuilt((source,), layout), layout)
+        self._keep(lowered, layout)
+        return lowered
+
+
+    def _rechunked(self, op: Op, source: Op, grid: tuple[int, ...]) -> Op:
+        """A sink whose chunks were asked for: from what is stored, or from pieces of it (`gridcompute.rechunking`)."""
+        # Columns that kernels give are kept one by one: together they would be cut along the dimensions of all alone.
+        for part in source.inputs if isinstance(source.action, Choose) else (source,):
+            if not {id(source), id(part)} & set(self.result.kept) and self.cost.heavy(part):
+                self._keep(part)
+        stored = dict(self.result.layouts[id(source)].axes)
+        fine = self.cost.least(source)
+        decoded = {name: replace(axis, multiple=min(axis.multiple, fine.get(name, axis.multiple)))
+                   for name, axis in stored.items()}
+        row = rows_of(decoded, grid, self.cost.input_weight(source))
+        if groups := crossed(source, decoded, row):
+            row = rows_of(decoded, grid, source.cell_bytes, SMALL_BYTES)
+            for step, layout in through_pieces(source, groups, row, self.result.layouts, self.result.kept):
+                source = self._add(step, layout)
+                if isinstance(step.action, Scatter):
+                    self._keep(step, layout)
+        layout = Layout.of({name: replace(axis.regular, extent=extent)
+                            for (name, axis), extent in zip(stored.items(), row, strict=True)})
         lowered = self._add(op.rebuilt((source,), layout), layout)
         self._keep(lowered, layout)
         return lowered

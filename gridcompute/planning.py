@@ -203,6 +203,8 @@ class Plan:
                 expected = one.cells * cost.block_rows(op)
                 need = int(expected * cost.weight(op)) if op.inputs else 0
                 output = cost.stored_bytes(op) + 2 * int(expected * op.cell_bytes)
+                if (row := cost.row_bytes(op, one)) is not None:
+                    need, output = row[0] - row[1], row[1]
                 task, fixed = task + need + output, fixed + output
                 read += int(one.cells * cost.read(op)) * chunks
             task, fixed = task + op.action.held_bytes, fixed + op.action.held_bytes

@@ -14,6 +14,7 @@ from gridcompute.marked import MarkedSource
 from gridcompute.op import Op
 from gridcompute.orders import KeptOp, LostInputError, Payload
 from gridcompute.planning import Plan
+from gridcompute.rowgroups import rows_at
 from gridcompute.shard import Done, done, parse_shard_name
 from gridcompute.spaces import Region
 from gridcompute.store import Store
@@ -76,6 +77,14 @@ class Reader(StageWorker):
             except LostInputError:
                 pass
         return self._others[kept.stage].made(root, chunk, at[1])
+
+    def _groups(self, recipe: str, chunk: int, first: int, last: int) -> list[Block]:
+        """See `StageWorker`: of the whole chunk."""
+        block = self._shard(recipe, self.payload.kept[recipe], chunk)
+        ends = (0, *block.groups)
+        return [replace(block, columns={name: rows_at(column, *ends[i: i + 2]) for name, column
+                                        in block.columns.items()}, rows=ends[i + 1] - ends[i], groups=())
+                for i in range(first, last)]
 
     def _listing(self, recipe: str) -> dict[tuple[str, str], Done]:
         if recipe not in self._listings:

@@ -169,7 +169,7 @@ def decode(data: bytes, *, names: Collection[str] | None = None, verify: bool = 
     except BROKEN as error:
         raise corrupt(path, error) from error
     meta = {**header.meta, "digest": header.digest, "numerics": header.numerics, "format": str(FORMAT)}
-    return Block(header.region, columns, header.rows), meta
+    return Block(header.region, columns, header.rows, groups=tuple(end for end, _, _ in header.groups)), meta
 
 
 def read_header(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Header:

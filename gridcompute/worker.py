@@ -14,6 +14,7 @@ from typing import Any
 from gridcompute.actions.dags import Propagate
 from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest
+from gridcompute.actions.rechunks import Gather
 from gridcompute.actions.shuffles import Bucket
 from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
@@ -235,7 +236,7 @@ class StageWorker:
 
         if op.action.skips:
             compute = partial(op.action.compute, carrier=self._carrier)  # type: ignore[call-arg]
-        if isinstance(op.action, Bucket):
+        if isinstance(op.action, Bucket | Gather):
             compute = partial(op.action.compute, groups=partial(self._groups, op.inputs[0].recipe))
         try:
             block = (compute or op.action.compute)(op, region, read)

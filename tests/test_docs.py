@@ -21,8 +21,8 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 FENCE = re.compile(r"^(?:<!-- (?P<mark>[^\n]*?) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN, PRINTS, TREE = "not run", "prints", "tree"
 # numba takes longer to compile these pages' kernels than Python to run them; the others are run compiled.
-PLAIN = ("climate-quantile", "climate-statistics", "collections", "data", "mapping", "reductions", "running",
-         "workloads")
+PLAIN = ("climate-eof", "climate-quantile", "climate-rechunk", "climate-statistics", "collections", "data", "mapping",
+         "reductions", "running", "workloads")
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str, str]]:

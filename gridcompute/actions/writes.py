@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from gridcompute.columns import Field
 from gridcompute.digests import IN_WORDS, digest
-from gridcompute.op import Action
+from gridcompute.op import Action, Op
 from gridcompute.sinks.base import Sink
 from gridcompute.sinks.zarrs import ZarrSink
 from gridcompute.sources.files import shown
@@ -54,3 +54,7 @@ class Write(Action):
     def needs_lengths(self) -> bool:
         """Whether the format needs the lengths of all dimensions."""
         return isinstance(self.sink, ZarrSink)
+
+    def grid(self, op: Op) -> tuple[int, ...] | None:
+        """Extents of the sink's own chunks, where some were asked for: chunks of the plan are multiples of them."""
+        return self.sink.grid(op.space, op.fields) if isinstance(self.sink, ZarrSink) else None

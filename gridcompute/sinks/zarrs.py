@@ -9,7 +9,7 @@ import struct
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import metadata
 from typing import Any
 
@@ -19,6 +19,7 @@ from gridcompute.auxiliary import attributes_of, dims_of, told
 from gridcompute.columns import Block, Field, Fixed
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, OutputExistsError, ParameterError, StoreError
+from gridcompute.rechunking import chunks_of, grid
 from gridcompute.sinks.base import (
     CLAIM,
     Target,
@@ -54,15 +55,20 @@ class ZarrSink:
         compressor: blosc's: zstd, lz4, lz4hc, zlib or blosclz. lz4 is 5 times faster to write and 2 to 3 times to read
             than zstd at its level 3, on climate data, and 5 to 30 % larger.
         level: of compression, 0 to 9.
+        chunks: extents of chunks by dimension, -1 for a whole one; dimensions that aren't named are cut so that a chunk
+            has about `chunk_bytes`. Without any, chunks are those of the plan.
+        chunk_bytes: such a chunk's uncompressed bytes at most; 0 for 32 MiB.
         storage_options: of the store.
 
     Raises:
-        ParameterError: an unknown compressor or level; a numcodecs that is too old.
+        ParameterError: an unknown compressor, level or extent; a numcodecs that is too old.
     """
 
     url: str
     compressor: str = "zstd"
     level: int = 3
+    chunks: Mapping[str, int] | None = None
+    chunk_bytes: int = 0
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,11 +79,32 @@ class ZarrSink:
                 f"no blosc compressor {self.compressor!r} at level {self.level}",
                 hint=f"choose from {', '.join(_CODECS)}, 0 to 9",
             )
+        if self.chunks is None and self.chunk_bytes:
+            object.__setattr__(self, "chunks", {})
+        asked = {} if self.chunks is None else self.chunks
+        wrong = not isinstance(asked, Mapping) or [
+            name for name, n in asked.items() if not isinstance(n, int) or isinstance(n, bool) or n == 0 or n < -1]
+        if wrong or self.chunk_bytes < 0:
+            raise ParameterError(f"chunks can't be {asked!r} of {self.chunk_bytes} bytes",
+                                 hint='name dimensions with their extents, -1 for all: {"time": -1, "lat": 90}')
 
     @property
     def key(self) -> object:
         """See `Sink`."""
-        return ("zarr", 3, "blosc", self.compressor, self.level)
+        own = () if self.chunks is None else (sorted(self.chunks.items()), self.chunk_bytes)
+        return ("zarr", 3, "blosc", self.compressor, self.level, *own)
+
+    def grid(self, space: Space, fields: Sequence[Field]) -> tuple[int, ...] | None:
+        """Extents of the chunks that were asked for; None where they are those of the plan.
+
+        Raises:
+            ParameterError: a dimension that isn't there.
+        """
+        if self.chunks is None:
+            return None
+        widest = max((len(f.dims) for f in fields), default=0)
+        return grid(self.chunks, space, max((f.dtype.itemsize for f in fields if len(f.dims) == widest), default=1),
+                    self.chunk_bytes)
 
     def output(
         self, space: Space, fields: Sequence[Field], coords: Sequence[Coordinate], extents: Sequence[int],
@@ -99,7 +126,7 @@ class ZarrSink:
         for name in names:
             if names.count(name) > 1 or "/" in name or not name or name.startswith((".", "__")):
                 raise ParameterError(f"{self.url}: {name!r} can't name one array", hint="rename the column")
-        lengths = dict(zip(space.names, extents, strict=True))
+        lengths = dict(zip(space.names, self.grid(space, fields) or extents, strict=True))
         for f in fields:
             if f.ragged:
                 raise ParameterError(f"column {f.name!r} holds {f.kind}s, which Zarr can't", hint="write Parquet")
@@ -159,38 +186,50 @@ class ZarrOutput:
         target, store = self.target, self.store
         target.require_chunk(region, position)
         places = dict(zip(target.space.names, position, strict=True))
-        spans = dict(zip(target.space.names, region.slices, strict=True))
         written = []
         for f in target.fields:
             if any(place for name, place in places.items() if name not in f.dims):
                 continue
             column = block[f.name]
             assert isinstance(column, Fixed)
-            data = self._encoded(f, _stored(f, column, self.url), tuple(spans[dim] for dim in f.dims))
-            key = "/".join(["c", *(str(places[dim]) for dim in f.dims)])
-            written.append(commit(store, f"{f.name}/{key}", data, replace=replace, dry=dry))
+            values, where = _stored(f, column, self.url), dict(zip(target.space.names, region.bounds, strict=True))
+            for place, box in chunks_of([where[dim] for dim in f.dims], [self.grid[dim] for dim in f.dims]):
+                data = self._encoded(f, values[box])
+                written.append(commit(store, "/".join([f.name, "c", *map(str, place)]), data, replace=replace, dry=dry))
         return written
 
-    def _encoded(self, f: Field, values: Any, where: tuple[slice, ...]) -> bytes:
-        """A chunk's bytes, by zarr-python writing it into memory."""
-        from zarr.storage import MemoryStore
+    @cached_property
+    def grid(self) -> dict[str, int]:
+        """Extents of the stored chunks: those asked for, else those of the plan."""
+        space = self.target.space
+        found = self.sink.grid(space, self.target.fields) or self.target.extents
+        return {name: max(1, min(extent, length or 0))
+                for (name, length), extent in zip(space.dims, found, strict=True)}
 
-        store = MemoryStore()
-        array = self._array(store, f)
-        before = set(store._store_dict)
-        array[where if f.dims else ...] = values
-        (key,) = set(store._store_dict) - before
-        return bytes(store._store_dict[key].to_bytes())
+    def _encoded(self, f: Field, values: Any) -> bytes:
+        """A chunk's bytes, as zarr-python makes them: filled up where a dimension ends, little-endian, compressed."""
+        import zarr.codecs  # noqa: F401  # it tells Blosc to leave threads alone: they would give other bytes
+        from numcodecs.blosc import Blosc
+
+        dtype, fill, _ = _encoding(f)
+        shape = tuple(self.grid[dim] for dim in f.dims)
+        if np.shape(values) != shape:
+            whole = np.full(shape, fill, dtype)
+            whole[tuple(map(slice, np.shape(values)))] = values
+            values = whole
+        plain = np.ascontiguousarray(values, dtype.newbyteorder("<"))
+        codec = Blosc(self.sink.compressor, self.sink.level, Blosc.BITSHUFFLE if dtype.itemsize == 1 else Blosc.SHUFFLE,
+                      typesize=dtype.itemsize)
+        return bytes(codec.encode(plain))
 
     def _array(self, store: Any, f: Field) -> Any:
         import zarr
 
-        extents = dict(zip(self.target.space.names, self.target.extents, strict=True))
         lengths = {name: n or 0 for name, n in self.target.space.dims}
         dtype, fill, attrs = _encoding(f)
         return zarr.create_array(
             store, name=f.name, shape=tuple(lengths[dim] for dim in f.dims), dtype=dtype,
-            chunks=tuple(max(1, min(extents[dim], lengths[dim])) for dim in f.dims),
+            chunks=tuple(self.grid[dim] for dim in f.dims),
             compressors=self._codec(dtype), fill_value=fill, attributes=attrs, dimension_names=f.dims, zarr_format=3,
             config={"write_empty_chunks": True},
         )  # fmt: skip
@@ -256,8 +295,8 @@ class ZarrOutput:
     @property
     def chunk_files(self) -> int:
         """Files that all `write_chunk` together give."""
-        counts = dict(zip(self.target.space.names, self.target.counts, strict=True))
-        return sum(math.prod(counts[dim] or 0 for dim in f.dims) for f in self.target.fields)
+        counts = {name: -(-(length or 0) // self.grid[name]) for name, length in self.target.space.dims}
+        return sum(math.prod(counts[dim] for dim in f.dims) for f in self.target.fields)
 
     @property
     def complete(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from gridcompute.sources.bloscs import block_bytes, blocks_of, decode_blocks
 from gridcompute.sources.buffers import BUFFERS
 from gridcompute.sources.contained import opened
 
@@ -27,6 +28,9 @@ _BYTES_BYTES = {"ZstdCodec": "zstd", "BloscCodec": "blosc", "GzipCodec": "gzip"}
 
 _MOST = 2
 """Times what a chunk should hold that a header may claim; what is decoded is compared with what it should be."""
+
+Held = tuple[tuple[Any, ...], Array, Array | None]
+"""The version of a chunk's file, its memory, and which of its blocks are decoded there; None where all are."""
 
 _own = threading.local()
 
@@ -137,28 +141,63 @@ class StoredChunks:
             if target.shape == self.chunks and target.flags.c_contiguous:
                 self._decode(place, target)
                 continue
-            chunk = self._whole(place)
-            target[...] = chunk[tuple(slice(lo - at, hi - at) for (lo, hi), at in zip(common, first, strict=True))]
+            box = tuple(slice(lo - at, hi - at) for (lo, hi), at in zip(common, first, strict=True))
+            target[...] = self._holding(place, box)[box]
         return out
 
-    def _whole(self, place: tuple[int, ...]) -> Array:
-        """A chunk of which a part is wanted; a thread keeps the last one, as the next box often wants another part."""
+    def _holding(self, place: tuple[int, ...], box: tuple[slice, ...]) -> Array:
+        """A chunk with the part that is wanted; a thread keeps the last one: the next box often wants another part."""
         name = os.path.join(self.folder, self.key(place))
         version: tuple[Any, ...] = (name, self.chunks, self.dtype.str)
         with contextlib.suppress(OSError):  # else decoding tells
             status = os.stat(name)
             version = (*version, status.st_size, status.st_mtime_ns, status.st_ino)
         kept, last = _kept(), getattr(_own, "last", None)
-        chunk: Array | None = last[1] if last and last[0] == version else (kept or {}).get(version)
-        if chunk is None:
+        found: Held | None = last if last and last[0] == version else (kept or {}).get(version)
+        if found is None:
             forget()
-            chunk = last = None
-            chunk = BUFFERS.array(self.chunks, self.dtype)
-            self._decode(place, chunk)
+            last = None
+        _, chunk, there = found or (version, BUFFERS.array(self.chunks, self.dtype), None)
+        if found is None or (there is not None and not there.all()):
+            there = self._more(place, chunk, box, there)
+            if there is None:
+                self._decode(place, chunk)
+        _own.last = (version, chunk, there)
         if kept is not None:
-            kept[version] = chunk
-        _own.last = (version, chunk)
+            kept[version] = _own.last
         return chunk
+
+    def _more(self, place: tuple[int, ...], chunk: Array, box: tuple[slice, ...], there: Array | None) -> Array | None:
+        """Decode the blocks that a box needs beside those that are there: which are now, None for no blocks."""
+        if getattr(self.compressor, "codec_id", "") != "blosc":
+            return None
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError), opened(
+                self.folder, os.path.join(self.folder, self.key(place))) as file:
+            def read(start: int, stop: int) -> bytes:
+                return os.pread(file.fileno(), stop - start, start)
+
+            size, stored = block_bytes(read), os.fstat(file.fileno()).st_size
+            if not size or 4 * (chunk.nbytes // size) > stored:  # each block has a place in the header
+                return None
+            wanted, raw = blocks_of(self.chunks, self.dtype.itemsize, box, size), chunk.reshape(-1).view(np.uint8)
+            there = np.zeros(len(wanted), bool) if there is None else there
+            decode_blocks(self.compressor, read, stored, raw, wanted & ~there)
+            return there | wanted
+        return None
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Extents of what is decoded at least for one value: of a block of the first chunk, or of a chunk."""
+        if getattr(self.compressor, "codec_id", "") != "blosc":
+            return self.chunks
+        data = _content(self.folder, os.path.join(self.folder, self.key((0,) * len(self.shape))))
+        room = 0 if data is None else block_bytes(lambda start, stop: bytes(data[start:stop])) // self.dtype.itemsize
+        found = list(self.chunks)
+        for i in range(len(found)):
+            inner = math.prod(found[i + 1:])
+            if room:
+                found[i] = max(1, min(found[i], -(-room // inner)))
+        return tuple(found)
 
     def _decode(self, place: tuple[int, ...], target: Array) -> None:
         """Put a whole chunk into contiguous memory."""
@@ -210,8 +249,8 @@ def keeping() -> Iterator[None]:
         _own.kept = None
 
 
-def _kept() -> dict[tuple[Any, ...], Array] | None:
-    found: dict[tuple[Any, ...], Array] | None = getattr(_own, "kept", None)
+def _kept() -> dict[tuple[Any, ...], Held] | None:
+    found: dict[tuple[Any, ...], Held] | None = getattr(_own, "kept", None)
     return found
 
 

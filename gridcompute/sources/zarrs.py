@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import math
@@ -55,6 +56,7 @@ class ZarrSource:
     Attributes:
         layouts: per column the array's path, a digest of its metadata less its shape, and the extents of its
             chunk files (shards where it has them).
+        least: extents of what is decoded at least where a part of a stored chunk is read; empty for all of it.
     """
 
     url: str
@@ -66,6 +68,7 @@ class ZarrSource:
     decodings: tuple[tuple[str, Decoding], ...]
     layouts: tuple[tuple[str, tuple[str, str, tuple[int, ...]]], ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    least: tuple[tuple[str, int], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     auxiliary: tuple[Auxiliary, ...] = ()
 
@@ -235,16 +238,8 @@ def open_zarr(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
         for f in described.fields
     )
     return ZarrSource(
-        path,
-        described.space,
-        described.fields,
-        tuple(coords),
-        described.stored,
-        described.stored_bytes,
-        described.decodings,
-        layouts,
-        described.left_out,
-        options,
+        path, described.space, described.fields, tuple(coords), described.stored, described.stored_bytes,
+        described.decodings, layouts, described.left_out, _least(path, variables, layouts), options,
         auxiliaries(variables, lambda v: _whole(path, "" if single else v.name, arrays[v.name]), attrs, path),
     )
 
@@ -253,6 +248,19 @@ def _whole(url: str, path: str, array: Any) -> Any:
     """All values of an array, read as `ZarrSource` reads."""
     chunks = None if is_remote(url) or 0 in array.shape else _chunks(f"{url}/{path}" if path else url)
     return np.asarray(array[...] if chunks is None else chunks.read(tuple(slice(0, n) for n in chunks.shape)))
+
+
+def _least(url: str, variables: Sequence[Variable], layouts: Sequence[tuple[str, tuple[str, str, tuple[int, ...]]]]
+           ) -> tuple[tuple[str, int], ...]:
+    """See `ZarrSource`: of the variable with the most values."""
+    paths = {name: path for name, (path, *_) in layouts}
+    largest = max((v for v in variables if v.name in paths), key=lambda v: math.prod(v.shape), default=None)
+    if largest is None or is_remote(url):
+        return ()
+    chunks = _chunks(f"{url}/{paths[largest.name]}" if paths[largest.name] else url)
+    with contextlib.suppress(OSError):
+        return () if chunks is None else tuple(zip(largest.dims, chunks.blocks, strict=True))
+    return ()
 
 
 def _base(path: str) -> str:
