@@ -21,7 +21,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmarks import genomics_peers, scale_dags_oracle, stream_peers, taskbench_peers
+from benchmarks import climate_xarray, genomics_peers, scale_dags_oracle, stream_peers, taskbench_peers
 
 Answer = tuple[float, Any]
 
@@ -272,8 +272,8 @@ CASES: dict[str, dict[str, Callable[..., Answer]]] = {
     "pyopal": {"search": genomics_peers.pyopal_search},
     "pywfa": {"pairs": genomics_peers.pywfa_pairs},
     "numba": {"loop": numba_loop},
-    "xarray": {"cells": xarray_cells, "stream": stream_peers.xarray_stream},
-    "flox": {"stream": stream_peers.xarray_stream},
+    "xarray": {"cells": xarray_cells, "stream": stream_peers.xarray_stream, "climate": climate_xarray.stream},
+    "flox": {"stream": stream_peers.xarray_stream, "climate": climate_xarray.stream},
 }
 """By peer and case; Ray's plain tasks run in our own session instead, so that both have the same one."""
 

@@ -1,0 +1,59 @@
+"""Statistics of a stack made like ERA5, against decoding it alone, xarray with dask, cdo and the field's packages.
+
+    stream      operations that read the stack once, alone and five together
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from benchmarks.climate_stack import QUARTER, SMALL, Stack, beginning, made
+from benchmarks.climate_stream import streaming
+from benchmarks.overhead_tasks import end_ray
+from benchmarks.peering import Peers
+from benchmarks.rows import Row, Session
+from benchmarks.running import own_folders
+
+
+class Data:
+    """The stacks, made when they are first asked for, in the current folder.
+
+    Attributes:
+        session: that they are for.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    @cached_property
+    def large(self) -> Stack:
+        """4 GB; a coarse one of 40 MB in the mode quick."""
+        self.session.begin("data")
+        return made("large.zarr", 960, self.session.pick(SMALL, QUARTER, QUARTER))
+
+    @cached_property
+    def small(self) -> Stack:
+        """Its first quarter."""
+        return beginning(self.large, "small.zarr", 240)
+
+
+Section = Callable[[Session, Peers, Data], Iterator[Row]]
+
+SECTIONS: dict[str, Section] = {
+    "stream": lambda session, peers, data: streaming(session, peers, data.small, data.large),
+}
+
+
+def rows(session: Session, peers: Peers) -> Iterator[Row]:
+    """The sections that are wanted, in turn."""
+    data = Data(session)
+    with own_folders(Path(session.folder)), contextlib.chdir(session.folder):
+        try:
+            for name, section in SECTIONS.items():
+                if not session.only or name in session.only:
+                    yield from section(session, peers, data)
+        finally:
+            end_ray()
