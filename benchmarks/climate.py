@@ -1,6 +1,7 @@
 """Statistics of a stack made like ERA5, against decoding it alone, xarray with dask, cdo and the field's packages.
 
     stream      operations that read the stack once, alone and five together
+    statistics  Mann-Kendall with Sen's slope, TX90p, EOF: against pymannkendall, xclim, eofs
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from benchmarks.climate_stack import QUARTER, SMALL, Stack, beginning, made
+from benchmarks.climate_statistics import computed
 from benchmarks.climate_stream import streaming
 from benchmarks.overhead_tasks import end_ray
 from benchmarks.peering import Peers
@@ -44,6 +46,7 @@ Section = Callable[[Session, Peers, Data], Iterator[Row]]
 
 SECTIONS: dict[str, Section] = {
     "stream": lambda session, peers, data: streaming(session, peers, data.small, data.large),
+    "statistics": lambda session, peers, data: computed(session, peers),
 }
 
 

@@ -23,7 +23,7 @@ class AbsentWorkloadError(Exception):
     """A function that this version of the workloads doesn't have."""
 
 
-def workload(module: str, *names: str) -> Any:
+def workload(module: str, name: str) -> Any:
     """A function of the climate workloads.
 
     Raises:
@@ -36,10 +36,9 @@ def workload(module: str, *names: str) -> Any:
         if error.name and not home.startswith(error.name):
             raise
         raise AbsentWorkloadError(f"{home} isn't there") from None
-    for name in names:
-        if not hasattr(found, name):
-            raise AbsentWorkloadError(f"{home}.{name} isn't there")
-    return getattr(found, names[0])
+    if not hasattr(found, name):
+        raise AbsentWorkloadError(f"{home}.{name} isn't there")
+    return getattr(found, name)
 
 
 def told(section: str, name: str, unit: str, error: AbsentWorkloadError) -> Row:
@@ -72,8 +71,8 @@ def _gradient(field: Any, stack: Stack) -> Outputs:
 
 
 def _regrid(field: Any, stack: Stack) -> Outputs:
-    grid = stack.grid
-    return {"regrid": workload("regrid", "conservative")(field, grid.coarse_lat, grid.coarse_lon)}
+    target = workload("grids", "Grid")("rectilinear", stack.grid.coarse_lat, stack.grid.coarse_lon)
+    return {"regrid": workload("regrid", "regridded")(field, target)}
 
 
 def _five(field: Any, stack: Stack) -> Outputs:

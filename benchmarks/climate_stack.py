@@ -89,11 +89,13 @@ class Stack:
         path: of the Zarr group; its variable is `t`.
         steps: how many.
         grid: of each step.
+        year: days of a year that are there.
     """
 
     path: str
     steps: int
     grid: Grid = QUARTER
+    year: int = DAYS
 
     @property
     def gigabytes(self) -> float:
@@ -108,12 +110,12 @@ class Stack:
     @property
     def days(self) -> Any:
         """Which of the days each step is, from 0 on."""
-        return np.arange(self.steps) % DAYS
+        return np.arange(self.steps) % self.year
 
     @property
     def years(self) -> Any:
         """Which year each step is in, from 0 on; a year has one month here."""
-        return np.arange(self.steps) // DAYS
+        return np.arange(self.steps) // self.year
 
     @property
     def time(self) -> Any:
@@ -121,7 +123,7 @@ class Stack:
         return self.years * 365 + self.days
 
 
-def made(path: str, steps: int, grid: Grid) -> Stack:
+def made(path: str, steps: int, grid: Grid, year: int = DAYS) -> Stack:
     """Draw and store a stack.
 
     Raises:
@@ -135,7 +137,8 @@ def made(path: str, steps: int, grid: Grid) -> Stack:
     field = group.create_array("t", shape=(steps, grid.lats, grid.lons), chunks=(STEP, grid.lats, grid.lons),
                                dtype="f4", compressors=[codec], dimension_names=("time", "lat", "lon"),
                                attributes={"units": "K", "standard_name": "air_temperature"})
-    stack, weather = Stack(path, steps, grid), _weather(grid)
+    stack = Stack(path, steps, grid, year)
+    weather = _weather(stack)
     for at in range(0, steps, STEP):
         field[at : at + STEP] = np.stack([next(weather) for _ in range(at, min(at + STEP, steps))])
     for name, values, attributes in _axes(stack):
@@ -152,9 +155,9 @@ def _axes(stack: Stack) -> tuple[tuple[str, Any, dict[str, str]], ...]:
             ("lon", stack.grid.lon, {"units": "degrees_east", "standard_name": "longitude"}))
 
 
-def _weather(grid: Grid) -> Any:
+def _weather(stack: Stack) -> Any:
     """Day after day: warm at the equator, a season of the other sign in the south, weather that lasts, fine noise."""
-    draw, patch = np.random.default_rng(0), 8
+    grid, draw, patch = stack.grid, np.random.default_rng(0), 8
     north = np.sin(np.radians(grid.lat))[:, None]
     still = 288 - 40 * north**2 + 5 * np.cos(np.radians(grid.lon))
     patches = (-(-grid.lats // patch), -(-grid.lons // patch))
@@ -164,7 +167,7 @@ def _weather(grid: Grid) -> Any:
         noise = coarse.repeat(patch, 0).repeat(patch, 1)[: grid.lats, : grid.lons]
         noise = noise + np.float32(0.3) * draw.standard_normal((grid.lats, grid.lons), dtype="f4")
         before = np.float32(0.8) * before + np.float32(0.6) * noise
-        season = 10 * np.sin(2 * np.pi * (day % DAYS) / DAYS) * north
+        season = 10 * np.sin(2 * np.pi * (day % stack.year) / stack.year) * north
         yield (np.round((still + season + 2 * before) * 64) / 64).astype("f4")
         day += 1
 
@@ -179,7 +182,7 @@ def beginning(whole: Stack, path: str, steps: int) -> Stack:
     """The first steps of a stack as one of their own: its chunks are copied."""
     import zarr
 
-    stack = Stack(path, steps, whole.grid)
+    stack = Stack(path, steps, whole.grid, whole.year)
     shutil.copytree(whole.path, path, ignore=lambda folder, names: [
         name for name in names if folder.endswith("/t/c") and int(name) * STEP >= steps])
     zarr.open_group(path, mode="r+")["t"].resize((steps, *whole.grid.lat.shape, *whole.grid.lon.shape))
@@ -230,7 +233,7 @@ def expected(stack: Stack) -> dict[str, Any]:
     """By what was computed, the right results at some longitudes of the compared latitude (all steps: zonal)."""
     band = _band(stack)
     series = at_row(band, 4)
-    daily = np.stack([series[stack.days == day].mean(0) for day in range(DAYS)])
+    daily = np.stack([series[stack.days == day].mean(0) for day in range(stack.year)])
     slope, intercept = np.polyfit(np.arange(stack.steps), series, 1)
     return {
         "climatology": daily, "anomaly": (series - daily[stack.days]).std(0), "mean": series.mean(0),
