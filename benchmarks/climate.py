@@ -2,6 +2,9 @@
 
     stream      operations that read the stack once, alone and five together
     statistics  Mann-Kendall with Sen's slope, TX90p, EOF: against pymannkendall, xclim, eofs
+    rechunk     from days of whole fields to series of some cells, against dask and Cubed, and within a bound of memory
+    memory      peaks on daily climatology, against xarray, and of every operation against the plan's bound
+    bits        whether results are the same to the bit, from one worker and two, one thread and two
 """
 
 from __future__ import annotations
@@ -11,6 +14,9 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from benchmarks.climate_bits import same_bits
+from benchmarks.climate_memory import peaks
+from benchmarks.climate_rechunk import rechunking
 from benchmarks.climate_stack import QUARTER, SMALL, Stack, beginning, made
 from benchmarks.climate_statistics import computed
 from benchmarks.climate_stream import streaming
@@ -47,6 +53,9 @@ Section = Callable[[Session, Peers, Data], Iterator[Row]]
 SECTIONS: dict[str, Section] = {
     "stream": lambda session, peers, data: streaming(session, peers, data.small, data.large),
     "statistics": lambda session, peers, data: computed(session, peers),
+    "rechunk": lambda session, peers, data: rechunking(session, peers, data.small, data.large),
+    "memory": lambda session, peers, data: peaks(session, peers, data.small, data.large),
+    "bits": lambda session, peers, data: same_bits(session, data.small),
 }
 
 
