@@ -5,6 +5,7 @@
     rechunk     from days of whole fields to series of some cells, against dask and Cubed, and within a bound of memory
     memory      peaks on daily climatology, against xarray, and of every operation against the plan's bound
     bits        whether results are the same to the bit, from one worker and two, one thread and two
+    suites      workloads of Coiled's geospatial suite and Cubed's quadratic means, made small
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks.climate_rechunk import rechunking
 from benchmarks.climate_stack import QUARTER, SMALL, Stack, beginning, made
 from benchmarks.climate_statistics import computed
 from benchmarks.climate_stream import streaming
+from benchmarks.climate_suites import suites
 from benchmarks.overhead_tasks import end_ray
 from benchmarks.peering import Peers
 from benchmarks.rows import Row, Session
@@ -56,6 +58,7 @@ SECTIONS: dict[str, Section] = {
     "rechunk": lambda session, peers, data: rechunking(session, peers, data.small, data.large),
     "memory": lambda session, peers, data: peaks(session, peers, data.small, data.large),
     "bits": lambda session, peers, data: same_bits(session, data.small),
+    "suites": lambda session, peers, data: suites(session, peers, data.small),
 }
 
 

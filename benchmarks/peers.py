@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks import (
     climate_chunked,
     climate_packages,
+    climate_suite_peers,
     climate_xarray,
     genomics_peers,
     scale_dags_oracle,
@@ -269,6 +270,9 @@ def distributed_taskbench(**graph: Any) -> Answer:
     return taskbench_peers.distributed(_cluster(), **graph)
 
 
+SUITES = {"smoothed": climate_suite_peers.smoothed, "bilinear": climate_suite_peers.bilinear,
+          "eddies": climate_suite_peers.eddies}
+
 CASES: dict[str, dict[str, Callable[..., Answer]]] = {
     "dask": {"tasks": dask_tasks, "cells": dask_cells, "plan": dask_plan, "taskbench": taskbench_peers.dask,
              "scale-plan": dask_scale_plan, "scale-plan-bytes": dask_scale_bytes, "scale-run": dask_scale_run,
@@ -286,8 +290,8 @@ CASES: dict[str, dict[str, Callable[..., Answer]]] = {
     "pywfa": {"pairs": genomics_peers.pywfa_pairs},
     "numba": {"loop": numba_loop},
     "xarray": {"cells": xarray_cells, "stream": stream_peers.xarray_stream, "climate": climate_xarray.stream,
-               "climate-quadratic": climate_chunked.xarray_quadratic},
-    "flox": {"stream": stream_peers.xarray_stream, "climate": climate_xarray.stream},
+               "climate-quadratic": climate_chunked.xarray_quadratic, **SUITES},
+    "flox": {"stream": stream_peers.xarray_stream, "climate": climate_xarray.stream, **SUITES},
 }
 """By peer and case; Ray's plain tasks run in our own session instead, so that both have the same one."""
 
