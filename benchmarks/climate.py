@@ -49,11 +49,16 @@ class Data:
         """Its first quarter."""
         return beginning(self.large, "small.zarr", 240)
 
+    @cached_property
+    def tiny(self) -> Stack:
+        """A coarse one, for what must have run once."""
+        return made("tiny.zarr", 60, SMALL)
+
 
 Section = Callable[[Session, Peers, Data], Iterator[Row]]
 
 SECTIONS: dict[str, Section] = {
-    "stream": lambda session, peers, data: streaming(session, peers, data.small, data.large),
+    "stream": lambda session, peers, data: streaming(session, peers, data.small, data.large, data.tiny),
     "statistics": lambda session, peers, data: computed(session, peers),
     "rechunk": lambda session, peers, data: rechunking(session, peers, data.small, data.large),
     "memory": lambda session, peers, data: peaks(session, peers, data.small, data.large),

@@ -68,7 +68,7 @@ def _anomaly(field: Any, stack: Stack) -> Outputs:
 
 
 def _gradient(field: Any, stack: Stack) -> Outputs:
-    return {"gradient": workload("differences", "steepness")(field, order=2).mean("time")}
+    return {"gradient": workload("gradient", "steepness")(field, order=2).mean("time")}
 
 
 def _regrid(field: Any, stack: Stack) -> Outputs:

@@ -35,22 +35,26 @@ Peer = Callable[[str], float]
 """Seconds that an operation takes over the small stack."""
 
 
-def streaming(session: Session, peers: Peers, small: Stack, large: Stack) -> Iterator[Row]:
+def streaming(session: Session, peers: Peers, small: Stack, large: Stack, tiny: Stack) -> Iterator[Row]:
     """Seconds per GB, how many times decoding that is, totals, and how many times faster than peers."""
     setups = session.pick((Setup(2, 1),), (Setup(2, 1),), (Setup(2, 1), Setup(0, 2)))
-    others = _peers(peers, small)
+    others = _peers(peers, small, tiny)
     for setup in setups:
         if setup.workers:
             yield _start(setup)
-        session.begin(f"stream, {setup}, compile")
+        session.begin(f"stream, {_short(setup)}, compile")
         yield _compiled(setup, large)
         for name in OPERATIONS:
-            session.begin(f"stream, {setup}, {name}")
+            session.begin(f"stream, {_short(setup)}, {name}")
             try:
                 yield from _rows(session, name, setup, others if setup == setups[0] else {}, small, large)
             except AbsentWorkloadError as error:
-                yield told("seconds", f"{name}/{setup}", "s/GB", error)
+                yield told("seconds", f"{name}, {_short(setup)}", "s/GB", error)
     peers.rest("flox", "xarray")
+
+
+def _short(setup: Setup) -> str:
+    return f"{setup.workers} workers" if setup.workers else f"{setup.threads} threads"
 
 
 def _start(setup: Setup) -> Row:
@@ -71,7 +75,7 @@ def _compiled(setup: Setup, stack: Stack) -> Row:
             continue
         with new_store() as store:
             spent += ran(outputs, executor=setup.executor(), store=store).status.compile_seconds
-    return Row(f"compile/{setup}", "s", {OURS: [spent]},
+    return Row(f"compile/{_short(setup)}", "s", {OURS: [spent]},
                note="Compiling all operations, or loading their code from a cache that others filled, in the workers; "
                "it isn't in the rows below.")
 
@@ -101,7 +105,7 @@ def _rows(session: Session, name: str, setup: Setup, others: Mapping[str, Peer],
         if number < session.pick(1, 3, 3):
             for peer, seconds in others.items():
                 totals[peer].append(seconds(name))
-    label = f"{name}/{setup}"
+    label = f"{name}, {_short(setup)}"
     yield Row(f"seconds/{label}", "s/GB", slopes, note=f"{SAID[name][:1].upper()}{SAID[name][1:]}.")
     goal = TIMES_DECODING.get(name, 1.5)
     yield Row(f"times decoding/{label}", "x decode",
@@ -132,12 +136,14 @@ def _decoded(setup: Setup, stack: Stack) -> float:
     return _decode(setup, stack.path)[0]
 
 
-def _peers(peers: Peers, stack: Stack) -> dict[str, Peer]:
-    """Measurements of the peers that take part, over the small stack with two threads."""
+def _peers(peers: Peers, stack: Stack, tiny: Stack) -> dict[str, Peer]:
+    """Measurements of the peers that take part, with two threads; they have seen a tiny stack before."""
     found: dict[str, Peer] = {}
     with_flox = peers.of("flox")
     for label, peer in (with_flox or peers.of("xarray")).items():
         found[f"xarray + dask{' + flox' * (label == 'flox')}"] = partial(_by_xarray, peer, stack)
+        for name in ("five", "std", "gradient"):
+            _by_xarray(peer, tiny, name)
     if peers.wanted("cdo"):
         netcdf(stack)
         found["cdo"] = partial(_by_cdo, stack)

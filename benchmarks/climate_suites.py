@@ -52,13 +52,13 @@ def suites(session: Session, peers: Peers, small: Stack) -> Iterator[Row]:
     peers.rest("flox", "xarray", "cubed")
 
 
-def _ran(outputs: list[Any], pick: Callable[[list[Any]], Any]) -> tuple[float, Any]:
-    """Seconds of a run on Ray, and what is compared of its results."""
+def _ran(outputs: list[Any], pick: Callable[[Any], Any]) -> tuple[float, Any]:
+    """Seconds of a run on Ray, and what is compared of it."""
     with new_store() as store:
         began = time.perf_counter()
         run = grid.run(*outputs, executor="ray", workers=WORKERS, store=store, quiet=True)
         seconds = time.perf_counter() - began
-        return seconds, pick([run[place].to_numpy() for place in range(len(outputs))])
+        return seconds, pick(run)
 
 
 def _row(session: Session, name: str, systems: Mapping[str, System], equal: Callable[[Any, Any], bool],
@@ -91,7 +91,7 @@ def _smoothed(session: Session, peers: Peers) -> Iterator[Row]:
     stack = made("years.zarr", 365 * years, place, 365)
     field = grid.open_zarr(stack.path)["t"]
     outputs = [normals(field, cycle(window=WINDOW, weights="linear"))[["mean"]]]
-    systems: dict[str, System] = {OURS: partial(_ran, outputs, lambda found: found[0][:, place.row])}
+    systems: dict[str, System] = {OURS: partial(_ran, outputs, lambda run: run[0].to_numpy()[:, place.row])}
     systems |= _others(peers, "smoothed", path=str(Path(stack.path).absolute()), window=WINDOW, row=place.row)
     yield _row(session, "climatology, 61-day window", systems, _close,
                f"Coiled's climatology (published: sizes of 101.83 GiB, 2.12 TiB and 4.24 TiB, the last of which "
@@ -104,7 +104,7 @@ def _bilinear(session: Session, peers: Peers, stack: Stack) -> Iterator[Row]:
     target, row = workload("grids", "Grid")("rectilinear", lat, lon), stack.grid.row // 4
     field = grid.open_zarr(stack.path)["t"]
     outputs = [workload("regrid", "regridded")(field, target, "bilinear")]
-    systems: dict[str, System] = {OURS: partial(_ran, outputs, lambda found: found[0][:, row])}
+    systems: dict[str, System] = {OURS: partial(_ran, outputs, lambda run: run[0].to_numpy()[:, row])}
     systems |= _others(peers, "bilinear", path=str(Path(stack.path).absolute()), lat=lat.tolist(), lon=lon.tolist(),
                        row=row)
     yield _row(session, "bilinear regridding", systems, _close,
@@ -121,6 +121,12 @@ def _flow(path: str, shape: tuple[int, ...]) -> str:
     codec = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=4)
     fields = {name: group.create_array(name, shape=shape, chunks=(HOURS, *shape[1:]), dtype="f4", compressors=[codec],
                                        dimension_names=("time", "lev", "lat", "lon")) for name in "uvtw"}
+    axes = {"lev": (np.geomspace(1000, 10, shape[1]), "hPa"), "lat": (np.linspace(90, -90, shape[2]), "degrees_north"),
+            "lon": (np.arange(shape[3]) * 360 / shape[3], "degrees_east")}
+    for name, (values, unit) in axes.items():
+        axis = group.create_array(name, shape=values.shape, dtype="f8", dimension_names=(name,),
+                                  attributes={"units": unit})
+        axis[:] = values
     for at in range(0, shape[0], HOURS):
         common = draw.normal(size=(HOURS, *shape[1:]))
         for name, field in fields.items():
@@ -132,13 +138,10 @@ def _flow(path: str, shape: tuple[int, ...]) -> str:
 def _eddies(session: Session, peers: Peers) -> Iterator[Row]:
     shape = session.pick((48, 2, 18, 36), (96, 8, 181, 360), (96, 8, 181, 360))
     path = _flow("flow.zarr", shape)
-    data = grid.open_zarr(path)
-    fields = {name: data[name] for name in "uvtw"}
-    means = {name: field.mean("lon") for name, field in fields.items()}
-    rest = {name: (fields[name[0]] * fields[name[1]]).mean("lon") - means[name[0]] * means[name[1]] for name in EDDIES}
-    day = np.arange(shape[0]) // HOURS
-    outputs = [one.groupby(day, dim="time").mean() for one in (*means.values(), *rest.values())]
-    systems: dict[str, System] = {OURS: partial(_ran, outputs, lambda found: np.stack([one[-1] for one in found[4:]]))}
+    data, day = grid.open_zarr(path), np.arange(shape[0]) // HOURS
+    fluxes = workload("eddies", "eddy_fluxes")(*(data[name] for name in "uvwt"))
+    outputs = [fluxes.groupby(day, dim="time").mean()]
+    systems: dict[str, System] = {OURS: partial(_ran, outputs, _last_day)}
     for name, measure in _others(peers, "eddies", path=str(Path(path).absolute()), hours=HOURS).items():
         systems[name] = partial(_in_order, measure)
     yield _row(session, "atmospheric circulation", systems,
@@ -146,6 +149,10 @@ def _eddies(session: Session, peers: Peers) -> Iterator[Row]:
                "Coiled's atmospheric circulation (published: 852.56 GiB, 28.54 TiB and 608.42 TiB, no times), the same "
                f"on {4 * np.prod(shape) * 4 / 1e9:.2g} GB of synthetic data: daily zonal means of u, v, t, w and of the "
                "eddies' products, as the transformed Eulerian mean needs them.")
+
+
+def _last_day(run: Any) -> Any:
+    return np.stack([run[name].to_numpy()[-1] for name in EDDIES])
 
 
 def _in_order(measure: System) -> tuple[float, Any]:
@@ -174,7 +181,7 @@ def _quadratic_rows(shape: tuple[int, ...], peers: Peers, repeat: int) -> Iterat
     outputs = [product.mean("time") for product in (u * u, v * v, u * v)]
     chunk = [10, *shape[1:]]
     systems: dict[str, System] = {OURS: partial(
-        _ran, outputs, lambda found: [[float(one.mean()), float(one.std())] for one in found])}
+        _ran, outputs, lambda run: [_moments(run[place].to_numpy()) for place in range(3)])}
     for name, peer in peers.of("cubed").items():
         systems[name] = partial(peer.ask, "climate-quadratic", shape=list(shape), chunk=chunk, threads=WORKERS,
                                 allowed_mem=f"{ALLOWED // 10**6}MB", work_dir=str(Path("cubed.work").absolute()))
@@ -194,9 +201,13 @@ def _quadratic_rows(shape: tuple[int, ...], peers: Peers, repeat: int) -> Iterat
               f"({size:.2g} GB in all) that are drawn where they are needed; Cubed with allowed_mem of "
               f"{ALLOWED / 1e9:g} GB. Published: 1.5 TB on a cloud, no time that could be compared.")
     with Watch() as watch:
-        _ran(outputs, len)
+        _ran(outputs, lambda run: None)
     yield Row(f"memory/quadratic means, {shape[0]} steps", "MiB", {OURS: [watch.peak / 2**20]},
               note=f"The most that a worker had; Cubed's bound is {ALLOWED / 2**20:.0f} MiB.")
+
+
+def _moments(values: Any) -> list[float]:
+    return [float(values.mean()), float(values.std())]
 
 
 def _as_drawn(moments: Any, shape: tuple[int, ...]) -> bool:
