@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.climate_stack import Grid, Stack, compared
 
 Step = tuple[str, ...]
-"""An operator with its operands; `{in}` is the stack, `{coarse}` the coarser grid, other names are files that it makes."""
+"""An operator with its operands; `{in}` is the stack, `{coarse}` the coarser grid, other names are files it makes."""
 
 CLIMATOLOGY: Step = ("ydaymean", "{in}", "climatology")
 STEPS: dict[str, tuple[Step, ...]] = {

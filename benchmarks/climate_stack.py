@@ -1,8 +1,8 @@
 """The data of the benchmark `climate`: a stack made like ERA5, its netCDF copy, and what operations should give.
 
-30 days of a year, year after year, in the calendar `noleap`: air temperature on a latitude-longitude grid in K, in steps
-of 1/64, with a season and noise that remembers the day before. Zarr v3, 24 steps a chunk, Blosc's zstd level 3 with the
-shuffle that fits float32. Nothing of gridcompute is imported.
+30 days of a year, year after year, in the calendar `noleap`: air temperature on latitudes and longitudes in K, in
+steps of 1/64, with a season and noise that remembers the day before. Zarr v3, 24 steps a chunk, Blosc's zstd level 3
+with the shuffle that fits float32. Nothing of gridcompute is imported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TYPESIZE = 3
 """The byte of a Blosc header that tells how many bytes an element has; a wrong one means no shuffle."""
 
 RELATIVE = {"trend": 1e-3, "gradient": 1e-3}
-"""Where it isn't 2e-5: a slope of noise is small beside its terms, and cdo writes float32; radii of the Earth differ."""
+"""Where it isn't 2e-5: a slope of noise is small beside its terms, and radii of the Earth differ."""
 
 ABSOLUTE = {"trend": 2e-6, "gradient": 1e-12}
 """Where it isn't 1e-3 (K)."""

@@ -68,7 +68,7 @@ def _start(setup: Setup) -> Row:
 def _compiled(setup: Setup, stack: Stack) -> Row:
     """Run everything over the stack that is measured, once, so that all code is compiled."""
     spent = 0.0
-    for name, make in OPERATIONS.items():
+    for make in OPERATIONS.values():
         try:
             outputs = make(opened(stack), stack)
         except AbsentWorkloadError:
@@ -112,8 +112,8 @@ def _rows(session: Session, name: str, setup: Setup, others: Mapping[str, Peer],
               {OURS: [a / b for a, b in zip(slopes[OURS], slopes[DECODE], strict=True) if b > 0]},
               target=Reference(goal, f"at most {goal:g} times decoding alone"))
     yield Row(f"total/{label}", "s", totals,
-              note=f"The whole of {small.gigabytes:.2g} GB: from opening it to committed results (decoded and forgotten, "
-              "results in memory, or files).")
+              note=f"The whole of {small.gigabytes:.2g} GB: from opening it to committed results (peers: results in "
+              "memory, or files).")
     yield from _times(label, name, totals)
 
 
