@@ -108,8 +108,8 @@ def _bilinear(session: Session, peers: Peers, stack: Stack) -> Iterator[Row]:
     systems |= _others(peers, "bilinear", path=str(Path(stack.path).absolute()), lat=lat.tolist(), lon=lon.tolist(),
                        row=row)
     yield _row(session, "bilinear regridding", systems, _close,
-               "Coiled's regridding of two years from 0.25 degrees to 1 degree (published: weights of 4 MiB, no times), "
-               f"the same on {stack.gigabytes:.2g} GB of synthetic data; xarray's is `interp`, as xESMF isn't there.")
+               "Coiled's regridding of two years from 0.25 degrees to 1 degree (published: weights of 4 MiB, no "
+               f"times), the same on {stack.gigabytes:.2g} GB of synthetic data; xarray's is `interp`, as xESMF isn't there.")
 
 
 def _flow(path: str, shape: tuple[int, ...]) -> str:
