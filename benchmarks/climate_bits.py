@@ -16,8 +16,8 @@ from benchmarks.running import new_store
 from benchmarks.stream import Setup
 from gridcompute.ray_session import connect
 
-SETUPS = (Setup(0, 1), Setup(0, 2), Setup(1, 1), Setup(2, 1), Setup(1, 2))
-"""One thread and two, in this process and on Ray workers."""
+SETUPS = (Setup(0, 1), Setup(0, 2), Setup(1, 1), Setup(2, 1))
+"""One thread and two in this process, one worker and two on Ray."""
 
 ONE = Reference(1, "the same bits everywhere")
 

@@ -55,8 +55,8 @@ def rechunking(session: Session, peers: Peers, small: Stack, large: Stack) -> It
     size = " x ".join(map(str, chunks_of(small)))
     yield Row(f"rechunk/{small.gigabytes:.2g} GB", "s", raw,
               note=f"From chunks of 24 whole steps to {size}, zstd level 3 with shuffle both times (Coiled's "
-              f"rechunking, made small); {WORKERS} workers or threads; Cubed with allowed_mem of {BOUND / 1e9:g} GB, and nothing "
-              "compressed that lies between.")
+              f"rechunking, made small); {WORKERS} workers or threads; Cubed with allowed_mem of {BOUND / 1e9:g} GB "
+              "and nothing compressed that lies between.")
     for name, seconds in raw.items():
         if name != OURS:
             ratio = statistics.median(seconds) / statistics.median(raw[OURS])

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import gridcompute as grid
 from benchmarks import climate_cdo
+from benchmarks.climate_decode import BLOSC, DECODE, decode, decompress
 from benchmarks.climate_ours import OPERATIONS, SAID, AbsentWorkloadError, check_run, opened, ran, told
 from benchmarks.climate_stack import SMALL, Stack, netcdf, right
 from benchmarks.overhead_tasks import end_ray
 from benchmarks.peering import PeerProcess, Peers
-from benchmarks.rows import OURS, Reference, Row, Session, check
+from benchmarks.rows import OURS, Reference, Row, Session, check, interleaved
 from benchmarks.running import new_store
-from benchmarks.stream import DECODE, Setup, _decode
+from benchmarks.stream import Setup
 from gridcompute.ray_session import connect
 
 TIMES_DECODING = {"five": 2.2}
@@ -44,6 +45,8 @@ def streaming(session: Session, peers: Peers, small: Stack, large: Stack, tiny: 
             yield _start(setup)
         session.begin(f"stream, {_short(setup)}, compile")
         yield _compiled(setup, large)
+        session.begin(f"stream, {_short(setup)}, decode")
+        yield _decoding(session, setup, small, large)
         for name in OPERATIONS:
             session.begin(f"stream, {_short(setup)}, {name}")
             try:
@@ -80,6 +83,21 @@ def _compiled(setup: Setup, stack: Stack) -> Row:
                "it isn't in the rows below.")
 
 
+def _decoding(session: Session, setup: Setup, small: Stack, large: Stack) -> Row:
+    """The reader of runs against the codec."""
+    systems = {OURS: partial(decode, setup), BLOSC: partial(decompress, setup)}
+    for measure in systems.values():
+        measure(small)
+    slopes = interleaved({name: partial(_slope, measure, small, large) for name, measure in systems.items()},
+                         session.pick(1, 3, 5), warm=False)
+    return Row(f"decode/{_short(setup)}", "s/GB", slopes,
+               note="Decoding by the reader of runs, each stored chunk once; and Blosc alone, into one buffer.")
+
+
+def _slope(measure: Callable[[Stack], float], small: Stack, large: Stack) -> float:
+    return (measure(large) - measure(small)) / (large.gigabytes - small.gigabytes)
+
+
 def _ours(name: str, setup: Setup, stack: Stack) -> float:
     with new_store() as store:
         began = time.perf_counter()
@@ -98,12 +116,12 @@ def _rows(session: Session, name: str, setup: Setup, others: Mapping[str, Peer],
     totals: dict[str, list[float]] = {OURS: [], DECODE: [], **{peer: [] for peer in others}}
     gigabytes = large.gigabytes - small.gigabytes
     for number in range(session.pick(1, 3, 5)):
-        for system, measure in ((OURS, partial(_ours, name, setup)), (DECODE, partial(_decoded, setup))):
+        for system, measure in ((OURS, partial(_ours, name, setup)), (DECODE, partial(decode, setup))):
             one, two = measure(small), measure(large)
             slopes[system].append((two - one) / gigabytes)
             totals[system].append(one)
-        if number < session.pick(1, 3, 3):
-            for peer, seconds in others.items():
+        for peer, seconds in others.items():
+            if number < session.pick(1, 3 if _goal(peer, name) else 1, 3):
                 totals[peer].append(seconds(name))
     label = f"{name}, {_short(setup)}"
     yield Row(f"seconds/{label}", "s/GB", slopes, note=f"{SAID[name][:1].upper()}{SAID[name][1:]}.")
@@ -121,19 +139,20 @@ def _has(peer: str, name: str) -> bool:
     return name in (climate_cdo.STEPS if peer == "cdo" else XARRAY)
 
 
+def _goal(peer: str, name: str) -> float | None:
+    """How many times faster than a peer ours should be."""
+    return TIMES_CDO.get(name, 2.0) if peer == "cdo" else TIMES_XARRAY.get(name)
+
+
 def _times(label: str, name: str, totals: Mapping[str, Sequence[float]]) -> Iterator[Row]:
     """How many times faster ours is than each peer, with what it should be."""
     for peer, theirs in totals.items():
         if peer in (OURS, DECODE):
             continue
-        goal = TIMES_CDO.get(name, 2.0) if peer == "cdo" else TIMES_XARRAY.get(name)
+        goal = _goal(peer, name)
         ratios = [b / a for a, b in zip(totals[OURS], theirs, strict=False)]
         yield Row(f"times faster/{label}, {peer}", "x", {OURS: ratios}, more=True,
                   target=Reference(goal, f"at least {goal:g} times faster than {peer}") if goal else None)
-
-
-def _decoded(setup: Setup, stack: Stack) -> float:
-    return _decode(setup, stack.path)[0]
 
 
 def _peers(peers: Peers, stack: Stack, tiny: Stack) -> dict[str, Peer]:

@@ -109,7 +109,8 @@ def _bilinear(session: Session, peers: Peers, stack: Stack) -> Iterator[Row]:
                        row=row)
     yield _row(session, "bilinear regridding", systems, _close,
                "Coiled's regridding of two years from 0.25 degrees to 1 degree (published: weights of 4 MiB, no "
-               f"times), the same on {stack.gigabytes:.2g} GB of synthetic data; xarray's is `interp`, as xESMF isn't there.")
+               f"times), the same on {stack.gigabytes:.2g} GB of synthetic data; xarray's is `interp`, as xESMF isn't "
+               "there.")
 
 
 def _flow(path: str, shape: tuple[int, ...]) -> str:

@@ -141,12 +141,14 @@ def test_a_function_that_isn_t_there_is_told(stack: Stack, monkeypatch: pytest.M
     session = Session(peers=())
     small = beginning(stack, "small.zarr", 48)
     rows = list(climate_stream.streaming(session, Peers(session), small, stack, small))
-    assert [row.name for row in rows] == ["compile/2 threads", *(f"{kind}/std, 2 threads" for kind in (
-        "seconds", "times decoding", "total")), "seconds/lost, 2 threads"]
+    kinds = ("seconds", "times decoding", "total")
+    assert [row.name for row in rows] == ["compile/2 threads", "decode/2 threads",
+                                          *(f"{kind}/std, 2 threads" for kind in kinds), "seconds/lost, 2 threads"]
     assert rows[-1].raw == {}
     assert rows[-1].note == "Not measured: gridcompute_workloads.climate.nowhere isn't there."
     assert "seconds/lost, 2 threads is left out: gridcompute_workloads.climate.nowhere" in capsys.readouterr().err
-    assert set(rows[1].raw) == {OURS, "decode alone"}
+    assert set(rows[1].raw) == {OURS, "blosc alone"}
+    assert set(rows[2].raw) == {OURS, "decode alone"}
 
 
 def test_xarray_gives_the_same(stack: Stack) -> None:
