@@ -183,7 +183,7 @@ def test_the_page_shows_the_results_that_are_kept() -> None:
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["nothing"], "no benchmark 'nothing'; there is: overhead"),
-    (["overhead", "--peers", "dask,spark"], "no peer 'spark'; there is: bwa, cdo, dask, "),
+    (["overhead", "--peers", "dask,spark"], "no peer 'spark'; there is: bwa, cdo, cubed, "),
     (["overhead", "--only", "plan,sorting"], "no section 'sorting'; there are: plan, "),
     (["overhead", "--from", "nowhere.json"], "nowhere.json can't be read"),
 ])  # fmt: skip
