@@ -1,6 +1,6 @@
 """Rows of the benchmark `climate` for statistics that cost more to compute than to read, against Python packages.
 
-The packages have one thread. Ours has one too, but for `2 workers`; what both give is compared.
+The packages have one thread, and so has ours; what both give is compared.
 """
 
 from __future__ import annotations

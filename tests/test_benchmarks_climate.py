@@ -20,6 +20,7 @@ from benchmarks import (  # noqa: E402
     climate_bits,
     climate_cdo,
     climate_chunked,
+    climate_memory,
     climate_ours,
     climate_rechunk,
     climate_statistics,
@@ -258,3 +259,16 @@ def test_a_row_without_measurements_can_be_shown() -> None:
     row = climate_ours.told("seconds", "x", "s", AbsentWorkloadError("it isn't there"))
     made_of = report.document("climate", Session(), [row], machine.describe(), 1.0, {})
     assert "- `seconds/x`: Not measured: it isn't there." in markdown(made_of)
+
+
+def test_peaks_of_processes_are_measured(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(climate_memory, "interpreter", lambda peer: sys.executable)
+    monkeypatch.setattr(Peers, "wanted", lambda self, peer: peer == "xarray")
+    bare, row = climate_memory._processes(Peers(Session()), "climatology", stack)
+    assert (bare.name, row.name) == ("memory/climatology, bare process", "memory/climatology")
+    assert set(bare.raw) == {OURS, "xarray + dask"}
+    assert set(row.raw) == {OURS, "ours, told to take 1 GB", "xarray + dask"}
+    for system in bare.raw:
+        assert 0 < bare.raw[system][0] < row.raw[system][0]
+    assert row.target is not None
+    assert row.target.value == row.raw["xarray + dask"][0] / 8
