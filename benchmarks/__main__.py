@@ -25,6 +25,7 @@ BENCHMARKS = {
     "nodes": "an iterate carried by two nodes of a Ray cluster, against one",
     "recovery": "a lost worker and a dead driver, on ours and on peers; resume of what is committed",
     "genomics": "alignments and mapping of reads, against the C and C++ tools that are used for it",
+    "climate": "statistics of an ERA5-like stack, against decoding alone, xarray with dask, cdo and other packages",
     "taskbench": "how small tasks may be until half of the time is overhead: METG(50%) of eleven patterns",
 }
 

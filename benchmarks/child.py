@@ -7,6 +7,7 @@
     cells CELLS STORE     the same of running a map, a stencil and a sum on Ray
     dag TASKS             building and ordering a graph of tasks
     anomaly STACK OUTPUT EXECUTOR THREADS STORE    most memory of writing a stack less its monthly means
+    climate NAME STACK STEPS SIZE BOUND STORE    the same of an operation of the benchmark climate, in two threads
 """
 
 from __future__ import annotations
@@ -162,8 +163,31 @@ def anomaly(path: str, output: str, executor: str, threads: str, store: str) -> 
     return {"floor": floor, "peak": most_resident(), "right": done.status.computed > 0}
 
 
+def climate(name: str, path: str, steps: str, size: str, bound: str, store: str) -> dict[str, Any]:
+    """Most resident memory of this process, with all imported and at the end; nothing but 0 where the plan refuses."""
+    from benchmarks.climate_ours import OPERATIONS, check_run, opened, ran
+    from benchmarks.climate_stack import QUARTER, SMALL, Stack
+    from benchmarks.stream_stack import most_resident
+    from gridcompute.errors import MemoryBoundError
+    from gridcompute.executor import InlineExecutor
+
+    stack = Stack(path, int(steps), SMALL if size == "small" else QUARTER)
+    field = opened(stack)
+    floor = most_resident()
+    outputs = OPERATIONS[name](field, stack)
+    memory = {"memory": int(bound)} if int(bound) else {}
+    try:
+        run = ran(outputs, executor=InlineExecutor(threads=2), store=store, **memory)
+    except MemoryBoundError:
+        return {"floor": floor, "peak": 0, "right": True}
+    peak = most_resident()
+    check_run(outputs, run, stack, name)
+    return {"floor": floor, "peak": peak, "right": True}
+
+
 CASES: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "first": first, "driver": driver, "plan": plan,
-                                                 "cells": cells, "dag": dag, "anomaly": anomaly}
+                                                 "cells": cells, "dag": dag, "anomaly": anomaly,
+                                                 "climate": climate}
 
 if __name__ == "__main__":
     print(json.dumps(CASES[sys.argv[1]](*sys.argv[2:])))

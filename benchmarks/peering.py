@@ -21,9 +21,10 @@ from benchmarks.rows import Session
 ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
-MODULES = {"dask": "dask.array", "distributed": "distributed", "flox": "flox", "joblib": "joblib", "numba": "numba",
-           "parasail": "parasail", "parsl": "parsl", "pyopal": "pyopal", "pywfa": "pywfa", "ray": "ray",
-           "ray_dask": "ray.util.dask", "xarray": "xarray"}  # fmt: skip
+MODULES = {"cubed": "cubed", "dask": "dask.array", "distributed": "distributed", "eofs": "eofs", "flox": "flox",
+           "joblib": "joblib", "numba": "numba", "parasail": "parasail", "parsl": "parsl",
+           "pymannkendall": "pymannkendall", "pyopal": "pyopal", "pywfa": "pywfa", "ray": "ray",
+           "ray_dask": "ray.util.dask", "xarray": "xarray", "xclim": "xclim"}  # fmt: skip
 """Peers, with the module that shows whether one is installed."""
 
 PROGRAMS = {"mpi": "mpicc", "cdo": "cdo", "bwa": "bwa", "minimap2": "minimap2"}

@@ -21,11 +21,21 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmarks import genomics_peers, scale_dags_oracle, stream_peers, taskbench_peers
+from benchmarks import (
+    climate_chunked,
+    climate_packages,
+    climate_suite_peers,
+    climate_xarray,
+    genomics_peers,
+    scale_dags_oracle,
+    stream_peers,
+    taskbench_peers,
+)
 
 Answer = tuple[float, Any]
 
-DISTRIBUTIONS = ("dask", "distributed", "flox", "joblib", "numba", "parsl", "pyopal", "pywfa", "ray", "xarray", "zarr")
+DISTRIBUTIONS = ("cubed", "dask", "distributed", "eofs", "flox", "joblib", "numba", "parsl", "pymannkendall", "pyopal",
+                 "pywfa", "ray", "xarray", "xclim", "zarr")
 
 
 def same(i: int) -> int:
@@ -260,10 +270,17 @@ def distributed_taskbench(**graph: Any) -> Answer:
     return taskbench_peers.distributed(_cluster(), **graph)
 
 
+SUITES = {"smoothed": climate_suite_peers.smoothed, "bilinear": climate_suite_peers.bilinear,
+          "eddies": climate_suite_peers.eddies}
+
 CASES: dict[str, dict[str, Callable[..., Answer]]] = {
     "dask": {"tasks": dask_tasks, "cells": dask_cells, "plan": dask_plan, "taskbench": taskbench_peers.dask,
              "scale-plan": dask_scale_plan, "scale-plan-bytes": dask_scale_bytes, "scale-run": dask_scale_run,
-             "dag": dask_dag},
+             "dag": dask_dag, "climate-rechunk": climate_chunked.dask_rechunk},
+    "cubed": {"climate-rechunk": climate_chunked.cubed_rechunk, "climate-quadratic": climate_chunked.cubed_quadratic},
+    "eofs": {"functions": climate_packages.functions},
+    "pymannkendall": {"trends": climate_packages.mann_kendall},
+    "xclim": {"warm days": climate_packages.warm_days},
     "distributed": {"tasks": distributed_tasks, "taskbench": distributed_taskbench},
     "parsl": {"taskbench": taskbench_peers.parsl},
     "ray": {"taskbench": taskbench_peers.ray_tasks, "tasks": ray_plain_tasks, "data": ray_data},
@@ -272,8 +289,9 @@ CASES: dict[str, dict[str, Callable[..., Answer]]] = {
     "pyopal": {"search": genomics_peers.pyopal_search},
     "pywfa": {"pairs": genomics_peers.pywfa_pairs},
     "numba": {"loop": numba_loop},
-    "xarray": {"cells": xarray_cells, "stream": stream_peers.xarray_stream},
-    "flox": {"stream": stream_peers.xarray_stream},
+    "xarray": {"cells": xarray_cells, "stream": stream_peers.xarray_stream, "climate": climate_xarray.stream,
+               "climate-quadratic": climate_chunked.xarray_quadratic, **SUITES},
+    "flox": {"stream": stream_peers.xarray_stream, "climate": climate_xarray.stream, **SUITES},
 }
 """By peer and case; Ray's plain tasks run in our own session instead, so that both have the same one."""
 
