@@ -128,7 +128,8 @@ class StoredChunks:
         if _kept() is not None and shape != self.chunks and all(len(span) == 1 for span in spans):
             first = [span[0] * n for span, n in zip(spans, self.chunks, strict=True)]
             inside = tuple(slice(part.start - at, part.stop - at) for part, at in zip(where, first, strict=True))
-            view = self._whole(tuple(span[0] for span in spans))[inside]
+            everything = tuple(slice(0, n) for n in self.chunks)  # as the other pieces are read next
+            view: Array = self._holding(tuple(span[0] for span in spans), everything)[inside]
             view.flags.writeable = False
             return view
         out = BUFFERS.array(shape, self.dtype)
