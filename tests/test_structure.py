@@ -299,7 +299,7 @@ LEVELS = {
     "gridcompute_workloads.climate.etccdi.bootstrap": 101,
     "gridcompute_workloads.climate.etccdi.kernels": 102,
     "gridcompute_workloads.climate.etccdi.table": 103,
-    "gridcompute_workloads.climate.etccdi.series": 104,
+    "gridcompute_workloads.climate.daily": 104,
     "gridcompute_workloads.climate.indices": 110,
     "gridcompute_workloads.climate.trend": 110,
     "gridcompute_workloads.mapping.seeds": 100,

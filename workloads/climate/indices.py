@@ -17,9 +17,9 @@ from gridcompute.plots import Axis, picture_path
 from gridcompute.registry import Job
 from gridcompute.running import Run
 
+from .daily import example, found, scale_of, time_of
 from .etccdi.bootstrap import ranks_of
 from .etccdi.days import days_of_series, period_starts
-from .etccdi.series import example, found, scale_of, time_of
 from .etccdi.table import GROUPS, INDICES, SERIES, Group
 from .inputs import coordinate_along, with_attrs
 from .pictures import draw_field, draw_series
@@ -89,13 +89,13 @@ def extreme_indices(
 def _wanted(only: tuple[str, ...], series: Mapping[str, Collection], hemisphere: str) -> list[str]:
     """Names of the indices that are asked for, or that the series allow, in ETCCDI's order."""
     if hemisphere not in ("", "north", "south"):
-        raise ParameterError(f"hemisphere is {hemisphere!r}", hint="north, south, or nothing for what the latitudes say")
+        raise ParameterError(f"hemisphere is {hemisphere!r}", hint="north or south; without it the latitudes decide")
     for name in only:
         if name not in INDICES:
             raise ParameterError(f"no index {name!r}", hint=f"the indices are {', '.join(INDICES)}")
         for kind in INDICES[name].needs:
             if kind not in series:
-                raise MissingInputError(f"{name} needs {SERIES[kind]} ({kind})", hint=f"name the variable with --{kind}")
+                raise MissingInputError(f"{name} needs {SERIES[kind]} ({kind})", hint=f"name its variable: --{kind}")
     if only:
         return [name for name in INDICES if name in only]
     lost = [] if hemisphere or "tx" not in series or _latitudes(series["tx"]) else ["gsl"]
@@ -180,9 +180,8 @@ def indices(
 ) -> Job:
     """The ETCCDI core indices of climate extremes of every pixel's daily temperatures and precipitation.
 
-    Writes a Zarr store with a variable per index along `year` or `month`, equal to what climdex.pcic gives (its rules
-    are those of `extreme_indices`), a map of one index' mean and its area mean over time. Indices whose series aren't
-    there are left out.
+    Writes a Zarr store with a variable per index along `year` or `month`, equal to climdex.pcic's, a map of one index'
+    mean and its area mean over time. Indices whose series aren't there are left out.
 
     Args:
         input: netCDF file, Zarr store, anything else that xarray reads, a URL or a pattern; by default 40 years of
@@ -210,22 +209,26 @@ def indices(
     drawn = picture_path(picture, output)
     series, where = _series(input, {"tx": tx, "tn": tn, "pr": pr}, {"tn": tn_input, "pr": pr_input})
     only = tuple(name.strip().lower() for name in indices.split(",") if name.strip())
-    result = extreme_indices(**series, only=only, base=_years(base), monthly=monthly, hemisphere=hemisphere, amount=amount)
+    given: dict[str, Any] = {"base": _years(base), "monthly": monthly, "hemisphere": hemisphere, "amount": amount}
+    result = extreme_indices(**series, only=only, **given)
     names = list(result.columns)
-    if show and show not in names:
-        raise ParameterError(f"the index to draw, {show!r}, isn't computed", hint=f"choose from {', '.join(names)}")
-    left = [name for name in INDICES if name not in names]
+    drawing = _telling(names, show)
     lines = [f"input {where}", f"{len(names)} indices of the base {base}"]
-    if left and not only:
-        lines.append(f"left out: {', '.join(left)} (no series or no latitudes for them)")
+    left = [name for name in INDICES if name not in names and not only]
+    lines += [f"left out: {', '.join(left)} (no series or no latitudes for them)"] * bool(left)
 
     def finish(run: Run) -> Iterator[str | Path]:
-        yield from pictures_of(output, drawn, show or _telling(names))
+        yield from pictures_of(output, drawn, drawing)
 
     return Job([result.write(output, overwrite=overwrite)], finish, lines)
 
 
-def _telling(names: list[str]) -> str:
+def _telling(names: list[str], show: str) -> str:
+    """The index that is drawn."""
+    if show and show not in names:
+        raise ParameterError(f"the index to draw, {show!r}, isn't computed", hint=f"choose from {', '.join(names)}")
+    if show:
+        return show
     return next((name for name in ("tx90p", "tn90p", "su", "fd", "r95ptot", "cdd") if name in names), names[0])
 
 
@@ -270,15 +273,15 @@ def pictures_of(output: str, picture: Path | None, name: str) -> Iterator[str | 
     title = f"{name}: {values.attrs.get('long_name', '')}"
     if len(plane) == 2:
         mean = values.mean(along, skipna=True)
-        axes = [Axis.of(dim, values.coords[dim]) if dim in values.coords else Axis(dim, np.arange(values.sizes[dim]) * 1.0)
-                for dim in plane]
+        axes = [Axis.of(dim, mean[dim]) for dim in plane]
         yield draw_field(picture, np.asarray(mean.values), axes[0], axes[1], title=f"{title}, mean", unit=units)
         picture = picture.with_name(f"{picture.stem}_series.png")
     line = _area_mean(values, plane)
     if along == "month":
         line = line.resample({along: "YS"}).mean()
     dates = line[along].dt.year.values.astype(np.float64)
-    yield draw_series(picture, {name: np.asarray(line.values)}, Axis("year", dates), title=f"{title}, area mean", unit=units)
+    title = f"{title}, area mean"
+    yield draw_series(picture, {name: np.asarray(line.values)}, Axis("year", dates), title=title, unit=units)
 
 
 def _area_mean(values: Any, plane: list[str]) -> Any:

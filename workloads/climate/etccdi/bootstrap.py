@@ -210,7 +210,7 @@ def _share_exceeded(window: Any, cut: bool, size: int, i: int, x: float, ranks: 
                 elif value >= x:
                     high = min(high, value)
         exceeded += int(x > _between(low, high, ranks.share[n]))
-    return exceeded / (years - 1)
+    return float(exceeded / (years - 1))
 
 
 @njit(nogil=True)

@@ -54,7 +54,7 @@ def days_of_series(time: Coordinate, base: tuple[int, int], monthly: bool) -> Da
         monthly: whether monthly indices are given per month, or per year too.
 
     Raises:
-        ParameterError: dates that aren't daily, don't increase, or stand twice; a base with less than two years of data.
+        ParameterError: dates that aren't daily, don't increase or stand twice; less than two years of data in the base.
     """
     calendar = time.time_unit.calendar
     stamps = np.floor_divide(time.micros, DAY)

@@ -27,7 +27,7 @@ WET = 1.0
 
 
 class Scale(NamedTuple):
-    """A unit's way to degC or mm a day: values times `factor` plus `shift`, arrays of one value of the series' dtype."""
+    """From a unit to degC or mm a day: values times `factor` plus `shift`, arrays of one value of the series' dtype."""
 
     factor: Array
     shift: Array

@@ -9,9 +9,9 @@ from gridcompute.collection import Collection
 from gridcompute.coords import Coordinate, packed
 from gridcompute.errors import MissingInputError, ParameterError
 
-from ..inputs import attrs_of, chosen, with_attrs
-from .kernels import Scale
-from .table import SERIES
+from .etccdi.kernels import Scale
+from .etccdi.table import SERIES
+from .inputs import attrs_of, chosen, with_attrs
 
 NAMES = {
     "tx": ("tasmax", "tx", "tmax", "t2max", "mx2t", "maximum_temperature", "max_temp"),
@@ -20,13 +20,14 @@ NAMES = {
 }
 """Names by which the variables are known."""
 
-TEMPERATURES = {name: 0.0 for name in ("degc", "°c", "c", "celsius", "deg_c", "degree_celsius", "degrees_celsius",
-                                       "degree_c", "degrees_c")} | {"k": -273.15, "kelvin": -273.15}  # fmt: skip
-RATES = {name: 86400.0 for name in ("kgm-2s-1", "kg/m2/s", "kg/m^2/s", "kgm^-2s^-1", "mms-1", "mm/s")} | {
-    name: 1.0
-    for name in ("mm", "mm/day", "mm/d", "mmday-1", "mmd-1", "kgm-2", "kgm-2day-1", "kgm-2d-1", "kg/m2", "kg/m2/day")
-}
-"""Units that are known, without blanks in lower case: what is added to temperatures, what precipitation is multiplied by."""
+TEMPERATURES = dict.fromkeys(("degc", "°c", "c", "celsius", "deg_c", "degree_celsius", "degrees_celsius", "degree_c",
+                              "degrees_c"), 0.0) | dict.fromkeys(("k", "kelvin"), -273.15)  # fmt: skip
+"""What is added to a temperature, by its unit without blanks in lower case."""
+
+RATES = dict.fromkeys(("mm", "mm/day", "mm/d", "mmday-1", "mmd-1", "kgm-2", "kgm-2day-1", "kgm-2d-1", "kg/m2",
+                       "kg/m2/day"), 1.0) | dict.fromkeys(
+    ("kgm-2s-1", "kg/m2/s", "kg/m^2/s", "kgm^-2s^-1", "mms-1", "mm/s"), 86400.0)  # fmt: skip
+"""What precipitation is multiplied by, by its unit."""
 
 
 def found(data: Collection, kind: str, named: str) -> Collection | None:
