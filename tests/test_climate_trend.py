@@ -135,8 +135,8 @@ def test_least_squares_in_pieces_and_of_a_line() -> None:
     data = grid.from_arrays({"x": values[:, None] * np.ones(2)}, ("time", "y"))
     run = grid.run(data["x"].reduce(least_squares(), "time"), executor="inline", quiet=True)
     want = scipy.stats.linregress(np.arange(300.0), values)
-    assert run["slope"].to_numpy()[1] == pytest.approx(want.slope, rel=1e-11)
-    assert run["p"].to_numpy()[1] == pytest.approx(want.pvalue, rel=1e-8)
+    assert run["x_slope"].to_numpy()[1] == pytest.approx(want.slope, rel=1e-11)
+    assert run["x_p"].to_numpy()[1] == pytest.approx(want.pvalue, rel=1e-8)
 
 
 # --- the workload ---

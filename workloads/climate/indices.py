@@ -20,6 +20,7 @@ from gridcompute.running import Run
 from .daily import example, found, scale_of, time_of
 from .etccdi.bootstrap import ranks_of
 from .etccdi.days import days_of_series, period_starts
+from .etccdi.kernels import Scale, warm_days
 from .etccdi.table import GROUPS, INDICES, SERIES, Group
 from .inputs import coordinate_along, with_attrs
 from .pictures import draw_field, draw_series
@@ -84,6 +85,28 @@ def extreme_indices(
     for dim, months in (("year", False), ("month", True)):
         coords[dim, dim] = _period_axis(times[first], dim, months)
     return with_attrs(Collection({name: columns[name] for name in wanted}, coords.values()), _described(amount))
+
+
+def tx90p_days(values: Array, time: Coordinate, base: tuple[int, int], *, wraps: bool = True) -> Array:
+    """Days of each year above the 90th percentile of series in memory, with the bootstrap, missing days left out.
+
+    Args:
+        values: (cells, steps) daily maximum temperatures, in any one unit.
+        time: dates of the steps.
+        base: first and last year of the base period.
+        wraps: see `extreme_indices`.
+
+    Returns:
+        (cells, years), float64.
+
+    Raises:
+        ParameterError: as `extreme_indices`.
+    """
+    days = days_of_series(time, base, False)
+    kernel = grid.kernel("(time)->(year)", sizes={"year": days.seasons.shape[1]})(warm_days)
+    one = Scale(np.ones(1, values.dtype), np.zeros(1, values.dtype))
+    found: Array = kernel(values, scale=one, days=days, high=ranks_of(0.9, base[1] - base[0] + 1, True), wraps=wraps)
+    return found
 
 
 def _wanted(only: tuple[str, ...], series: Mapping[str, Collection], hemisphere: str) -> list[str]:

@@ -95,7 +95,9 @@ def trend_test(series: Collection, dim: str = "time", *, method: str = "mann-ken
         raise ParameterError(f"no method {method!r}", hint=f"one of {', '.join(METHODS)}")
     kernel = METHODS[method]
     if kernel is None:
-        line = series.reduce(least_squares(), dim)
+        how = least_squares()
+        found = series.reduce(how, dim)
+        line = found.rename(**{old: out.name for old, out in zip(found.columns, how.outputs, strict=True)})
         return line.assign(slope=line["slope"] * per_year, stderr=line["stderr"] * per_year)
     params: dict[str, Any] = {"per_year": per_year}
     if method == "seasonal":

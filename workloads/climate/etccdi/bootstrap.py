@@ -60,7 +60,7 @@ def ranks_of(quantile: float, years: int, high: bool) -> Ranks:
         high: whether the greatest value has rank 0, else the least.
     """
     n = np.arange((years + 1) * WINDOW + 1)
-    place = 1 / 3 + quantile * (n + 1 - 2 / 3) - 1
+    place = n * quantile + (1 / 3 + quantile * (1 - 1 / 3 - 1 / 3)) - 1
     whole = np.floor(place + FUZZ)
     share = np.where(np.abs(place - whole) <= FUZZ, 0.0, place - whole)
     left = np.clip(whole, 0, np.maximum(n - 1, 0)).astype(np.int64)
@@ -73,16 +73,19 @@ def ranks_of(quantile: float, years: int, high: bool) -> Ranks:
 
 @njit(nogil=True)
 def _between(lower: float, upper: float, share: float) -> float:
+    """As NumPy and xclim interpolate, from the nearer value: thresholds that a day's value hits have their bits."""
     if lower == upper or share == 1.0:
         return upper
-    return lower if share == 0.0 else lower * (1.0 - share) + upper * share
+    if share >= 0.5:
+        return upper - (upper - lower) * (1.0 - share)
+    return lower if share == 0.0 else lower + (upper - lower) * share
 
 
 @njit(nogil=True)
 def definition_8(ordered: Any, quantile: float) -> float:
     """Quantile of ascending values (at least one)."""
     n = ordered.shape[0]
-    place = 1 / 3 + quantile * (n + 1 - 2 / 3) - 1
+    place = n * quantile + (1 / 3 + quantile * (1 - 1 / 3 - 1 / 3)) - 1
     left = int(math.floor(place + FUZZ))
     share = place - left if abs(place - left) > FUZZ else 0.0
     return _between(ordered[min(max(left, 0), n - 1)], ordered[min(max(left + 1, 0), n - 1)], share)

@@ -215,6 +215,16 @@ def percentile_days(series, scale, days, low, high, warm, wraps):  # type: ignor
     return percent(below, period_ok, days), percent(above, period_ok, days), masked(spells, year_ok)
 
 
+def warm_days(series, scale, days, high, wraps):  # type: ignore[no-untyped-def]
+    """Days of each year above the 90th percentile; a base day counts by its share of bootstrapped thresholds."""
+    exceeded, _ = exceeded_days(filled(series, scale, days), days, 1.0, high, wraps)
+    out = np.zeros(days.seasons.shape[1])
+    for day in range(exceeded.shape[0]):
+        if exceeded[day] == exceeded[day]:
+            out[days.year[day]] += exceeded[day]
+    return out
+
+
 def both_temperatures(tx, tn, south, scale_x, scale_n, days):  # type: ignore[no-untyped-def]
     """Mean daily range, and the growing season's length, by July in the north and by January in the south."""
     warm = filled(tx, scale_x, days)
