@@ -3,9 +3,9 @@
 A series of n valid values has n(n-1)/2 pairwise slopes. Up to `BUFFERED` values they are all written to one
 buffer (4 MiB at most) and the two middle order statistics are found by narrowing a bracket with counting
 passes that the compiler vectorises, starting from the least-squares slope plus and minus its standard error.
-Beyond that the slopes are recomputed on every pass and only a sample of those inside the bracket is kept, so
-that memory stays at 4 MiB whatever n is; time is then proportional to n squared (about two passes over all
-pairs).
+Where there are more, or infinities among long series, the slopes are recomputed on every pass and only a sample of
+those inside the bracket is kept, so that memory stays at 4 MiB whatever n is; time is then proportional to n squared
+(about two passes over all pairs). `gridcompute._pairs` has the way of n log n steps for long series.
 
 Both ways return order statistics of the very same floating-point slopes, so they agree to the last bit with
 `numpy.nanmedian` of all slopes; the bracket only decides how fast.
@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 
 BUFFERED = 1024
-"""The longest series (in valid values) whose slopes are all held at once."""
+"""The longest series (in valid values) whose slopes may all be held at once."""
 
 SAMPLE = BUFFERED * (BUFFERED - 1) // 2
 """Slopes held at once for a longer series: the same 4 MiB."""
@@ -102,7 +102,7 @@ def median(values: Any) -> float:
 
 
 @njit(nogil=True)
-def _all_slopes(positions: Any, values: Any, out: Any) -> int:
+def all_slopes(positions: Any, values: Any, out: Any) -> int:
     """Write every pairwise slope to `out`, lag by lag (unit stride); return how many are finite."""
     n = values.shape[0]
     start = 0
@@ -219,7 +219,15 @@ def _middle_narrowed(buffer: Any, guess: float, width: float) -> float:
 
 
 @njit(nogil=True)
-def _drop_nan(buffer: Any) -> int:
+def middle_near(buffer: Any, guess: float, width: float) -> float:
+    """Median of `buffer` (finite values; reordered), looked for about a guess where that is one."""
+    if abs(guess) <= _LARGEST and 0.0 < width <= _LARGEST:
+        return _middle_narrowed(buffer, guess, width) + 0.0
+    return median(buffer)
+
+
+@njit(nogil=True)
+def drop_nan(buffer: Any) -> int:
     """Move what isn't NaN to the front of `buffer`; return how many."""
     kept = 0
     for i in range(buffer.shape[0]):
@@ -235,13 +243,12 @@ def buffered_slope(positions: Any, values: Any) -> float:
     n = values.shape[0]
     pairs = n * (n - 1) // 2
     buffer = np.empty(pairs, np.float64)
-    finite = _all_slopes(positions, values, buffer)
+    finite = all_slopes(positions, values, buffer)
     if finite < pairs:
-        return median(buffer[: _drop_nan(buffer)])
+        return median(buffer[: drop_nan(buffer)])
     if pairs > 256:
         guess, width = _least_squares_bracket(positions, values)
-        if abs(guess) <= _LARGEST and 0.0 < width <= _LARGEST:
-            return _middle_narrowed(buffer, guess, width) + 0.0
+        return middle_near(buffer, guess, width)
     return median(buffer)
 
 
@@ -348,14 +355,3 @@ def streamed_slope(positions: Any, values: Any, capacity: int) -> float:
             right = int(min((upper - first) * share + spread, stored - 1.0))
             low, high = float(drawn[min(left, stored - 1)]), float(drawn[max(right, 0)])
             expected = int((right - left + 1) / share)
-
-
-@njit(nogil=True)
-def median_slope(positions: Any, values: Any) -> float:
-    """Median pairwise slope of values at increasing positions (float64, no NaN); NaN if there is no slope."""
-    n = values.shape[0]
-    if n < 2:
-        return math.nan
-    if n <= BUFFERED:
-        return buffered_slope(positions, values)
-    return streamed_slope(positions, values, SAMPLE)

@@ -18,58 +18,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from gridcompute._sen import BUFFERED, median, median_slope, select, valid_values
+from gridcompute._corrected import hamed_rao, seasonal_kendall, trend_free_prewhitened, yue_wang
+from gridcompute._kendall import MannKendall, Trend, intercept_of, line_of, test_of
+from gridcompute._pairs import median_slope
+from gridcompute._sen import select, valid_values
 
 __all__ = [
     "LinearTrend",
     "MannKendall",
     "Trend",
+    "hamed_rao",
     "kendall_tau",
     "linear_trend",
     "mann_kendall",
     "nanmean",
     "nanquantile",
     "nanvar",
+    "seasonal_kendall",
     "sen_intercept",
     "sen_slope",
     "trend",
+    "trend_free_prewhitened",
+    "yue_wang",
 ]
-
-
-class MannKendall(NamedTuple):
-    """Outcome of the Mann-Kendall trend test.
-
-    Attributes:
-        s: Mann-Kendall score, the number of rising minus falling pairs (a whole number).
-        var_s: variance of `s` under no trend, corrected for ties.
-        z: normal test statistic with continuity correction.
-        p: two-sided p-value.
-        tau: s / (n (n - 1) / 2).
-    """
-
-    s: float
-    var_s: float
-    z: float
-    p: float
-    tau: float
-
-
-class Trend(NamedTuple):
-    """Mann-Kendall test and Theil-Sen line of one series.
-
-    Attributes:
-        tau, p, z, s, var_s: as in `MannKendall`.
-        slope: median pairwise slope, per step.
-        intercept: value of the Theil-Sen line at position 0.
-    """
-
-    tau: float
-    p: float
-    z: float
-    s: float
-    var_s: float
-    slope: float
-    intercept: float
 
 
 class LinearTrend(NamedTuple):
@@ -82,95 +53,6 @@ class LinearTrend(NamedTuple):
 
     slope: float
     intercept: float
-
-
-@njit(nogil=True)
-def score_by_pairs(values: Any) -> Any:
-    """Mann-Kendall score and number of tied pairs of `values` (no NaN), pair by pair: n(n-1)/2 steps."""
-    n = values.shape[0]
-    rising = 0
-    falling = 0
-    for lag in range(1, n):
-        late = values[lag:]
-        for i in range(n - lag):
-            rising += int(late[i] > values[i])
-            falling += int(late[i] < values[i])
-    return rising - falling, n * (n - 1) // 2 - rising - falling
-
-
-@njit(nogil=True)
-def score_by_merging(values: Any) -> Any:
-    """As `score_by_pairs` in n log n steps: falling pairs are the inversions that a merge sort undoes."""
-    n = values.shape[0]
-    source = values.copy()
-    target = source.copy()
-    falling = 0
-    width = 1
-    while width < n:
-        for start in range(0, n, 2 * width):
-            middle = min(start + width, n)
-            stop = min(start + 2 * width, n)
-            i = start
-            j = middle
-            for k in range(start, stop):
-                if j >= stop or (i < middle and source[i] <= source[j]):
-                    target[k] = source[i]
-                    i += 1
-                else:
-                    target[k] = source[j]
-                    j += 1
-                    falling += middle - i
-        source, target = target, source
-        width *= 2
-    tied = 0
-    run = 1
-    for i in range(1, n):
-        if source[i] == source[i - 1]:
-            tied += run
-            run += 1
-        else:
-            run = 1
-    return n * (n - 1) // 2 - tied - 2 * falling, tied
-
-
-@njit(nogil=True)
-def _tie_correction(values: Any) -> float:
-    """Sum of t (t - 1) (2 t + 5) over the groups of t equal values."""
-    ordered = values.copy()
-    ordered.sort()
-    total = 0.0
-    run = 1.0
-    for i in range(1, ordered.shape[0]):
-        if ordered[i] == ordered[i - 1]:
-            run += 1.0
-        else:
-            total += run * (run - 1.0) * (2.0 * run + 5.0)
-            run = 1.0
-    return total + run * (run - 1.0) * (2.0 * run + 5.0)
-
-
-@njit(nogil=True)
-def _test(values: Any) -> MannKendall:
-    """Mann-Kendall test of `values` (float64, no NaN)."""
-    n = values.shape[0]
-    if n < 2:
-        return MannKendall(math.nan, math.nan, math.nan, math.nan, math.nan)
-    if n <= BUFFERED:
-        score, tied = score_by_pairs(values)
-    else:
-        score, tied = score_by_merging(values)
-    size = float(n)
-    weighted = size * (size - 1.0) * (2.0 * size + 5.0)
-    if tied > 0:
-        weighted -= _tie_correction(values)
-    var_s = weighted / 18.0
-    s = float(score)
-    z = 0.0
-    if s > 0.0:
-        z = (s - 1.0) / math.sqrt(var_s)
-    elif s < 0.0:
-        z = (s + 1.0) / math.sqrt(var_s)
-    return MannKendall(s, var_s, z, math.erfc(abs(z) / math.sqrt(2.0)), s / (0.5 * size * (size - 1.0)))
 
 
 @njit(nogil=True)
@@ -187,7 +69,7 @@ def mann_kendall(series: Any) -> MannKendall:
     Sources: Mann (1945), Econometrica 13; Kendall (1975), Rank Correlation Methods; ties as Gilbert (1987).
     """
     _, values = valid_values(series)
-    return _test(values)
+    return test_of(values)
 
 
 @njit(nogil=True)
@@ -202,14 +84,7 @@ def kendall_tau(series: Any) -> float:
         tau in [-1, 1]; NaN with fewer than two valid values.
     """
     _, values = valid_values(series)
-    n = values.shape[0]
-    if n < 2:
-        return math.nan
-    if n <= BUFFERED:
-        score, _ = score_by_pairs(values)
-    else:
-        score, _ = score_by_merging(values)
-    return float(score) / (0.5 * float(n) * (float(n) - 1.0))
+    return test_of(values).tau
 
 
 @njit(nogil=True)
@@ -226,21 +101,11 @@ def sen_slope(series: Any) -> float:
     Returns:
         Slope per step; NaN with fewer than two valid values.
 
-    Memory: 8 bytes for each of the n (n - 1) / 2 slopes up to n = 1024, and never more than 4 MiB and a few
-    rows of n values beyond. Time grows with n squared.
+    Memory: 8 bytes for each of the n (n - 1) / 2 slopes up to n = 700, and never more than 4 MiB and a few
+    rows of n values beyond. Time grows with n log n beyond; with n squared where infinities or equal slopes abound.
     """
     positions, values = valid_values(series)
     return median_slope(positions, values)
-
-
-@njit(nogil=True)
-def _intercept(positions: Any, values: Any, slope: float) -> float:
-    """Theil-Sen intercept; reorders `values`."""
-    n = values.shape[0]
-    if n < 2:
-        return math.nan
-    middle = (float(positions[(n - 1) // 2]) + float(positions[n // 2])) / 2.0
-    return float(median(values)) - middle * slope
 
 
 @njit(nogil=True)
@@ -255,7 +120,7 @@ def sen_intercept(series: Any) -> float:
         Value at position 0; NaN with fewer than two valid values.
     """
     positions, values = valid_values(series)
-    return _intercept(positions, values, median_slope(positions, values))
+    return intercept_of(positions, values, median_slope(positions, values))
 
 
 @njit(nogil=True)
@@ -269,10 +134,7 @@ def trend(series: Any) -> Trend:
         tau, p, z, s, var_s, slope, intercept: as `mann_kendall`, `sen_slope` and `sen_intercept` give them.
     """
     positions, values = valid_values(series)
-    test = _test(values)
-    slope = median_slope(positions, values)
-    intercept = _intercept(positions, values, slope)
-    return Trend(test.tau, test.p, test.z, test.s, test.var_s, slope, intercept)
+    return line_of(test_of(values), positions, values, median_slope(positions, values))
 
 
 @njit(nogil=True)
