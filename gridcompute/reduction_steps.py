@@ -93,20 +93,6 @@ def make_moments(root: bool) -> tuple[Callable[..., None], ...]:
     return init, step, merge, final
 
 
-def moments_final(n: Array, m: Array, q: Array, count: Array, mean: Array, var: Array, counted: Array, known: Array,
-                  spread: Array, ddof: Array) -> None:
-    """Count, mean and variance; the last two missing where there are too few values."""
-    count[0] = n[0]
-    if n[0] == 0:
-        known[0] = False
-    else:
-        mean[0] = m[0]
-    if n[0] <= ddof[0]:
-        spread[0] = False
-    else:
-        var[0] = q[0] / (n[0] - ddof[0])
-
-
 def extreme(least: bool) -> tuple[Callable[..., None], Callable[..., None]]:
     """The step and merge of the least or greatest value."""
     def step(m: Array, seen: Array, x: Any) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -106,13 +105,6 @@ def var(*, ddof: float = 0, skipna: bool = True) -> Reduction:
 def std(*, ddof: float = 0, skipna: bool = True) -> Reduction:
     """Standard deviation: the square root of `var`."""
     return _spread("std", ddof, skipna)
-
-
-def moments(*, ddof: float = 0, skipna: bool = True) -> Reduction:
-    """"count", "mean" and "var" from one state; the mean is `var`'s, whose last bit may be another than `mean`'s."""
-    one = _spread("moments", ddof, skipna)
-    outputs = (Output("count", "i8"), Output("mean", "f8", may_miss=True), Output("var", "f8", may_miss=True))
-    return replace(one, final=steps.moments_final, outputs=outputs)
 
 
 def _extreme(name: str, skipna: bool) -> Reduction:

@@ -121,12 +121,3 @@ def test_dimensions_in_another_order() -> None:
         t.transpose("time", "lat")
     text = grid.from_arrays({"s": ["a", "b"]}, dims=("x",))
     assert text.transpose("x").op is text.op
-
-
-def test_moments_are_the_count_the_mean_and_the_variance() -> None:
-    values = np.random.default_rng(2).random((9, 4)).astype("f4")
-    values[::2, 1], values[:, 2], values[1:, 3] = np.nan, np.nan, np.nan
-    t = grid.from_arrays({"t": values}, dims=("time", "x"))["t"]
-    run = grid.run(t.reduce("moments", "time", ddof=1), t.count("time"), t.mean("time"), t.var("time", ddof=1), **QUIET)
-    for place, name in enumerate(("count", "mean", "var")):
-        np.testing.assert_allclose(run.part(0, 1)[f"t_{name}"].to_numpy(), run[place + 1].to_numpy(), rtol=1e-14)

@@ -188,13 +188,13 @@ class Folding:
         """The states, or the results where this is the only segment; bands are closed by several threads."""
         if not self.bands or (len(self.bands) == 1 and self.kept in self.bands):
             states = self.bands.pop(self.kept, None) or self._fresh(self.kept)
-            return self._block(self._results(self.fold.close(states), self.shape))
+            return self._block(self._results(states, self.shape))
         whole: list[Fixed] = []
         lock = threading.Lock()
 
         def put(band: tuple[tuple[int, int], ...]) -> None:
             shape = tuple(hi - lo for lo, hi in band)
-            part = self._results(self.fold.close(self.bands.pop(band)), shape)
+            part = self._results(self.bands.pop(band), shape)
             with lock:
                 whole.extend(self._room(part) if not whole else ())
             at = tuple(slice(lo - base, hi - base) for (lo, hi), (base, _) in zip(band, self.kept, strict=True))
@@ -207,14 +207,14 @@ class Folding:
             deque(pool.map(put, list(self.bands)), 0)
         return self._block(whole)
 
-    def _results(self, states: list[Array], shape: tuple[int, ...]) -> list[Fixed]:
+    def _results(self, states: States, shape: tuple[int, ...]) -> list[Fixed]:
         """States of some kept cells, or results where they are the last: arrays of groups, kept cells and the rest."""
         lead = (self.groups, *shape)
         if not self.action.last:
-            return [Fixed(array.reshape((*lead, array.shape[1]))) for array in states]
+            return [Fixed(array.reshape((*lead, array.shape[1]))) for array in self.fold.close(states)]
         return [Fixed(one.values.reshape((*lead, *one.values.shape[1:])),
                       None if one.valid is None else one.valid.reshape((*lead, *one.values.shape[1:])))
-                for one in self.fold.finish(states, last=True)]
+                for one in self.fold.results(states)]
 
     def _room(self, part: list[Fixed]) -> list[Fixed]:
         """Arrays of all kept cells for what is like some of theirs."""

@@ -18,7 +18,7 @@ from gridcompute.collection import Collection
 from gridcompute.coords import Coordinate, components, packed
 from gridcompute.errors import ParameterError
 from gridcompute.kernels import Kernel
-from gridcompute.reductions import moments
+from gridcompute.reductions import count, mean, var
 from gridcompute.signature import Signature
 
 from .inputs import coordinate_along
@@ -195,6 +195,27 @@ def spread_about(count, mean, var, normal):  # type: ignore[no-untyped-def]  # n
     return np.sqrt(squares / total)
 
 
+@grid.kernel("(step),(step),(step),(),()->()", names=("anomaly_std",))
+def spread_within(count, mean, normal, middle, var):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The same from the moments of the whole record and the means of its days, where each day with values has a
+    climatology: of the variance what lies between the days is taken away, that of the anomalies' means added.
+    """
+    total, between, off = 0.0, 0.0, 0.0
+    for i in range(len(count)):
+        if count[i] > 0:
+            total += count[i]
+            between += count[i] * (mean[i] - middle) ** 2
+            off += count[i] * (mean[i] - normal[i])
+    if total == 0.0:
+        return np.nan
+    off /= total
+    squares = max(total * var - between, 0.0)
+    for i in range(len(count)):
+        if count[i] > 0:
+            squares += count[i] * (mean[i] - normal[i] - off) ** 2
+    return np.sqrt(squares / total)
+
+
 @grid.kernel("(),()->()", names=("anomaly",))
 def departure(value, mean):  # type: ignore[no-untyped-def]  # numba infers the types
     """Value minus climatology."""
@@ -220,9 +241,13 @@ def along(kernel: Kernel, dim: str, core: str = "step", **sizes: int) -> Kernel:
 
 
 def _moments(field: Collection, steps: Steps, codes: Array) -> Collection:
+    """Count, mean and variance of the values of each step: reductions of their own, so that only those that are used
+    are computed, in one pass.
+    """
     (name,) = field.columns
-    found = field.reduced(moments(), [steps.time.dim], (steps.coordinate, codes))
-    return found.rename(**{f"{name}_{one}": one for one in ("count", "mean", "var")})
+    found = {how.name: field.reduced(how, [steps.time.dim], (steps.coordinate, codes)).rename(**{name: how.name})
+             for how in (count(), mean(), var())}
+    return found["mean"].assign(**found)
 
 
 def _normals(field: Collection, steps: Steps) -> Collection:
@@ -260,10 +285,17 @@ def anomaly_spread(field: Collection, cycle: Cycle = Cycle()) -> Collection:
 
     Of N values with the anomalies a it is sqrt(sum((a - mean(a))^2) / N). From the moments of each step:
     sum over steps of n (var + (mean - climatology - mean(a))^2). Arguments as for `normals`.
+
+    Without a base period, of which a step may have no values, the sum of n var is that of the whole record less what
+    lies between the steps: then no step needs a variance of its own, and the pass goes at the speed of reading.
     """
     steps = cycle.steps(coordinate_along(field, "time", cycle.dim))
-    every = _moments(field, steps, steps.codes)
-    return every.map(along(spread_about, cycle.name), _normals(field, steps)["mean"])
+    every, found = _moments(field, steps, steps.codes), _normals(field, steps)["mean"]
+    if cycle.base is not None:
+        return every[["count", "mean", "var"]].map(along(spread_about, cycle.name), found)
+    return every[["count", "mean"]].map(
+        along(spread_within, cycle.name), found.rename(mean="normal"), field.mean(steps.time.dim),
+        field.var(steps.time.dim))
 
 
 def anomalies(field: Collection, cycle: Cycle = Cycle(), *, plain: bool = True,

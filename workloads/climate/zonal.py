@@ -36,16 +36,14 @@ def zonal_statistics(field: Collection, *, longitude: str = "") -> Collection:
     """
     dim = coordinate_along(field, "longitude", longitude).dim
     (name,) = field.columns
-    found = field.reduce("moments", dim)
-    return found[[f"{name}_mean"]].rename(**{f"{name}_mean": "mean"}).assign(
-        std=found[f"{name}_var"] ** 0.5, min=field.min(dim), max=field.max(dim), count=found[f"{name}_count"])
+    return field.mean(dim).rename(**{name: "mean"}).assign(
+        std=field.std(dim), min=field.min(dim), max=field.max(dim), count=field.count(dim))
 
 
 def meridional_means(field: Collection, weights: str = "area", *, latitude: str = "") -> Collection:
     """The mean of each meridian, every cell by its area; as `area_means`, over the other dimensions."""
     lat = coordinate_along(field, "latitude", latitude)
-    row = grid.from_arrays({"weight": latitude_weights(lat, weights)}, dims=(lat.dim,))
-    return (field * row).sum(lat.dim) / (field.notnull() * row).sum(lat.dim)
+    return field.reduce("mean", lat.dim, weights={lat.dim: latitude_weights(lat, weights)})
 
 
 def zonal(
