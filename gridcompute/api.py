@@ -80,7 +80,7 @@ def open_dataset(paths: Any, *, dim: str | None = None, **options: Any) -> Colle
     Args:
         paths: one path or URL, a glob, a list, or an xarray Dataset or DataArray (see `from_xarray`).
         dim: dimension along which several files follow each other, where it isn't plain.
-        options: `engine`, `group` (within the file), `storage_options`.
+        options: `engine`, `group` within the file, `targets` to which reference files may lead, `storage_options`.
 
     Raises:
         MissingInputError, CorruptInputError: a file isn't there, or isn't a dataset.

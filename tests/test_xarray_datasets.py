@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -201,6 +202,17 @@ def test_zarr_opened_by_xarray_is_read_chunk_by_chunk(own_folder: Path) -> None:
         with xr.open_zarr("a.zarr", group="in/side", chunks=chunks, consolidated=False) as opened:
             assert {type(source) for source in sources(opened.grid).values()} == {ZarrSource}
             same(computed(opened.grid), opened)
+
+
+def test_zarr_zipped_and_sharded(own_folder: Path) -> None:
+    ds = drawn(np.random.default_rng(3), "noleap", "f4")
+    ds.to_zarr("a.zarr", consolidated=False)
+    shutil.make_archive("a.zarr", "zip", "a.zarr")
+    ds.to_zarr("s.zarr", encoding={"v": {"chunks": (1, 2, 3), "shards": (2, 4, 3)}}, consolidated=False)
+    for name in ("a.zarr.zip", "s.zarr"):
+        same(computed(grid.open_zarr(name)["v"]), ds)
+    with pytest.raises(ParameterError, match="zipped"):
+        grid.open_zarr("a.zarr.zip", group="in")
 
 
 def test_netcdf_groups(own_folder: Path) -> None:

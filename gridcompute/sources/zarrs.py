@@ -316,7 +316,8 @@ def _opened(url: str, options: Mapping[str, Any]) -> Any:
         if is_remote(url):
             with signed_in(url):
                 return zarr.open(url, mode="r", storage_options={**extra, **options})
-        return zarr.open(url if os.path.isfile(url) else contained.store(url), mode="r")
+        zipped = os.path.isfile(url)
+        return zarr.open(zarr.storage.ZipStore(url, mode="r") if zipped else contained.store(url), mode="r")
     except GridError:
         raise
     except FileNotFoundError as error:
