@@ -28,6 +28,9 @@ Array = np.ndarray[Any, Any]
 STEPS = {"day": "dayofyear", "month": "month", "season": "season"}
 """Frequencies of a climatology, and the dimension that each gives."""
 
+FEW = 8
+"""Chunks of small data for quick kernels: each reads of a climatology, so that more would cost more than they gain."""
+
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 
 WEIGHTS = ("uniform", "linear")
@@ -216,22 +219,34 @@ def spread_within(count, mean, normal, middle, var):  # type: ignore[no-untyped-
     return np.sqrt(squares / total)
 
 
-@grid.kernel("(),()->()", names=("anomaly",))
+@grid.kernel("(),()->()", names=("anomaly",), parallel=FEW)
 def departure(value, mean):  # type: ignore[no-untyped-def]  # numba infers the types
     """Value minus climatology."""
     return value - mean
 
 
-@grid.kernel("(),(),()->()", names=("standardised_anomaly",))
+@grid.kernel("(),(),()->()", names=("standardised_anomaly",), parallel=FEW)
 def standardised_departure(value, mean, std):  # type: ignore[no-untyped-def]  # numba infers the types
     """Value minus climatology, in standard deviations; NaN where there is no deviation."""
     return (value - mean) / std if std > 0 else np.nan
 
 
-@grid.kernel("(),(),()->(),()", names=("anomaly", "standardised_anomaly"))
+@grid.kernel("(),(),()->(),()", names=("anomaly", "standardised_anomaly"), parallel=FEW)
 def departures(value, mean, std):  # type: ignore[no-untyped-def]  # numba infers the types
     """Both."""
     return value - mean, (value - mean) / std if std > 0 else np.nan
+
+
+@grid.kernel("()->()", names=("mean",), parallel=FEW)
+def laid_out(mean):  # type: ignore[no-untyped-def]  # numba infers the types
+    """A climatology as it is, but kept in chunks of its own: each piece of a record then reads only the days it has."""
+    return mean
+
+
+@grid.kernel("(),()->(),()", names=("mean", "std"), parallel=FEW)
+def both_laid_out(mean, std):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The same of mean and deviation."""
+    return mean, std
 
 
 def along(kernel: Kernel, dim: str, core: str = "step", **sizes: int) -> Kernel:
@@ -312,7 +327,8 @@ def anomalies(field: Collection, cycle: Cycle = Cycle(), *, plain: bool = True,
     kind = field.fields[0].dtype
     dtype = kind if kind.kind == "f" else np.dtype(np.float64)
     index = grid.from_arrays({"step": steps.codes}, dims=(steps.time.dim,))
-    found = _normals(field, steps)[["mean", "std"] if standardised else ["mean"]].take(index, cycle.name)
+    normal = _normals(field, steps)[["mean", "std"] if standardised else ["mean"]]
+    found = normal.map(both_laid_out if standardised else laid_out).take(index, cycle.name)
     kernel = departure if not standardised else departures if plain else standardised_departure
     kernel = replace(kernel, dtypes=(dtype,) * len(kernel.names))
     return grid.map(kernel, field, found)

@@ -12,7 +12,7 @@ from gridcompute.reducer import Output
 
 from .areas import latitude_weights
 from .inputs import coordinate_along
-from .normals import STEPS, Array, Cycle, along
+from .normals import FEW, STEPS, Array, Cycle, along
 
 
 def _nothing(count, error, square, size):  # type: ignore[no-untyped-def]  # numba infers the types
@@ -74,7 +74,7 @@ products = grid.reduction(
 """Sums of squares and products of pairs, each of which is a complex number: one column keeps its two parts together."""
 
 
-@grid.kernel("(),(),()->()", names=("pair",))
+@grid.kernel("(),(),()->()", names=("pair",), parallel=FEW)
 def pair_of_anomalies(forecast, reference, normal):  # type: ignore[no-untyped-def]
     """Both minus the climatology; NaN where one of the three is."""
     first, second = np.float64(forecast) - normal, np.float64(reference) - normal
