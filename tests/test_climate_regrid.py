@@ -265,6 +265,17 @@ def test_rows_of_a_product_equal_listed_cells(case: tuple[Grid, Grid, int, float
     np.testing.assert_allclose(applied(weights, fields, least), applied(listed, fields, least), rtol=1e-12, atol=1e-12)
 
 
+def test_least_valid_shares() -> None:
+    source, target = box_grid((0.0, -1.0, 4.0, 1.0), 1.0), box_grid((-1.0, -1.0, 5.0, 1.0), 2.0)
+    field = np.arange(8.0).reshape(1, 2, 4)
+    field[0, 0, 1] = np.nan  # a quarter of the middle target; of the others half lies beyond the source
+    product = weights_between(source, target)
+    for weights in (product, from_links(target, *as_links(product, 4))):
+        for least, there in ((0.0, [1, 1, 1]), (0.5, [1, 1, 1]), (0.6, [0, 1, 0]), (0.75, [0, 1, 0]), (0.8, [0, 0, 0])):
+            np.testing.assert_array_equal(np.isfinite(applied(weights, field, least)[0, 0]), np.array(there, bool))
+        assert applied(weights, field)[0, 0, 1] == pytest.approx((2 + 5 + 6) / 3, rel=1e-3)
+
+
 @settings(max_examples=few(25), deadline=None)
 @given(cases())
 def test_constants_stay_and_global_means_too(case: tuple[Grid, Grid, int, float]) -> None:
