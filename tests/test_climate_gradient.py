@@ -185,26 +185,19 @@ def test_grids_without_room_or_evenness_are_refused() -> None:
         stencil_of(Grid("rectilinear", np.arange(9.0), np.arange(9.0) ** 2), 4)
 
 
-PLAIN = """
-import sys
-import numpy as np
-sys.path[:0] = [{root!r}, {root!r} + "/tests"]
-from test_climate_gradient import *
-place = Grid("rectilinear", np.linspace(90, -90, 7), np.arange(8) * 45.0)
-fields = np.random.default_rng(0).normal(size=(2, 7, 8))
-np.savez(sys.argv[1], *slopes_of(place, fields[0], 4), curl_of(place, *fields, -1.0, 2))
-"""
+def small_cases() -> list[Any]:
+    """Slopes of fourth order and curls of second, poles included."""
+    place = Grid("rectilinear", np.linspace(90, -90, 7), np.arange(8) * 45.0)
+    fields = np.random.default_rng(0).normal(size=(2, 7, 8))
+    return [*slopes_of(place, fields[0], 4), curl_of(place, fields[0], fields[1], -1.0, 2)]
 
 
 def test_plain_python_gives_the_same_bits(tmp_path: Path) -> None:
-    root, found = str(Path(__file__).resolve().parents[1]), []
-    for plainly in ("0", "1"):
-        out = tmp_path / f"{plainly}.npz"
-        own = {"NUMBA_DISABLE_JIT": plainly, "GRIDCOMPUTE_STATE": str(tmp_path)}
-        done = subprocess.run([sys.executable, "-c", PLAIN.format(root=root), str(out)], capture_output=True, text=True,
-                              env={**os.environ, **own}, check=False)  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        with np.load(out) as stored:
-            found.append([stored[name] for name in stored.files])
-    for compiled, plain in zip(*found, strict=True):
-        np.testing.assert_array_equal(compiled, plain)
+    code = "import sys, numpy; from test_climate_gradient import small_cases; numpy.savez(sys.argv[1], *small_cases())"
+    own = {"NUMBA_DISABLE_JIT": "1", "GRIDCOMPUTE_STATE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "plain.npz")], capture_output=True, text=True,
+                          cwd=Path(__file__).parent, env={**os.environ, **own}, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(tmp_path / "plain.npz") as stored:
+        for compiled, name in zip(small_cases(), stored.files, strict=True):
+            np.testing.assert_array_equal(compiled, stored[name])

@@ -265,6 +265,17 @@ def test_rows_of_a_product_equal_listed_cells(case: tuple[Grid, Grid, int, float
     np.testing.assert_allclose(applied(weights, fields, least), applied(listed, fields, least), rtol=1e-12, atol=1e-12)
 
 
+def test_least_valid_shares() -> None:
+    source, target = box_grid((0.0, -1.0, 4.0, 1.0), 1.0), box_grid((-1.0, -1.0, 5.0, 1.0), 2.0)
+    field = np.arange(8.0).reshape(1, 2, 4)
+    field[0, 0, 1] = np.nan  # a quarter of the middle target; of the others half lies beyond the source
+    product = weights_between(source, target)
+    for weights in (product, from_links(target, *as_links(product, 4))):
+        for least, there in ((0.0, [1, 1, 1]), (0.5, [1, 1, 1]), (0.6, [0, 1, 0]), (0.75, [0, 1, 0]), (0.8, [0, 0, 0])):
+            np.testing.assert_array_equal(np.isfinite(applied(weights, field, least)[0, 0]), np.array(there, bool))
+        assert applied(weights, field)[0, 0, 1] == pytest.approx((2 + 5 + 6) / 3, rel=1e-3)
+
+
 @settings(max_examples=few(25), deadline=None)
 @given(cases())
 def test_constants_stay_and_global_means_too(case: tuple[Grid, Grid, int, float]) -> None:
@@ -493,35 +504,27 @@ def test_weights_replace_weights_only(sources: dict[str, Path], own_folder: Path
         grid.workload("climate.regrid")(save_weights=str(sources["poles"]))
 
 
-PLAIN = """
-import sys
-import numpy as np
-sys.path[:0] = [{root!r}, {root!r} + "/tests"]
-from test_climate_regrid import *
-source, target = box_grid((0.0, -20.0, 40.0, 20.0), 10.0), box_grid((-5.0, -25.0, 45.0, 25.0), 10.0)
-lat, lon, a, b = rotated(3, 4)
-field = np.arange(16.0).reshape(1, 4, 4) / 7
-field[0, 1, 2] = np.nan
-found = [applied(weights_between(source, target, m), field, 0.25) for m in METHODS]
-field = np.arange(12.0).reshape(1, 3, 4) / 7
-curved = Grid("curvilinear", lat, lon, a, b)
-found += [applied(weights_between(curved, box_grid((-20.0, 40.0, 40.0, 60.0), 10.0), m), field) for m in METHODS]
-np.savez(sys.argv[1], *found)
-"""
+def small_cases() -> list[Any]:
+    """Fields on other grids by all methods: three of rectilinear weights, three of a rotated grid's."""
+    source, target = box_grid((0.0, -20.0, 40.0, 20.0), 10.0), box_grid((-5.0, -25.0, 45.0, 25.0), 10.0)
+    field = np.arange(16.0).reshape(1, 4, 4) / 7
+    field[0, 1, 2] = np.nan
+    found = [applied(weights_between(source, target, method), field, 0.25) for method in METHODS]
+    lat, lon, *corners = rotated(3, 4)
+    curved, target = Grid("curvilinear", lat, lon, *corners), box_grid((-20.0, 40.0, 40.0, 60.0), 10.0)
+    field = np.arange(12.0).reshape(1, 3, 4) / 7
+    return found + [applied(weights_between(curved, target, method), field) for method in METHODS]
 
 
 def test_plain_python_gives_the_same(tmp_path: Path) -> None:
-    root = str(Path(__file__).resolve().parents[1])
-    found = []
-    for plainly in ("0", "1"):
-        out = tmp_path / f"{plainly}.npz"
-        own = {"NUMBA_DISABLE_JIT": plainly, "GRIDCOMPUTE_STATE": str(tmp_path)}
-        done = subprocess.run([sys.executable, "-c", PLAIN.format(root=root), str(out)], capture_output=True, text=True,
-                              env={**os.environ, **own}, check=False)  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        with np.load(out) as stored:
-            found.append([stored[name] for name in stored.files])
-    for compiled, plain in zip(*found, strict=True):
-        np.testing.assert_allclose(compiled, plain, rtol=1e-12)
-    for compiled, plain in zip(*(one[:3] for one in found), strict=True):  # no sine or cosine near zero in between
-        np.testing.assert_array_equal(compiled, plain)
+    code = "import sys, numpy; from test_climate_regrid import small_cases; numpy.savez(sys.argv[1], *small_cases())"
+    own = {"NUMBA_DISABLE_JIT": "1", "GRIDCOMPUTE_STATE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "plain.npz")], capture_output=True, text=True,
+                          cwd=Path(__file__).parent, env={**os.environ, **own}, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(tmp_path / "plain.npz") as stored:
+        plain = [stored[name] for name in stored.files]
+    for i, (one, other) in enumerate(zip(small_cases(), plain, strict=True)):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+        if i < 3:  # weights made by NumPy alone: the same bits
+            np.testing.assert_array_equal(one, other)

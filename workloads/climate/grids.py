@@ -64,7 +64,8 @@ class Grid:
             object.__setattr__(self, "lon", unwrapped(self.lon))
             _check_monotonic("longitudes", self.lon)
             if abs(self.lon[-1] - self.lon[0]) >= 360:
-                raise ParameterError(f"the longitudes {self.lon[0]:g} to {self.lon[-1]:g} go more than once round")
+                raise ParameterError(f"the longitudes {self.lon[0]:g} to {self.lon[-1]:g} go more than once round",
+                                     hint="leave out the last column: isel(lon=slice(0, -1))")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,7 +104,7 @@ def _checked(name: str, values: Array) -> Array:
         raise ParameterError(f"the grid's {name} is empty")
     if not np.isfinite(values).all():
         raise ParameterError(f"the grid's {name} holds values that aren't finite")
-    most = 90.0 if name.startswith("lat") else 1080.0
+    most = {"lat": 90.0, "lat_corners": 180.0}.get(name, 1080.0)  # edges beyond a pole are made to end there
     if np.abs(values).max() > most + ROUND:
         raise ParameterError(f"the grid's {name} holds {values.flat[np.abs(values).argmax()]:g}: not in degrees?")
     return np.clip(values, -90.0, 90.0) if name.startswith("lat") else values
@@ -134,8 +135,10 @@ def _check_monotonic(what: str, values: Array) -> None:
 
 
 def unwrapped(lon: Array) -> Array:
-    """Longitudes without a jump of 360 degrees between neighbours."""
+    """Longitudes without a jump of 360 degrees between neighbours; in order as they are, they stay."""
     steps = np.diff(lon)
+    if len(lon) < 2 or (steps > 0).all() or (steps < 0).all():
+        return lon
     jumps = np.where(steps > 180, -360.0, np.where(steps < -180, 360.0, 0.0))
     return np.asarray(lon + np.concatenate([[0.0], np.cumsum(jumps)]))
 
@@ -235,7 +238,8 @@ def box_grid(box: tuple[float, float, float, float], step: float) -> Grid:
             f"cells of {step:g} degrees don't fill {east - west:g} by {north - south:g} degrees",
             hint="choose bounds that are a whole number of cells apart",
         )
-    return Grid("rectilinear", south + (np.arange(ny) + 0.5) * step, west + (np.arange(nx) + 0.5) * step)
+    lat, lon = south + np.arange(ny + 1) * step, west + np.arange(nx + 1) * step
+    return Grid("rectilinear", lat[:-1] + step / 2, lon[:-1] + step / 2, np.append(lat[:-1], north), lon)
 
 
 def grid_of(data: Collection) -> tuple[Grid, tuple[str, str]]:

@@ -37,6 +37,8 @@ FORMS = ("scrip", "esmf")
 MOST_PIXELS = 4_000_000
 """A picture of more pixels than these takes every second, third ... one."""
 
+DEFAULT = "A1B_north_america.nc of iris-sample-data (240 years)"
+
 DEGREES = {"latitude": {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"},
            "longitude": {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east"}}  # fmt: skip
 
@@ -183,7 +185,7 @@ def regrid(
             yield write_weights(save_weights, made, source, target, method, weight_format)
         yield from picture_of(output, drawn, name, f"{method}, {described[name].get('units', '1')}")
 
-    lines = [f"input {name} of {input or default_archive()}: {_said(source)}", f"target {_said(target)}; {method}"]
+    lines = [f"input {name} of {input or DEFAULT}: {_said(source)}", f"target {_said(target)}; {method}"]
     return Job([result.write(output, overwrite=overwrite)], finish, lines)
 
 

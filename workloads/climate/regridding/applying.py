@@ -13,6 +13,9 @@ from numba import njit
 
 import gridcompute as grid
 
+ROUNDING = 1e-12
+"""By which a share may lie below what is needed."""
+
 
 @njit(nogil=True)
 def add_rows(field: Any, weights: Any, first: Any, last: Any, line: Any) -> None:
@@ -64,7 +67,7 @@ def valid_product(field: Any, weights: Any, j: Any, i: Any, least: Any) -> Any:
                 total += weight
                 sum_ += weight * value
     share = total * weights.row_share[j] * weights.column_share[i]
-    return sum_ / total if total > 0.0 and share >= least - 1e-12 else np.nan
+    return sum_ / total if total > 0.0 and share >= least - ROUNDING else np.nan
 
 
 @njit(nogil=True)
@@ -83,9 +86,10 @@ def apply_rows(field: Any, weights: Any, least: Any, out: Any) -> None:
         share = weights.row_share[j]
         for i in range(out.shape[1]):
             covered = share * weights.column_share[i]
-            value = sums[i] if covered > 0.0 and covered >= least else np.nan
+            enough = covered > 0.0 and covered >= least - ROUNDING
+            value = sums[i] if enough else np.nan
             target[i] = value
-            if value != value and covered > 0.0 and covered >= least and least < 1.0:
+            if value != value and enough and least < 1.0:
                 target[i] = valid_product(field, weights, j, i, least)
 
 
@@ -97,7 +101,7 @@ def apply_cells(flat: Any, weights: Any, least: Any, out: Any) -> None:
         covered = weights.share[c]
         at, last = weights.start[c], weights.start[c + 1]
         value = np.nan
-        if covered > 0.0 and covered >= needed:
+        if covered > 0.0 and covered >= needed - ROUNDING:
             value = listed_sum(flat, weights.source, weights.weight, at, last)
             if value != value and needed < 1.0:
                 value = valid_sum(flat, weights.source, weights.weight, at, last, covered, needed)
@@ -129,7 +133,7 @@ def valid_sum(flat: Any, source: Any, weight: Any, at: Any, last: Any, covered: 
         if weight[k] != 0.0 and value == value:
             total += weight[k]
             sum_ += weight[k] * value
-    return sum_ / total if total > 0.0 and total * covered >= least - 1e-12 else np.nan
+    return sum_ / total if total > 0.0 and total * covered >= least - ROUNDING else np.nan
 
 
 @grid.kernel("(lat,lon)->(y,x)", sizes={"y": 1, "x": 1})
