@@ -16,12 +16,16 @@ from gridcompute.actions.stencils import Stencil
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Layout
 from gridcompute.op import Op
+from gridcompute.rechunking import Columns, bytes_of
 from gridcompute.sources.blocks import BLOCK_BYTES, BLOCK_ROWS
 from gridcompute.spaces import Region
 
 RANK_BYTES = 48.0
 """Of a row that is put in order: its key, its rank, its place, each more than once."""
 
+
+SHARED_BYTES = 2**20
+"""An input that all cells read as a whole counts for none of them up to this size."""
 
 STORED_SHARE = 0.75
 """Of a stored chunk's bytes what its file may have."""
@@ -105,10 +109,18 @@ class Cost:
         grid = op.action.grid(op) if isinstance(op.action, Write) else None
         if grid is None:
             return None
-        chunk = int(math.prod(map(min, grid, region.shape)) * op.cell_bytes)
+        columns, names = self.columns(op.inputs[0]), op.space.names
+        row = int(sum(bytes_of(columns, dict(zip(names, region.shape, strict=True)))))
+        chunk = int(max(bytes_of(columns, dict(zip(names, map(min, grid, region.shape), strict=True))), default=0))
         read = self.stored_bytes(op) * (1 + STORED_SHARE)  # one that isn't wanted whole lies beside what was wanted
-        return int(region.cells * self.input_weight(op.inputs[0])) + int(read) + WRITTEN * chunk, \
-            int(region.cells * op.cell_bytes) + int(read) + WRITTEN * chunk
+        shared = row + int(read) + WRITTEN * chunk
+        return shared, shared
+
+    def columns(self, op: Op) -> Columns:
+        """An op's columns, a value's bytes with what its task has beside it while it is computed."""
+        alike = len({f.dims for f in op.fields}) == 1  # else a cell of the op isn't one of each column
+        more = max(1.0, self.input_weight(op) / max(op.cell_bytes, 1e-9)) if alike else 1.0
+        return [(f.dims, f.dtype.itemsize * more) for f in op.fields if not f.ragged]
 
     def block_rows(self, op: Op) -> float:
         """Cells, as estimated, of a position along a dimension that counts blocks; 1 where cells are counted."""
@@ -187,6 +199,10 @@ class Cost:
         if isinstance(access, Part):  # a cell of a concatenation comes from one of its inputs
             return access.length / max(op.space[access.dim] or 1, 1)
         read = {name for name, _ in access.dims} if isinstance(access, Whole) else set()
+        alone = all(name in read or name not in op.space for name in source.space.names)
+        cells = math.prod(axis.length for _, axis in axes)
+        if alone and op.space.known and source.cell_bytes * cells <= SHARED_BYTES:
+            return float(cells / max(op.space.cells or 1, 1))  # all cells of a task read the same few values
         # What the output has whole too is read once for all of its cells.
         read -= set(op.space.names) if op.action.spans else op.action.whole
         dropped = access.dim if isinstance(access, Slice) and not access.keep else ""

@@ -365,9 +365,9 @@ class Lowering:
         fine = self.cost.least(source)
         decoded = {name: replace(axis, multiple=min(axis.multiple, fine.get(name, axis.multiple)))
                    for name, axis in stored.items()}
-        row = rows_of(decoded, grid, self.cost.input_weight(source))
+        row = rows_of(decoded, grid, self.cost.columns(source))
         if groups := crossed(source, decoded, row):
-            row = rows_of(decoded, grid, source.cell_bytes, SMALL_BYTES)
+            row = rows_of(decoded, grid, self.cost.columns(source), SMALL_BYTES)
             for step, layout in through_pieces(source, groups, row, self.result.layouts, self.result.kept):
                 source = self._add(step, layout)
                 if isinstance(step.action, Scatter):

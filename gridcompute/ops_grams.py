@@ -54,7 +54,7 @@ def gram(ref: Ref, dims: Sequence[str], name: str, *, centred: bool) -> Op:
             stored |= {dim: max(stored.get(dim, 1), extent) for dim, extent in fine.items()}
     every = {dim: Axis((space[dim] or 0,), multiple=stored.get(dim, 1)) for dim in (*dims, *over)}
     least = tuple((space[dim] or 1) if dim in dims else 1 for dim in every)
-    extents = rows_of(every, least, 8.0, CHUNK_BYTES)[len(dims):]
+    extents = rows_of(every, least, [(tuple(every), 8.0)], CHUNK_BYTES)[len(dims):]
     access = boxes_of({dim: every[dim] for dim in over}, extents, count, 8.0)
     row = dims[0] if len(dims) == 1 else "point"
     names = (row, f"{row}_other")

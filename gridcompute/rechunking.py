@@ -9,7 +9,8 @@ things are done about that, both within a fixed number of bytes, so that a plan 
   intermediate chunks are what two of them share; but the pieces of a slab lie in one file, row by row.
 
 >>> stored = {"time": Axis((240,), multiple=24), "lat": Axis((721,), multiple=721), "lon": Axis((1440,), multiple=1440)}
->>> rows_of(stored, (240, 91, 180), 4.0), passes(stored, (240, 91, 180)), passes(stored, (240, 182, 1440))
+>>> rows = rows_of(stored, (240, 91, 180), [(("time", "lat", "lon"), 4.0)])
+>>> rows, passes(stored.values(), (240, 91, 180)), passes(stored.values(), rows)
 ((240, 182, 1440), 64.0, 4.0)
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -46,14 +47,23 @@ PASSES = 4.0
 """Times that stored chunks may be decoded: keeping and reading what was decoded once costs about as much."""
 
 
-def grid(chunks: Mapping[str, int], space: Space, cell_bytes: float, chunk_bytes: int = 0) -> tuple[int, ...]:
+Columns = Sequence[tuple[tuple[str, ...], float]]
+"""Dimensions of some columns and the bytes of a value."""
+
+
+def bytes_of(columns: Columns, extents: Mapping[str, int]) -> list[float]:
+    """Bytes of a box of each column."""
+    return [size * math.prod(extents[dim] for dim in dims) for dims, size in columns]
+
+
+def grid(chunks: Mapping[str, int], space: Space, columns: Columns, chunk_bytes: int = 0) -> tuple[int, ...]:
     """Extents of an output's chunks.
 
     Args:
         chunks: extents by dimension, -1 for all of it; the dimensions that aren't named are halved, the longest first,
             until a chunk has at most `chunk_bytes`.
         space: of the output.
-        cell_bytes: of a position, all columns.
+        columns: of the output; a chunk is of one of them.
         chunk_bytes: the byte target; 0 for `CHUNK_BYTES`.
 
     Raises:
@@ -65,8 +75,8 @@ def grid(chunks: Mapping[str, int], space: Space, cell_bytes: float, chunk_bytes
                                  hint=f"the dimensions are {', '.join(space.names)}")
     lengths = {name: max(length or 0, 1) for name, length in space.dims}
     found = {name: min(n, chunks[name]) if chunks.get(name, -1) > 0 else n for name, n in lengths.items()}
-    free = [name for name in space.names if name not in chunks]
-    while math.prod(found.values()) * cell_bytes > (chunk_bytes or CHUNK_BYTES):
+    while max(sizes := bytes_of(columns, found), default=0.0) > (chunk_bytes or CHUNK_BYTES):
+        free = [name for name in columns[sizes.index(max(sizes))][0] if name not in chunks]
         longest = max(free, key=lambda name: found[name], default="")
         if not longest or found[longest] <= 1:
             break
@@ -84,36 +94,46 @@ def _ends(axis: Axis) -> tuple[Array, Array]:
     return every, np.append(every[1:], axis.length)[:len(every)]
 
 
-def passes(stored: Mapping[str, Axis], extents: Sequence[int]) -> float:
+def passes(stored: Iterable[Axis], extents: Iterable[int]) -> float:
     """How often a stored chunk is decoded on average where each box of these extents reads what it meets."""
     total = 1.0
-    for axis, extent in zip(stored.values(), extents, strict=True):
+    for axis, extent in zip(stored, extents, strict=True):
         first, last = _ends(axis)
         if len(first):
             total *= float(np.mean((last - 1) // extent - first // extent + 1))
     return total
 
 
-def rows_of(stored: Mapping[str, Axis], chunk: Sequence[int], cell_bytes: float, most: int = 0) -> tuple[int, ...]:
+def rows_of(stored: Mapping[str, Axis], chunk: Sequence[int], columns: Columns, most: int = 0) -> tuple[int, ...]:
     """Extents of rows: whole chunks, as many as save decoding, in at most so many bytes.
 
     Args:
         stored: the dimensions, with the extents of stored chunks as `multiple`, or as `extent` where they are cut.
         chunk: extents of an output chunk.
-        cell_bytes: of a position of the output.
+        columns: of the output.
         most: bytes of a row, 0 for `ROW_BYTES`; a single chunk may have more.
     """
     lengths, found = [axis.length for axis in stored.values()], list(chunk)
+
+    def size(extents: Sequence[int]) -> float:
+        return sum(bytes_of(columns, dict(zip(stored, map(min, extents, lengths), strict=True))))
+
+    largest = max(columns, key=lambda one: bytes_of([one], {name: axis.length for name, axis in stored.items()}))[0]
+
+    def decodings(extents: Sequence[int]) -> float:
+        return passes(*zip(*((stored[name], extent) for name, extent in zip(stored, extents, strict=True)
+                             if name in largest), strict=True))
+
     while True:
-        now = passes(stored, found)
-        small = math.prod(found) * cell_bytes < SMALL_BYTES
+        now = decodings(found)
+        small = size(found) < SMALL_BYTES
         grown = []
         for i in reversed(range(len(found))):  # of equals the fastest dimension: the longest runs
             count = -(-lengths[i] // chunk[i])
             more = [*found[:i], chunk[i] * min(count, 2 * (found[i] // chunk[i])), *found[i + 1:]]
-            room = SMALL_BYTES if small and passes(stored, more) >= now else most or ROW_BYTES
-            if more != found and math.prod(map(min, more, lengths)) * cell_bytes <= room:
-                grown.append((passes(stored, more), more))
+            room = SMALL_BYTES if small and decodings(more) >= now else most or ROW_BYTES
+            if more != found and size(more) <= room:
+                grown.append((decodings(more), more))
         best = min(grown, key=lambda one: one[0], default=(now, found))
         if not grown or ((best[0] >= now or now <= ENOUGH) and not small):
             return tuple(found)

@@ -200,11 +200,13 @@ def test_rows_can_be_read_when_their_pieces_are_gone(stored: str) -> None:
 
 def test_a_plan_says_the_most_memory_and_keeps_within() -> None:
     axes = {"time": Axis((960,), multiple=24), "lat": Axis((721,), multiple=721), "lon": Axis((1440,), multiple=1440)}
-    row = rechunking.rows_of(axes, (960, 91, 180), 4.0)
+    columns = [(("time", "lat", "lon"), 4.0)]
+    row = rechunking.rows_of(axes, (960, 91, 180), columns)
     assert np.prod(row) * 4 <= rechunking.ROW_BYTES
-    assert rechunking.passes(axes, row) > rechunking.PASSES
+    assert rechunking.passes(axes.values(), row) > rechunking.PASSES
     blocks = {**axes, "time": Axis((960,), multiple=1), "lat": Axis((721,), multiple=23)}
-    assert rechunking.passes(blocks, rechunking.rows_of(blocks, (960, 91, 180), 4.0)) <= rechunking.PASSES
+    row = rechunking.rows_of(blocks, (960, 91, 180), columns)
+    assert rechunking.passes(blocks.values(), row) <= rechunking.PASSES
 
 
 @settings(max_examples=few(20), deadline=None)
@@ -215,7 +217,7 @@ def test_passes_are_counted(data: Any) -> None:
     extent = data.draw(st.integers(1, 40))
     first, last = rechunking._ends(axis)
     meets = [len({i // extent for i in range(a, b)}) for a, b in zip(first, last, strict=True)]
-    assert rechunking.passes({"x": axis}, [extent]) == pytest.approx(np.mean(meets))
+    assert rechunking.passes([axis], [extent]) == pytest.approx(np.mean(meets))
 
 
 @settings(max_examples=few(15), deadline=None)

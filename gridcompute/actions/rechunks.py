@@ -230,7 +230,7 @@ def crossed(source: Op, stored: Mapping[str, Axis], row: Sequence[int]) -> list[
     long = dict(zip(stored, row, strict=True))
     return [tuple(names) for dims, names in found.items()
             if math.prod(stored[dim].length for dim in dims) * source.field(names[0]).dtype.itemsize > SMALL_BYTES
-            and passes({dim: stored[dim] for dim in dims}, [long[dim] for dim in dims]) > PASSES]
+            and passes([stored[dim] for dim in dims], [long[dim] for dim in dims]) > PASSES]
 
 
 def through_pieces(source: Op, groups: Sequence[tuple[str, ...]], row: Sequence[int],

@@ -102,9 +102,7 @@ class ZarrSink:
         """
         if self.chunks is None:
             return None
-        widest = max((len(f.dims) for f in fields), default=0)
-        return grid(self.chunks, space, max((f.dtype.itemsize for f in fields if len(f.dims) == widest), default=1),
-                    self.chunk_bytes)
+        return grid(self.chunks, space, [(f.dims, f.dtype.itemsize) for f in fields], self.chunk_bytes)
 
     def output(
         self, space: Space, fields: Sequence[Field], coords: Sequence[Coordinate], extents: Sequence[int],
