@@ -186,6 +186,15 @@ def test_the_workloads_methods(monthly: xr.Dataset, method: str) -> None:
     assert found["slope"].attrs["units"] == "K year-1"
 
 
+def test_every_method_builds(monthly: xr.Dataset) -> None:
+    build = grid.workload("climate.trend")
+    names = {method: set(build(input="monthly.nc", method=method, output="x.zarr").outputs[0].columns)
+             for method in METHODS}  # fmt: skip
+    assert names.pop("ols") == {"slope", "intercept", "r", "stderr", "p", "significant"}
+    assert {frozenset(one) for one in names.values()} == {
+        frozenset(("slope", "intercept", "tau", "p", "z", "s", "significant"))}  # fmt: skip
+
+
 def test_least_squares_joins_other_passes() -> None:
     data = grid.open_dataset(default_archive())["air_temperature"]
     text = str(grid.plan(data.reduce(least_squares(), "time"), data.mean("time"), data.max("time")).explain())
