@@ -98,6 +98,12 @@ class Kernel:
         return digest(self.parts)
 
     @cached_property
+    def code(self) -> str:
+        """Digest of what the compiled code depends on: all of the key but the lengths of new output dimensions."""
+        self.key  # noqa: B018 - of the same moment
+        return digest({name: part for name, part in self.parts.items() if name != "sizes"})
+
+    @cached_property
     def loaded(self) -> str:
         """Hash of the code that was loaded when the key was taken; another process's must be the same."""
         return machine_key(self.func)

@@ -221,13 +221,13 @@ def kernel_function(kernel: Kernel) -> Any:
                 f"kernel {kernel.name}: something that it reads has changed since its key was taken",
                 hint="define the kernel again; on a cluster, give all nodes the same versions of its modules",
             )
-        _functions[kernel.key] = cached_njit(kernel.func, kernel.key, flags=kernel.flags, inline=True)
+        _functions[kernel.key] = cached_njit(kernel.func, kernel.code, flags=kernel.flags, inline=True)
     return _functions[kernel.key]
 
 
 def make_loop(kernel: Kernel, shape: Shape) -> Any:
     """The loop around a kernel, compiled (or plain, under NUMBA_DISABLE_JIT)."""
-    return _make_loop(kernel_function(kernel), kernel.key, kernel.flags, shape)
+    return _make_loop(kernel_function(kernel), kernel.code, kernel.flags, shape)
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ def example() -> Collection:
     dims = ("time", "latitude", "longitude")
     values = {"tasmax": mean + half, "tasmin": mean - half, "pr": rain}
     data = grid.from_arrays(
-        {name: np.round(value, 1).astype(np.float32) for name, value in values.items()},
+        {name: np.round(value, 1) for name, value in values.items()},
         dims,
         coords=[
             Coordinate("time", "time", np.arange(days), "days since 1961-01-01", "standard"),

@@ -79,7 +79,7 @@ def extreme_indices(
     given = {"low": ranks_of(0.1, years, False), "high": ranks_of(0.9, years, True), "wraps": wraps, "amount": amount}
     for group in GROUPS:
         if any(name in wanted for name in group.names):
-            made = _group(group, series, times, base, monthly, hemisphere, given)
+            made = _group(group, series, times, base, monthly, hemisphere, wanted, given)
             columns.update((name, made.columns[name]) for name in group.names if name in wanted)
             coords.update({(c.dim, c.name): c for c in made.coords})
     for dim, months in (("year", False), ("month", True)):
@@ -136,7 +136,7 @@ def _latitudes(data: Collection) -> Coordinate | None:
 
 
 def _group(group: Group, series: Mapping[str, Collection], times: Mapping[str, Coordinate], base: tuple[int, int],
-           monthly: bool, hemisphere: str, given: Mapping[str, Any]) -> Collection:
+           monthly: bool, hemisphere: str, wanted: Sequence[str], given: Mapping[str, Any]) -> Collection:
     """The indices of one kernel."""
     taken = [series[kind] for kind in group.needs]
     time = times[group.needs[0]]
@@ -145,7 +145,7 @@ def _group(group: Group, series: Mapping[str, Collection], times: Mapping[str, C
     scales = [scale_of(one, kind) for one, kind in zip(taken, group.needs, strict=True)]
     if len(taken) == 2:
         params |= {"scale_x": scales[0], "scale_n": scales[1]}
-        taken.append(_southern(taken[0], hemisphere))
+        taken.append(_southern(taken[0], hemisphere if "gsl" in wanted else "north"))
     else:
         params["scale"] = scales[0]
     names = group.function.__code__.co_varnames[: group.function.__code__.co_argcount]
