@@ -249,6 +249,9 @@ def test_what_keeps_time_goes_with_what_does_not(steps: int, chunk: int, threads
     assert sum(isinstance(stage.roots[0].action, Fold) for stage in stages) == 1
     assert len(stages[0].roots) == len(outputs)
     assert stages[0].chunks == max(1, -(-steps // 24))
+    for op, whole in ((op, op.action.reduce.dims) for op in stages[0].roots if isinstance(op.action, Fold)):
+        lanes = op.action.lanes(op, stages[0].layouts[stages[0].roots.index(op)].region(0))
+        assert lanes == (64 if whole == ("lat", "lon") else 1), "few cells are kept of a box, however many of a chunk"
     decoded = counted(monkeypatch)
     run = grid.run(*outputs, executor=InlineExecutor(threads=threads), store=str(tmp_path / "work"), quiet=True)
     assert set(decoded.values()) == {1}

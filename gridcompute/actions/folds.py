@@ -162,8 +162,11 @@ class Folding:
         self.places = [source.space.names.index(name) for name in action.kept]
         self.fold = reduce.reduction.compiled(field.dtype)
         self.groups = reduce.group[1] if reduce.group else 1
-        # As many as the whole region has: how it is taken apart may not change a bit.
-        self.lanes = lanes or self.fold.lanes(math.prod(self.shape), self.groups)
+        # As many as the whole region has, or a cut of it: how it is taken apart may not change a bit.
+        cut = dict([action.segments.slowest] if action.segments.slowest else [])
+        at_once = math.prod(min(n, cut[name].extent) if name in cut else n
+                            for name, n in zip(action.kept, self.shape, strict=True))
+        self.lanes = lanes or self.fold.lanes(at_once, self.groups)
         self.bands: dict[tuple[tuple[int, int], ...], States] = {}
 
     def take(self, box: Region, block: Block) -> None:
