@@ -235,13 +235,11 @@ def open_zarr(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
     single = not hasattr(group, "arrays")
     layouts = tuple(
         (f.name, ("" if single else f.name, _metadata_digest(arrays[f.name]), _files(arrays[f.name])))
-        for f in described.fields
-    )
+        for f in described.fields)
     return ZarrSource(
         path, described.space, described.fields, tuple(coords), described.stored, described.stored_bytes,
         described.decodings, layouts, described.left_out, _least(path, variables, layouts), options,
-        auxiliaries(variables, lambda v: _whole(path, "" if single else v.name, arrays[v.name]), attrs, path),
-    )
+        auxiliaries(variables, lambda v: _whole(path, "" if single else v.name, arrays[v.name]), attrs, path))
 
 
 def _whole(url: str, path: str, array: Any) -> Any:
