@@ -186,6 +186,7 @@ def test_the_workloads_methods(monthly: xr.Dataset, method: str) -> None:
     assert found["slope"].attrs["units"] == "K year-1"
 
 
+@pytest.mark.filterwarnings("ignore")  # of sinks that are never run
 def test_every_method_builds(monthly: xr.Dataset) -> None:
     build = grid.workload("climate.trend")
     names = {method: set(build(input="monthly.nc", method=method, output="x.zarr").outputs[0].columns)
