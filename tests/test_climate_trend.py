@@ -20,6 +20,8 @@ from gridcompute.resuming import Carried, run_workload
 
 mk = pytest.importorskip("pymannkendall")
 
+pytestmark = pytest.mark.timeout(1200)  # compiling on a busy machine
+
 CORRECTED: dict[str, tuple[Any, Any]] = {
     "hamed-rao": (stats.hamed_rao, mk.hamed_rao_modification_test),
     "yue-wang": (stats.yue_wang, mk.yue_wang_modification_test),
