@@ -27,7 +27,7 @@ from tests.rdata import read_rda
 
 Array = np.ndarray[Any, Any]
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+pytestmark = [pytest.mark.usefixtures("own_folder"), pytest.mark.timeout(1200)]  # compiling on a busy machine
 
 MONTHLY = ("txx", "tnx", "txn", "tnn", "tn10p", "tx10p", "tn90p", "tx90p", "dtr", "rx1day", "rx5day")
 

@@ -20,6 +20,8 @@ from gridcompute.resuming import Carried, run_workload
 
 mk = pytest.importorskip("pymannkendall")
 
+pytestmark = pytest.mark.timeout(1200)  # compiling on a busy machine
+
 CORRECTED: dict[str, tuple[Any, Any]] = {
     "hamed-rao": (stats.hamed_rao, mk.hamed_rao_modification_test),
     "yue-wang": (stats.yue_wang, mk.yue_wang_modification_test),
@@ -186,6 +188,7 @@ def test_the_workloads_methods(monthly: xr.Dataset, method: str) -> None:
     assert found["slope"].attrs["units"] == "K year-1"
 
 
+@pytest.mark.filterwarnings("ignore")  # of sinks that are never run
 def test_every_method_builds(monthly: xr.Dataset) -> None:
     build = grid.workload("climate.trend")
     names = {method: set(build(input="monthly.nc", method=method, output="x.zarr").outputs[0].columns)
