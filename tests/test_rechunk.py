@@ -163,6 +163,7 @@ def run(folder, **options):
 '''
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("at", ["kept:1", "kept:3", "kept:5"])
 def test_killed_at_any_point_it_goes_on(at: str, stored: str, tmp_path: Path) -> None:
     whole = interrupted.write_job(tmp_path / "whole", JOB)

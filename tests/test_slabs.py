@@ -95,6 +95,7 @@ def test_bands_are_done_at_once() -> None:
     in_turn([[0, 1, 2], [3, 4, 5]], lambda tile: [(tile, [tile // 3])], plainly, lambda *_: met.wait(60), 2)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("where", ["opened", "fetched", "taken"])
 def test_an_error_ends_all_threads(where: str, threads: int) -> None:

@@ -491,6 +491,7 @@ def test_auxiliaries_are_compared_by_content() -> None:
         Auxiliary("", "lat", np.zeros((2, 3), object), dims=("y", "x"))
 
 
+@pytest.mark.faults
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_grib_is_read_lazily_in_workers(own_folder: Path) -> None:
     pytest.importorskip("cfgrib")

@@ -142,6 +142,7 @@ def test_references_in_memory_and_on_s3(own_folder: Path, s3: S3) -> None:  # no
         equal(grid.open_dataset("local.json", targets=base, storage_options=given_options), ds)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("path", "said"),
     [
@@ -204,6 +205,7 @@ def test_a_huge_reference_file_is_refused(own_folder: Path, monkeypatch: pytest.
         open_dataset(place)
 
 
+@pytest.mark.faults
 def test_a_referenced_file_that_is_short_or_gone(own_folder: Path) -> None:
     _, place = made(own_folder)
     source = open_dataset(place)
