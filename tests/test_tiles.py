@@ -170,6 +170,7 @@ def test_stacks_end_to_end_are_read_by_stored_chunks(path: str, monkeypatch: pyt
     assert shapes == {(6, lat, lon) for lat in (4, 3) for lon in (5, 3)}
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_torn_chunk_fails_the_run_by_name(path: str, threads: int) -> None:
     chunk = Path(path) / "v" / "c" / "7" / "1" / "2"
