@@ -34,28 +34,8 @@ LANES = 64
 
 _TILE_BYTES = 16384  # of states: half of a common L1 cache
 _ROWS = 64  # positions and cells of a transposed block
-_GEOMETRY = (
-    "R0",
-    "A",
-    "R1",
-    "B",
-    "v0",
-    "va",
-    "v1",
-    "vb",
-    "vo",
-    "m0",
-    "ma",
-    "m1",
-    "mb",
-    "mo",
-    "n",
-    "lanes",
-    "position",
-    "origin",
-    "tile",
-    "grouped",
-)
+_GEOMETRY = ("O", "R0", "A", "R1", "B", "vk", "v0", "va", "v1", "vb", "vo", "mk", "m0", "ma", "m1", "mb", "mo", "n",
+             "lanes", "position", "origin", "tile", "grouped")  # fmt: skip
 
 
 @intrinsic
@@ -226,12 +206,12 @@ def _fold_source(f: Functions, name: str) -> str:
     # Borrowed, as the states are: reference counts are atomic, and would cost more than many a step.
     unpack += "".join(f"\n    q{i} = window(p{i}, 0, len(p{i}))" for i in range(f.params))
     # Rows that lie end to end line up with the lanes' states: one long loop instead of a short one per row.
-    straight = "lanes > 1 and grouped == 0 and R0 == 1 and A == 1 and v1 == B and (vb == 1 or B == 1)"
+    straight = "lanes > 1 and grouped == 0 and O == 1 and R0 == 1 and A == 1 and v1 == B and (vb == 1 or B == 1)"
     straight += " and m1 == B and (mb == 1 or B == 1)" if masked else ""
     straight += " and B == 1" if f.positional else ""
     return f"""def {name}({head}):
 {unpack}
-    K = A * B
+    K = O * A * B
     if {straight}:
         total = R1 * B
         j = (position & (lanes - 1)) * B
@@ -243,15 +223,17 @@ def _fold_source(f: Functions, name: str) -> str:
             j = 0
         return
     buffer = np.empty({_ROWS} * tile if vb != 1 else 0, flat.dtype)
-    for a in range(A):
+    for oa in range(O * A):
+        o = oa // A
+        a = oa - o * A
         b0 = 0
         while b0 < B:
             m = min(tile, B - b0)
             for r0 in range(R0):
                 for r1 in range(R1):
                     row = r0 * R1 + r1
-                    value = vo + r0 * v0 + a * va + r1 * v1 + b0 * vb
-                    valid = mo + r0 * m0 + a * ma + r1 * m1 + b0 * mb
+                    value = vo + o * vk + r0 * v0 + a * va + r1 * v1 + b0 * vb
+                    valid = mo + o * mk + r0 * m0 + a * ma + r1 * m1 + b0 * mb
                     packed = r1 % {_ROWS}
                     if vb != 1 and packed == 0:
                         for t in range(min({_ROWS}, R1 - r1)):
@@ -263,7 +245,7 @@ def _fold_source(f: Functions, name: str) -> str:
                         if group < 0:
                             continue
                     row += position
-                    at = (row & (lanes - 1)) * n + group * K + a * B + b0
+                    at = (row & (lanes - 1)) * n + group * K + oa * B + b0
                     if vb == 1:
 {body("for b in range(m):", "flat, value + b", "valid + b * mb", "at + b", "row", 24)}
                     else:
@@ -274,10 +256,10 @@ def _fold_source(f: Functions, name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A chunk as four nested extents over flat memory.
+    """A chunk as five nested extents over flat memory: kept, reduced, kept, reduced, kept.
 
     Attributes:
-        extents: R0, A, R1, B.
+        extents: O, R0, A, R1, B.
         flat: the values' memory, one-dimensional and read-only; `strides` (elements) and `start` index it.
         mask: the same of the validity array (`mask_strides`, `mask_start`); empty where there is none.
     """
@@ -319,7 +301,7 @@ class Layout:
     ) -> Array:
         """The fold loop's integers, in its order."""
         tile = max(16, _TILE_BYTES // max(1, state_bytes))
-        if self.strides[3] != 1:
+        if self.strides[-1] != 1:
             tile = min(tile, _ROWS)  # cells that aren't contiguous are copied in blocks of positions x cells
         return np.array(
             [
@@ -340,7 +322,7 @@ class Layout:
 
 
 def _slots(values: Array, valid: Array | None, reduced: Sequence[bool]) -> list[tuple[int, int, int]] | None:
-    """(extent, stride, mask stride) of R0, A, R1, B; None where the axes don't fit."""
+    """(extent, stride, mask stride) of O, R0, A, R1, B; None where the axes don't fit."""
     size = values.itemsize
     if any(stride % size for stride in values.strides) or not values.flags.aligned:
         return None
@@ -354,19 +336,19 @@ def _slots(values: Array, valid: Array | None, reduced: Sequence[bool]) -> list[
             runs[-1] = (kind, runs[-1][1] * extent, stride, mask)
         else:
             runs.append((kind, extent, stride, mask))
-    slots: list[tuple[int, int, int]] = [(1, 0, 0)] * 4
+    slots: list[tuple[int, int, int]] = [(1, 0, 0)] * 5
     # A lone run belongs in the inner pair (R1, B), so fill from the back.
-    slot = 3
+    slot = 4
     for kind, *run in reversed(runs):
-        if kind == (slot % 2 == 1):  # odd slots are kept extents
+        if kind == (slot % 2 == 0):  # even slots are kept extents
             slot -= 1
         if slot < 0:
             return None
         slots[slot] = (run[0], run[1], run[2])
         slot -= 1
-    if slots[3][0] == 1:
+    if slots[4][0] == 1:
         # One kept run: it may as well be the inner one. A single cell counts as contiguous.
-        slots[3], slots[1] = (slots[1] if slots[1][0] > 1 else (1, 1, 1)), (1, 0, 0)
+        slots[4], slots[2] = (slots[2] if slots[2][0] > 1 else (1, 1, 1)), (1, 0, 0)
     return slots
 
 
