@@ -21,7 +21,7 @@ TILE_BYTES = 2**20
 """Input bytes up to which a tile takes several stored chunks: less wouldn't be worth a call."""
 
 PIECE_BYTES = 8 * 2**20
-"""Bytes of a piece: so much stays in the last cache until all have folded it, and its rows are long enough for the loops."""
+"""Bytes of a piece: so much stays in the last cache until all have folded it, and its rows are long enough."""
 
 FIELD_BYTES = 16 * 2**20
 """Bytes of a piece where the states of all kept cells pass by for each: fewer passes are worth more than that cache."""
