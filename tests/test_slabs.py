@@ -294,7 +294,7 @@ def test_a_selection_has_one_stored_chunk_in_memory_at_once(tmp_path: Path, monk
     monkeypatch.setattr(axes, "LIGHT_FLOOR", 2**20)  # else a box has a single map
     run = grid.run(field.mean("time"), executor=InlineExecutor(), store=str(tmp_path / "work"), quiet=True)
     chunks.forget()
-    assert pool._peak <= (1 + 40 * 2 / 60) * 60 * 50 * 4, "what was selected, and a chunk that it is taken from"
+    assert pool._peak <= (60 + 40 * 2) * 50 * 4, "what was selected, and a chunk that it is taken from"
     np.testing.assert_allclose(run[0].to_numpy(), np.nanmean(values[:, 10:12].astype("f8"), 0), rtol=1e-6)
 
 
