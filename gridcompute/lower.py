@@ -372,7 +372,7 @@ class Lowering:
                 source = self._add(step, layout)
                 if isinstance(step.action, Scatter):
                     self._keep(step, layout)
-        layout = Layout.of({name: replace(axis.regular, extent=extent)
+        layout = Layout.of({name: replace(axis.regular, extent=extent, run=1)  # runs are those of a fold's own chunks
                             for (name, axis), extent in zip(stored.items(), row, strict=True)})
         lowered = self._add(op.rebuilt((source,), layout), layout)
         self._keep(lowered, layout)

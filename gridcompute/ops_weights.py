@@ -33,10 +33,12 @@ def weigh_sums(total, count, weight):  # type: ignore[no-untyped-def]  # numba i
 
 
 @kernel("(),()->(),()", names=("total", "weight"))
-def weigh_values(value, weight, skipna):  # type: ignore[no-untyped-def]
-    """A value times its weight, and the weight; nothing for a value that is missing."""
-    if skipna and value != value:
+def weigh_values(value, weight, skipna, valid):  # type: ignore[no-untyped-def]
+    """A value times its weight, and the weight; nothing for a value that is missing: null, or NaN if it is to go."""
+    if not valid[0] or (skipna and value != value):
         return 0.0, 0.0
+    if not valid[1]:
+        return np.nan, np.nan
     return value * weight, weight * 1.0
 
 

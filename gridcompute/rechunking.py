@@ -86,7 +86,7 @@ def grid(chunks: Mapping[str, int], space: Space, columns: Columns, chunk_bytes:
 
 def _ends(axis: Axis) -> tuple[Array, Array]:
     """First and last-plus-one positions of the stored chunks along an axis: its chunks where it is cut."""
-    step, first, starts = max(1, axis.extent or axis.multiple), 0, []
+    step, first, starts = max(1, axis.extent * axis.run or axis.multiple), 0, []
     for part in axis.parts:
         starts.append(np.arange(first, first + part, step))
         first += part
@@ -142,7 +142,7 @@ def rows_of(stored: Mapping[str, Axis], chunk: Sequence[int], columns: Columns, 
 
 def slabs_of(stored: Mapping[str, Axis], row: Sequence[int], cell_bytes: float) -> Layout:
     """Slabs: whole stored chunks, as many as fit, along the dimensions in which rows are longer."""
-    found = {name: min(max(1, axis.extent or axis.multiple), max(axis.parts, default=1) or 1)
+    found = {name: min(max(1, axis.extent * axis.run or axis.multiple), max(axis.parts, default=1) or 1)
              for name, axis in stored.items()}
     long = dict(zip(stored, row, strict=True))
     while True:
@@ -152,7 +152,7 @@ def slabs_of(stored: Mapping[str, Axis], row: Sequence[int], cell_bytes: float) 
             break
         name = max(room, key=lambda name: long[name] / found[name])
         found[name] *= 2
-    return Layout.of({name: replace(axis, extent=found[name], multiple=1) for name, axis in stored.items()})
+    return Layout.of({name: replace(axis, extent=found[name], multiple=1, run=1) for name, axis in stored.items()})
 
 
 def pieces(slab: Region, rows: Layout, within: Region | None = None) -> list[tuple[int, Region]]:

@@ -212,10 +212,10 @@ def _carried(passes: Sequence[Folding], boxes: Sequence[Region], kept: Callable[
 
     @contextlib.contextmanager
     def opened(tile: Region) -> Iterator[Callable[[Region], list[Block]]]:
-        with keeping():
-            memo: Memo = {}
-            blocks = {leaf: compute(leaf, _hull(parts), memo)
-                      for leaf, parts in regions([(source, tile) for source in sources], leaves).items()}
+        memo: Memo = {}
+        blocks = {leaf: compute(leaf, _hull(parts), memo)
+                  for leaf, parts in regions([(source, tile) for source in sources], leaves).items()}
+        with keeping():  # not before: a selection may read a little of each of many stored chunks
             yield partial(fetched, blocks)
 
     def fetched(blocks: Mapping[Op, Block], piece: Region) -> list[Block]:

@@ -26,6 +26,8 @@ from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.shardfile import read_header
 from gridcompute.slabs import in_turn
+from gridcompute.sources import chunks
+from gridcompute.sources.buffers import Buffers
 from gridcompute.sources.chunks import StoredChunks
 from gridcompute.sources.zarrs import ZarrSource
 from gridcompute.spaces import Region
@@ -283,6 +285,18 @@ def test_pieces_leave_whole_what_is_needed_whole(tmp_path: Path) -> None:
         assert piece((field - 1).mean("time")) == (6, 266, 300)
         assert piece(field.map(WHOLE).mean("time")) == (3, 800, 300), "a few time steps"
         assert piece(field.stencil(window, {"lat": 1, "lon": 1}).mean("time")) == (3, 800, 300)
+
+
+def test_a_selection_has_one_stored_chunk_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = numbers((40, 60, 50))
+    field = grid.open_zarr(stack(tmp_path / "v.zarr", values, (1, 60, 50)))["v"].isel(lat=slice(10, 12))
+    pool = Buffers()
+    monkeypatch.setattr(chunks, "BUFFERS", pool)
+    monkeypatch.setattr(axes, "LIGHT_FLOOR", 2**20)  # else a box has a single map
+    run = grid.run(field.mean("time"), executor=InlineExecutor(), store=str(tmp_path / "work"), quiet=True)
+    chunks.forget()
+    assert pool._peak <= (60 + 40 * 2) * 50 * 4, "what was selected, and a chunk that it is taken from"
+    np.testing.assert_allclose(run[0].to_numpy(), np.nanmean(values[:, 10:12].astype("f8"), 0), rtol=1e-6)
 
 
 def test_a_worker_lets_as_many_threads_go_over_a_chunk_as_fit(tmp_path: Path) -> None:

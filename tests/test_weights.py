@@ -92,3 +92,21 @@ def test_refusals():
         t.groupby(np.arange(6) % 2, "time").mean(weights=AREA)
     with pytest.raises(ParameterError, match="knows 5 positions, but time has 6"):
         t.reduce("linregress", "time", x=range(5))
+
+
+def test_nulls_are_left_out_whichever_way_it_goes_and_nan_if_asked(tmp_path):
+    gaps = np.array([[False, True, False], [False, False, False]])
+    count = np.ma.MaskedArray([[1, 2, 3], [4, 5, 6]], gaps)
+    real = np.ma.MaskedArray([[1.0, 2.0, 3.0], [4.0, 5.0, np.nan]], gaps)
+    weight = np.array([1.0, 2.0])
+    data = {name: grid.from_arrays({"v": v}, ("lat", "lon")) for name, v in (("count", count), ("real", real))}
+    cases = [data[name].mean(dims, weights={"lat": weight}, skipna=False)
+             for name in data for dims in ("lat", ("lat", "lon"))]
+    run = grid.run(*cases, store=str(tmp_path), executor="inline", quiet=True)
+    np.testing.assert_allclose(run[0].to_numpy(), [3, 5, 5])
+    np.testing.assert_allclose(run[1].to_numpy(), 34 / 8)
+    np.testing.assert_allclose(run[2].to_numpy(), [3, 5, np.nan])
+    np.testing.assert_allclose(run[3].to_numpy(), np.nan)
+    holes = grid.from_arrays({"w": np.ma.MaskedArray([1, 2], [True, False])}, ("lat",))
+    found = grid.run(data["count"].mean("lat", weights=holes), store=str(tmp_path), executor="inline", quiet=True)[0]
+    np.testing.assert_allclose(found.to_numpy(), [np.nan, 5, np.nan], err_msg="a weight that isn't known")

@@ -178,6 +178,16 @@ def test_references_lead_nowhere_else(own_folder: Path, path: str, said: str) ->
         source.read(source.space.whole(), ["t"])
 
 
+@pytest.mark.parametrize("path", ["../x", "%2e%2e/x", ".%2E/x", "..%2fx", "a/..\\..\\x"])
+def test_references_leave_no_folder_of_the_web(path: str) -> None:
+    found = References("https://host/data/refs.json", {}, ("https://host/data",), {
+        "t/0": [f"https://host/data/{path}", 0, 8], "t/1": [path, 0, 8], "t/2": ["%2e.nc", 0, 8]})
+    for key in ("t/0", "t/1"):
+        with pytest.raises(CorruptInputError, match="doesn't lie in"):
+            found.get(key)
+    assert found.get("t/2") == Reference("https://host/data/%2e.nc", 0, 8)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

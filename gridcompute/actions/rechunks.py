@@ -254,7 +254,7 @@ def through_pieces(source: Op, groups: Sequence[tuple[str, ...]], row: Sequence[
     long, home = dict(zip(stored, row, strict=True)), {}
     for names in groups:
         fields = tuple(source.field(name) for name in names)
-        rows = Layout.of({dim: replace(stored[dim].regular, extent=long[dim]) for dim in fields[0].dims})
+        rows = Layout.of({dim: replace(stored[dim].regular, extent=long[dim], run=1) for dim in fields[0].dims})
         slabs = slabs_of({dim: stored[dim] for dim in fields[0].dims}, [long[dim] for dim in fields[0].dims],
                          sum(f.dtype.itemsize for f in fields))
         way, title = Slabs(slabs), f"rechunk {', '.join(names)}"

@@ -191,9 +191,10 @@ class StoredChunks:
         """Extents of what is decoded at least for one value: of a block of the first chunk, or of a chunk."""
         if getattr(self.compressor, "codec_id", "") != "blosc":
             return self.chunks
-        data = _content(self.folder, os.path.join(self.folder, self.key((0,) * len(self.shape))))
-        room = 0 if data is None else block_bytes(lambda start, stop: bytes(data[start:stop])) // self.dtype.itemsize
-        found = list(self.chunks)
+        room, found = 0, list(self.chunks)
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError), opened(
+                self.folder, os.path.join(self.folder, self.key((0,) * len(self.shape)))) as file:
+            room = block_bytes(lambda start, stop: os.pread(file.fileno(), stop - start, start)) // self.dtype.itemsize
         for i in range(len(found)):
             inner = math.prod(found[i + 1:])
             if room:

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from gridcompute.digests import digest
 from gridcompute.errors import CorruptInputError, GridError, MissingInputError, ParameterError
@@ -120,7 +121,8 @@ class References:
         if not chained and not path.startswith("/"):
             path = f"{_folder(self.place)}/{path}"
         full = os.path.normpath(plain_path(path)) if not is_remote(path) else path
-        if ".." in full.split("/") or not any(full.startswith(f"{target.rstrip('/')}/") for target in self.targets):
+        parts = re.split(r"[/\\]", unquote(full))  # clients of the web take "%2e" for a dot, and leave a folder by it
+        if ".." in parts or not any(full.startswith(f"{target.rstrip('/')}/") for target in self.targets):
             raise self._unsound(
                 f"it refers to {shown(full)}, which doesn't lie in {', '.join(map(shown, self.targets))}",
                 "if that is meant, say so: targets=[...] names the folders and URLs that may be read",
