@@ -141,7 +141,7 @@ def gradient(
     shown = "vorticity" if u else "magnitude"
 
     def finish(run: Run) -> Iterator[str | Path]:
-        yield from picture_of(output, drawn, shown, unit, f"{LONG[shown].capitalize()} of {source}".replace("_", " "))
+        yield from picture_of(output, drawn, shown, unit, f"{LONG[shown].capitalize()} of {source}")
 
     lines = [f"input {source} of {input or 'A1B_north_america.nc from iris-sample-data (240 years)'}; order {order}"]
     return Job([result.write(output, overwrite=overwrite)], finish, lines)

@@ -183,8 +183,7 @@ def regrid(
     def finish(run: Run) -> Iterator[str | Path]:
         if save_weights:
             yield write_weights(save_weights, made, source, target, method, weight_format)
-        title = f"{name.replace('_', ' ')}, {method}"
-        yield from picture_of(output, drawn, name, str(described[name].get("units", "1")), title)
+        yield from picture_of(output, drawn, name, str(described[name].get("units", "1")), f"{name}, {method}")
 
     lines = [f"input {name} of {input or DEFAULT}: {_said(source)}", f"target {_said(target)}; {method}"]
     return Job([result.write(output, overwrite=overwrite)], finish, lines)
@@ -280,4 +279,4 @@ def picture_of(output: str, picture: Path | None, name: str, unit: str, title: s
             Axis.of(d, field.coords[d]) if d in field.coords else Axis(d, np.arange(field.sizes[d], dtype=np.float64))
             for d in field.dims
         )
-        yield draw_field(picture, values, y, x, title=title, unit=unit)
+        yield draw_field(picture, values, y, x, title=title.replace("_", " "), unit=unit)
