@@ -486,7 +486,6 @@ def test_names_of_dimensions_and_whole_numbers() -> None:
     ({"bounds": "0,0,1,1"}, "both --bounds and --resolution"),
     ({"bounds": "0,0,1", "resolution": 1.0}, "bounds are"),
     ({"bounds": "10,0,0,1", "resolution": 1.0}, "no grid has the bounds"),
-    ({"bounds": "-130,20,-60,55", "resolution": 5.0}, "west,east,south,north"),
     ({"bounds": "0,1,0,1", "resolution": 0.3}, "don't fill"),
     ({"min_valid": 1.5}, "least valid share"),
     ({"weight_format": "csv"}, "no weight format"),
