@@ -25,6 +25,10 @@ BLUE, ORANGE = "#0072b2", "#d55e00"
 """Two of Okabe and Ito's colours (2008), made for colour-blind eyes."""
 
 
+PRESSURE = ("pa", "hpa", "kpa", "mbar", "mb", "millibar", "millibars", "bar", "dbar")
+"""Units of levels that grow downwards, in lower case."""
+
+
 @dataclass(frozen=True, eq=False)
 class Axis:
     """A dimension of a picture.
@@ -34,12 +38,14 @@ class Axis:
         values: its coordinate, or positions.
         unit: of the values.
         kind: "longitude", "latitude", "time" or "".
+        downward: whether values grow downwards, as pressures and depths do.
     """
 
     name: str
     values: Array
     unit: str = ""
     kind: str = ""
+    downward: bool = False
 
     @classmethod
     def of(cls, name: str, coordinate: xr.DataArray) -> Axis:
@@ -63,7 +69,8 @@ class Axis:
                 if "latitude" in said or short in ("lat", "y") or unit.endswith(("north", "N"))
                 else ""
             )
-        return cls(name, values.astype(np.float64), unit, kind)
+        downward = unit.lower() in PRESSURE or coordinate.attrs.get("positive") == "down"
+        return cls(name, values.astype(np.float64), unit, kind, downward)
 
     @property
     def edges(self) -> Array:
@@ -160,7 +167,9 @@ def dressed(axes: Any, axis: Axis, which: str, ticks: int = 7) -> None:
     if axis.kind in ("longitude", "latitude"):
         side = getattr(axes, f"{which}axis")
         side.set_major_formatter(_degrees(axis.kind))
-        side.set_major_locator(MaxNLocator(nbins=ticks, steps=[1, 1.5, 2, 3, 4.5, 6, 10]))
+        side.set_major_locator(MaxNLocator(nbins=ticks, steps=[1, 1.5, 2, 3, 4.5, 6, 9, 10]))
+    if which == "y" and axis.downward:
+        axes.yaxis.set_inverted(True)
     axes.tick_params(colors=INK, labelsize=9)
 
 

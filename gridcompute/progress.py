@@ -52,10 +52,13 @@ def watcher(*, quiet: bool = False) -> Iterator[Watch]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
+    console = Console(stderr=True)  # names are cut so that bar, counts and note, of 60 characters, are seen whole
+    named = Column(no_wrap=True, overflow="ellipsis", max_width=max(16, console.width - 60))
+    columns = (SpinnerColumn(), TextColumn("{task.description}", table_column=named), BarColumn(bar_width=20),
                TextColumn("{task.completed:,}/{task.fields[counted]}"), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         yield _Bars(bars).show
 
 

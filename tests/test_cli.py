@@ -113,6 +113,14 @@ def call(capsys: pytest.CaptureFixture[str]) -> Any:
 # --- help ---
 
 
+def test_a_workloads_own_parameters_come_first(call: Any) -> None:
+    own, _, common = call("run", "toy.double", "--help").out.partition("Parameters:")[2].partition("Options:")
+    assert "--rows" in own
+    assert "--workers" not in own
+    assert "--workers" in common
+    assert "--rows" not in common
+
+
 def test_help_of_everything(call: Any) -> None:
     top = call("--help")
     assert top.code == 0

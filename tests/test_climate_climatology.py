@@ -186,6 +186,14 @@ def test_the_workload_writes_what_xarray_opens_and_draws() -> None:
     assert xr.open_zarr("c-7.zarr").sizes["time"] == source.sizes["time"] - 6
 
 
+def test_annual_means_are_told_from_a_cycle() -> None:
+    times = xr.date_range("2000-06-01", periods=3, freq="YS-JUN")
+    xr.Dataset({"t": (("time", "lat", "lon"), np.ones((3, 2, 2)))},
+               {"time": times, "lat": [0.0, 1.0], "lon": [0.0, 1.0]}).to_netcdf("y.nc")
+    carried = run_workload("climate.climatology", {"input": "y.nc", "output": "y.zarr", "picture": "none"}, QUIET)
+    assert any("only June of 12 months" in line for line in carried.lines)
+
+
 def test_a_record_without_values_and_one_of_days() -> None:
     times = xr.date_range("2000-01-01", "2001-12-31", use_cftime=True, calendar="noleap")
     data = xr.Dataset({"t": (("time", "x"), np.full((730, 2), np.nan))}, {"time": times})

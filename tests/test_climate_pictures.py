@@ -11,7 +11,8 @@ import xarray as xr
 from gridcompute_workloads.climate import pictures
 from gridcompute_workloads.climate.pictures import draw, draw_field, draw_fields, draw_series, thinned
 
-from gridcompute.maps import DIVERGING, SEQUENTIAL, _colours
+from gridcompute import plots
+from gridcompute.maps import DIVERGING, SEQUENTIAL, _colours, _mesh
 from gridcompute.plots import Axis
 
 Y = Axis("lat", np.linspace(-60, 60, 5), "degrees_north", "latitude")
@@ -77,6 +78,16 @@ def test_what_is_huge_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert thinned(field(time=300), "time").shape == (100,)
     small = field(lat=10, lon=10)
     assert thinned(small, "lat", "lon") is small
+
+
+@pytest.mark.parametrize(("attrs", "down"), [({"units": "hPa"}, True), ({"units": "m", "positive": "down"}, True),
+                                             ({"units": "m"}, False), ({}, False)])
+def test_pressure_and_depth_grow_downwards(attrs: dict[str, str], down: bool, tmp_path: Path) -> None:
+    levels = Axis.of("level", xr.DataArray([1000.0, 500.0, 100.0], dims="level", attrs=attrs))
+    with plots.figure_file(tmp_path / "a.png", 4, 4) as (_, (panel,)):
+        _mesh(panel, np.ones((3, 5)), levels, Axis("lat", Y.values, "degrees_north", "latitude"), _colours(np.ones(1)))
+        bottom, top = panel.get_ylim()
+    assert bool(bottom > top) is down
 
 
 def test_dates_of_every_calendar_are_years(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def test_rows_of_a_product_equal_listed_cells(case: tuple[Grid, Grid, int, float
 
 
 def test_least_valid_shares() -> None:
-    source, target = box_grid((0.0, -1.0, 4.0, 1.0), 1.0), box_grid((-1.0, -1.0, 5.0, 1.0), 2.0)
+    source, target = box_grid((0.0, 4.0, -1.0, 1.0), 1.0), box_grid((-1.0, 5.0, -1.0, 1.0), 2.0)
     field = np.arange(8.0).reshape(1, 2, 4)
     field[0, 0, 1] = np.nan  # a quarter of the middle target; of the others half lies beyond the source
     product = weights_between(source, target)
@@ -305,8 +305,8 @@ def test_cells_clipped_against_each_other_share_what_boxes_share(south: float, p
     # Near the equator great circles are parallels, nearly. Elsewhere corners along parallels make cells that aren't
     # convex: these can be clipped, but not be clipped against.
     size = 4.0 if points > 2 else 0.2
-    source = box_grid((0.0, south, 10 * size, south + 10 * size), size)
-    target = box_grid((size / 2, south + size / 2, 8 * size, south + 8 * size), size * 0.75)
+    source = box_grid((0.0, 10 * size, south, south + 10 * size), size)
+    target = box_grid((size / 2, 8 * size, south + size / 2, south + 8 * size), size * 0.75)
     field = values_on(*np.meshgrid(source.lat, source.lon, indexing="ij"))[None]
     boxes = applied(weights_between(source, target), field)
     pairs = [(as_cells(source, points), target), (source, as_cells(target, points))]
@@ -384,7 +384,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Grid, Grid]:
     path = tmp_path_factory.mktemp("weights") / "good.nc"
-    source, target = box_grid((0.0, 0.0, 40.0, 20.0), 2.0), box_grid((0.0, 0.0, 40.0, 20.0), 5.0)
+    source, target = box_grid((0.0, 40.0, 0.0, 20.0), 2.0), box_grid((0.0, 40.0, 0.0, 20.0), 5.0)
     return write_weights(str(path), weights_between(source, target), source, target, "conservative"), source, target
 
 
@@ -423,11 +423,11 @@ def test_weights_of_another_grid_are_refused(good: tuple[Path, Grid, Grid]) -> N
     stored, (_, source, target) = read_weights(str(good[0])), good
     assert fitted(stored, source, target)[1] is target
     with pytest.raises(ParameterError, match="the input has"):
-        fitted(stored, box_grid((0.0, 0.0, 40.0, 20.0), 1.0), None)
+        fitted(stored, box_grid((0.0, 40.0, 0.0, 20.0), 1.0), None)
     with pytest.raises(ParameterError, match="cells elsewhere"):
         fitted(stored, Grid("rectilinear", source.lat[::-1], source.lon), None)
     with pytest.raises(ParameterError, match="another target"):
-        fitted(stored, source, box_grid((1.0, 0.0, 41.0, 20.0), 5.0))
+        fitted(stored, source, box_grid((1.0, 41.0, 0.0, 20.0), 5.0))
     with pytest.raises(ParameterError, match="don't say a target"):
         fitted(replace(stored, target=None), source, None)
 
@@ -436,7 +436,7 @@ def test_weights_of_another_grid_are_refused(good: tuple[Path, Grid, Grid]) -> N
 
 
 def test_workload_writes_cf_and_saves_weights(own_folder: Path) -> None:
-    job = grid.workload("climate.regrid")(bounds="-130,20,-60,55", resolution=5.0, save_weights="w.nc")
+    job = grid.workload("climate.regrid")(bounds="-130,-60,20,55", resolution=5.0, save_weights="w.nc")
     run = grid.run(*job.outputs, executor="inline", quiet=True)
     said = [str(one) for one in job.finish(run)]
     assert {"w.nc", "regridded.png"} <= {Path(one).name for one in said}
@@ -472,7 +472,7 @@ def test_names_of_dimensions_and_whole_numbers() -> None:
     lat, lon = np.array([0.0, 10.0]), np.array([0.0, 10.0])
     array, coords = np.array([[[1, 2], [3, 4]]]), {"lat": lat, "lon": lon}
     counts = grid.from_arrays({"n": array}, dims=("time", "lat", "lon"), coords=coords)
-    found = regridded(counts, box_grid((-5.0, -5.0, 15.0, 15.0), 20.0))
+    found = regridded(counts, box_grid((-5.0, 15.0, -5.0, 15.0), 20.0))
     assert found.dims == ("time", "latitude", "longitude")
     assert found.fields[0].dtype == np.float64
     value = grid.run(found, executor="inline", quiet=True)["n"].to_numpy().item()
@@ -486,7 +486,7 @@ def test_names_of_dimensions_and_whole_numbers() -> None:
     ({"bounds": "0,0,1,1"}, "both --bounds and --resolution"),
     ({"bounds": "0,0,1", "resolution": 1.0}, "bounds are"),
     ({"bounds": "10,0,0,1", "resolution": 1.0}, "no grid has the bounds"),
-    ({"bounds": "0,0,1,1", "resolution": 0.3}, "don't fill"),
+    ({"bounds": "0,1,0,1", "resolution": 0.3}, "don't fill"),
     ({"min_valid": 1.5}, "least valid share"),
     ({"weight_format": "csv"}, "no weight format"),
     ({"weights": "nowhere.nc"}, "no file"),
@@ -506,7 +506,7 @@ def test_weights_replace_weights_only(sources: dict[str, Path], own_folder: Path
 
 def small_cases() -> list[Any]:
     """Fields on other grids by all methods: three of rectilinear weights, three of a rotated grid's."""
-    source, target = box_grid((0.0, -20.0, 40.0, 20.0), 10.0), box_grid((-5.0, -25.0, 45.0, 25.0), 10.0)
+    source, target = box_grid((0.0, 40.0, -20.0, 20.0), 10.0), box_grid((-5.0, 45.0, -25.0, 25.0), 10.0)
     field = np.arange(16.0).reshape(1, 4, 4) / 7
     field[0, 1, 2] = np.nan
     found = [applied(weights_between(source, target, method), field, 0.25) for method in METHODS]

@@ -140,7 +140,7 @@ def test_workload(own_folder: Path) -> None:
     with xr.open_zarr("tem.zarr") as data:
         assert data.force.dims == ("day", "level", "lat")
         assert data.force.attrs["units"] == "m s-2"
-        assert data.uw.attrs["units"] == "m s-1 Pa s-1"
+        assert data.uw.attrs["units"] == "m Pa s-2"
         assert np.isfinite(data.force.values).all()
 
 

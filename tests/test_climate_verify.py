@@ -89,7 +89,7 @@ def test_scores_of_steps_in_all_and_of_pixels() -> None:
 def test_a_field_scored_against_itself_and_one_climatology_for_all() -> None:
     values = written("f.nc", 3)
     field = grid.open_dataset("f.nc")["t"]
-    run = grid.run(scores(field, field, field.mean("time"), weights="cosine"), **QUIET)
+    run = grid.run(scores(field, field, field.mean("time"), weights="cos"), **QUIET)
     known = ~np.isnan(values).all((1, 2))
     np.testing.assert_array_equal(run["rmse"].to_numpy()[known], 0.0)
     np.testing.assert_allclose(run["acc"].to_numpy()[known], 1.0, rtol=1e-14)

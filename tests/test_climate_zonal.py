@@ -18,7 +18,7 @@ from gridcompute_workloads.climate.areas import (
     latitude_weights,
     row_edges,
 )
-from gridcompute_workloads.climate.zonal import meridional_means, zonal_statistics
+from gridcompute_workloads.climate.zonal import cut_off, meridional_means, zonal_statistics
 
 import gridcompute as grid
 from gridcompute.coords import Coordinate
@@ -58,6 +58,7 @@ def checked(path: str, name: str) -> None:
     agrees(rows["min"].to_numpy(), cdo("zonmin", source, path), 0)
     agrees(rows["max"].to_numpy(), cdo("zonmax", source, path), 0)
     means = run[1].to_numpy()
+    assert run[1].to_xarray()[name].attrs["cell_methods"] == "area: mean"
     assert run[1].to_xarray()["box"].values.tolist() == ["globe", "190,240,-5,5", "280,40,-30,60"]
     agrees(means[..., 0], cdo("fldmean", areas(path, name, "a.nc"), source, path), 1e-12)
     agrees(run[2].to_numpy(), cdo("mermean", areas(path, name, "a.nc"), source, path), 1e-12, atol=1e-12)
@@ -75,7 +76,7 @@ def test_a_real_field_with_land_equals_cdo(data_dir: Path) -> None:
     checked("s.nc", "sst")
     with xr.open_dataset("s.nc") as data:
         cosines = data["sst"].weighted(np.cos(np.radians(data["lat"].astype("f8")))).mean(("lat", "lon"))
-    run = grid.run(area_means(grid.open_dataset("s.nc")["sst"], weights="cosine"), **QUIET)
+    run = grid.run(area_means(grid.open_dataset("s.nc")["sst"], weights="cos"), **QUIET)
     agrees(run[0].to_numpy(), cosines.values, 1e-12)
 
 
@@ -91,7 +92,7 @@ def test_areas_are_exact() -> None:
     assert row_edges(np.arange(-88.0, 89, 2))[[0, 1]].tolist() == [-90, -87]  # less than a row would be left out
     assert row_edges(np.array([10.0, 20.0])).tolist() == [5, 15, 25]
     assert edges(np.array([3.0])).tolist() == [2.5, 3.5]
-    np.testing.assert_allclose(latitude_weights(Coordinate("y", "y", globe), "cosine")[9], 1.0)
+    np.testing.assert_allclose(latitude_weights(Coordinate("y", "y", globe), "cos")[9], 1.0)
     with pytest.raises(ParameterError, match="latitudes from"):
         latitude_weights(Coordinate("y", "y", np.array([0.0, 95.0])))
     with pytest.raises(ParameterError, match="'mass' weights"):
@@ -111,6 +112,30 @@ def test_boxes() -> None:
             Box.parse(wrong)
     with pytest.raises(ParameterError, match="twice"):
         boxes_of("globe globe")
+
+
+def test_boxes_beyond_the_input_are_told() -> None:
+    def told(lon: Any, *boxes: str) -> list[str]:
+        lat = np.arange(15.0, 61.0, 5)
+        part = grid.from_arrays({"t": np.zeros((10, len(lon)))}, dims=("lat", "lon"), coords={"lat": lat, "lon": lon})
+        return [line.split(" is a mean")[0] for line in cut_off(part["t"], [Box.parse(box) for box in boxes])]
+
+    region = np.arange(-135.0, -44.0, 5)
+    assert told(region, "-120,-80,20,50", "225,315,15,60") == []
+    beyond = ["globe", "-120,-20,20,50", "-120,-80,-20,50", "-160,-80,20,50"]
+    assert told(region, *beyond) == beyond
+    assert told(np.arange(0.0, 360, 10), "350,10,20,50", "0,360,20,50") == []
+
+
+def test_fields_without_times_have_zonal_means_too() -> None:
+    lat, lon = np.arange(-80.0, 81, 20), np.arange(0.0, 360, 30)
+    values = lat[:, None] + np.zeros((2, 9, 12))
+    coords = {"level": [500, 850], "lat": lat, "lon": lon}
+    xr.Dataset({"u": (("level", "lat", "lon"), values)}, coords).to_netcdf("l.nc")
+    run_workload("climate.zonal", {"input": "l.nc", "output": "z.zarr"}, QUIET)
+    with xr.open_zarr("z.zarr") as found:
+        assert found["mean"].dims == ("level", "lat")
+        assert found["mean"].values[1].tolist() == lat.tolist()
 
 
 def test_uneven_longitudes_count_by_their_widths_and_empty_boxes_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -54,6 +55,23 @@ def test_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.watcher() as show:
         show(Status(done={"1 a": 0}, total={"1 a": 1}))
     assert capsys.readouterr().err == ""
+
+
+def test_long_names_leave_room_for_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    drawn = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", drawn)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    name = "1 temperature_counts+both_temperatures+percentile_days+precipitation"
+    with progress.watcher() as show:
+        show(Status(done={name: 3}, total={name: 24}))
+    assert "3/24 chunks" in drawn.getvalue()
+    assert "starting" in drawn.getvalue()
+    assert name[:15] in drawn.getvalue()
 
 
 def test_a_log_has_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,26 @@ class _Shown:
 
 
 class Command(_Shown, TyperCommand):
-    """One command."""
+    """One command.
+
+    Attributes:
+        parameters: names of a workload's own parameters, which its help lists before the options that all have.
+    """
+
+    parameters: frozenset[str] = frozenset()
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """A list of the parameters, and one of the options."""
+        if not self.parameters:
+            return super().format_options(ctx, formatter)
+        lists: dict[str, list[tuple[str, str]]] = {"Parameters": [], "Options": []}
+        for one in self.get_params(ctx):
+            if (record := one.get_help_record(ctx)) is not None:
+                lists["Parameters" if one.name in self.parameters else "Options"].append(record)
+        for title, records in lists.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+        return None
 
 
 class Group(_Shown, TyperGroup):

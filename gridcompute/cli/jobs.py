@@ -134,7 +134,9 @@ def workload_made(verb: str, workload: Workload, call: Callable[..., int], commo
     if examples:
         usage = examples.replace("gridcompute run ", f"gridcompute {verb} ")
         told += "\n\n\b\nExamples:\n" + "\n".join(f"  {line}" for line in usage.splitlines())
-    return made_command(call, workload.name, told)
+    made = made_command(call, workload.name, told)
+    made.parameters = frozenset(parameter.name for parameter in workload.parameters)
+    return made
 
 
 def said(ctx: typer.Context, name: str) -> bool:

@@ -14,12 +14,12 @@ from gridcompute.collection import Collection
 from gridcompute.coords import Coordinate
 from gridcompute.errors import ParameterError
 
-from .inputs import coordinate_along
+from .inputs import as_measured, coordinate_along
 from .normals import along
 
 Array = np.ndarray[Any, Any]
 
-WEIGHTS = ("area", "cosine")
+WEIGHTS = ("area", "cos")
 
 NAMED = {
     "globe": (0.0, 360.0, -90.0, 90.0),
@@ -120,7 +120,7 @@ def latitude_weights(latitude: Coordinate, weights: str = "area") -> Array:
     Args:
         latitude: of the rows' centres, in degrees.
         weights: "area": the difference of the sines of the rows' edges (see `row_edges`), exactly what the cells cover;
-            "cosine": the cosine of the centre.
+            "cos": the cosine of the centre.
 
     Raises:
         ParameterError: another name, or latitudes beyond the poles.
@@ -131,7 +131,7 @@ def latitude_weights(latitude: Coordinate, weights: str = "area") -> Array:
     if not (np.abs(values) <= 90 + EDGE).all():
         raise ParameterError(f"coordinate {latitude.name!r} has latitudes from {values.min():g} to {values.max():g}",
                              hint="areas need degrees between -90 and 90")
-    if weights == "cosine":
+    if weights == "cos":
         return np.maximum(np.cos(np.radians(values)), 0.0)
     return np.abs(np.diff(np.sin(np.radians(row_edges(values)))))
 
@@ -194,4 +194,4 @@ def area_means(field: Collection, boxes: Sequence[Box] = (), weights: str = "are
     kernel = along(box_means, lat.dim, "row", box=len(boxes))
     found = pieces[0].map(kernel, pieces[1], names=[name], shares=shares)
     labels = Coordinate("box", "box", np.array([box.name for box in boxes]))
-    return Collection(found.columns, [*found.coords, labels])
+    return as_measured(Collection(found.columns, [*found.coords, labels]), field, cell_methods="area: mean")

@@ -179,6 +179,9 @@ def summary(output: str, picture: Path | None, name: str, units: str, cycle: Cyc
                f"{np.nanmax(shown):.3g} {units}, median {np.nanmedian(shown):.3g}")
     else:
         yield "no pixel has a value: all results are NaN"
+    if cycle.frequency != "day" and steps < (there := {"month": 12, "season": 4}[cycle.frequency]):
+        which = ", ".join(label_of(cycle, int(step)) for step in result[cycle.name].values)
+        yield f"only {which} of {there} {cycle.frequency}s: the record has no other dates (is it of annual means?)"
     if picture is not None:
         yield draw(picture, result["mean"], title=f"Climatology of {name.replace('_', ' ')}", unit=units, centred=False,
                    panels=[(label_of(cycle, int(result[cycle.name][at])), at) for at in drawn_steps(steps)])

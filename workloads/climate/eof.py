@@ -346,7 +346,7 @@ def _pictures(output: str, picture: Path | None, name: str) -> Iterator[str | Pa
         for mode, share in list(enumerate(shares))[:DRAWN]:
             path = picture.with_name(f"{picture.stem}-{mode + 1}{picture.suffix}") if mode else picture
             yield draw_field(path, eof.isel(mode=mode).transpose(*space).values, axes[space[0]], axes[space[1]],
-                             title=f"EOF {mode + 1} of {name}, {share:.1f} %", unit="")
+                             title=f"EOF {mode + 1} of {name.replace('_', ' ')}, {share:.1f} %", unit="")
     lines = {f"PC {mode + 1}": pc.isel(mode=mode).values for mode in range(min(DRAWN, len(shares)))}
     yield draw_series(picture.with_name(f"{picture.stem}-pc{picture.suffix}"), lines, axes[time],
-                      title=f"principal components of {name}", unit=str(pc.attrs.get("units", "")))
+                      title=f"Principal components of {name.replace('_', ' ')}", unit=str(pc.attrs.get("units", "")))

@@ -130,7 +130,8 @@ def gradient(
     dim = coordinate_along(data, "latitude").dim
     fields = [chosen(data, u, dim), chosen(data, v, dim)] if u else [chosen(data, variable, dim)]
     source = " and ".join(next(iter(one.columns)) for one in fields)
-    unit = f"{attrs_of(fields[0]).get('units', '1')} m-1"
+    measured = str(attrs_of(fields[0]).get("units", "1"))
+    unit = "s-1" if u and measured.replace("*", "").replace("^", "") in ("m s-1", "m/s") else f"{measured} m-1"
     parts = _of_flow(fields[0], fields[1], order) if u else _of_field(fields[0], order)
     if mean:
         parts = {name: part.mean(mean) for name, part in parts.items()}
@@ -140,7 +141,7 @@ def gradient(
     shown = "vorticity" if u else "magnitude"
 
     def finish(run: Run) -> Iterator[str | Path]:
-        yield from picture_of(output, drawn, shown, unit)
+        yield from picture_of(output, drawn, shown, unit, f"{LONG[shown].capitalize()} of {source}")
 
     lines = [f"input {source} of {input or 'A1B_north_america.nc from iris-sample-data (240 years)'}; order {order}"]
     return Job([result.write(output, overwrite=overwrite)], finish, lines)

@@ -210,7 +210,7 @@ def named_grid(name: str) -> Grid:
     elif found := re.fullmatch(r"global_(\d+(?:\.\d+)?)", name):
         step = float(found[1])
         if 0.01 <= step <= 90:
-            return box_grid((-180.0, -90.0, 180.0, 90.0), step)
+            return box_grid((-180.0, 180.0, -90.0, 90.0), step)
     elif found := re.fullmatch(r"[FNfn](\d{1,4})", name):
         half = int(found[1])
         if 1 <= half <= 2000:
@@ -219,16 +219,16 @@ def named_grid(name: str) -> Grid:
 
 
 def box_grid(box: tuple[float, float, float, float], step: float) -> Grid:
-    """Cells of a size from west, south to east, north, all in degrees.
+    """Cells of a size in a box of west, east, south, north, all in degrees.
 
     Raises:
         ParameterError: bounds or a step that no grid has.
     """
-    west, south, east, north = box
+    west, east, south, north = box
     if not (np.isfinite(box).all() and -90 <= south < north <= 90 and west < east <= west + 360 and step > 0):
         raise ParameterError(
-            f"no grid has the bounds {west:g},{south:g},{east:g},{north:g} and cells of {step:g} degrees",
-            hint="give west,south,east,north in degrees, such as -20,35,40,70, and a size above 0",
+            f"no grid has the bounds {west:g},{east:g},{south:g},{north:g} and cells of {step:g} degrees",
+            hint="give west,east,south,north in degrees, such as -20,40,35,70, and a size above 0",
         )
     nx, ny = round((east - west) / step), round((north - south) / step)
     if not 1 <= nx * ny <= MOST_CELLS or abs(nx * step - east + west) > 0.01 * step or (

@@ -99,6 +99,13 @@ def with_attrs(result: Collection, attrs: dict[str, dict[str, str]]) -> Collecti
     return Collection.of(replace(op, fields=fields), result.coords)
 
 
+def as_measured(result: Collection, field: Collection, **more: str) -> Collection:
+    """The result with the unit of the field that it was made from, where that has one, and with more attributes."""
+    units = attrs_of(field).get("units")
+    attrs = ({} if units is None else {"units": str(units)}) | more
+    return with_attrs(result, dict.fromkeys(result.columns, attrs))
+
+
 def scale_of(series: Collection, dim: str) -> tuple[float, str, list[str]]:
     """Steps per year, the slope's unit, and what should be said about the steps.
 

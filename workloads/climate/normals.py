@@ -21,7 +21,7 @@ from gridcompute.kernels import Kernel
 from gridcompute.reductions import count, mean, var
 from gridcompute.signature import Signature
 
-from .inputs import coordinate_along
+from .inputs import as_measured, attrs_of, coordinate_along, with_attrs
 
 Array = np.ndarray[Any, Any]
 
@@ -331,4 +331,8 @@ def anomalies(field: Collection, cycle: Cycle = Cycle(), *, plain: bool = True,
     found = normal.map(both_laid_out if standardised else laid_out).take(index, cycle.name)
     kernel = departure if not standardised else departures if plain else standardised_departure
     kernel = replace(kernel, dtypes=(dtype,) * len(kernel.names))
-    return grid.map(kernel, field, found)
+    result = as_measured(grid.map(kernel, field, found), field)
+    if not standardised:
+        return result
+    units = {"anomaly": attrs_of(result), "standardised_anomaly": {"units": "1"}}
+    return with_attrs(result, {name: units[name] for name in result.columns})

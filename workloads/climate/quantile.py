@@ -18,7 +18,7 @@ from gridcompute.plots import Axis, picture_path
 from gridcompute.registry import Job
 from gridcompute.running import Run, graph_of
 
-from .inputs import attrs_of, chosen, default_archive, with_attrs
+from .inputs import as_measured, attrs_of, chosen, default_archive, with_attrs
 from .pictures import draw_field, draw_series
 from .refining import Passes, refined
 
@@ -80,7 +80,8 @@ def quantiles_over(data: grid.Collection, q: Sequence[float], dims: str | Sequen
         found = found.rename(quantile=field.name)
     else:
         found = refined(floats, levels, over, passes)
-    return grid.Collection(found.columns, [*found.coords, Coordinate("quantile", "quantile", np.array(levels))])
+    labels = Coordinate("quantile", "quantile", np.array(levels))
+    return as_measured(grid.Collection(found.columns, [*found.coords, labels]), data)
 
 
 def strategy(data: grid.Collection, levels: int, dims: Sequence[str]) -> Passes | None:
@@ -188,10 +189,10 @@ def picture_of(output: str, picture: Path | None, name: str, units: str) -> Iter
             for d in found.dims[:-1]]  # fmt: skip
     if found.ndim == 2:
         lines = {f"{level:g}": np.asarray(found[:, i].values, np.float64) for i, level in enumerate(levels)}
-        yield draw_series(picture, lines, axes[0], title=f"Quantiles of {name}", unit=units)
+        yield draw_series(picture, lines, axes[0], title=f"Quantiles of {name.replace('_', ' ')}", unit=units)
         return
     step = max(1, int(np.ceil(np.sqrt(found[..., 0].size / MOST_PIXELS))))
     middle = len(levels) // 2
     shown = np.asarray(found[::step, ::step, middle].values, np.float64)
     y, x = (replace(axis, values=axis.values[::step]) for axis in axes)
-    yield draw_field(picture, shown, y, x, title=f"Quantile {levels[middle]:g} of {name}", unit=units)
+    yield draw_field(picture, shown, y, x, title=f"Quantile {levels[middle]:g} of {name.replace('_', ' ')}", unit=units)

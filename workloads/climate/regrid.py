@@ -154,7 +154,7 @@ def regrid(
         variable: the variable; needed where the input has several that fit.
         grid: target as cdo names it: r360x180, global_0.5, F80.
         like: a file whose grid is the target.
-        bounds: west,south,east,north of the target in degrees.
+        bounds: west,east,south,north of the target in degrees, as in a box of climate.zonal.
         resolution: size of its cells in degrees.
         method: conservative, bilinear or nearest.
         min_valid: least share of a target cell that must be valid, 0 to 1; by default any (conservative) or all.
@@ -183,7 +183,7 @@ def regrid(
     def finish(run: Run) -> Iterator[str | Path]:
         if save_weights:
             yield write_weights(save_weights, made, source, target, method, weight_format)
-        yield from picture_of(output, drawn, name, f"{method}, {described[name].get('units', '1')}")
+        yield from picture_of(output, drawn, name, str(described[name].get("units", "1")), f"{name}, {method}")
 
     lines = [f"input {name} of {input or DEFAULT}: {_said(source)}", f"target {_said(target)}; {method}"]
     return Job([result.write(output, overwrite=overwrite)], finish, lines)
@@ -233,10 +233,10 @@ def _target(named: str, like: str, bounds: str, resolution: float, ready: bool) 
         return file_grid(like)[0]
     if bounds:
         try:
-            west, south, east, north = (float(one) for one in bounds.split(","))
+            west, east, south, north = (float(one) for one in bounds.split(","))
         except ValueError:
-            raise ParameterError(f"bounds are {bounds!r}", hint="give west,south,east,north in degrees") from None
-        return box_grid((west, south, east, north), resolution)
+            raise ParameterError(f"bounds are {bounds!r}", hint="give west,east,south,north in degrees") from None
+        return box_grid((west, east, south, north), resolution)
     return None if ready and not named else named_grid(named or "r360x180")
 
 
@@ -256,20 +256,22 @@ def _source(path: str, variable: str) -> tuple[Collection, Grid, tuple[str, ...]
     return series, source, dims
 
 
-def picture_of(output: str, picture: Path | None, name: str, unit: str) -> Iterator[str | Path]:
+def picture_of(output: str, picture: Path | None, name: str, unit: str, title: str) -> Iterator[str | Path]:
     """Draw the first field of what was written; gives the lines and paths for the summary."""
     field = open_result(output)[name]
     if field.ndim > 2:
         others = ", ".join(f"{dim} {field.sizes[dim]}" for dim in field.dims[:-2])
         yield f"summary and picture are of the first field of {others}"
-        field = field[(0,) * (field.ndim - 2)]
+        dims, field = field.dims[:-2], field[(0,) * (field.ndim - 2)]
+        title += "".join(f", {dim} {str(field[dim].values)[:10]}" for dim in dims if dim in field.coords)
     step = max(1, int(np.ceil(np.sqrt(field.size / MOST_PIXELS))))
     field = field[::step, ::step]
     values = np.asarray(field.values, np.float64)
     known = np.isfinite(values)
     if known.any():
         low, middle, high = np.nanmin(values), np.nanmedian(values[known]), np.nanmax(values)
-        yield f"{name} {low:.4g} to {high:.4g}, median {middle:.4g}; {100 * known.mean():.1f} % of cells have a value"
+        share = f"{100 * known.mean():.1f} % of cells have a value"
+        yield f"{name} {low:.4g} to {high:.4g} {unit}, median {middle:.4g}; {share}"
     else:
         yield "no target cell has a value: do the grids overlap?"
     if picture is not None:
@@ -277,4 +279,4 @@ def picture_of(output: str, picture: Path | None, name: str, unit: str) -> Itera
             Axis.of(d, field.coords[d]) if d in field.coords else Axis(d, np.arange(field.sizes[d], dtype=np.float64))
             for d in field.dims
         )
-        yield draw_field(picture, values, y, x, title=name, unit=unit)
+        yield draw_field(picture, values, y, x, title=title.replace("_", " "), unit=unit)

@@ -138,7 +138,7 @@ def scores(forecast: Collection, reference: Collection, normal: Collection | Non
         forecast: one column over latitude, longitude and any other dimensions, such as time and lead.
         reference: one column over the same dimensions, or some of them, with the same labels.
         normal: a climatology: over `dayofyear`, `month` or `season`, or without time, then latitude and longitude.
-        weights: "area" or "cosine", see `areas.latitude_weights`.
+        weights: "area" or "cos", see `areas.latitude_weights`.
         dim: the time dimension, where it isn't plain.
 
     Raises:

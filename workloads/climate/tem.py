@@ -70,9 +70,9 @@ DESCRIBED = {
     "divergence": ("divergence of the Eliassen-Palm flux", "kg m-1 s-2"),
     "force": ("force of the eddies on the zonal mean flow", "m s-2"),
     "u": ("zonal mean flow to the east", "m s-1"), "v": ("zonal mean flow to the north", "m s-1"),
-    "w": ("zonal mean flow upwards", ""), "t": ("zonal mean temperature", "K"),
+    "w": ("zonal mean vertical velocity", ""), "t": ("zonal mean temperature", "K"),
     "uv": ("eddy flux of eastward momentum to the north", "m2 s-2"),
-    "uw": ("eddy flux of eastward momentum upwards", ""),
+    "uw": ("eddy flux of eastward momentum along the vertical velocity", ""),
     "vt": ("eddy flux of temperature to the north", "K m s-1"),
 }  # fmt: skip
 
@@ -124,7 +124,7 @@ def tem(
     forced = transformed_mean(fluxes, level, pressure, omega)
     result = fluxes.assign(**{name: forced[name] for name in forced.columns})
     unit = "Pa s-1" if omega else "m s-1"
-    units = {"w": unit, "uw": f"m s-1 {unit}"}
+    units = {"w": unit, "uw": "m Pa s-2" if omega else "m2 s-2"}
     attrs = {name: {"long_name": text, "units": units.get(name, fixed)} for name, (text, fixed) in DESCRIBED.items()}
 
     def finish(run: Run) -> Iterator[str | Path]:
@@ -169,4 +169,4 @@ def _picture(output: str, picture: Path | None, level: str) -> Iterator[str | Pa
         yield f"force of the eddies {np.nanmin(values):.3g} to {np.nanmax(values):.3g} m s-1 day-1, mean of all times"
     if picture is not None:
         y, x = (Axis.of(dim, force.coords[dim]) for dim in force.dims[-2:])
-        yield draw_field(picture, values, y, x, title="Force of the eddies", unit="m s-1 day-1")
+        yield draw_field(picture, values, y, x, title="Force of the eddies, mean of all times", unit="m s-1 day-1")

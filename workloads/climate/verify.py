@@ -56,7 +56,7 @@ def verify(
         climatology: what anomalies are taken from: a dataset over dayofyear, month or season as climate.climatology
             writes it; by default the reference's own.
         frequency: of the reference's own climatology: day, month or season; "none" for no anomaly correlation.
-        weights: of the cells: area (exact), or cosine of the latitude.
+        weights: of the cells: area (exact), or cos of the latitude.
         output: Zarr store to write.
         picture: PNG to draw; by default beside the output, "none" for no picture.
         overwrite: replace outputs that other data or parameters have left there.

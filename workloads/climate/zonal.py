@@ -13,7 +13,7 @@ from gridcompute.plots import picture_path
 from gridcompute.registry import Job
 from gridcompute.running import Run
 
-from .areas import NAMED, Box, area_means, boxes_of, latitude_weights
+from .areas import NAMED, Box, area_means, boxes_of, edges, latitude_weights, row_edges
 from .climatology import beside
 from .inputs import attrs_of, chosen, coordinate_along, default_archive, with_attrs
 from .pictures import draw
@@ -49,7 +49,6 @@ def meridional_means(field: Collection, weights: str = "area", *, latitude: str 
 def zonal(
     input: str = "",
     variable: str = "",
-    dim: str = "time",
     box: str = "globe",
     weights: str = "area",
     meridional: bool = False,
@@ -67,10 +66,9 @@ def zonal(
         input: netCDF file, Zarr store, anything else that xarray reads, a URL or a pattern; by default the 240 years
             of North American air temperature of the package iris-sample-data.
         variable: the variable; needed where the input has several that fit.
-        dim: the time dimension.
         box: boxes to take means over: globe, tropics, nino1+2, nino3, nino3.4, nino4, or west,east,south,north in
             degrees (eastward, also across 0 or 180); several with semicolons between them; "none" for none.
-        weights: of the cells in boxes and meridional means: area (exact), or cosine of the latitude.
+        weights: of the cells in boxes and meridional means: area (exact), or cos of the latitude.
         meridional: also write means of each meridian beside the output (zonal-meridional.zarr).
         output: Zarr store to write.
         picture: PNG to draw; by default beside the output, "none" for no picture.
@@ -82,7 +80,8 @@ def zonal(
     """
     drawn = picture_path(picture, output)
     boxes = [] if box == "none" else boxes_of(box)
-    field = chosen(grid.open_dataset(input or default_archive()), variable, dim)
+    data = grid.open_dataset(input or default_archive())
+    field = chosen(data, variable, coordinate_along(data, "latitude").dim)
     name = next(iter(field.columns))
     units = str(attrs_of(field).get("units", "1"))
     along = coordinate_along(field, "longitude").dim
@@ -104,7 +103,24 @@ def zonal(
         yield from summary(output, drawn, name, units, boxes)
 
     source = f"{name} of {input}" if input else f"{name} of A1B_north_america.nc from iris-sample-data (240 years)"
-    return Job(outputs, finish, [f"input {source}"])
+    return Job(outputs, finish, [f"input {source}", *cut_off(field, boxes)])
+
+
+def cut_off(field: Collection, boxes: list[Box]) -> list[str]:
+    """A line for each box of which the field has only a part, more than a row or a column less."""
+    lat, lon = (np.asarray(coordinate_along(field, kind).values, np.float64) for kind in ("latitude", "longitude"))
+    rows, columns = row_edges(lat), edges(lon)
+    height, width = (float(np.abs(np.diff(side)).max()) for side in (rows, columns))
+    around = float(np.ptp(columns)) > 360 - width
+    has = (f"the input has latitudes {lat.min():g} to {lat.max():g} and longitudes {columns[[0, -1]].min():g} to "
+           f"{columns[[0, -1]].max():g}")  # fmt: skip
+    lines = []
+    for box in boxes:
+        wide = box.east - box.west if abs(box.east - box.west) >= 360 else (box.east - box.west) % 360
+        inside = around or (box.west - columns.min() + width) % 360 + wide <= float(np.ptp(columns)) + 2 * width
+        if not inside or box.south < rows.min() - height or box.north > rows.max() + height:
+            lines.append(f"{box.name} is a mean of the part of it that there is: {has}")
+    return lines
 
 
 def summary(output: str, picture: Path | None, name: str, units: str, boxes: list[Box]) -> Iterator[str | Path]:
