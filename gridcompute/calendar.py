@@ -141,10 +141,13 @@ class TimeUnit:
 def counted(values: Any, unit: TimeUnit) -> tuple[Ints, TimeUnit] | None:
     """Counts of a unit as int64, in the coarsest unit that gives floats back exactly (at worst microseconds).
 
-    None where they can't be counted: not finite, or beyond int64.
+    None where they can't be counted: not finite, NaT (the least int64), or instants beyond int64.
     """
     if values.dtype.kind in "iu":
-        return None if values.dtype == np.uint64 else (values.astype(np.int64), unit)
+        most = (2**63 - 1 - abs(unit.origin)) // max(unit.size.numerator, 1)
+        held = values.dtype != np.uint64 and all(abs(int(end)) <= most for end in (values.min(), values.max())
+                                                 if values.size)
+        return (values.astype(np.int64), unit) if held else None
     if not np.isfinite(values).all():
         return None
     exact = values.astype(np.float64)

@@ -10,6 +10,7 @@ import numpy as np
 from gridcompute.collection import Collection
 from gridcompute.errors import DimensionError, MissingInputError, ParameterError
 
+from .grids import check_monotonic
 from .inputs import coordinate_along
 
 Array = np.ndarray[Any, Any]
@@ -62,6 +63,7 @@ def _by_latitude(degrees: Array, weights: str) -> Array:
         return np.sqrt(cosine) if weights == "sqrt-cos" else cosine
     if len(degrees) < 2:
         return np.ones(len(degrees))
+    check_monotonic("latitudes", degrees)
     middle = (degrees[1:] + degrees[:-1]) / 2
     edges = np.clip([2 * degrees[0] - middle[0], *middle, 2 * degrees[-1] - middle[-1]], -90.0, 90.0)
     return np.asarray(np.abs(np.diff(np.sin(np.deg2rad(edges)))))
