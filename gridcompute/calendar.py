@@ -144,10 +144,9 @@ def counted(values: Any, unit: TimeUnit) -> tuple[Ints, TimeUnit] | None:
     None where they can't be counted: not finite, NaT (the least int64), or instants beyond int64.
     """
     if values.dtype.kind in "iu":
-        most = (2**63 - 1 - abs(unit.origin)) // max(unit.size.numerator, 1)
-        held = values.dtype != np.uint64 and all(abs(int(end)) <= most for end in (values.min(), values.max())
-                                                 if values.size)
-        return (values.astype(np.int64), unit) if held else None
+        ends = [int(values.min(initial=0)), int(values.max(initial=0))]
+        held = max(map(abs, ends)) * unit.size.numerator + abs(unit.origin) < 2**63
+        return (values.astype(np.int64), unit) if held and values.dtype != np.uint64 else None
     if not np.isfinite(values).all():
         return None
     exact = values.astype(np.float64)

@@ -156,6 +156,10 @@ def test_what_cycles_refuse() -> None:
         normals(opened(), Cycle(base=(1961, 1990)))
     with pytest.raises(ParameterError, match="running mean over 60"):
         running_means(opened(), 60)
+    with xr.open_dataset("d.nc") as data:
+        mixed = grid.open_dataset(data.load().isel(time=[0, 2, 1]))["t"]
+    with pytest.raises(ParameterError, match="times neither increase"):
+        running_means(mixed, 2)
     with pytest.raises(DimensionError, match="no time coordinate"):
         normals(grid.from_arrays({"t": np.zeros((3, 2))}, dims=("time", "x"))["t"])
     build = grid.workload("climate.climatology")

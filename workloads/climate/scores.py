@@ -12,7 +12,7 @@ from gridcompute.reducer import Output
 
 from .areas import latitude_weights
 from .grids import Grid, check_even
-from .inputs import coordinate_along
+from .inputs import coordinate_along, gapped
 from .normals import FEW, STEPS, Array, Cycle, along
 
 
@@ -224,7 +224,7 @@ def require_variable(data: Collection, name: str, what: str) -> Collection:
         MissingInputError: it isn't there, or there are several.
     """
     if name in data.columns:
-        return data[name]
+        return gapped(data[name])
     if len(data.columns) == 1:
-        return data[list(data.columns)]
+        return gapped(data[list(data.columns)])
     raise MissingInputError(f"{what} has no variable {name!r}", hint=f"it has {', '.join(data.columns) or 'none'}")
