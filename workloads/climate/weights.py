@@ -58,6 +58,9 @@ def weights_of(series: Collection, weights: str | Array, dim: str = "time") -> A
 
 
 def _by_latitude(degrees: Array, weights: str) -> Array:
+    if not (np.abs(degrees) <= 90 + 1e-5).all():
+        raise ParameterError(f"the latitudes reach from {degrees.min():g} to {degrees.max():g}",
+                             hint="weights need degrees between -90 and 90; or take the weights none")
     if weights != "area":
         cosine = np.clip(np.cos(np.deg2rad(degrees)), 0.0, 1.0)
         return np.sqrt(cosine) if weights == "sqrt-cos" else cosine
