@@ -141,10 +141,12 @@ class TimeUnit:
 def counted(values: Any, unit: TimeUnit) -> tuple[Ints, TimeUnit] | None:
     """Counts of a unit as int64, in the coarsest unit that gives floats back exactly (at worst microseconds).
 
-    None where they can't be counted: not finite, or beyond int64.
+    None where they can't be counted: not finite, NaT (the least int64), or instants beyond int64.
     """
     if values.dtype.kind in "iu":
-        return None if values.dtype == np.uint64 else (values.astype(np.int64), unit)
+        ends = [int(values.min(initial=0)), int(values.max(initial=0))]
+        held = max(map(abs, ends)) * unit.size.numerator + abs(unit.origin) < 2**63
+        return (values.astype(np.int64), unit) if held and values.dtype != np.uint64 else None
     if not np.isfinite(values).all():
         return None
     exact = values.astype(np.float64)

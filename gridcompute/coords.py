@@ -90,7 +90,8 @@ class Coordinate:
         """The parsed unit of a time."""
         unit = TimeUnit.parse(self.unit, self.calendar) if self.unit else None
         if unit is None:
-            raise ParameterError(f"coordinate {self.name!r} isn't a time", hint="its values are plain labels")
+            raise ParameterError(f"coordinate {self.name!r} isn't a time",
+                                 hint="its values are plain labels, or dates of which some are missing")
         return unit
 
     @cached_property

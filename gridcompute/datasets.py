@@ -58,7 +58,7 @@ def from_xarray(data: Any) -> Collection:
             raise EmptyGridError(f"variable {name!r} has no cells: its shape is {variable.shape}")
     order = list(dict.fromkeys(d for v in sorted(wanted.values(), key=lambda v: -v.ndim) for d in map(str, v.dims)))
     files = _Files()
-    columns = {name: _column(name, v, [d for d in order if d in v.dims], files) for name, v in wanted.items()}
+    columns = {name: _column(name, v, [d for d in order if d in map(str, v.dims)], files) for name, v in wanted.items()}
     return Collection(columns, [*_labels(dataset, beside), *whole(dataset.attrs)])
 
 
@@ -77,9 +77,9 @@ def _beside(dataset: Any) -> dict[str, str]:
     for name, v in dataset.variables.items():
         said = {**v.encoding, **v.attrs}
         for key in ("bounds", "climatology"):
-            if name in dataset.coords and str(said.get(key, "")) in dataset.variables:
+            if name in dataset.coords and key in said and str(said[key]) in dataset.variables:
                 found[str(said[key])] = str(name)
-        if str(said.get("grid_mapping", "")) in dataset.variables:
+        if "grid_mapping" in said and str(said["grid_mapping"]) in dataset.variables:
             found[str(said["grid_mapping"])] = ""
     return found
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gridcompute.coords import Coordinate
 from gridcompute.op import Op
@@ -58,3 +59,13 @@ def _warn_unused(used: _Used, url: str, place: tuple[str, int]) -> None:
         warnings.warn_explicit(
             f"write({url!r}) was never run: nothing has been written; pass it to grid.run", UnrunOutputWarning, *place
         )
+
+
+@contextlib.contextmanager
+def unrun_unsaid() -> Iterator[None]:
+    """Without warnings of outputs that nobody runs: those that were made before something was refused, or that a later
+    run of a script would write.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnrunOutputWarning)
+        yield

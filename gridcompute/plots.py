@@ -49,12 +49,15 @@ class Axis:
 
     @classmethod
     def of(cls, name: str, coordinate: xr.DataArray) -> Axis:
-        """An axis from an xarray coordinate: dates as years with decimals, positions for other labels than numbers."""
+        """An axis from an xarray coordinate: dates as years with decimals, longitudes without a jump; positions for
+        other labels than numbers, and for gaps and numbers that aren't in order, which no picture can be drawn over.
+        """
         values = np.asarray(coordinate.values)
         if coordinate.size and (values.dtype.kind == "M" or hasattr(values.flat[0], "calendar")):
             date = coordinate.dt
             years = date.year + (date.dayofyear - 1 + date.hour / 24) / date.days_in_year
-            return cls(name, np.asarray(years.values, np.float64), kind="time")
+            found = np.asarray(years.values, np.float64)
+            return cls(name, found, kind="time") if _in_order(found) else cls(name, np.arange(float(len(found))))
         if values.dtype.kind not in "iuf":
             values = np.arange(len(values))
         unit = str(coordinate.attrs.get("units", ""))
@@ -69,8 +72,13 @@ class Axis:
                 if "latitude" in said or short in ("lat", "y") or unit.endswith(("north", "N"))
                 else ""
             )
+        values = values.astype(np.float64)
+        if kind == "longitude" and not _in_order(values):
+            values = np.unwrap(values, period=360)
+        if not _in_order(values):
+            return cls(name, np.arange(float(len(values))))
         downward = unit.lower() in PRESSURE or coordinate.attrs.get("positive") == "down"
-        return cls(name, values.astype(np.float64), unit, kind, downward)
+        return cls(name, values, unit, kind, downward)
 
     @property
     def edges(self) -> Array:
@@ -85,6 +93,12 @@ class Axis:
     def label(self) -> str:
         """Text at the axis."""
         return self.name if self.kind or not self.unit else f"{self.name} ({self.unit})"
+
+
+def _in_order(values: Array) -> bool:
+    """Whether numbers increase or decrease throughout; gaps don't."""
+    steps = np.diff(values)
+    return bool(np.isfinite(values).all() and ((steps > 0).all() or (steps < 0).all()))
 
 
 def picture_path(picture: str, output: str) -> Path | None:
@@ -133,8 +147,12 @@ def figure_file(path: Path, width: float, height: float, columns: int = 1,
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     yield figure, figure.subplot_mosaic(mosaic) if mosaic else figure.subplots(1, columns, squeeze=False)[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise StoreError(f"the picture {path} can't be written: {error.strerror}",
+                         hint='choose another place with --picture, or "none"') from error
     try:
         with os.fdopen(fd, "wb") as file:
             figure.savefig(file, format="png")

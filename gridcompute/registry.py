@@ -22,6 +22,7 @@ Args:
 from __future__ import annotations
 
 import difflib
+import traceback
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from gridcompute.collection import Collection
-from gridcompute.destined import Destined
+from gridcompute.destined import Destined, unrun_unsaid
 from gridcompute.errors import GridError, ParameterError, RunError
 from gridcompute.parameters import Parameter, described, parameters
 from gridcompute.running import Run
@@ -144,7 +145,9 @@ class Workload:
         values = {name: known[name].cast(value) for name, value in given.items()}
         try:
             job = self.function(**values)
-        except GridError:
+        except GridError as error:
+            with unrun_unsaid():
+                traceback.clear_frames(error.__traceback__)  # outputs made before it was refused go now, and unsaid
             raise
         except Exception as error:  # whatever a third party's function raises
             raise RunError(
@@ -224,7 +227,8 @@ class Together(Workload):
         if len(drawn) > 1 and given.get("picture") not in (None, "", "none"):
             raise ParameterError(f"{', '.join(drawn)} would all draw {given['picture']}",
                                  hint='leave --picture away: each is drawn beside its output; or "none"')
-        return together(*(one(**self._own(one, given)) for one in self.members))
+        with unrun_unsaid():  # of those that were built before another is refused
+            return together(*(one(**self._own(one, given)) for one in self.members))
 
     def _own(self, one: Workload, given: Mapping[str, Any]) -> dict[str, Any]:
         """What one of the workloads is given."""

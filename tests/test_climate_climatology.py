@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -156,12 +157,30 @@ def test_what_cycles_refuse() -> None:
         normals(opened(), Cycle(base=(1961, 1990)))
     with pytest.raises(ParameterError, match="running mean over 60"):
         running_means(opened(), 60)
+    with xr.open_dataset("d.nc") as data:
+        mixed = grid.open_dataset(data.load().isel(time=[0, 2, 1]))["t"]
+    with pytest.raises(ParameterError, match="times neither increase"):
+        running_means(mixed, 2)
     with pytest.raises(DimensionError, match="no time coordinate"):
         normals(grid.from_arrays({"t": np.zeros((3, 2))}, dims=("time", "x"))["t"])
     build = grid.workload("climate.climatology")
     for wrong, said in (({"base": "1990-1961"}, "base period"), ({"means": "week"}, "no 'week' means")):
         with pytest.raises(ParameterError, match=said):
             build(input="d.nc", **wrong)
+
+
+@pytest.mark.parametrize(("names", "wrong", "said"), [
+    ("climate.climatology", {"means": "60"}, "running mean over 60"),
+    ("climate.climatology climate.zonal", {"box": "nowhere"}, "no box 'nowhere'"),
+])  # fmt: skip
+def test_a_refusal_says_nothing_of_outputs_that_were_made_before(names: str, wrong: dict[str, str], said: str) -> None:
+    archive("d.nc", "noleap", "2000-01-01", "2000-02-28", shape=(2, 3))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(ParameterError, match=said):
+            grid.workload(names)(input="d.nc", **wrong)
+        gc.collect()
+    assert not [one for one in told if one.category is grid.UnrunOutputWarning]
 
 
 def test_the_workload_writes_what_xarray_opens_and_draws() -> None:

@@ -220,6 +220,10 @@ def test_requests_that_make_no_sense() -> None:
                     {"eof_scaling": 3}, {"weights": -np.ones((6, 9))}, {"weights": np.ones((6, 8))}):
         with pytest.raises(ParameterError):
             eofs(series, **options)
+    for degrees, weights in (([-50.0, -30, np.nan, 10, 30, 50], "cos"), (np.linspace(-500, 500, 6), "sqrt-cos"),
+                             ([-50.0, -30, 10, -10, 30, 50], "area")):
+        with pytest.raises(ParameterError, match="latitudes"):
+            eofs(field(waves(), np.array(degrees)), weights=weights)
     with pytest.raises(MissingInputError):
         eofs(series, weights="cosine")
     with pytest.raises(DimensionError):

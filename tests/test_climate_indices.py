@@ -293,6 +293,9 @@ def test_what_is_refused_before_any_work() -> None:
         extreme_indices()
     with pytest.raises(ParameterError, match="1961-1990 has less than two years"):
         extreme_indices(tx=daily["tx"])
+    for amount in (-1.0, np.nan, np.inf):
+        with pytest.raises(ParameterError, match="amount is"):
+            extreme_indices(tx=daily["tx"], base=(2000, 2003), amount=amount)
     with pytest.raises(ParameterError, match="base period is 2003 to 2000"):
         extreme_indices(tx=daily["tx"], base=(2003, 2000))
     with pytest.raises(DimensionError, match="hemisphere"):

@@ -12,6 +12,7 @@ from gridcompute_workloads.climate import pictures
 from gridcompute_workloads.climate.pictures import draw, draw_field, draw_fields, draw_series, thinned
 
 from gridcompute import plots
+from gridcompute.errors import StoreError
 from gridcompute.maps import DIVERGING, SEQUENTIAL, _colours, _mesh
 from gridcompute.plots import Axis
 
@@ -96,3 +97,22 @@ def test_dates_of_every_calendar_are_years(tmp_path: Path) -> None:
     assert model.values[0] == 2000.0
     real = Axis.of("time", xr.DataArray(np.array(["2001-01-01", "2001-07-02T12"], "M8[ns]"), dims="time"))
     np.testing.assert_allclose(real.values, [2001.0, 2001.5])
+
+
+def test_what_is_in_no_order_is_drawn_by_position(tmp_path: Path) -> None:
+    def axis(values: Any, name: str = "lon", unit: str = "degrees_east") -> Axis:
+        return Axis.of(name, xr.DataArray(np.array(values), dims=name, attrs={"units": unit}))
+
+    np.testing.assert_array_equal(axis([0.0, 120.0, -120.0]).values, [0, 120, 240])  # a jump of longitudes is none
+    dates = np.array(["2001-01-01", "NaT", "2001-03-01"], "M8[ns]")
+    for one in (axis([0.0, np.nan, 20.0]), axis([0.0, 30.0, 10.0]), axis([5.0, 5.0, 6.0], "lat", "degrees_north"),
+                Axis.of("time", xr.DataArray(dates, dims="time"))):
+        assert one.values.tolist() == [0, 1, 2]
+        assert one.kind == ""
+        size(draw_field(tmp_path / "a.png", np.ones((5, 3)), Y, one, title="", unit=""))
+
+
+def test_a_picture_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="can't be written"):
+        draw_field(tmp_path / "file" / "a.png", np.ones((5, 8)), Y, X, title="", unit="")

@@ -146,12 +146,25 @@ def test_workload(own_folder: Path) -> None:
 
 @pytest.mark.parametrize(("options", "says"), [
     ({"every": "month"}, "no means of every 'month'"), ({"u": "wind"}, "no variable 'wind'"),
-    ({"level": "time"}, "pressure in Pa"),
+    ({"level": "time"}, "pressure in Pa"), ({"seed": -1}, "seed is -1"),
 ])  # fmt: skip
 def test_bad_parameters_are_refused(options: dict[str, Any], says: str, own_folder: Path) -> None:
     with pytest.raises(GridError, match=says) as caught:
         grid.workload("climate.tem")(**options)
     assert caught.value
+
+
+@pytest.mark.parametrize(("name", "unit"), [("omega", "hPa s-1"), ("omega", "Pa/day"), ("t", "degC")])
+def test_other_units_are_refused(name: str, unit: str, own_folder: Path) -> None:
+    dims, numbers = ("time", "level", "lat", "lon"), np.ones((1, 4, 5, 6))
+    units = {"u": "m/s", "v": "m s**-1", "omega": "Pa s**-1", "t": "K"} | {name: unit}
+    data = xr.Dataset({one: (dims, numbers, {"units": said}) for one, said in units.items()},
+                      {"time": np.array(["2001-01-01"], "M8[ns]"),
+                       "level": ("level", [1e3, 500.0, 100, 10], {"units": "hPa"}),
+                       "lat": np.linspace(-60, 60, 5), "lon": np.arange(6) * 60.0})
+    data.to_netcdf("flow.nc")
+    with pytest.raises(GridError, match=f"'{name}' has the units '{unit}'"):
+        grid.workload("climate.tem")(input="flow.nc")
 
 
 def test_levels_that_are_none_are_refused() -> None:

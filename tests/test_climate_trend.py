@@ -213,3 +213,17 @@ def test_what_the_methods_refuse(monthly: xr.Dataset) -> None:
         build(input="monthly.nc", method="seasonal", period=1)
     with pytest.raises(ParameterError, match="period is 100"):
         build(input="monthly.nc", method="seasonal", period=100)
+
+
+def test_whole_numbers_with_gaps_are_nan_there(monthly: xr.Dataset) -> None:
+    whole = (monthly["t"].fillna(0) * 100).round().astype("i2").rename("whole")
+    whole.values[5, 0, 1] = -999
+    attrs = {"_FillValue": np.int16(-999), "units": "cK"}
+    xr.Dataset({"whole": (whole.dims, whole.values, attrs)}, monthly.coords).to_netcdf("whole.nc")
+    carry(input="whole.nc", method="ols", output="whole.zarr", picture="none")
+    found = xr.open_zarr("whole.zarr").load()
+    x = np.delete(whole.values[:, 0, 1], 5).astype(float)
+    want = scipy.stats.linregress(np.delete(np.arange(144.0), 5), x)
+    assert float(found["intercept"][0, 1]) == pytest.approx(want.intercept, rel=1e-9)
+    assert found["intercept"].attrs["units"] == "cK"
+    grid.plan(*grid.workload("climate.trend")(input="whole.nc", output="y.zarr").outputs)  # kernels see NaN

@@ -108,6 +108,10 @@ def test_what_does_not_go_together_is_refused_by_name() -> None:
     xr.open_dataset("f.nc").rename(lat="latitude").to_netcdf("l.nc")
     with pytest.raises(DimensionError, match="reference has the dimension 'latitude'"):
         scores(forecast, grid.open_dataset("l.nc")["t"])
+    written("u.nc", 1, lon=np.arange(6.0) ** 2)
+    uneven = grid.open_dataset("u.nc")["t"]
+    with pytest.raises(ParameterError, match="uneven"):
+        scores(uneven, uneven)
     half = normals(forecast.isel(time=slice(0, 5)), Cycle("month"))["mean"]
     with pytest.raises(ParameterError, match="climatology has no month 6"):
         scores(forecast, forecast, half)

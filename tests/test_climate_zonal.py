@@ -112,6 +112,25 @@ def test_boxes() -> None:
             Box.parse(wrong)
     with pytest.raises(ParameterError, match="twice"):
         boxes_of("globe globe")
+    assert [box.name for box in boxes_of("280, 360, 0, 60; nino3 tropics")] == ["280, 360, 0, 60", "nino3", "tropics"]
+
+
+def test_longitudes_may_jump_and_what_has_no_edges_is_refused() -> None:
+    values = np.random.default_rng(1).random((3, 2, 6))
+
+    def field(lat: Any, lon: Any) -> Any:
+        data = xr.Dataset({"t": (("time", "lat", "lon"), values)}, {"lat": lat, "lon": lon})
+        return grid.open_dataset(data)["t"]
+
+    run = grid.run(area_means(field([-10.0, 10.0], [0.0, 60, 120, -180, -120, -60])), **QUIET)
+    agrees(run[0].to_numpy()[:, 0], values.mean((1, 2)), 1e-12)
+    even = [0.0, 60, 120, 180, 240, 300]
+    for lat, lon, said in (([5.0, 5.0], even, "latitudes neither"),
+                           ([0.0, 10], [0.0, 60, 60, 180, 240, 300], "longitudes neither"),
+                           ([0.0, 10], [0.0, np.nan, 120, 180, 240, 300], "finite"),
+                           ([0.0, 10], [0.0, 72, 144, 216, 288, 360], "more than once")):  # fmt: skip
+        with pytest.raises(ParameterError, match=said):
+            area_means(field(lat, lon))
 
 
 def test_boxes_beyond_the_input_are_told() -> None:

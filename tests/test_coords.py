@@ -284,3 +284,13 @@ def test_taken_and_renamed():
     assert (c.renamed("t").dim, c.renamed("t").name) == ("t", "t")
     assert Coordinate("x", "lat", np.array([1])).renamed("y").name == "lat"
     assert len(c) == 3
+
+
+@pytest.mark.parametrize("gap", [-(2**63), 2**62])
+def test_times_that_are_missing_or_beyond_int64_are_plain_numbers(gap):
+    found = Coordinate.of_cf("time", "time", np.array([0, gap, 60]), {"units": "days since 2000-01-01"})
+    assert not found.is_time
+    with pytest.raises(ParameterError, match="isn't a time") as error:
+        components(found, "month")
+    assert "missing" in str(error.value)
+    assert Coordinate.of_cf("time", "time", np.empty(0, np.int64), {"units": "days since 2000-01-01"}).is_time

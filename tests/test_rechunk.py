@@ -340,3 +340,8 @@ def test_workload(stored: str) -> None:
     for asked in ("time", "time=x", "=3"):
         with pytest.raises(ParameterError, match="dimension and its extent"):
             run_workload("climate.rechunk", {"input": stored, "chunks": asked, "output": "no.zarr"}, options)
+    with pytest.raises(ParameterError, match="'time' twice"):
+        run_workload("climate.rechunk", {"input": stored, "chunks": "time=3,time=4", "output": "no.zarr"}, options)
+    xr.Dataset({"name": ("x", np.array(["a", "b"], object))}).to_netcdf("text.nc")
+    with pytest.raises(ParameterError, match="text: name"):
+        run_workload("climate.rechunk", {"input": "text.nc", "output": "no.zarr"}, options)

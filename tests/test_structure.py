@@ -323,7 +323,7 @@ LEVELS = {
     "gridcompute_workloads.climate.pictures": 102,
     "gridcompute_workloads.climate.eof": 110,
     "gridcompute_workloads.climate.grams": 100,
-    "gridcompute_workloads.climate.weights": 102,
+    "gridcompute_workloads.climate.weights": 104,
     "gridcompute_workloads.climate.rechunk": 110,
     "gridcompute_workloads.climate.etccdi": 100,
     "gridcompute_workloads.climate.etccdi.days": 101,

@@ -482,6 +482,16 @@ def test_a_dataarray_without_a_name_or_named_as_its_coordinate(own_folder: Path)
     assert computed(da["x"].grid)["values"].values.tolist() == [5, 6]
 
 
+def test_names_that_are_numbers_or_empty() -> None:
+    values = np.arange(6.0).reshape(2, 3)
+    data = xr.Dataset({"t": ((0, 1), values), 5: ((1,), values[0]), "": ((1,), values[1])})
+    found = grid.run(grid.from_xarray(data), executor="inline", quiet=True)[0].to_xarray()
+    np.testing.assert_array_equal(found["t"].values, values)
+    assert found["t"].dims == ("0", "1")
+    np.testing.assert_array_equal(found[""].values, values[1])
+    np.testing.assert_array_equal(found["5"].values, values[0])
+
+
 def test_auxiliaries_are_compared_by_content() -> None:
     one = Auxiliary("", "lat", np.zeros((2, 3)), dims=("y", "x"))
     assert one == Auxiliary("", "lat", np.zeros((2, 3)), dims=("y", "x"))

@@ -16,7 +16,6 @@ from gridcompute.cli.jobs import (
     made_command,
     output_aside,
     said,
-    unrun_unsaid,
     workload_made,
 )
 from gridcompute.cli.options import COMMON
@@ -127,7 +126,7 @@ def script_outputs(path: str, arguments: Sequence[str]) -> list[Any]:
     """
     from gridcompute.actions.writes import Write
     from gridcompute.collection import Collection
-    from gridcompute.destined import Destined
+    from gridcompute.destined import Destined, unrun_unsaid
 
     with unrun_unsaid():
         found = first_planned(path, arguments)

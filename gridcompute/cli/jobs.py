@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -263,6 +262,8 @@ def plan_script(path: str, arguments: list[str], options: Mapping[str, Any], as_
     Raises:
         ParameterError: it ended without one.
     """
+    from gridcompute.destined import unrun_unsaid
+
     with unrun_unsaid():
         try:
             with output_aside(as_json):
@@ -291,16 +292,6 @@ def first_planned(path: str, arguments: Sequence[str], options: Mapping[str, Any
         return run_script(path, arguments, options, origin=origin).code
     except PlannedInstead as reached:
         return reached.planned
-
-
-@contextlib.contextmanager
-def unrun_unsaid() -> Iterator[None]:
-    """Without warnings of outputs that a later run of a script would write, until what it has made is gone."""
-    from gridcompute.destined import UnrunOutputWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnrunOutputWarning)
-        yield
 
 
 def _called(path: str, arguments: Sequence[str]) -> dict[str, Any]:

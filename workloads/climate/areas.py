@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from gridcompute.collection import Collection
 from gridcompute.coords import Coordinate
 from gridcompute.errors import ParameterError
 
+from .grids import Grid, check_monotonic
 from .inputs import as_measured, coordinate_along
 from .normals import along
 
@@ -83,12 +85,12 @@ EDGE = 1e-5
 
 
 def boxes_of(text: str) -> list[Box]:
-    """Boxes with semicolons or blanks between them.
+    """Boxes with semicolons or blanks between them; blanks after a comma don't count.
 
     Raises:
         ParameterError: one of them is none, or stands twice.
     """
-    found = [Box.parse(part) for part in text.replace(";", " ").split()]
+    found = [Box.parse(part) for part in re.split(r";|(?<!,)\s+(?!,)", text.strip()) if part.strip()]
     names = [box.name for box in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ParameterError(f"the box {twice[0]} stands twice", hint="once is enough")
@@ -123,7 +125,7 @@ def latitude_weights(latitude: Coordinate, weights: str = "area") -> Array:
             "cos": the cosine of the centre.
 
     Raises:
-        ParameterError: another name, or latitudes beyond the poles.
+        ParameterError: another name, or latitudes beyond the poles; for areas, latitudes that aren't in order.
     """
     values = np.asarray(latitude.values, np.float64)
     if weights not in WEIGHTS:
@@ -133,6 +135,7 @@ def latitude_weights(latitude: Coordinate, weights: str = "area") -> Array:
                              hint="areas need degrees between -90 and 90")
     if weights == "cos":
         return np.maximum(np.cos(np.radians(values)), 0.0)
+    check_monotonic("latitudes", values)
     return np.abs(np.diff(np.sin(np.radians(row_edges(values)))))
 
 
@@ -169,12 +172,12 @@ def area_means(field: Collection, boxes: Sequence[Box] = (), weights: str = "are
 
     Raises:
         DimensionError: no coordinates of latitude and longitude.
-        ParameterError: a box without cells.
+        ParameterError: a box without cells, or coordinates that no grid has.
     """
     boxes = list(boxes) or [Box("globe", *NAMED["globe"])]
     lat, lon = coordinate_along(field, "latitude", latitude), coordinate_along(field, "longitude", longitude)
     (name,) = field.columns
-    rows, columns = np.asarray(lat.values, np.float64), np.asarray(lon.values, np.float64)
+    rows, columns = np.asarray(lat.values, np.float64), Grid("rectilinear", np.zeros(1), lon.values).lon
     for box in boxes:
         if not (box.rows(rows).any() and box.columns(columns).any()):
             raise ParameterError(f"no cell of {name} has its centre in the box {box.name}",

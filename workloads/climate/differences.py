@@ -20,12 +20,9 @@ from numba import njit
 import gridcompute as grid
 from gridcompute.errors import ParameterError
 
-from .grids import RADIUS, Grid
+from .grids import RADIUS, Grid, check_even
 
 Array = np.ndarray[Any, Any]
-
-UNEVEN = 1e-3
-"""Part of a step by which longitudes may differ from even ones: they may be float32."""
 
 AT_POLE = 1e-6
 """Degrees from a pole within which a row lies there."""
@@ -82,8 +79,7 @@ def stencil_of(place: Grid, order: int = 4, radius: float = RADIUS) -> Stencil:
     if ny < m or nx < m:
         raise ParameterError(f"differences of order {order} need {m} rows and columns, there are {ny} by {nx}")
     steps = np.diff(place.lon)
-    if np.abs(steps - steps.mean()).max() > UNEVEN * abs(steps.mean()):
-        raise ParameterError("the longitudes are uneven", hint="put the field on another grid first: climate.regrid")
+    check_even(place.lon)
     y = np.deg2rad(place.lat)
     first = np.clip(np.arange(ny) - m // 2, 0, ny - m)
     nodes = y[first[:, None] + np.arange(m)]

@@ -29,6 +29,9 @@ ROUND = 1e-6
 POLAR = 88.0
 """An outer edge beyond this latitude is taken for the pole, as cdo does: rows of a Gaussian grid end before it."""
 
+UNEVEN = 1e-3
+"""Part of a step by which longitudes may differ from even ones: they may be float32."""
+
 MOST_CELLS = 2**31 - 1
 
 
@@ -60,9 +63,9 @@ class Grid:
                 object.__setattr__(self, name, _checked(name, values))
         _check_shapes(self)
         if self.kind == "rectilinear":
-            _check_monotonic("latitudes", self.lat)
+            check_monotonic("latitudes", self.lat)
             object.__setattr__(self, "lon", unwrapped(self.lon))
-            _check_monotonic("longitudes", self.lon)
+            check_monotonic("longitudes", self.lon)
             if abs(self.lon[-1] - self.lon[0]) >= 360:
                 raise ParameterError(f"the longitudes {self.lon[0]:g} to {self.lon[-1]:g} go more than once round",
                                      hint="leave out the last column: isel(lon=slice(0, -1))")
@@ -128,10 +131,18 @@ def _check_shapes(grid: Grid) -> None:
         raise ParameterError(f"corners of shape {found[0]} and {found[1]} don't fit a {grid.kind} grid of {grid.shape}")
 
 
-def _check_monotonic(what: str, values: Array) -> None:
+def check_monotonic(what: str, values: Array) -> None:
+    """Refuse coordinates between which no edges lie."""
     steps = np.diff(values)
     if len(values) > 1 and not ((steps > 0).all() or (steps < 0).all()):
         raise ParameterError(f"the {what} neither increase nor decrease throughout", hint="sort the input along them")
+
+
+def check_even(lon: Array) -> None:
+    """Refuse columns of different widths."""
+    steps = np.diff(lon)
+    if len(steps) and np.abs(steps - steps.mean()).max() > UNEVEN * abs(steps.mean()):
+        raise ParameterError("the longitudes are uneven", hint="put the field on another grid first: climate.regrid")
 
 
 def unwrapped(lon: Array) -> Array:

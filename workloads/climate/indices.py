@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,8 @@ def extreme_indices(
     wanted = _wanted(tuple(only), series, hemisphere)
     if not base[0] < base[1]:
         raise ParameterError(f"the base period is {base[0]} to {base[1]}", hint="its last year comes after its first")
+    if not 0 <= amount < math.inf:
+        raise ParameterError(f"the amount is {amount}", hint="millimetres of a day, such as 1")
     times = {kind: time_of(one) for kind, one in series.items()}
     spans = {kind: period_starts(time, monthly) for kind, time in times.items()}
     first = next(iter(spans))

@@ -36,7 +36,7 @@ def default_archive() -> str:
 
 
 def chosen(data: Collection, variable: str, dim: str) -> Collection:
-    """The variable that is asked for, or the only one that fits.
+    """The variable that is asked for, or the only one that fits; whole numbers with gaps as `gapped`.
 
     Raises:
         MissingInputError: it isn't there, or none fits; the hint lists those that are there.
@@ -51,14 +51,14 @@ def chosen(data: Collection, variable: str, dim: str) -> Collection:
         if dim not in field.dims:
             raise DimensionError(
                 f"variable {variable!r} has no dimension {dim!r}",
-                hint=f"its dimensions are {', '.join(field.dims) or 'none'}: choose one with --dim",
+                hint=f"its dimensions are {', '.join(field.dims) or 'none'}",
             )
         if field.ragged or field.dtype.kind not in "iuf":
             raise ParameterError(
                 f"variable {variable!r} holds {field.kind if field.ragged else field.dtype}, not numbers",
                 hint=f"the input has {listed}",
             )
-        return data[variable]
+        return gapped(data[variable])
     bounds = {
         str(attrs.get(key))
         for attrs in (attrs_of(data[f.name]) for f in data.fields)
@@ -81,7 +81,15 @@ def chosen(data: Collection, variable: str, dim: str) -> Collection:
         raise ParameterError(
             f"the input has several variables along {dim!r}: {', '.join(fits)}", hint="choose one with --variable"
         )
-    return data[fits[0]]
+    return gapped(data[fits[0]])
+
+
+def gapped(series: Collection) -> Collection:
+    """Whole numbers of which some may be missing as float64, in which a gap is NaN; others as they are."""
+    field = series.fields[0]
+    if field.dtype.kind not in "iu" or not field.nullable:
+        return series
+    return with_attrs(series * 1.0, {field.name: attrs_of(series)})
 
 
 def attrs_of(series: Collection) -> dict[str, Any]:
@@ -89,7 +97,7 @@ def attrs_of(series: Collection) -> dict[str, Any]:
     return {key: json.loads(text) for key, text in series.fields[0].attrs}
 
 
-def with_attrs(result: Collection, attrs: dict[str, dict[str, str]]) -> Collection:
+def with_attrs(result: Collection, attrs: dict[str, dict[str, Any]]) -> Collection:
     """The collection with attributes of its columns. They are no part of a recipe."""
     op = result.op
     fields = tuple(
@@ -114,7 +122,9 @@ def scale_of(series: Collection, dim: str) -> tuple[float, str, list[str]]:
     """
     found = next((c for c in series.coords if c.dim == dim and c.name == dim), None)
     if found is None or not found.is_time or len(found) < 2:
-        return 1.0, f"per step of {dim}", []
+        units = "" if found is None else str(dict(found.attrs).get("units", ""))
+        said = f"the dates of {dim} can't be read, or some are missing: slopes are per step"
+        return 1.0, f"per step of {dim}", [said] * (" since " in units)
     steps = np.diff(found.micros)
     if steps.min() <= 0:
         where = int(np.argmin(steps > 0)) + 1

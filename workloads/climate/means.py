@@ -11,6 +11,7 @@ from gridcompute.coords import Coordinate
 from gridcompute.errors import ParameterError
 from gridcompute.reductions import mean
 
+from .grids import check_monotonic
 from .inputs import coordinate_along
 from .normals import along
 
@@ -60,12 +61,13 @@ def running_means(field: Collection, steps: int, dim: str = "") -> Collection:
     """Means over so many neighbouring times, as many fewer as don't have all neighbours; each at its middle time.
 
     Raises:
-        ParameterError: fewer than one step, or more than the record has.
+        ParameterError: fewer than one step, or more than the record has; times that aren't in order.
     """
     time = coordinate_along(field, "time", dim)
     if not 1 <= steps <= len(time):
         raise ParameterError(f"a running mean over {steps} steps of a record of {len(time)}",
                              hint=f"from 1 to {len(time)}")
+    check_monotonic("times", time.values)
     before, after = steps // 2, steps - 1 - steps // 2
     (name,) = field.columns
     found = field.stencil(along(running, time.dim), {time.dim: (before, after)}, names=[name])

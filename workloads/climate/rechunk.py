@@ -54,6 +54,10 @@ def rechunk(
             raise MissingInputError(f"the input has no variable {variable!r}",
                                     hint=f"it has {', '.join(data.columns) or 'none'}")
         data = data[variable]
+    other = [field.name for field in data.fields if field.ragged]
+    if other or not data.columns:
+        said = f"holds text: {', '.join(other)}" if other else "has no variable of numbers"
+        raise ParameterError(f"the input {said}", hint="choose a variable of numbers with --variable")
     result = data.write(output, overwrite=overwrite, chunks=_extents(chunks), chunk_bytes=parse_bytes(chunk_bytes),
                         compressor=compressor, level=level)
     where = input or "A1B_north_america.nc from iris-sample-data (240 years)"
@@ -69,6 +73,8 @@ def _extents(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         name, equals, number = (piece.strip() for piece in part.partition("="))
+        if name in found:
+            raise ParameterError(f"chunks {text!r} name the dimension {name!r} twice", hint="once is enough")
         try:
             found[name] = int(number)
         except ValueError:

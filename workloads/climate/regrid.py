@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -213,8 +214,10 @@ def _check_replaceable(path: str, form: str) -> None:
     """Weights replace weights only."""
     if form not in FORMS:
         raise ParameterError(f"there is no weight format {form!r}", hint=f"there are {', '.join(FORMS)}")
-    if path and not Path(path).absolute().parent.is_dir():
-        raise StoreError(f"the weights can't be written to {path}: there is no such folder")
+    folder = Path(path).absolute().parent
+    if path and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        said = "it can't be written to" if folder.is_dir() else "there is no such folder"
+        raise StoreError(f"the weights can't go to {folder}: {said}", hint="choose another --save-weights")
     if path and Path(path).exists():
         try:
             read_weights(path)

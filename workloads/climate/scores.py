@@ -11,7 +11,8 @@ from gridcompute.errors import DimensionError, MissingInputError, ParameterError
 from gridcompute.reducer import Output
 
 from .areas import latitude_weights
-from .inputs import coordinate_along
+from .grids import Grid, check_even
+from .inputs import coordinate_along, gapped
 from .normals import FEW, STEPS, Array, Cycle, along
 
 
@@ -143,11 +144,13 @@ def scores(forecast: Collection, reference: Collection, normal: Collection | Non
 
     Raises:
         DimensionError, AlignmentError: they don't go together.
-        ParameterError: the climatology has no values for a step of the year.
+        ParameterError: the climatology has no values for a step of the year; latitudes that aren't in order, or
+            uneven longitudes.
     """
     error = error_of(forecast, reference)
     lat, lon = coordinate_along(error, "latitude"), coordinate_along(error, "longitude")
     rows = latitude_weights(lat, weights)
+    check_even(Grid("rectilinear", np.zeros(1), lon.values).lon)
     (name,) = error.columns
     sums = _named(error.reduce(errors, lon.dim), name)
     found = sums.map(along(weighted_scores, lat.dim, "row"), weights=rows)
@@ -221,7 +224,7 @@ def require_variable(data: Collection, name: str, what: str) -> Collection:
         MissingInputError: it isn't there, or there are several.
     """
     if name in data.columns:
-        return data[name]
+        return gapped(data[name])
     if len(data.columns) == 1:
-        return data[list(data.columns)]
+        return gapped(data[list(data.columns)])
     raise MissingInputError(f"{what} has no variable {name!r}", hint=f"it has {', '.join(data.columns) or 'none'}")

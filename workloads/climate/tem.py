@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ Array = np.ndarray[Any, Any]
 
 PRESSURE = {"pa": 1.0, "hpa": 100.0, "mbar": 100.0, "millibar": 100.0, "millibars": 100.0, "mb": 100.0}
 """Pascals in units of pressure."""
+
+FLOWS = ("", "1", "ms", "ms1", "msec", "msec1", "meterspersecond", "metrespersecond", "meterssecond1", "metressecond1")
+OMEGAS = ("pas", "pas1", "pasec", "pasec1", "pascalspersecond", "papersecond", "pascalsecond1", "pascalssecond1")
+"""Units of flows upwards, their letters and digits only."""
+
 
 def synthetic_flow(seed: int = 0, times: int = 8, levels: int = 12, rows: int = 37, columns: int = 72) -> Collection:
     """A made-up flow on pressure levels: a jet, a stable atmosphere, and growing waves of random phase; u, v, omega, t.
@@ -114,10 +120,13 @@ def tem(
     """
     if every not in ("", "day"):
         raise ParameterError(f"there are no means of every {every!r}", hint='"day", or leave it away')
+    if seed < 0:
+        raise ParameterError(f"the seed is {seed}", hint="0 or more")
     drawn = picture_path(picture, output)
     data = grid.open_dataset(input) if input else synthetic_flow(seed)
     parts = [chosen(data, name, level) for name in (u, v, w, t)]
     pressure, omega = _pressure(data, level), _is_omega(parts[2])
+    _require_kelvin(parts[3])
     fluxes = eddy_fluxes(*parts)
     if every:
         fluxes = daily(fluxes, coordinate_along(data, "time").dim)
@@ -155,8 +164,24 @@ def _attrs(coordinate: Coordinate) -> dict[str, Any]:
 
 
 def _is_omega(w: Collection) -> bool:
-    unit = str(attrs_of(w).get("units", "")).replace("**", "").replace("^", "").replace("/", " ").lower().split()
-    return bool(unit) and unit[0] == "pa"
+    """Whether the flow upwards is in Pa s-1; without units it is in m s-1.
+
+    Raises:
+        ParameterError: units of neither.
+    """
+    unit = str(attrs_of(w).get("units", ""))
+    plain = re.sub(r"[^a-z0-9]", "", unit.lower())
+    if plain not in (*FLOWS, *OMEGAS):
+        raise ParameterError(f"{next(iter(w.columns))!r} has the units {unit!r}",
+                             hint="the flow upwards is in m s-1 or Pa s-1: convert it, and set the attribute")
+    return plain in OMEGAS
+
+
+def _require_kelvin(t: Collection) -> None:
+    unit = str(attrs_of(t).get("units", ""))
+    if unit.lower().replace(" ", "") not in ("", "k", "kelvin", "degk", "degree_kelvin", "degrees_kelvin"):
+        raise ParameterError(f"{next(iter(t.columns))!r} has the units {unit!r}",
+                             hint="the temperature is in K: convert it, and set the attribute")
 
 
 def _picture(output: str, picture: Path | None, level: str) -> Iterator[str | Path]:

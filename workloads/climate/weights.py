@@ -10,6 +10,7 @@ import numpy as np
 from gridcompute.collection import Collection
 from gridcompute.errors import DimensionError, MissingInputError, ParameterError
 
+from .grids import check_monotonic
 from .inputs import coordinate_along
 
 Array = np.ndarray[Any, Any]
@@ -57,11 +58,15 @@ def weights_of(series: Collection, weights: str | Array, dim: str = "time") -> A
 
 
 def _by_latitude(degrees: Array, weights: str) -> Array:
+    if not (np.abs(degrees) <= 90 + 1e-5).all():
+        raise ParameterError(f"the latitudes reach from {degrees.min():g} to {degrees.max():g}",
+                             hint="weights need degrees between -90 and 90; or take the weights none")
     if weights != "area":
         cosine = np.clip(np.cos(np.deg2rad(degrees)), 0.0, 1.0)
         return np.sqrt(cosine) if weights == "sqrt-cos" else cosine
     if len(degrees) < 2:
         return np.ones(len(degrees))
+    check_monotonic("latitudes", degrees)
     middle = (degrees[1:] + degrees[:-1]) / 2
     edges = np.clip([2 * degrees[0] - middle[0], *middle, 2 * degrees[-1] - middle[-1]], -90.0, 90.0)
     return np.asarray(np.abs(np.diff(np.sin(np.deg2rad(edges)))))

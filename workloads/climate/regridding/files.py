@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gridcompute.errors import CorruptInputError, ParameterError
+from gridcompute.errors import CorruptInputError, ParameterError, StoreError
 
 from ..grids import ROUND, Grid  # noqa: TID252 - the package has another name where it is installed
 from .gridfiles import opened
@@ -201,6 +201,9 @@ def write_weights(path: str, weights: Weights, source: Grid, target: Grid, metho
         target: grid.
         method: "conservative", "bilinear" or "nearest".
         form: "scrip" or "esmf".
+
+    Raises:
+        StoreError: the folder can't be written to.
     """
     import xarray as xr
 
@@ -215,7 +218,11 @@ def write_weights(path: str, weights: Weights, source: Grid, target: Grid, metho
         "source_grid": _named(source), "dest_grid": _named(target),
     }  # fmt: skip
     place = Path(path).absolute()
-    descriptor, temporary = tempfile.mkstemp(dir=place.parent, suffix=".nc")
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=place.parent, suffix=".nc")
+    except OSError as error:
+        raise StoreError(f"the weights can't be written to {place}: {error.strerror}",
+                         hint="choose another --save-weights") from error
     os.close(descriptor)
     try:
         data.to_netcdf(temporary, encoding={name: {"_FillValue": None} for name in data.variables})

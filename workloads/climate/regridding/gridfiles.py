@@ -31,7 +31,9 @@ def opened(path: str) -> Any:
     try:
         return xr.open_dataset(first, decode_cf=False)
     except Exception as error:  # each library behind xarray raises errors of its own
-        raise CorruptInputError(f"{first} can't be read as a grid: {error}") from clean(error)
+        said = str(error).split("\n")[0].split(". Consider")[0]
+        raise CorruptInputError(f"{first} can't be read as a grid: {said}",
+                                hint="fetch the file again, or check what wrote it") from clean(error)
 
 
 def file_grid(path: str, variable: str = "") -> tuple[Grid, tuple[str, ...], tuple[str, ...]]:
