@@ -270,7 +270,8 @@ def _normals(field: Collection, steps: Steps) -> Collection:
     if cycle.window == 1:
         return own[["mean"]].assign(std=own["var"] ** 0.5, count=own["count"])
     at, length = steps.coordinate.values - 1, int(steps.starts[-1])
-    found = own.map(along(pooled, cycle.name), at=at, weights=cycle.kernel_weights, length=length)
+    moments = own[["count", "mean", "var"]]  # the order in which the kernel takes them
+    found = moments.map(along(pooled, cycle.name), at=at, weights=cycle.kernel_weights, length=length)
     return found[["mean", "std", "count"]].transpose(*own.dims)
 
 
