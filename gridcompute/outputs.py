@@ -25,9 +25,10 @@ def outputs_of(plan: Plan) -> dict[str, Output]:
     for name, op in plan.sinks if plan.final else ():
         number, root = plan.home[id(op)]
         extents = [axis.extent for _, axis in plan.stages[number].layouts[root].axes]
-        # With the versions of the inputs: the same recipe over changed data is another dataset.
-        recipe = digest((op.recipe, plan.token(op, op.whole)))
-        found[op.recipe] = sink_of(op).output(op.space, op.fields, coords.get(name, ()), extents, recipe)
+        # With the versions of the inputs and all labels: the same recipe over changed data is another dataset.
+        labels = coords.get(name, ())
+        recipe = digest((op.recipe, plan.token(op, op.whole), [c.key for c in labels], [f.attrs for f in op.fields]))
+        found[op.recipe] = sink_of(op).output(op.space, op.fields, labels, extents, recipe)
     return found
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from pyarrow import csv
 
 import gridcompute as grid
-from gridcompute.errors import DimensionError, ParameterError
+from gridcompute.errors import DimensionError, OutputExistsError, ParameterError
 from gridcompute.identified import identified
 from gridcompute.sources.zarrs import ZarrSource
 
@@ -121,3 +121,16 @@ def test_dimensions_in_another_order() -> None:
         t.transpose("time", "lat")
     text = grid.from_arrays({"s": ["a", "b"]}, dims=("x",))
     assert text.transpose("x").op is text.op
+
+
+@pytest.mark.parametrize("name", ["o.zarr", "o.parquet"])
+def test_values_with_other_labels_are_another_dataset(name: str) -> None:
+    def written(labels: list[float], unit: str) -> Any:
+        values = xr.DataArray(np.arange(6.0).reshape(2, 3), {"lat": labels}, ("time", "lat"), "t", {"units": unit})
+        return grid.from_xarray(values).write(name)
+
+    grid.run(written([1.0, 2.0, 3.0], "K"), **QUIET)
+    grid.run(written([1.0, 2.0, 3.0], "K"), **QUIET)  # it is there
+    for labels, unit in (([1.0, 2.0, 4.0], "K"), ([1.0, 2.0, 3.0], "degC")):
+        with pytest.raises(OutputExistsError):
+            grid.run(written(labels, unit), **QUIET)
