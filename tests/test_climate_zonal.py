@@ -131,6 +131,10 @@ def test_longitudes_may_jump_and_what_has_no_edges_is_refused() -> None:
                            ([0.0, 10], [0.0, 72, 144, 216, 288, 360], "more than once")):  # fmt: skip
         with pytest.raises(ParameterError, match=said):
             area_means(field(lat, lon))
+    projected = {"y": ("y", [0.0, 10], {"units": "km"}), "x": ("x", even, {"units": "km"})}
+    data = grid.open_dataset(xr.Dataset({"t": (("time", "y", "x"), values)}, projected))
+    with pytest.raises(DimensionError, match="no latitude"):
+        area_means(data["t"])
 
 
 def test_boxes_beyond_the_input_are_told() -> None:

@@ -150,7 +150,8 @@ NAMES = {"latitude": ("latitude", "lat", "rlat", "y"), "longitude": ("longitude"
 
 
 def coordinate_along(data: Collection, kind: str, dim: str = "") -> Coordinate:
-    """The coordinate of latitudes, longitudes or times: by its CF attributes, else by its name.
+    """The coordinate of latitudes, longitudes or times: by its CF attributes, else by its name, if its units aren't
+    others than degrees.
 
     Args:
         data: whose.
@@ -165,13 +166,19 @@ def coordinate_along(data: Collection, kind: str, dim: str = "") -> Coordinate:
         own = [c for c in own if c.dim == dim]
     else:
         own = ([c for c in own if _is_said(c, kind)] or
-               [c for name in NAMES[kind] for c in own if c.name.lower() == name])[:1]  # fmt: skip
+               [c for name in NAMES[kind] for c in own if c.name.lower() == name and _may_be(c, kind)])[:1]  # fmt: skip
     if not own:
         raise DimensionError(
             f"the input has no {kind} coordinate{f' along {dim!r}' if dim else ''}",
             hint=f"its dimensions are {', '.join(data.space.names) or 'none'}; coordinates have their dimension's name",
         )
     return own[0]
+
+
+def _may_be(coordinate: Coordinate, kind: str) -> bool:
+    """Whether the units don't speak against it: x and y may as well be metres of a projection."""
+    unit = json.loads(dict(coordinate.attrs).get("units", '""'))
+    return kind == "time" or str(unit).lower() in ("", "1") or str(unit).lower().startswith("deg")
 
 
 def _is_said(coordinate: Coordinate, kind: str) -> bool:
