@@ -209,6 +209,7 @@ class Cost:
         if isinstance(op.action, TakeAt) and i == 0:  # goes over it piece by piece
             dropped = op.action.dim
         # An output dimension that is new costs no more reading: its positions are made together.
-        new = max(math.prod(op.space[name] or 1 for name in op.action.whole if name not in source.space), 1)
+        new = max(math.prod(op.space[name] or 1 for name in op.action.whole
+                            if name in op.space and name not in source.space), 1)
         return math.prod(axis.length for name, axis in axes
                          if not axis.blocks and name != dropped and (name in read or name not in op.space)) / new
