@@ -299,7 +299,8 @@ def test_a_selection_has_one_stored_chunk_in_memory_at_once(tmp_path: Path, monk
     np.testing.assert_allclose(run[0].to_numpy(), np.nanmean(values[:, 10:12].astype("f8"), 0), rtol=1e-6)
 
 
-def test_a_worker_lets_as_many_threads_go_over_a_chunk_as_fit(tmp_path: Path) -> None:
+def test_a_worker_lets_as_many_threads_go_over_a_chunk_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "PIECE_BYTES", 2**20)
     field = grid.open_zarr(stack(tmp_path / "v.zarr", numbers((24, 400, 300)), (12, 400, 300)))["v"]
     stage = Plan(graph_of([field.mean("time")])).stages[0]
     chunk = 12 * 400 * 300 * 4

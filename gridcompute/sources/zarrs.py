@@ -10,6 +10,7 @@ import math
 import os
 import struct
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -318,7 +319,7 @@ def _opened(url: str, options: Mapping[str, Any]) -> Any:
         return zarr.open(zarr.storage.ZipStore(url, mode="r") if zipped else contained.store(url), mode="r")
     except GridError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, zipfile.BadZipFile) as error:
         if is_remote(url):
             raise MissingInputError(f"no Zarr store at {url}: {error}", hint="check the URL") from None
         raise broken(url, "isn't a Zarr store", "it has no zarr.json, .zgroup or .zarray",
