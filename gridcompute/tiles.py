@@ -121,7 +121,8 @@ def _piece(folds: Sequence[Op], names: Sequence[str], tile: Sequence[int], free:
         most = FIELD_BYTES if passed[i] > PIECE_BYTES else PIECE_BYTES
         if (size := math.prod(found) * cell_bytes) > most:
             found[i] = max(1, int(found[i] * most / size))
-    return tuple(found)
+    # Elsewhere another box may be longer than this one, and its values must stay in their order.
+    return tuple(n if i in passed else 0 for i, n in enumerate(found))
 
 
 def _kept(fold: Op) -> set[str]:
