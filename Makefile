@@ -100,15 +100,13 @@ demo: install
 # $(call both,MARKS,OPTIONS)
 define both
 ray=; trap 'test -z "$$ray" || kill $$ray 2>/dev/null || true; rm -f .ray-tests.txt' EXIT; \
-COVERAGE_FILE=.coverage.ray $(BIN) -m pytest $(2) -m "$(1) and ray" -p no:cacheprovider >.ray-tests.txt 2>&1 & ray=$$!; \
-others=0; COVERAGE_FILE=.coverage.others $(BIN) -m pytest $(2) -m "$(1) and not ray" || others=$$?; \
+$(BIN) -m pytest $(2) -m "$(1) and ray" -p no:cacheprovider >.ray-tests.txt 2>&1 & ray=$$!; \
+others=0; $(BIN) -m pytest $(2) -m "$(1) and not ray" || others=$$?; \
 first=0; wait $$ray || first=$$?; ray=; cat .ray-tests.txt; [ $$((others | first)) -eq 0 ]
 endef
 
 test: install
-	@$(call both,not chaos,--cov --cov-report= --cov-fail-under=0)
-	@$(BIN) -m coverage combine --quiet .coverage.ray .coverage.others
-	@$(BIN) -m coverage report
+	$(BIN) -m pytest --cov
 
 chaos: install
 	@$(call both,(chaos or faults),--durations=10)
