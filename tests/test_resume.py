@@ -204,7 +204,8 @@ def test_two_at_once(folder: Path, reference: Any) -> None:
 
 
 def test_another_recipe_is_refused_the_output(folder: Path, reference: Any) -> None:
-    code, _, _ = finish(start(folder, kill=f"kept:{reference.events.count('kept') - 3}"))
+    # Before the sort's input goes: a kill while it is deleted may leave one of a chunk's two files (limits.md).
+    code, _, _ = finish(start(folder, kill=f"kept:{reference.events.count('kept') - 4}"))
     assert code == -signal.SIGKILL
     other = write_job(folder / "other", JOB.replace("series.max()", "series.min()"))
     with pytest.raises(LeaseError, match=r"out\.zarr"):
