@@ -96,7 +96,7 @@ def test_one_stage_and_two_write_what_zarr_python_writes(stored: str, request: p
     run(whole)
     request.getfixturevalue("small")
     parted = write(stored, "two.zarr")
-    assert stages(parted) == ["rechunk t, n: pieces", "write two.zarr"]
+    assert stages(parted) == ["rechunk n, t: pieces", "write two.zarr"]
     run(parted, shuffle=3, threads=2)
     assert digests("one.zarr") == digests("two.zarr")
     want, found = stack(), xr.open_zarr("two.zarr", consolidated=False)

@@ -409,6 +409,17 @@ def test_zarr_reads_as_xarray_does(tmp_path: Path, zarr_format, consolidated):
     assert isinstance(open_dataset(store), type(source))
 
 
+def test_a_zarr_is_the_same_in_whatever_order_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    values = {name: (("y", "x"), np.ones((2, 3))) for name in "ab"}
+    xr.Dataset(values, {"y": [1, 2], "x": [1, 2, 3]}).to_zarr(tmp_path / "in.zarr", zarr_format=3, consolidated=False)
+    listed, keys = zarr.Group.arrays, []
+    for order in (list, lambda names: list(names)[::-1]):
+        monkeypatch.setattr(zarr.Group, "arrays", lambda group, order=order: iter(order(sorted(listed(group)))))
+        source = open_zarr(tmp_path / "in.zarr")
+        keys.append(([f.name for f in source.fields], [c.key for c in source.coords]))
+    assert keys[0] == keys[1]
+
+
 def test_a_zarr_region_knows_its_chunks(tmp_path: Path):
     store = tmp_path / "a.zarr"
     group = zarr.create_group(store)

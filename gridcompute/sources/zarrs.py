@@ -212,7 +212,7 @@ def open_zarr(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
     _OPEN.forget((path, repr(sorted(options.items()))))
     group = _group(path, options)
     try:
-        arrays = dict(group.arrays()) if hasattr(group, "arrays") else {_base(path): group}
+        arrays = dict(sorted(group.arrays())) if hasattr(group, "arrays") else {_base(path): group}
         for name, array in arrays.items():
             require_sound(name, array, path)
         attrs = dict(group.attrs) if hasattr(group, "arrays") else {}
