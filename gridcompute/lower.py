@@ -3,7 +3,8 @@
 Named rewrites, all decided from the graph alone: `cull` (only what outputs need is visited), `fuse` (an op that
 isn't kept is computed inside its consumer's task, over whatever region that reads), `split` (reductions into
 segments and merges, shuffles into partitions and buckets), `coalesce` (a sink takes larger chunks than a heavy
-kernel before it). `gridcompute.planning` adds `join`.
+kernel before it), `end` (what is computed from reductions alone is kept instead of them). `gridcompute.planning` adds
+`join`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gridcompute.actions.shuffles import Ordered, Partition, Sample, Shuffle, Sp
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout, cut
 from gridcompute.cost import Cost
+from gridcompute.endings import Endings
 from gridcompute.op import Graph, Op
 from gridcompute.pointwise import Behind
 from gridcompute.rechunking import SMALL_BYTES, rows_of
@@ -94,7 +96,18 @@ class Lowering:
                 self.result.outputs[name] = lowered
         if self.result.pending:
             self.result.outputs = {}
+        else:
+            self._end_folds()
         return self.result
+
+    def _end_folds(self) -> None:
+        """Reductions that are read where they end aren't kept (see `gridcompute.endings`)."""
+        found = Endings(self.result.ops.values(), set(map(id, self.result.outputs.values())), self.result.layouts,
+                        self.result.kept)
+        self.result.layouts.update(found.roots)
+        kept = [one for one in self.result.kept if one not in found.folds]
+        self.result.kept[:] = dict.fromkeys([*kept, *found.roots])
+        self.cost.forget()
 
     def _visit(self, op: Op) -> Op | None:
         for step in op.walk():
@@ -353,7 +366,6 @@ class Lowering:
         lowered = self._add(op.rebuilt((source,), layout), layout)
         self._keep(lowered, layout)
         return lowered
-
 
     def _rechunked(self, op: Op, source: Op, grid: tuple[int, ...]) -> Op:
         """A sink whose chunks were asked for: from what is stored, or from pieces of it (`gridcompute.rechunking`)."""

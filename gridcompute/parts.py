@@ -53,6 +53,8 @@ def _whole(op: Op, leaf: Leaf) -> frozenset[str]:
     for step in op.walk(lambda one: one is not op and leaf(one)):
         if step is op or not leaf(step):
             found |= step.action.whole
+        if isinstance(step.action, Fold) and step is not op and not leaf(step):
+            found |= set(step.space.names) - set(step.action.kept)
     return found
 
 
@@ -98,15 +100,42 @@ def in_parts(op: Op, region: Region, parts: int, leaf: Leaf, compute: Callable[[
         leaf: whose results are kept.
         compute: the op's block over any region.
     """
-    free = free_dims(op, leaf) & set(op.space.names) if parts > 1 and region.cells else frozenset()
-    if not free:
+    if (cut := pieces(op, region, parts, leaf)) is None:
         return compute(region)
-    lengths = extents(op.space.names, region.shape, free, parts)
+    return assemble(op.fields, cut, region, lambda piece: compute(cut.region(piece)))
+
+
+def pieces(op: Op, region: Region, parts: int, leaf: Leaf, free: Collection[str] | None = None) -> Layout | None:
+    """A cut of an op's region into `parts` pieces at least, where that can be; None where it can't be taken apart.
+
+    Args:
+        op: any.
+        region: of the op.
+        parts: pieces.
+        leaf: whose results are kept.
+        free: dimensions that may be cut; None: as many as the op allows.
+    """
+    dims = free_dims(op, leaf) & set(op.space.names if free is None else free) if parts > 1 and region.cells else ()
+    if not dims:
+        return None
+    lengths = extents(op.space.names, region.shape, dims, parts)
     # Boundaries of the region are boundaries of parts, so no piece reaches over one.
     axes = {name: Axis((lo, hi - lo, length - hi), extent=max(extent, 1)) for name, (lo, hi), (_, length), extent in
             zip(op.space.names, region.bounds, op.whole.bounds, lengths, strict=True)}
-    layout = Layout.of(axes)
-    return assemble(op.fields, layout, region, lambda piece: compute(layout.region(piece)))
+    return Layout.of(axes)
+
+
+def together(wanted: Sequence[tuple[Op, Region]], parts: int, leaf: Leaf) -> list[Layout] | None:
+    """Cuts of several ops' regions along the same dimensions, into as many pieces: piece by piece they belong together.
+
+    None where all of them can't be taken into so many pieces in the same way.
+    """
+    free = frozenset.intersection(*(free_dims(op, leaf) & set(op.space.names) for op, _ in wanted))
+    cuts = [pieces(op, region, parts, leaf, free) for op, region in wanted]
+    shapes = {tuple((name, cut[name].parts, cut[name].extent) for name in cut.space.names if name in free)
+              for cut in cuts if cut is not None}
+    most = min(len(list(cut.covering(region))) if cut else 1 for cut, (_, region) in zip(cuts, wanted, strict=True))
+    return [cut for cut in cuts if cut] if len(shapes) == 1 and None not in cuts and most >= parts else None
 
 
 def tile(op: Op, fold: Fold, whole: Region, part: Region, parts: int, leaf: Leaf) -> tuple[int, ...]:

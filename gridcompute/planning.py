@@ -11,7 +11,7 @@ from functools import cached_property
 
 from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest, Load
-from gridcompute.actions.shapes import Concat
+from gridcompute.actions.shapes import Choose, Concat
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Layout
 from gridcompute.errors import MemoryBoundError
@@ -60,6 +60,7 @@ class Stage:
         fixed_bytes: of `task_bytes`, what parts of a chunk need as much of as the whole.
         thread_bytes: what each thread beyond the first takes of memory: `task_bytes` is for one.
         skips: whether a kernel of it skips cells in which it fails.
+        folds: reductions that end in roots and aren't kept: recipe and cuts of each.
     """
 
     number: int
@@ -72,6 +73,12 @@ class Stage:
     fixed_bytes: int = 0
     skips: bool = False
     thread_bytes: int = 0
+    folds: tuple[tuple[str, Layout], ...] = ()
+
+    @property
+    def threaded(self) -> bool:
+        """See `Action`: of its tasks."""
+        return bool(self.folds) or all(op.action.threaded for op in self.roots)
 
     @property
     def chunks(self) -> int:
@@ -181,42 +188,59 @@ class Plan:
         return known
 
     def _cuts(self, op: Op) -> object:
-        if isinstance(op.action, Fold):
-            return boxes_of(op.action.segments, self.lowered.layouts[id(op)], op.inputs[0].space.names)
+        for fold in self._folds(op):
+            assert isinstance(fold.action, Fold)
+            return boxes_of(fold.action.segments, self.lowered.layouts[id(fold)], fold.inputs[0].space.names)
         return self.lowered.layouts[id(op)]
+
+    def _folds(self, root: Op) -> list[Op]:
+        """A kept reduction itself, or those that end in a kept op."""
+        if isinstance(root.action, Fold):
+            return [root]
+        return [op for op in root.walk(lambda op: op is not root and (id(op) in self._kept or isinstance(
+            op.action, Fold))) if isinstance(op.action, Fold) and id(op) not in self._kept]
 
     def _stage(self, number: int, roots: tuple[Op, ...]) -> Stage:
         layouts = tuple(self.lowered.layouts[id(op)] for op in roots)
         outputs = {id(op) for op in self.lowered.outputs.values()} | {id(op) for op in self.lowered.pending}
+        folds = {op.recipe: op for root in roots for op in self._folds(root)}
         cost, task, shared, fixed, read, kept = self._cost, 0, 0, 0, 0, 0
-        for op, layout in zip(roots, layouts, strict=True):
+        for op in folds.values():
+            layout = self.lowered.layouts[id(op)]
             _require_countable(op, layout)
-            one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
-            if isinstance(op.action, Fold):
-                boxes = op.reads(0, one)
-                cells, source = boxes[0].cells if boxes else 0, op.inputs[0]
-                shared = self._at_once(roots, boxes[0]) if boxes and not shared else shared
-                output = int(one.cells * op.cell_bytes)
-                task, fixed = task + op.action.state_bytes(op, one) + output, fixed + output
-                read = max(read, int(cells * cost.input_read(source)) * len(boxes) * chunks)
-            else:
-                expected = one.cells * cost.block_rows(op)
-                need = int(expected * cost.weight(op)) if op.inputs else 0
-                output = cost.stored_bytes(op) + 2 * int(expected * op.cell_bytes)
-                if (row := cost.row_bytes(op, one)) is not None:
-                    need, output = row[0] - row[1], row[1]
-                task, fixed = task + need + output, fixed + output
-                read += int(one.cells * cost.read(op)) * chunks
-            task, fixed = task + op.action.held_bytes, fixed + op.action.held_bytes
+            one = layout.region(0) if layout.chunks else op.whole
+            boxes = op.reads(0, one)
+            cells, source = boxes[0].cells if boxes else 0, op.inputs[0]
+            shared = self._at_once(tuple(folds.values()), boxes[0]) if boxes and not shared else shared
+            assert isinstance(op.action, Fold)
+            output = int(one.cells * op.cell_bytes)
+            task, fixed = task + op.action.state_bytes(op, one) + output, fixed + output
+            read = max(read, int(cells * cost.input_read(source)) * len(boxes) * layout.chunks)
+        for op, layout in zip(roots, layouts, strict=True):
             kept += int(op.cell_bytes * op.whole.cells)
-        durable = any(op.action.durable or id(op) in outputs for op in roots)
+            one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
+            if folds:  # columns that are only chosen lie where the fold has put them
+                own = 0 if isinstance(op.action, Fold | Choose) else int(one.cells * op.cell_bytes)
+                task, fixed = task + own, fixed + own
+                continue
+            _require_countable(op, layout)
+            expected = one.cells * cost.block_rows(op)
+            need = int(expected * cost.weight(op)) if op.inputs else 0
+            output = cost.stored_bytes(op) + 2 * int(expected * op.cell_bytes)
+            if (row := cost.row_bytes(op, one)) is not None:
+                need, output = row[0] - row[1], row[1]
+            task, fixed = task + need + output, fixed + output
+            read += int(one.cells * cost.read(op)) * chunks
+            task, fixed = task + op.action.held_bytes, fixed + op.action.held_bytes
+        durable = bool(folds) or any(op.action.durable or id(op) in outputs for op in roots)
         blocked = any(layout.blocked for layout in layouts)
         # Results much smaller than what was read for them are work worth keeping; others are a pass over the data.
         held = not durable and not blocked and 0 < read <= HELD_SHARE * kept and kept <= HELD_BYTES
         # Which cells were skipped is known from what is committed.
         skips = any(op.action.skips for root in roots for op in root.walk(
             lambda op, root=root: op is not root and id(op) in self._kept))  # type: ignore[misc]
-        return Stage(number, roots, layouts, held and not skips, task + shared, read, kept, fixed, skips, shared)
+        ended = tuple((key, self.lowered.layouts[id(op)]) for key, op in folds.items() if op not in roots)
+        return Stage(number, roots, layouts, held and not skips, task + shared, read, kept, fixed, skips, shared, ended)
 
     def _at_once(self, folds: tuple[Op, ...], box: Region) -> int:
         """Bytes that a thread has in memory of a fold's boxes: a tile with the files it is decoded from, a piece."""

@@ -174,7 +174,7 @@ class RayExecutor:
             stage = payload.stage
             if any(op.action.spans for op in stage.roots):
                 payload = self._spanning(payload)
-            elif all(op.action.threaded for op in stage.roots):
+            elif stage.threaded:
                 payload = self._widened(payload, self.workers // max(stage.chunks, 1))
             # Once a stage: Ray makes a class of each set of options.
             # A local Ray may have fewer cores than a worker has threads: it would wait for more of them for ever.

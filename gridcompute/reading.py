@@ -98,8 +98,8 @@ class Reader(StageWorker):
     def made(self, root: int, chunk: int, token: str) -> Block:
         """A root's chunk, computed."""
         op, region = self.payload.stage.roots[root], self.payload.stage.layouts[root].region(chunk)
-        if isinstance(op.action, Fold):
-            return next(self._folds([(op, region)]))
+        if self.payload.stage.folds or isinstance(op.action, Fold):
+            return next(self._ended.blocks([(op, region)]))
         return self._root(op, region, {}, token)
 
 

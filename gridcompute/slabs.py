@@ -165,7 +165,7 @@ def in_turn(bands: Sequence[Sequence[T]], pieces_of: Callable[[T], Sequence[tupl
 
 
 def folded(wanted: Sequence[tuple[Op, Region]], kept: Callable[[Op], bool], compute: Compute, threads: int,
-           lanes: int = 0, most: tuple[int, ...] | None = None) -> Iterator[Block]:
+           lanes: Sequence[int] = (), most: tuple[int, ...] | None = None) -> Iterator[Block]:
     """Joined reductions: what they read is read once and folded by all, strictly in order.
 
     Args:
@@ -173,7 +173,7 @@ def folded(wanted: Sequence[tuple[Op, Region]], kept: Callable[[Op], bool], comp
         kept: whether an op's results lie in a store.
         compute: an op's block.
         threads: at most.
-        lanes: of the whole chunk, where the regions are parts of one; else 0.
+        lanes: of each for its whole chunk, where the regions are parts of one.
         most: positions of a tile per dimension at most, 0 for any number.
 
     Returns:
@@ -181,8 +181,9 @@ def folded(wanted: Sequence[tuple[Op, Region]], kept: Callable[[Op], bool], comp
     """
     boxes = {op.reads(0, region) for op, region in wanted}
     if len(boxes) > 1:
-        return itertools.chain.from_iterable(folded([one], kept, compute, threads, lanes, most) for one in wanted)
-    passes = [_begun(op, region, lanes) for op, region in wanted]
+        return itertools.chain.from_iterable(folded([one], kept, compute, threads, lanes[i:i + 1], most)
+                                             for i, one in enumerate(wanted))
+    passes = [_begun(*one, lane) for one, lane in zip(wanted, lanes or (0,) * len(wanted), strict=True)]
     (own,) = boxes
     if own:
         _carried(passes, own, kept, compute, threads, most)
@@ -220,7 +221,7 @@ def _carried(passes: Sequence[Folding], boxes: Sequence[Region], kept: Callable[
 
     def fetched(blocks: Mapping[Op, Block], piece: Region) -> list[Block]:
         parts = regions([(source, piece) for source in sources], blocks) if blocks else {}
-        memo = {(leaf.recipe, part): _part(blocks[leaf], leaf, part) for leaf, some in parts.items() for part in some}
+        memo = {(leaf.recipe, part): part_of(blocks[leaf], leaf, part) for leaf, some in parts.items() for part in some}
         return [compute(op.inputs[0], piece, memo) for op in ops]
 
     def take(piece: Region, blocks: Sequence[Block]) -> None:
@@ -236,7 +237,7 @@ def _hull(parts: Sequence[Region]) -> Region:
                         for dim in zip(*(part.bounds for part in parts), strict=True)))
 
 
-def _part(block: Block, op: Op, part: Region) -> Block:
+def part_of(block: Block, op: Op, part: Region) -> Block:
     """A view of a block over a part of its region."""
     columns: dict[str, Column] = {}
     for field in op.fields:

@@ -25,6 +25,7 @@ from gridcompute.checkpoints import Checkpoints
 from gridcompute.codecache import compile_seconds, compiled
 from gridcompute.columns import Block
 from gridcompute.commits import Commits
+from gridcompute.ended import Ended
 from gridcompute.errors import CorruptShardError, DivergenceError, GridError, KernelError, RunError, WorkerLostError
 from gridcompute.events import Failure, FailureKind, Kept, TaskDone, TaskFailed, Turn
 from gridcompute.footprint import Footprint, bounded, released, starved, trimmed
@@ -33,7 +34,7 @@ from gridcompute.located import located
 from gridcompute.numerics import numerics_class
 from gridcompute.op import Op, Read
 from gridcompute.orders import KeptOp, LostInputError, Order, Payload
-from gridcompute.parts import in_parts, tile
+from gridcompute.parts import in_parts
 from gridcompute.progressword import chunk_begins, publishing
 from gridcompute.readahead import Loads, ReadAhead, loads, waits
 from gridcompute.shard import decode_at, tombstone
@@ -82,6 +83,8 @@ class StageWorker:
         self._cached = 0
         self._threads = self._members = payload.threads
         self._offer, self._parts = payload.offer, 1
+        self._ended = Ended(dict(payload.stage.folds), self._kept, self._folds,
+                            lambda op, region: self._compute(op, region, {}))
         self._carrier: Isolation | None = None
         self._ahead: ReadAhead | None = None
         self._waits = waits(op for root in payload.stage.roots for op in root.walk())
@@ -178,8 +181,9 @@ class StageWorker:
             blocks_of = partial(first.action.blocks, chunk)
             commits.add([keep_file(self.store, first, where, tokens[0], blocks_of, self._turn)])
             return
-        if all(isinstance(op.action, Fold) for op in stage.roots):
-            blocks = self._folds(wanted) if self._parts == 1 else (self._fold(op, region) for op, region in wanted)
+        if stage.folds or all(isinstance(op.action, Fold) for op in stage.roots):
+            self._ended.parts, self._ended.threads = self._parts, self._threads
+            blocks = self._ended.blocks(wanted)
         else:
             blocks = (self._root(op, region, memo, tokens[i]) for i, (op, region) in zip(roots, wanted, strict=True))
         if stage.held:  # all or none
@@ -258,20 +262,13 @@ class StageWorker:
         kept = self.payload.kept.get(source.recipe)
         if kept is not None:
             return assemble(kept.fields, kept.layout, region, lambda chunk: self._shard(source.recipe, kept, chunk))
-        block = (self._ahead and self._ahead.take(*key)) or self._compute(source, region, memo)
+        block = self._ended.block(source, region) or (self._ahead and self._ahead.take(*key)) \
+            or self._compute(source, region, memo)
         if source.recipe in self._shared:
             memo[key] = block
         return block
 
-    def _fold(self, op: Op, region: Region) -> Block:
-        """One reduction in parts, with the lanes of the whole."""
-        fold = op.action
-        assert isinstance(fold, Fold)
-        lanes = fold.lanes(op, region)
-        return in_parts(op, region, self._parts, self._kept, lambda piece: next(self._folds(
-            [(op, piece)], lanes, tile(op, fold, region, piece, self._parts, self._kept))))
-
-    def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: int = 0,
+    def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: Sequence[int] = (),
                most: tuple[int, ...] | None = None) -> Iterator[Block]:
         """Joined reductions."""
         threads = fitting(self.payload.stage, self._threads, self.payload.memory)

@@ -243,6 +243,8 @@ LEVELS = {
     "gridcompute.pointwise": 31,
     "gridcompute.tiles": 32,
     "gridcompute.slabs": 33,
+    "gridcompute.endings": 33,
+    "gridcompute.ended": 34,
     "gridcompute.orders": 49,
     "gridcompute.worker": 50,
     "gridcompute.absent": 53,

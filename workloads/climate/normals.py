@@ -180,7 +180,7 @@ def pooled(count, mean, var, at, weights, length):  # type: ignore[no-untyped-de
     return counts, means, stds
 
 
-@grid.kernel("(step),(step),(step),(step)->()", names=("anomaly_std",))
+@grid.kernel("(step),(step),(step),(step)->()", names=("anomaly_std",), parallel=1)
 def spread_about(count, mean, var, normal):  # type: ignore[no-untyped-def]  # numba infers the types
     """Standard deviation of the anomalies of a whole record, from the moments of its days: sums of squares only."""
     total, middle, squares = 0.0, 0.0, 0.0
@@ -198,7 +198,7 @@ def spread_about(count, mean, var, normal):  # type: ignore[no-untyped-def]  # n
     return np.sqrt(squares / total)
 
 
-@grid.kernel("(step),(step),(step),(),()->()", names=("anomaly_std",))
+@grid.kernel("(step),(step),(step),(),()->()", names=("anomaly_std",), parallel=1)
 def spread_within(count, mean, normal, middle, var):  # type: ignore[no-untyped-def]  # numba infers the types
     """The same from the moments of the whole record and the means of its days, where each day with values has a
     climatology: of the variance what lies between the days is taken away, that of the anomalies' means added.
