@@ -15,7 +15,7 @@ from places import few
 from test_graphs import UNSHRUNK
 
 import gridcompute as grid
-from gridcompute import axes, parts, segments, worker
+from gridcompute import axes, ended, parts, segments
 from gridcompute.actions import maps
 from gridcompute.errors import UsageError
 from gridcompute.executor import InlineExecutor
@@ -109,6 +109,8 @@ GRAPHS = {
     "quantile": (lambda: field().reduce("quantile", "time", q=0.3), True),
     "argmax": (lambda: field().reduce("argmax", "time"), True),
     "by month": (lambda: field().groupby(np.arange(24) % 12, dim="time").mean(), True),
+    "root of a variance by month": (
+        lambda: field().groupby(np.arange(24) % 12, dim="time").var() ** 0.5 + field().mean("time"), True),
     "take": (lambda: field().take(grid.from_arrays({"i": np.arange(20) % 9}, dims="i")["i"] + 0, "y"), True),
     "drawn": (lambda: field().map(k.drawn, seed=4, name="d"), True),
     "text": (lambda: grid.concat([words(), words()], "row"), True),
@@ -145,7 +147,7 @@ def test_what_can_be_taken_apart_is_and_gives_the_same_bytes(name: str, monkeypa
         return found
 
     monkeypatch.setattr(parts, "extents", seen)
-    monkeypatch.setattr(worker, "tile", tiled)
+    monkeypatch.setattr(ended, "tile", tiled)
     for number in (2, 5, 256):
         assert bytes_of([make()], InParts(number)) == wanted
     assert bool(regions) == divisible
