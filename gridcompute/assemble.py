@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from gridcompute.actions.shapes import joined_blocks, picked
 from gridcompute.axes import Layout
 from gridcompute.columns import Block, Column, Field, Fixed, Ragged, field_region
-from gridcompute.spaces import Region
+from gridcompute.spaces import Region, Space
 
 Fetch = Callable[[int], Block]
 """The block of a chunk, by its number."""
@@ -62,23 +63,45 @@ def empty(field: Field, layout: Layout, region: Region) -> Column:
 
 
 def _pasted(fields: tuple[Field, ...], layout: Layout, region: Region, chunks: list[int], fetch: Fetch) -> Block:
-    space = layout.space
-    whole = {f.name: field_region(space, region, f.dims) for f in fields}
-    values = {f.name: np.empty(whole[f.name].shape, f.dtype) for f in fields}
-    valid = {f.name: np.ones(whole[f.name].shape, bool) for f in fields if f.nullable}
+    room = Room(fields, layout.space, region)
     for chunk in chunks:
-        block, at = fetch(chunk), layout.region(chunk)
-        inner = at.intersect(region)
-        for f in fields:
+        room.put(fetch(chunk), layout.region(chunk))
+    return room.block()
+
+
+class Room:
+    """Columns over a region while their pieces come, from any thread.
+
+    Args:
+        fields: the columns, none of them ragged.
+        space: that they are of.
+        region: of it.
+    """
+
+    def __init__(self, fields: Sequence[Field], space: Space, region: Region) -> None:
+        self._space, self._region, self._lock = space, region, threading.Lock()
+        self._whole = {f: field_region(space, region, f.dims) for f in fields}
+        self._values = {f.name: np.empty(whole.shape, f.dtype) for f, whole in self._whole.items()}
+        self._valid = {f.name: np.ones(whole.shape, bool) for f, whole in self._whole.items() if f.nullable}
+
+    def put(self, block: Block, at: Region) -> None:
+        """Take in what a block, over `at`, has of the region; pieces don't overlap."""
+        inner = at.intersect(self._region)
+        for f, whole in self._whole.items():
             column = block[f.name]
             assert isinstance(column, Fixed)
-            part, place = field_region(space, inner, f.dims), whole[f.name]
-            source = part.within(field_region(space, at, f.dims))
-            values[f.name][part.within(place)] = column.values[source]
+            part = field_region(self._space, inner, f.dims)
+            source, place = part.within(field_region(self._space, at, f.dims)), part.within(whole)
+            self._values[f.name][place] = column.values[source]
             if column.valid is not None:
-                valid.setdefault(f.name, np.ones(place.shape, bool))[part.within(place)] = column.valid[source]
-    columns = {f.name: Fixed(values[f.name], _mask(valid.get(f.name))) for f in fields}
-    return Block(region, columns, region.shape[0] if region.bounds else 1)
+                with self._lock:
+                    valid = self._valid.setdefault(f.name, np.ones(whole.shape, bool))
+                valid[place] = column.valid[source]
+
+    def block(self) -> Block:
+        """All of it."""
+        columns = {name: Fixed(values, _mask(self._valid.get(name))) for name, values in self._values.items()}
+        return Block(self._region, columns, self._region.shape[0] if self._region.bounds else 1)
 
 
 def _mask(

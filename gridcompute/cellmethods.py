@@ -1,9 +1,8 @@
 """The CF attributes of what a reduction gives: `cell_methods` with what it did, the unit that it left.
 
 >>> import numpy as np
->>> from gridcompute.reductions import mean
 >>> attrs = (("standard_name", '"air_temperature"'), ("units", '"K"'))
->>> dict(described(mean(), Field("tas", ("time",), np.dtype("f4"), attrs=attrs), ("time",)))["cell_methods"]
+>>> dict(described("mean", Field("tas", ("time",), np.dtype("f4"), attrs=attrs), ("time",)))["cell_methods"]
 '"time: mean"'
 """
 
@@ -16,7 +15,6 @@ from typing import Any
 
 from gridcompute.columns import Field
 from gridcompute.coords import packed
-from gridcompute.reducer import Reduction
 from gridcompute.times import time_attrs
 
 Attrs = tuple[tuple[str, str], ...]
@@ -29,25 +27,26 @@ _OF_VALUES = ("actual_range", "valid_range", "valid_min", "valid_max", "ancillar
 _SIMPLE = re.compile(r"[A-Za-z]+|1")
 
 
-def described(reduction: Reduction, field: Field, over: Sequence[str]) -> Attrs:
+def described(name: str, field: Field, over: Sequence[str]) -> Attrs:
     """Attributes of a column reduced over dimensions; none where the column has none of CF's, or counts times.
 
     What would no longer be true (ranges of the values) goes. A count has the unit 1, a variance the unit's square.
     A reduction that CF has no name for keeps nothing, as what it gives may be of any kind; a quantile keeps the unit.
+    `name` is that of the reduction, or of one of its results.
     """
-    attrs = {name: json.loads(text) for name, text in field.attrs}
-    if not any(name in attrs for name in _CF) or time_attrs(field):
+    attrs = {key: json.loads(text) for key, text in field.attrs}
+    if not any(key in attrs for key in _CF) or time_attrs(field):
         return ()
-    if reduction.name == "count":
+    if name == "count":
         return packed({"units": "1"})
-    if reduction.name == "quantile":
-        return packed({name: attrs[name] for name in ("units", "standard_name", "long_name") if name in attrs})
-    if reduction.name not in METHODS:
+    if name == "quantile":
+        return packed({key: attrs[key] for key in ("units", "standard_name", "long_name") if key in attrs})
+    if name not in METHODS:
         return ()
-    kept = {name: value for name, value in attrs.items() if name not in _OF_VALUES}
-    if reduction.name == "var" and "units" in kept:
+    kept = {key: value for key, value in attrs.items() if key not in _OF_VALUES}
+    if name == "var" and "units" in kept:
         kept["units"] = _squared(str(kept["units"]))
-    done = f"{''.join(f'{dim}: ' for dim in over)}{METHODS[reduction.name]}"
+    done = f"{''.join(f'{dim}: ' for dim in over)}{METHODS[name]}"
     kept["cell_methods"] = " ".join(filter(None, [_said(kept), done]))
     return packed(kept)
 

@@ -1,29 +1,31 @@
 """Joined reductions of a chunk with the ops that end in them (see `gridcompute.endings`): in a worker, as a whole or in
 parts, where one read of the data serves all.
+
+Folds end band by band: some kept cells' states become results, what ends in them is computed from these while they lie
+in the cache, and both are gone before the next band.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from gridcompute.actions.folds import Fold
-from gridcompute.actions.shapes import Choose
-from gridcompute.assemble import assemble
+from gridcompute.actions.folds import Band, Fold, Folding
+from gridcompute.assemble import Room, assemble
 from gridcompute.axes import Layout
 from gridcompute.columns import Block
 from gridcompute.op import Op
-from gridcompute.parts import Leaf, in_parts, pieces, tile, together
+from gridcompute.parts import Leaf, in_parts, tile, together
 from gridcompute.pointwise import regions
-from gridcompute.slabs import part_of
+from gridcompute.slabs import Compute
 from gridcompute.spaces import Region
-from gridcompute.tiles import PIECE_BYTES
 
 OpRegion = tuple[Op, Region]
 
-Folds = Callable[[Sequence[OpRegion], Sequence[int], tuple[int, ...] | None], Iterator[Block]]
-"""Blocks of reductions over regions that are read together; with their lanes, and extents of tiles."""
+Folds = Callable[[Sequence[OpRegion], Sequence[int], tuple[int, ...] | None], Iterator[Folding]]
+"""Reductions over regions that are read together; with their lanes, and extents of tiles."""
 
 
 class Ended:
@@ -36,14 +38,12 @@ class Ended:
         compute: an op's block over a region.
 
     Attributes:
-        threads: that compute what ends in reductions.
+        threads: that end reductions.
         parts: into which a chunk is taken at least.
     """
 
-    def __init__(self, cuts: Mapping[str, Layout], kept: Leaf, folds: Folds,
-                 compute: Callable[[Op, Region], Block]) -> None:
+    def __init__(self, cuts: Mapping[str, Layout], kept: Leaf, folds: Folds, compute: Compute) -> None:
         self._cuts, self._kept, self._folds, self._compute = cuts, kept, folds, compute
-        self._results: dict[str, Block] = {}
         self.threads = self.parts = 1
 
     def blocks(self, wanted: Sequence[OpRegion]) -> Iterator[Block]:
@@ -64,13 +64,9 @@ class Ended:
                 for (op, region), cut, place, some in zip(wanted, cuts, places, found, strict=True))
 
     def block(self, op: Op, region: Region) -> Block | None:
-        """A reduction that isn't kept, over a region; None of another op."""
-        if op.recipe in self._results:
-            return part_of(self._results[op.recipe], op, region)
-        if op.recipe not in self._cuts:
-            return None
-        cut = self._cuts[op.recipe]  # it is read alone, as a replay does
-        return self._one(op, cut.region(next(iter(cut.covering(region)))), region)
+        """A reduction that isn't kept where it is read alone, as a replay does; None of another op."""
+        cut = self._cuts.get(op.recipe)
+        return None if cut is None else self._one(op, cut.region(next(iter(cut.covering(region)))), region)
 
     def _one(self, op: Op, whole: Region, part: Region) -> Block:
         return next(self._all([(op, part)], [(op, whole)]))
@@ -82,32 +78,34 @@ class Ended:
         folds = [(op, part, full, op.action) for (op, part), (_, full) in [*ends, *own] if isinstance(op.action, Fold)]
         op, part, full, first = folds[0]
         most = tile(op, first, full, part, self.parts, self._kept) if self.parts > 1 else None
-        blocks = self._folds([(op, part) for op, part, _, _ in folds],
-                             [action.lanes(op, full) for op, _, full, action in folds], most)
-        results = {op.recipe: next(blocks) for (op, _), _ in ends}
-        for op, part in wanted:
-            if isinstance(op.action, Fold):
-                yield next(blocks)
-                continue
-            self._results = results
-            block = self._top(op, part)
-            self._results = {}  # a part's results may not stay while the next one is read
-            yield block
+        foldings = self._folds([(op, part) for op, part, _, _ in folds],
+                               [action.lanes(op, full) for op, _, full, action in folds], most)
+        tops = self._tops([one for one in wanted if not isinstance(one[0].action, Fold)],
+                          [next(foldings) for _ in ends])
+        for op, _ in wanted:
+            yield next(foldings).end(self.threads) if isinstance(op.action, Fold) else tops.pop(0)
+
+    def _tops(self, tops: Sequence[OpRegion], foldings: Sequence[Folding]) -> list[Block]:
+        """What ends in foldings, by their bands."""
+        if not tops:
+            return []
+        rooms = [Room(op.fields, op.space, region) for op, region in tops]
+        kept, bands = foldings[0].action.kept, list(foldings[0].bands) or [foldings[0].kept]
+
+        def end(band: Band) -> None:
+            memo = {(one.op.recipe, one.at(band)): one.ended(band) for one in foldings}
+            where = dict(zip(kept, band, strict=True))
+            for (op, region), room in zip(tops, rooms, strict=True):
+                part = Region(tuple(where.get(name, full) for name, full in
+                                    zip(op.space.names, region.bounds, strict=True)))
+                room.put(self._compute(op, part, dict(memo)), part)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            deque(pool.map(end, bands), 0)
+        return [room.block() for room in rooms]
 
     def _behind(self, wanted: Sequence[OpRegion]) -> list[OpRegion]:
         """The reductions that end in ops, and the region of each."""
         tops = [(op, region) for op, region in wanted if not isinstance(op.action, Fold)]
         folds = {op.recipe: op for top, _ in tops for op in top.walk() if op.recipe in self._cuts}
         return [(op, region) for op, some in regions(tops, folds.values()).items() for region in some]
-
-    def _top(self, op: Op, region: Region) -> Block:
-        """What ends in reductions: by pieces that fit a cache, unless nothing but columns are chosen."""
-        made = any(not isinstance(one.action, Choose) for one in op.walk(lambda one: one.recipe in self._results)
-                   if one.recipe not in self._results)
-        read = sum(block.nbytes for block in self._results.values())
-        cut = pieces(op, region, -(-read // PIECE_BYTES), self._kept) if made else None
-        if cut is None:
-            return self._compute(op, region)
-        with ThreadPoolExecutor(self.threads) as pool:
-            blocks = pool.map(lambda number: self._compute(op, cut.region(number)), cut.covering(region))
-            return assemble(op.fields, cut, region, lambda _: next(blocks))

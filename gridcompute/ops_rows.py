@@ -129,7 +129,7 @@ def group_rows(op: Op, keys: Sequence[str], reduction: Reduction) -> Op:
         outs = reduction.output_fields(np.dtype(np.int8) if f.ragged else f.dtype)
         names = tuple(f.name if len(outs) == 1 else f"{f.name}_{out.name}" for out in outs)
         columns.append((f.name, names))
-        attrs = still_times(reduction, f)
+        attrs = still_times(reduction.name, f)
         fields += [Field(name, (dim,), out.dtype, nullable=out.nullable, attrs=attrs)
                    for name, out in zip(names, outs, strict=True)]
     if not columns:

@@ -99,7 +99,7 @@ class Reader(StageWorker):
         """A root's chunk, computed."""
         op, region = self.payload.stage.roots[root], self.payload.stage.layouts[root].region(chunk)
         if self.payload.stage.folds or isinstance(op.action, Fold):
-            return next(self._ended.blocks([(op, region)]))
+            return next(self.reduced([(op, region)]))
         return self._root(op, region, {}, token)
 
 

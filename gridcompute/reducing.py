@@ -13,7 +13,7 @@ from gridcompute.access import Part, Whole
 from gridcompute.actions.folds import Reduce
 from gridcompute.actions.shapes import Concat
 from gridcompute.auxiliary import Auxiliary, plain
-from gridcompute.cellmethods import described
+from gridcompute.cellmethods import METHODS, described
 from gridcompute.columns import Array, Field
 from gridcompute.coords import Coordinate, components, concatenated, difference
 from gridcompute.errors import AlignmentError, DimensionError, MissingInputError, ParameterError
@@ -146,13 +146,14 @@ def reduced(
     lead = ((group[0].dim, len(group[0])),) if group else ()
     kept = tuple((dim, op.space[dim]) for dim in field.dims if dim not in over)
     outs = reduction.output_fields(field.dtype)
-    attrs = still_times(reduction, field) or described(reduction, field, over)
     space = Space((*lead, *kept))
     fields = []
     for out in outs:
         space = space.join(Space(out.dims))
         label = name if len(outs) == 1 else f"{name}_{out.name}"
         dims_out = (*(n for n, _ in lead), *(n for n, _ in kept), *(n for n, _ in out.dims))
+        what = out.name if out.name in (*METHODS, "count") else reduction.name
+        attrs = still_times(what, field) or described(what, field, over)
         fields.append(Field(label, dims_out, out.dtype, nullable=out.nullable, attrs=attrs))
     codes = None if group is None else group[1]
     action = Reduce(reduction, field.name, over, tuple(f.name for f in fields), lead[0] if lead else None, codes)
@@ -161,15 +162,15 @@ def reduced(
     return Op(action, (op,), (access,), space, tuple(fields), f"{reduction.name}({', '.join(over)}{by})")
 
 
-def still_times(reduction: Reduction, field: Field) -> tuple[tuple[str, str], ...]:
+def still_times(name: str, field: Field) -> tuple[tuple[str, str], ...]:
     """The attributes that make results times: where they are values of the column, or something between them."""
     attrs = time_attrs(field)
-    if reduction.name == "sum" and attrs:
+    if name == "sum" and attrs:
         if "dtype" not in dict(attrs):
             raise ParameterError(f"column {field.name!r} holds dates, which can't be added up",
                                  hint="take its min, max, mean or count, or select the other columns first")
         return attrs
-    return attrs if reduction.name in ("min", "max", "first", "last", "topk", "mean", "quantile") else ()
+    return attrs if name in ("min", "max", "first", "last", "topk", "mean", "quantile") else ()
 
 
 def group_keys(by: Any, columns: Iterable[str], coords: Sequence[Coordinate], dim: str | None) -> list[str]:

@@ -71,6 +71,22 @@ def mean(*, skipna: bool = True) -> Reduction:
     )
 
 
+def mean_and_count(*, skipna: bool = True) -> Reduction:
+    """`mean` and `count` in one: what later means of several means need to weight them."""
+    return Reduction(
+        "mean_and_count",
+        (StateField("sum", "mean"), StateField("n", "count")),
+        steps.zero_two,
+        steps.add,
+        steps.mean_merge,
+        steps.mean_and_count_final,
+        (Output("mean", "mean", may_miss=True), Output("count", "i8")),
+        skipna=skipna,
+        commutative=True,
+        kinds="biufc",
+    )
+
+
 def _spread(name: str, ddof: float, skipna: bool) -> Reduction:
     if not (isinstance(ddof, int | float) and math.isfinite(ddof) and ddof >= 0):
         raise ParameterError(

@@ -165,7 +165,7 @@ def in_turn(bands: Sequence[Sequence[T]], pieces_of: Callable[[T], Sequence[tupl
 
 
 def folded(wanted: Sequence[tuple[Op, Region]], kept: Callable[[Op], bool], compute: Compute, threads: int,
-           lanes: Sequence[int] = (), most: tuple[int, ...] | None = None) -> Iterator[Block]:
+           lanes: Sequence[int] = (), most: tuple[int, ...] | None = None) -> Iterator[Folding]:
     """Joined reductions: what they read is read once and folded by all, strictly in order.
 
     Args:
@@ -177,7 +177,7 @@ def folded(wanted: Sequence[tuple[Op, Region]], kept: Callable[[Op], bool], comp
         most: positions of a tile per dimension at most, 0 for any number.
 
     Returns:
-        A block for each; those that aren't asked for stay as states.
+        Each about to end: what isn't asked for stays as states.
     """
     boxes = {op.reads(0, region) for op, region in wanted}
     if len(boxes) > 1:
@@ -187,7 +187,7 @@ def folded(wanted: Sequence[tuple[Op, Region]], kept: Callable[[Op], bool], comp
     (own,) = boxes
     if own:
         _carried(passes, own, kept, compute, threads, most)
-    return (folding.end(threads) for folding in passes)
+    return (passes.pop(0) for _ in wanted)
 
 
 def _begun(op: Op, region: Region, lanes: int) -> Folding:
@@ -221,7 +221,7 @@ def _carried(passes: Sequence[Folding], boxes: Sequence[Region], kept: Callable[
 
     def fetched(blocks: Mapping[Op, Block], piece: Region) -> list[Block]:
         parts = regions([(source, piece) for source in sources], blocks) if blocks else {}
-        memo = {(leaf.recipe, part): part_of(blocks[leaf], leaf, part) for leaf, some in parts.items() for part in some}
+        memo = {(leaf.recipe, part): _part(blocks[leaf], leaf, part) for leaf, some in parts.items() for part in some}
         return [compute(op.inputs[0], piece, memo) for op in ops]
 
     def take(piece: Region, blocks: Sequence[Block]) -> None:
@@ -237,7 +237,7 @@ def _hull(parts: Sequence[Region]) -> Region:
                         for dim in zip(*(part.bounds for part in parts), strict=True)))
 
 
-def part_of(block: Block, op: Op, part: Region) -> Block:
+def _part(block: Block, op: Op, part: Region) -> Block:
     """A view of a block over a part of its region."""
     columns: dict[str, Column] = {}
     for field in op.fields:

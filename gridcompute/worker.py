@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from gridcompute.actions.dags import Propagate
-from gridcompute.actions.folds import Fold
+from gridcompute.actions.folds import Fold, Folding
 from gridcompute.actions.loads import Ingest
 from gridcompute.actions.rechunks import Gather
 from gridcompute.actions.shuffles import Bucket
@@ -83,8 +83,7 @@ class StageWorker:
         self._cached = 0
         self._threads = self._members = payload.threads
         self._offer, self._parts = payload.offer, 1
-        self._ended = Ended(dict(payload.stage.folds), self._kept, self._folds,
-                            lambda op, region: self._compute(op, region, {}))
+        self._ended = Ended(dict(payload.stage.folds), self._kept, self._folds, self._compute)
         self._carrier: Isolation | None = None
         self._ahead: ReadAhead | None = None
         self._waits = waits(op for root in payload.stage.roots for op in root.walk())
@@ -182,8 +181,7 @@ class StageWorker:
             commits.add([keep_file(self.store, first, where, tokens[0], blocks_of, self._turn)])
             return
         if stage.folds or all(isinstance(op.action, Fold) for op in stage.roots):
-            self._ended.parts, self._ended.threads = self._parts, self._threads
-            blocks = self._ended.blocks(wanted)
+            blocks = self.reduced(wanted)
         else:
             blocks = (self._root(op, region, memo, tokens[i]) for i, (op, region) in zip(roots, wanted, strict=True))
         if stage.held:  # all or none
@@ -268,9 +266,13 @@ class StageWorker:
             memo[key] = block
         return block
 
-    def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: Sequence[int] = (),
-               most: tuple[int, ...] | None = None) -> Iterator[Block]:
-        """Joined reductions."""
+    def reduced(self, wanted: Sequence[tuple[Op, Region]]) -> Iterator[Block]:
+        """Joined reductions, and what ends in them."""
+        self._ended.parts, self._ended.threads = self._parts, self._threads
+        return self._ended.blocks(wanted)
+
+    def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: Sequence[int],
+               most: tuple[int, ...] | None) -> Iterator[Folding]:
         threads = fitting(self.payload.stage, self._threads, self.payload.memory)
         return folded(wanted, self._kept, self._block, threads, lanes, most)
 

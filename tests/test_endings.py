@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import gridcompute as grid
-from gridcompute import axes, ended
+from gridcompute import axes, ended, tiles
 from gridcompute.endings import Endings
 from gridcompute.executor import InlineExecutor
 from gridcompute.planning import Plan
@@ -83,7 +83,7 @@ def test_one_stage_gives_what_two_gave(name: str, monkeypatch: pytest.MonkeyPatc
     plan = planned(ENDING[name]())
     assert [len(stage.folds) > 0 for stage in plan.stages] == [True]
     found = values(ENDING[name]())
-    monkeypatch.setattr(ended, "PIECE_BYTES", 500)  # in many pieces, on several threads
+    monkeypatch.setattr(tiles, "PIECE_BYTES", 500)  # in many bands, on several threads
     pieces = values(ENDING[name](), executor=InlineExecutor(threads=3))
     apart(monkeypatch)
     assert len(planned(ENDING[name]()).stages) == 2

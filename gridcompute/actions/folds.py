@@ -148,6 +148,10 @@ class Fold(Action):
         return sum(layout.region(chunk).cells for chunk in range(region.start[0] * self.segments.run))
 
 
+Band = tuple[tuple[int, int], ...]
+"""Bounds of some kept cells, dimension by dimension."""
+
+
 class Folding:
     """A segment while its boxes come in: in order, whole or as tiles of some of the kept cells each (a band)."""
 
@@ -167,7 +171,7 @@ class Folding:
         at_once = math.prod(min(n, cut[name].extent) if name in cut else n
                             for name, n in zip(action.kept, self.shape, strict=True))
         self.lanes = lanes or self.fold.lanes(at_once, self.groups)
-        self.bands: dict[tuple[tuple[int, int], ...], States] = {}
+        self.bands: dict[Band, States] = {}
 
     def take(self, box: Region, block: Block) -> None:
         """Fold the next box of its band; bands may be folded at once by several threads."""
@@ -183,7 +187,7 @@ class Folding:
             states = self.bands[band] = self._fresh(band)
         self.fold.fold(states, column.values, self.axes, valid=column.valid, codes=codes)
 
-    def _fresh(self, band: tuple[tuple[int, int], ...]) -> States:
+    def _fresh(self, band: Band) -> States:
         return self.fold.empty(math.prod(hi - lo for lo, hi in band), self.groups, lanes=self.lanes,
                                origin=self.action.origin(self.region))
 
@@ -191,11 +195,11 @@ class Folding:
         """The states, or the results where this is the only segment; bands are closed by several threads."""
         if not self.bands or (len(self.bands) == 1 and self.kept in self.bands):
             states = self.bands.pop(self.kept, None) or self._fresh(self.kept)
-            return self._block(self._results(states, self.shape))
+            return self._block(self._results(states, self.shape), self.region)
         whole: list[Fixed] = []
         lock = threading.Lock()
 
-        def put(band: tuple[tuple[int, int], ...]) -> None:
+        def put(band: Band) -> None:
             shape = tuple(hi - lo for lo, hi in band)
             part = self._results(self.bands.pop(band), shape)
             with lock:
@@ -208,7 +212,19 @@ class Folding:
 
         with ThreadPoolExecutor(threads) as pool:
             deque(pool.map(put, list(self.bands)), 0)
-        return self._block(whole)
+        return self._block(whole, self.region)
+
+    def at(self, band: Band) -> Region:
+        """The region of the op that a band's results are of."""
+        where = dict(zip(self.action.kept, band, strict=True))
+        return Region(tuple(where.get(name, full) for name, full in
+                            zip(self.op.space.names, self.region.bounds, strict=True)))
+
+    def ended(self, band: Band) -> Block:
+        """The results of one band, whose states go."""
+        shape = tuple(hi - lo for lo, hi in band)
+        states = self.bands.pop(band) if self.bands else self._fresh(band)
+        return self._block(self._results(states, shape), self.at(band))
 
     def _results(self, states: States, shape: tuple[int, ...]) -> list[Fixed]:
         """States of some kept cells, or results where they are the last: arrays of groups, kept cells and the rest."""
@@ -225,7 +241,7 @@ class Folding:
         return [Fixed(np.empty((*lead, *one.values.shape[rest:]), one.values.dtype),
                       None if one.valid is None else np.empty((*lead, *one.values.shape[rest:]), bool)) for one in part]
 
-    def _block(self, results: list[Fixed]) -> Block:
+    def _block(self, results: list[Fixed], region: Region) -> Block:
         """What `_results` gave, as the op's columns."""
         grouped = self.action.reduce.group is not None
         columns: dict[str, Column] = {}
@@ -236,8 +252,8 @@ class Folding:
                 columns[field.name] = one
             else:
                 columns[field.name] = Fixed(one.values[0], None if one.valid is None else one.valid[0])
-        rows = self.region.shape[0] if self.region.bounds else 1
-        return Block(self.region, columns, rows if self.action.last else 1)
+        rows = region.shape[0] if region.bounds else 1
+        return Block(region, columns, rows if self.action.last else 1)
 
 
 def _packed(action: Merge, op: Op, region: Region, states: list[Array], shape: tuple[int, ...]) -> Block:

@@ -56,9 +56,8 @@ class _Liar(StageWorker):
     def _root(self, op: Op, region: Region, memo: dict[tuple[str, Region], Block], token: str) -> Block:
         return self._bent(super()._root(op, region, memo, token))
 
-    def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: Sequence[int] = (),
-               most: tuple[int, ...] | None = None) -> Iterator[Block]:
-        return map(self._bent, super()._folds(wanted, lanes, most))
+    def reduced(self, wanted: Sequence[tuple[Op, Region]]) -> Iterator[Block]:
+        return map(self._bent, super().reduced(wanted))
 
 
 class LyingExecutor(InlineExecutor):

@@ -18,7 +18,7 @@ from gridcompute.collection import Collection
 from gridcompute.coords import Coordinate, components, packed
 from gridcompute.errors import ParameterError
 from gridcompute.kernels import Kernel
-from gridcompute.reductions import count, mean, var
+from gridcompute.reductions import mean_and_count, var
 from gridcompute.signature import Signature
 
 from .inputs import as_measured, attrs_of, coordinate_along, with_attrs
@@ -256,13 +256,11 @@ def along(kernel: Kernel, dim: str, core: str = "step", **sizes: int) -> Kernel:
 
 
 def _moments(field: Collection, steps: Steps, codes: Array) -> Collection:
-    """Count, mean and variance of the values of each step: reductions of their own, so that only those that are used
-    are computed, in one pass.
-    """
+    """Mean, count and variance of the values of each step; the variance is only computed where it is used."""
     (name,) = field.columns
-    found = {how.name: field.reduced(how, [steps.time.dim], (steps.coordinate, codes)).rename(**{name: how.name})
-             for how in (count(), mean(), var())}
-    return found["mean"].assign(**found)
+    where = [steps.time.dim], (steps.coordinate, codes)
+    found = field.reduced(mean_and_count(), *where).rename(**{f"{name}_mean": "mean", f"{name}_count": "count"})
+    return found.assign(var=field.reduced(var(), *where))
 
 
 def _normals(field: Collection, steps: Steps) -> Collection:
