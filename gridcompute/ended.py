@@ -13,14 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from gridcompute.actions.folds import Band, Fold, Folding
+from gridcompute.actions.shapes import Choose
 from gridcompute.assemble import Room, assemble
 from gridcompute.axes import Layout
 from gridcompute.columns import Block
 from gridcompute.op import Op
-from gridcompute.parts import Leaf, in_parts, tile, together
+from gridcompute.parts import Leaf, in_parts, pieces, tile, together
 from gridcompute.pointwise import regions
-from gridcompute.slabs import Compute
+from gridcompute.slabs import Compute, part_of
 from gridcompute.spaces import Region
+
+PIECE_BYTES = 2**20
+"""Of results, from which a piece of what ends in them is computed."""
 
 OpRegion = tuple[Op, Region]
 
@@ -93,16 +97,24 @@ class Ended:
         kept, bands = foldings[0].action.kept, list(foldings[0].bands) or [foldings[0].kept]
 
         def end(band: Band) -> None:
-            memo = {(one.op.recipe, one.at(band)): one.ended(band) for one in foldings}
-            where = dict(zip(kept, band, strict=True))
+            results, where = {one.op: one.ended(band) for one in foldings}, dict(zip(kept, band, strict=True))
             for (op, region), room in zip(tops, rooms, strict=True):
                 part = Region(tuple(where.get(name, full) for name, full in
                                     zip(op.space.names, region.bounds, strict=True)))
-                room.put(self._compute(op, part, dict(memo)), part)
+                for piece in self._pieces(op, part, results):
+                    memo = {(fold.recipe, one): part_of(results[fold], fold, one) for fold, some in
+                            regions([(op, piece)], results).items() for one in some}
+                    room.put(self._compute(op, piece, memo), piece)
 
         with ThreadPoolExecutor(self.threads) as pool:
             deque(pool.map(end, bands), 0)
         return [room.block() for room in rooms]
+
+    def _pieces(self, op: Op, part: Region, results: Mapping[Op, Block]) -> Iterator[Region]:
+        """A part of an op in pieces whose inputs fit a cache, unless nothing but columns are chosen."""
+        read = 0 if isinstance(op.action, Choose) else sum(block.nbytes for block in results.values())
+        cut = pieces(op, part, -(-read // PIECE_BYTES), self._kept)
+        return iter([part]) if cut is None else map(cut.region, cut.covering(part))
 
     def _behind(self, wanted: Sequence[OpRegion]) -> list[OpRegion]:
         """The reductions that end in ops, and the region of each."""

@@ -94,7 +94,7 @@ def chosen(how: str | Reduction, options: Mapping[str, Any]) -> Reduction:
     refuse_on_error(options, "a reduction")
     if isinstance(how, Reduction):
         return how
-    known = (*BUILTINS, "histogram", "topk", "quantile", "linregress")
+    known = (*BUILTINS, "mean_and_count", "mean_and_var", "histogram", "topk", "quantile", "linregress")
     if how not in known:
         raise ParameterError(f"no reduction {how!r}", hint=f"one of {', '.join(known)}, or your own by grid.reduction")
     try:

@@ -66,8 +66,10 @@ def mean_and_count_final(s: Array, n: Array, out: Array, count: Array, ok: Array
         out[0] = s[0] / n[0]
 
 
-def make_moments(root: bool) -> tuple[Callable[..., None], ...]:
-    """init, step, merge and final of the variance, or of its root: sums about the first value, k."""
+def make_moments(root: bool, mean: bool = False) -> tuple[Callable[..., None], ...]:
+    """init, step, merge and final of the variance, or of its root, with the mean before it: sums about the first
+    value, k.
+    """
     def init(n: Array, k: Array, s: Array, q: Array, ddof: Array) -> None:
         n[0] = 0
         k[0] = np.nan
@@ -99,7 +101,15 @@ def make_moments(root: bool) -> tuple[Callable[..., None], ...]:
         if root:
             out[0] = np.sqrt(out[0])
 
-    return init, step, merge, final
+    def with_mean(n: Array, k: Array, s: Array, q: Array, mean: Array, out: Array, mean_ok: Array, ok: Array,
+                  ddof: Array) -> None:
+        if n[0] == 0:
+            mean_ok[0] = False
+        else:
+            mean[0] = np.float64(k[0]) + s[0] / n[0]
+        final(n, k, s, q, out, ok, ddof)
+
+    return init, step, merge, with_mean if mean else final
 
 
 def extreme(least: bool) -> tuple[Callable[..., None], Callable[..., None]]:

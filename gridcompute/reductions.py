@@ -87,21 +87,22 @@ def mean_and_count(*, skipna: bool = True) -> Reduction:
     )
 
 
-def _spread(name: str, ddof: float, skipna: bool) -> Reduction:
+def _spread(name: str, ddof: float, skipna: bool, mean: bool = False) -> Reduction:
     if not (isinstance(ddof, int | float) and math.isfinite(ddof) and ddof >= 0):
         raise ParameterError(
             f"ddof of {name} is {ddof!r}", hint="give a number of at least 0; 1 is the unbiased form"
         )
-    init, step, merge, final = steps.make_moments(name == "std")
+    init, step, merge, final = steps.make_moments(name == "std", mean)
     sums = (StateField("first", "float"), StateField("sum", "f8"), StateField("squares", "f8"))
+    outputs = (Output(name, "f8", may_miss=True),)
     return Reduction(
-        name,
+        f"mean_and_{name}" if mean else name,
         (StateField("n", "count"), *sums),
         init,
         step,
         merge,
         final,
-        (Output(name, "f8", may_miss=True),),
+        (Output("mean", "f8", may_miss=True), *outputs) if mean else outputs,
         params=((float(ddof),),),
         skipna=skipna,
         commutative=True,
@@ -116,6 +117,11 @@ def var(*, ddof: float = 0, skipna: bool = True) -> Reduction:
     37 (1983) 242, section 3).
     """
     return _spread("var", ddof, skipna)
+
+
+def mean_and_var(*, ddof: float = 0, skipna: bool = True) -> Reduction:
+    """The mean and `var` in one: from the same sums, so the mean may differ from `mean` in its last bit."""
+    return _spread("var", ddof, skipna, mean=True)
 
 
 def std(*, ddof: float = 0, skipna: bool = True) -> Reduction:

@@ -221,7 +221,7 @@ def _carried(passes: Sequence[Folding], boxes: Sequence[Region], kept: Callable[
 
     def fetched(blocks: Mapping[Op, Block], piece: Region) -> list[Block]:
         parts = regions([(source, piece) for source in sources], blocks) if blocks else {}
-        memo = {(leaf.recipe, part): _part(blocks[leaf], leaf, part) for leaf, some in parts.items() for part in some}
+        memo = {(leaf.recipe, part): part_of(blocks[leaf], leaf, part) for leaf, some in parts.items() for part in some}
         return [compute(op.inputs[0], piece, memo) for op in ops]
 
     def take(piece: Region, blocks: Sequence[Block]) -> None:
@@ -237,7 +237,7 @@ def _hull(parts: Sequence[Region]) -> Region:
                         for dim in zip(*(part.bounds for part in parts), strict=True)))
 
 
-def _part(block: Block, op: Op, part: Region) -> Block:
+def part_of(block: Block, op: Op, part: Region) -> Block:
     """A view of a block over a part of its region."""
     columns: dict[str, Column] = {}
     for field in op.fields:

@@ -84,6 +84,7 @@ def test_one_stage_gives_what_two_gave(name: str, monkeypatch: pytest.MonkeyPatc
     assert [len(stage.folds) > 0 for stage in plan.stages] == [True]
     found = values(ENDING[name]())
     monkeypatch.setattr(tiles, "PIECE_BYTES", 500)  # in many bands, on several threads
+    monkeypatch.setattr(ended, "PIECE_BYTES", 200)
     pieces = values(ENDING[name](), executor=InlineExecutor(threads=3))
     apart(monkeypatch)
     assert len(planned(ENDING[name]()).stages) == 2

@@ -23,7 +23,9 @@ BUILTINS = {
     "sum": r.sum(),
     "count": r.count(),
     "mean": r.mean(),
+    "mean_and_count": r.mean_and_count(),
     "var": r.var(),
+    "mean_and_var": r.mean_and_var(),
     "std": r.std(ddof=1),
     "min": r.min(),
     "max": r.max(),
@@ -86,6 +88,9 @@ def test_agrees_with_numpy(dtype, axis):
     close = {"mean": np.nanmean, "var": np.nanvar}
     for name, function in close.items():
         np.testing.assert_allclose(one(BUILTINS[name], x, axis).values, function(wide, axis=axis), rtol=1e-12)
+    for together, alone in ((r.mean_and_count(), (r.mean(), r.count())), (r.mean_and_var(), (r.mean(), r.var()))):
+        for found, how in zip(together.eager(x, axis), alone, strict=True):
+            np.testing.assert_allclose(found.values, one(how, x, axis).values, rtol=1e-13)
     np.testing.assert_allclose(
         one(r.std(ddof=1), x, axis).values, np.nanstd(wide, axis=axis, ddof=1), rtol=1e-12
     )

@@ -18,7 +18,7 @@ from gridcompute.collection import Collection
 from gridcompute.coords import Coordinate, components, packed
 from gridcompute.errors import ParameterError
 from gridcompute.kernels import Kernel
-from gridcompute.reductions import mean_and_count, var
+from gridcompute.reductions import mean_and_count, mean_and_var, var
 from gridcompute.signature import Signature
 
 from .inputs import as_measured, attrs_of, coordinate_along, with_attrs
@@ -307,9 +307,10 @@ def anomaly_spread(field: Collection, cycle: Cycle = Cycle()) -> Collection:
     every, found = _moments(field, steps, steps.codes), _normals(field, steps)["mean"]
     if cycle.base is not None:
         return every[["count", "mean", "var"]].map(along(spread_about, cycle.name), found)
+    (name,) = field.columns
+    whole = field.reduced(mean_and_var(), [steps.time.dim])
     return every[["count", "mean"]].map(
-        along(spread_within, cycle.name), found.rename(mean="normal"), field.mean(steps.time.dim),
-        field.var(steps.time.dim))
+        along(spread_within, cycle.name), found.rename(mean="normal"), whole[[f"{name}_mean"]], whole[[f"{name}_var"]])
 
 
 def anomalies(field: Collection, cycle: Cycle = Cycle(), *, plain: bool = True,
