@@ -240,7 +240,7 @@ class Driver:
         return ledger, state
 
     def _loop(self, state: VotingState, ledger: Ledger, plan: Plan) -> None:
-        commands, looked = state.start(self.clock()), self.clock()
+        commands, looked = state.start(self.clock(), ledger.partly), self.clock()
         while True:
             finish = self._carry_out(commands, state, ledger)
             if finish is not None:

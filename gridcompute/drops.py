@@ -6,7 +6,7 @@ held and is let go itself: what is held is gone after an interruption, and would
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from gridcompute.planview import PlanView
 
@@ -39,8 +39,13 @@ class Drops:
         # Of a chunk that can't go yet, one that still needs it: others need no second look.
         self._in_the_way: dict[ChunkId, ChunkId] = {}
 
-    def found(self) -> Iterator[ChunkId]:
-        """What was committed before this run, and nothing in it needs."""
+    def found(self, partly: Iterable[ChunkId] = ()) -> Iterator[ChunkId]:
+        """What was committed before this run, and nothing in it needs.
+
+        Args:
+            partly: chunks of which something is there, but not all: a run may have been killed while it deleted them.
+        """
+        yield from (one for one in partly if self._goes[one[0]] and self._status[one[0]][one[1]] == IDLE)
         for stage, goes in enumerate(self._goes):
             if goes and not self._held[stage] and DONE in self._status[stage]:
                 yield from ((stage, chunk) for chunk in range(len(self._status[stage])) if self._free(stage, chunk))

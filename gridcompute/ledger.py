@@ -45,6 +45,7 @@ class Ledger:
 
     Attributes:
         absent: names of shards of which only the counts are there, which is enough for this phase.
+        partly: chunks of which something was found committed, but not of all roots, as pairs of stage and chunk.
         reused: chunks that were found committed.
         finished: recipes of outputs that were found finished.
     """
@@ -57,6 +58,7 @@ class Ledger:
                        for root, (op, layout) in enumerate(zip(stage.roots, stage.layouts, strict=True))]
                       for stage in plan.stages]
         self.tally = tally or Tally()
+        self.partly: list[tuple[int, int]] = []
         self.reused = 0
         self.finished: set[str] = set()
         self._blocks: dict[str, frozenset[str]] = {}
@@ -82,7 +84,10 @@ class Ledger:
             self.finished |= whole
             for chunk in range(stage.chunks):
                 self.add(self._entries(stage.number, chunk, listings))
-            found[stage.number] = complete = [c for c in range(stage.chunks) if not self.missing(stage.number, c)]
+            missing = [len(self.missing(stage.number, chunk)) for chunk in range(stage.chunks)]
+            found[stage.number] = complete = [chunk for chunk, number in enumerate(missing) if not number]
+            self.partly += ((stage.number, chunk) for chunk, number in enumerate(missing)
+                            if 0 < number < len(stage.roots))
             self.reused += len(complete)
         return found
 

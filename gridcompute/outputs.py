@@ -25,10 +25,14 @@ def outputs_of(plan: Plan) -> dict[str, Output]:
     for name, op in plan.sinks if plan.final else ():
         number, root = plan.home[id(op)]
         extents = [axis.extent for _, axis in plan.stages[number].layouts[root].axes]
-        # With the versions of the inputs and all labels: the same recipe over changed data is another dataset.
-        labels = coords.get(name, ())
-        recipe = digest((op.recipe, plan.token(op, op.whole), [c.key for c in labels], [f.attrs for f in op.fields]))
-        found[op.recipe] = sink_of(op).output(op.space, op.fields, labels, extents, recipe)
+        assert isinstance(op.action, Write)
+        # With the versions of the inputs and all labels: the same recipe over changed data is another dataset. So it
+        # is in other chunks: their files would stand where these are to be, as one of a version that cuts otherwise.
+        labels, lengths = coords.get(name, ()), op.space.shape
+        chunks = op.action.grid(op) or [e if n is None else min(e, n) for e, n in zip(extents, lengths, strict=True)]
+        recipe = digest((op.recipe, plan.token(op, op.whole), [c.key for c in labels], [f.attrs for f in op.fields],
+                         chunks))
+        found[op.recipe] = op.action.sink.output(op.space, op.fields, labels, extents, recipe)
     return found
 
 

@@ -13,7 +13,7 @@ import itertools
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -32,6 +32,9 @@ U = TypeVar("U")
 LEAD = 4
 """Tiles by which a band may be ahead of another before its thread turns to that one."""
 
+LOOK_SECONDS = 0.5
+"""After which a thread that waits for its turn looks whether all is to stop."""
+
 Memo = dict[tuple[str, Region], Block]
 Compute = Callable[[Op, Region, Memo], Block]
 """An op's block over a region, with what has been computed before and may be used again."""
@@ -44,13 +47,17 @@ class StoppedError(Exception):
 
 
 class Turns:
-    """Who may change which states next."""
+    """Who may change which states next.
+
+    Attributes:
+        stopped: nobody goes on. Whoever may be interrupted sets it instead of calling `stop`, and holds no lock then.
+    """
 
     def __init__(self) -> None:
         self._drawn: Counter[Hashable] = Counter()
         self._done: Counter[Hashable] = Counter()
         self._called = threading.Condition()
-        self._stopped = False
+        self.stopped = False
 
     def draw(self, states: Sequence[Hashable]) -> Ticket:
         """A place behind all who have drawn one for these states before."""
@@ -65,8 +72,10 @@ class Turns:
             StoppedError: it won't be.
         """
         with self._called:
-            self._called.wait_for(lambda: self._stopped or all(self._done[one] == place for one, place in ticket))
-            if self._stopped:
+            while not self._called.wait_for(lambda: self.stopped or all(
+                    self._done[one] == place for one, place in ticket), LOOK_SECONDS):
+                pass
+            if self.stopped:
                 raise StoppedError
 
     def done(self, ticket: Ticket) -> None:
@@ -81,7 +90,7 @@ class Turns:
     def stop(self) -> None:
         """Nobody goes on."""
         with self._called:
-            self._stopped = True
+            self.stopped = True
             self._called.notify_all()
 
 
@@ -121,16 +130,17 @@ def in_turn(bands: Sequence[Sequence[T]], pieces_of: Callable[[T], Sequence[tupl
         pieces_of: a tile's pieces, each with what tells its states.
         opened: a tile, while its pieces are fetched: any number of tiles at once.
         take: takes in what was fetched of a piece: never two at once of those that share states, and in order.
-        threads: at most.
+        threads: at most. None is the caller's where there are several: a KeyboardInterrupt, which strikes the main
+            one anywhere, may end it where others wait for it, or with a lock in its hands.
     """
-    left, turns, lock, failed = Left(bands), Turns(), threading.Lock(), list[BaseException]()
+    left, turns, lock = Left(bands), Turns(), threading.Lock()
     threads = max(1, min(threads, len(left)))
 
     def drawn() -> Iterator[tuple[T, list[tuple[P, Ticket]]]]:
         band = -1
         while True:
             with lock:
-                found = None if failed else left.next(band)
+                found = None if turns.stopped else left.next(band)
                 if found is None:
                     return
                 band, tile = found
@@ -149,19 +159,25 @@ def in_turn(bands: Sequence[Sequence[T]], pieces_of: Callable[[T], Sequence[tupl
                         del fetched  # which would hold its memory while the next one is fetched
         except StoppedError:
             return
-        except BaseException as error:
-            failed.append(error)
+        except BaseException:
             turns.stop()
             raise
 
     if threads == 1:
         work()
         return
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work) for _ in range(threads - 1)]
-        work()
-    for other in others:
-        other.result()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="in-turn")
+    try:
+        try:
+            each = [pool.submit(work) for _ in range(threads)]
+            wait(each)
+        finally:
+            turns.stopped = True
+    finally:  # again: it may strike there
+        turns.stopped = True
+        pool.shutdown()
+    for one in each:
+        one.result()
 
 
 def folded(wanted: Sequence[tuple[Op, Region]], kept: Callable[[Op], bool], compute: Compute, threads: int,

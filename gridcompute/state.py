@@ -116,10 +116,10 @@ class RunState:
         self.status[stage][chunk] = READY
         self._ready[stage].push(chunk)
 
-    def start(self, now: float) -> list[Command]:
-        """The first commands; the limits are known by now."""
+    def start(self, now: float, partly: Iterable[tuple[int, int]] = ()) -> list[Command]:
+        """The first commands; the limits are known by now. Something of the chunks `partly` is there, but not all."""
         self._sizes = Sizes(self.plan, self.limits.parts, self.limits.share)
-        return self._next(now, [Drop(*one) for one in self._drops.found()])
+        return self._next(now, [Drop(*one) for one in self._drops.found(partly)])
 
     def apply(self, event: Event, now: float) -> list[Command]:
         """Take in one event at a time `now` (seconds, any origin); what to do about it."""

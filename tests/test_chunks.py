@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,26 @@ def test_a_chunk_that_is_read_part_by_part_is_decoded_once(tmp_path: Path, monke
     assert file.exists()
     again = source.read(Region.of((0, 1), (0, 3), (0, 5)), ["a"])["a"]
     assert (again.values == 7.0).all(), "written anew, decoded anew"  # type: ignore[union-attr]
+
+
+def test_nothing_of_a_large_chunk_stays_when_it_is_forgotten(tmp_path: Path) -> None:
+    """Neither its values nor its file's bytes."""
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(2**21,), chunks=(2**21,), dtype="<f8")
+    array[...] = np.random.default_rng(0).random(2**21)  # which can't be compressed
+    direct = StoredChunks.of(array, str(tmp_path / "a.zarr"))
+    assert direct is not None
+    chunks.forget()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        assert direct.read((slice(0, 5),)).shape == (5,)
+        chunks.BUFFERS.clear()
+        assert tracemalloc.get_traced_memory()[0] > before + 2 * 2**23
+        chunks.forget()
+        chunks.BUFFERS.clear()
+        assert tracemalloc.get_traced_memory()[0] < before + 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_chunks_of_a_tile_are_kept_while_it_is_read_and_looked_into(tmp_path: Path,

@@ -194,6 +194,46 @@ def test_what_a_broken_off_run_left_is_used_and_then_deleted(
         name: clean.inner.get(name) for name in arrows(clean)}
 
 
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+class Killing(Watched):
+    """Kills whoever deletes from it, after so many deletions."""
+
+    def __init__(self, url: str, after: int) -> None:
+        super().__init__(url)
+        self.left = after
+
+    def delete(self, path: str) -> None:
+        if self.left == 0:
+            raise KilledError
+        self.left -= 1
+        self.inner.delete(path)
+
+
+def test_killed_before_any_deletion_nothing_is_left_for_good(tmp_path: Path, at_once: None) -> None:
+    """Of chunks of several files, too, which a kill may leave with some of them."""
+    def outputs() -> list[Any]:
+        table = grid.from_arrays({"k": np.arange(10) * 7 % 11, "v": np.arange(10.0)}, dims="row")
+        rows = table.filter(table["k"] < 4)
+        return [rows.sort("k"), rows["v"].map(lifted).sum()]
+
+    clean, left = Watched("memory://clean"), 0
+    whole = drive(tmp_path, clean, *outputs()).status.deleted
+    for after in range(whole):
+        store = Killing(f"memory://killed-{after}", after)
+        with pytest.raises(KilledError):
+            drive(tmp_path, store, *outputs())
+        left += len(arrows(store))
+        store.left = -1
+        again = drive(tmp_path, store, *outputs())
+        assert {name: store.inner.get(name) for name in arrows(store)} == {
+            name: clean.inner.get(name) for name in arrows(clean)}, after
+        assert again.status.kept_bytes == 0
+    assert left > whole * len(arrows(clean)) > 0
+
+
 @pytest.mark.parametrize("options", [{"verify": 1.0}, {"quorum": "2/3"}])
 def test_chunks_that_were_voted_on_go_too(options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The public way: they are deleted while the run goes on, and what a broken off run left is enough to go on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from places import few
+from striking import everywhere
 
 import gridcompute as grid
 from gridcompute import axes, segments, slabs, tiles
@@ -117,6 +119,49 @@ def test_an_error_ends_all_threads(where: str, threads: int) -> None:
         in_turn([list(range(300))], lambda tile: [(tile, ["states"])], opened,
                 lambda piece, _: done.append(failing("taken", piece)), threads)
     assert done == list(range(20))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("threads", [2, 3])
+def test_an_interrupt_strikes_anywhere(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that called, between any two instructions: those that work for it end all the same."""
+    monkeypatch.setattr(slabs, "LOOK_SECONDS", 0.01)
+    ended, struck_at = threading.Event(), list[int]()
+
+    def work(_: int) -> None:
+        in_turn([range(6), range(6, 9)], lambda tile: [(tile, [(place, tile < 6), tile]) for place in range(2)],
+                plainly, lambda *_: None, threads)
+
+    def all_of_them() -> None:
+        struck_at.extend(everywhere(work, lambda code: code.co_filename == slabs.__file__))
+        ended.set()
+
+    threading.Thread(target=all_of_them, daemon=True).start()
+    assert ended.wait(120), f"struck {len(struck_at)} times, the last time some wait for ever"
+    assert len(struck_at) > 100
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("in-turn")]
+
+
+@pytest.mark.faults
+def test_an_interrupt_ends_it_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped, done = threading.Event(), list[int]()
+
+    class Told(slabs.Turns):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if (name, value) == ("stopped", True):
+                stopped.set()
+
+    def take(tile: int, _: int) -> None:
+        done.append(tile)
+        if tile == 3:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            assert stopped.wait(60)
+
+    monkeypatch.setattr(slabs, "Turns", Told)
+    with pytest.raises(KeyboardInterrupt):
+        in_turn([range(1000)], lambda tile: [(tile, ["states"])], plainly, take, 3)
+    assert done == [0, 1, 2, 3]
 
 
 # --- stacks ---

@@ -125,8 +125,11 @@ class RunMachine(RuleBasedStateMachine):
         self.commands: list[list[Command]] = []
         self.disposable = {s for s, stage in enumerate(self.plan.stages)
                            if not stage.held and s not in self.plan.goals and draw.random() < 0.7}
+        self.partly = {(s, c) for s, stage in enumerate(self.plan.stages) if not stage.held
+                       for c in range(stage.chunks) if (s, c) not in self.kept and draw.random() < 0.2}
+        self.at_first = sorted(self.partly)
         self.state = self.made(draw)
-        self.take(self.state.start(0.0))
+        self.take(self.state.start(0.0, self.at_first))
 
     def made(self, draw: random.Random | None = None) -> RunState:
         return RunState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
@@ -142,11 +145,13 @@ class RunMachine(RuleBasedStateMachine):
                 self.over.append(command.task)
             elif isinstance(command, Drop):
                 one = (command.stage, command.chunk)
-                assert one in self.held or (one[0] in self.disposable and one in self.kept), "let go of what stays"
+                there = one in self.kept or one in self.partly
+                assert one in self.held or (one[0] in self.disposable and there), "let go of what stays"
                 busy = {(t.stage, c) for t in self.running.values() for c in t.chunks}
                 assert not busy & set(self.plan.feeds.get(one, ())), "let go while a task reads it"
                 self.held.discard(one)
                 self.kept.discard(one)
+                self.partly.discard(one)
                 if not self.plan.stages[one[0]].held:
                     self.resumable(one)
             else:
@@ -187,6 +192,7 @@ class RunMachine(RuleBasedStateMachine):
         chunks = tuple(chunk for chunk in chunks if status[chunk] not in (DONE, GONE))
         for chunk in chunks:
             self.kept.add((task.stage, chunk))
+            self.partly.discard((task.stage, chunk))
             if self.plan.stages[task.stage].held:
                 self.held.add((task.stage, chunk))
         return tuple(Kept(task.stage, 0, c, "", "", 1, self.nbytes) for c in chunks)
@@ -308,10 +314,11 @@ class RunMachine(RuleBasedStateMachine):
             assert not self.held, "held chunks that nobody let go of"
             left = {(s, c) for s, c in self.kept if s in self.disposable and self.plan.feeds.get((s, c))}
             assert not left, "committed chunks that nobody deleted"
+            assert not {one for one in self.partly if one[0] in self.disposable}, "parts of chunks that nobody deleted"
             assert not self.running
         assert (self.finish.outcome == "cancelled") <= (self.cancelled is not None)
         again = self.made()
-        repeated = [again.start(0.0)] + [again.apply(event, now) for event, now in self.history]
+        repeated = [again.start(0.0, self.at_first)] + [again.apply(event, now) for event, now in self.history]
         assert repeated == self.commands, "the same events gave other commands"
 
 

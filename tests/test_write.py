@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import oracle_kernels as k
+import pyarrow.parquet as pq
 import pytest
+import xarray as xr
 from oracle import Col, Table, elementwise, filtered, mapped, ordered, reduced
 from oracle_graphs import source_arrays, source_table
 
@@ -19,12 +21,15 @@ from gridcompute.errors import (
     ClusterError,
     CorruptInputError,
     DivergenceError,
+    LeaseError,
     OutputExistsError,
     ParameterError,
     StoreError,
 )
 from gridcompute.executor import InlineExecutor
 from gridcompute.record import load
+from gridcompute.sinks.tables import TableOutput
+from gridcompute.sinks.zarrs import ZarrOutput
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -208,3 +213,49 @@ def test_a_run_that_its_output_refused_is_not_the_last_one() -> None:
 def test_half_a_worker_is_refused(option: str) -> None:
     with pytest.raises(ParameterError, match=rf"{option} is 1\.5"):
         grid.run(doubled("o.parquet"), executor="inline", quiet=True, **{option: 1.5})
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("form", ["zarr", "parquet"])
+def test_what_is_there_in_other_chunks_is_another_output(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another version would cut it. The last chunk is the same region in both, under another number."""
+    values = np.arange(1.0, 96.0)
+
+    def run(extent: int, **options: Any) -> Any:
+        monkeypatch.setattr(lower, "SINK_BYTES", 16 * extent)
+        lazy = grid.from_arrays({"v": values}, dims="n") * 2.0
+        return grid.run(lazy.write(f"out.{form}", **options), executor="inline", store="store", quiet=True)
+
+    def files() -> list[Path]:
+        found = [path for folder in Path().glob(f"out.{form}*") for path in folder.rglob("*") if path.is_file()]
+        return sorted(path for path in found if path.parent.name == "c" or path.name.startswith("part-"))
+
+    def killed(*args: Any) -> None:
+        raise CorruptInputError("here it was killed", hint="none")
+
+    output = ZarrOutput if form == "zarr" else TableOutput
+    with monkeypatch.context() as patch, pytest.raises(CorruptInputError, match="killed"):
+        patch.setattr(output, "finalize", killed)
+        run(10)
+    assert len(files()) == 10
+    for path in files()[:-1]:
+        path.unlink()
+    before = files()
+    with pytest.raises(LeaseError, match="belongs to another recipe"):
+        run(30)
+    assert files() == before
+    run(30, overwrite=True)
+    assert read_back(form) == (2 * values).tolist()
+    with pytest.raises(OutputExistsError, match="exists already"):
+        run(10)
+    assert run(30).summary()["computed"] == 0
+    last = run(10, overwrite=True)
+    assert last.summary()["computed"] > 0
+    assert read_back(form) == (2 * values).tolist()
+    assert len([path for path in files() if ".partial-" not in str(path)]) == 10
+
+
+def read_back(form: str) -> Any:
+    if form == "zarr":
+        return xr.open_zarr("out.zarr")["v"].values.tolist()
+    return pq.read_table("out.parquet")["v"].to_pylist()

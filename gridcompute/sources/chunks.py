@@ -156,8 +156,7 @@ class StoredChunks:
         kept, last = _kept(), getattr(_own, "last", None)
         found: Held | None = last if last and last[0] == version else (kept or {}).get(version)
         if found is None:
-            forget()
-            last = None
+            _own.last = last = None  # before there is memory for another one
         _, chunk, there = found or (version, BUFFERS.array(self.chunks, self.dtype), None)
         if found is None or (there is not None and not there.all()):
             there = self._more(place, chunk, box, there)
@@ -237,8 +236,8 @@ def _unpacked(compressor: Any, data: memoryview, size: int) -> Any:
 
 
 def forget() -> None:
-    """Let go of the chunk that this thread keeps."""
-    _own.last = None
+    """Let go of the chunk that this thread keeps, and of the memory that it reads files into."""
+    _own.last = _own.memory = None
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import starmap
 
 from gridcompute.errors import StoreError
 from gridcompute.stores.base import TEMPORARY, checked_path, listable, probe
@@ -170,23 +171,19 @@ class LocalStore:
         mode = 0o700 if self.private else 0o777
         if create and not os.path.isdir(self.root):
             os.makedirs(self.root, mode, exist_ok=True)
-        fd = os.open(self.root, _FOLDER)
-        try:
+        with _descriptors() as opened:
+            fd = opened(self.root, _FOLDER)
             for part in path.split("/") if path else ():
                 try:
-                    below = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+                    fd = opened(part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
                 except FileNotFoundError:
                     if not create:
                         raise
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(part, mode, dir_fd=fd)
                         _sync(fd)
-                    below = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
-                os.close(fd)
-                fd = below
+                    fd = opened(part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
             yield fd
-        finally:
-            os.close(fd)
 
     @contextlib.contextmanager
     def _parent(self, path: str, create: bool = False) -> Iterator[tuple[int, str]]:
@@ -197,15 +194,12 @@ class LocalStore:
     @contextlib.contextmanager
     def reading(self, path: str) -> Iterator[int]:
         """A descriptor of a file, to be read."""
-        with self._explained("reading", path), self._parent(path) as (folder, name):
+        with self._explained("reading", path), self._parent(path) as (folder, name), _descriptors() as opened:
             # Without O_NONBLOCK a pipe planted under the name would hold the reader for ever.
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-            try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-                yield fd
-            finally:
-                os.close(fd)
+            fd = opened(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            yield fd
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[int]:
@@ -215,35 +209,43 @@ class LocalStore:
             FileExistsError: somebody else's file has the name by then.
         """
         with self._explained("writing", path), self._parent(path, create=True) as (folder, name):
-            fd, temporary = _new_file(folder, 0o600 if self.private else 0o666)
-            try:
+            with self._new_file(folder) as (fd, temporary):
                 yield fd
                 os.fsync(fd)
                 if not _appear(folder, temporary, name):
                     raise FileExistsError(path)
-            finally:
-                os.close(fd)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary, dir_fd=folder)
             _sync(folder)
 
     @contextlib.contextmanager
     def _temporary(self, folder: int, data: bytes) -> Iterator[str]:
-        """A finished, synced file under a name of its own; removed at the end unless renamed.
-
-        It is locked meanwhile: a lock ends with its process, so a sweep knows what nobody finishes any more.
-        """
-        fd, temporary = _new_file(folder, 0o600 if self.private else 0o666)
-        try:
+        """A finished, synced file under a name of its own; removed at the end unless renamed."""
+        with self._new_file(folder) as (fd, temporary):
             rest = memoryview(data).cast("B")
             while rest:
                 rest = rest[os.write(fd, rest) :]
             os.fsync(fd)
             yield temporary
+
+    @contextlib.contextmanager
+    def _new_file(self, folder: int) -> Iterator[tuple[int, str]]:
+        """A temporary file, open to be written to, and its name; closed at the end, and removed unless renamed.
+
+        It is locked meanwhile: a lock ends with its process, so a sweep knows what nobody finishes any more.
+        """
+        flags, name = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, ""
+        try:
+            with _descriptors() as opened:
+                for last in (False, False, True):
+                    name = f"{_mine()}{os.getpid()}-{uuid.uuid4().hex}"
+                    fd = opened(name, flags, 0o600 if self.private else 0o666, dir_fd=folder)
+                    with contextlib.suppress(OSError):  # a file system without locks
+                        fcntl.flock(fd, fcntl.LOCK_SH)
+                    if last or os.fstat(fd).st_nlink:  # else a sweep came between the two calls
+                        break
+                yield fd, name
         finally:
-            os.close(fd)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=folder)
+            with contextlib.suppress(OSError):  # it has its own name by now; what stays is swept one day
+                os.unlink(name, dir_fd=folder)
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         """Regular files below a folder, temporary ones too, by paths relative to it; no links."""
@@ -269,33 +271,44 @@ def _mine() -> str:
     return f"{TEMPORARY}{hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()}-"
 
 
-def _new_file(folder: int, mode: int) -> tuple[int, str]:
-    """A temporary file, open and locked, and its name."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    for last in (False, False, True):
-        name = f"{_mine()}{os.getpid()}-{uuid.uuid4().hex}"
-        fd = os.open(name, flags, mode, dir_fd=folder)
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(fd, fcntl.LOCK_SH)
-        if last or os.fstat(fd).st_nlink:  # else a sweep came between the two calls
-            break
-        os.close(fd)
-    return fd, name
+@contextlib.contextmanager
+def _descriptors() -> Iterator[Callable[..., int]]:
+    """`os.open`, of descriptors that are closed at the end, each once, wherever a KeyboardInterrupt strikes.
+
+    Python raises it between any two of its own instructions. So opening one and taking note of it is a single call of
+    C, and so is crossing it out and closing it; and one that strikes where they were to be closed finds them closed a
+    level further up.
+    """
+    own: list[int] = []
+
+    def opened(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        own.extend(starmap(partial(os.open, dir_fd=dir_fd), [(path, flags, mode)]))
+        return own[-1]
+
+    def close() -> None:
+        any(map(os.close, map(list.pop, [own] * len(own))))
+
+    try:
+        try:
+            yield opened
+        finally:
+            close()
+    finally:
+        close()
 
 
 def _locked(folder: int, name: str) -> bool:
     """Whether a file has a writer; where locks can't tell it has."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except PermissionError:
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
+    with _descriptors() as opened:
+        try:
+            fd = opened(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except PermissionError:
+            return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except OSError:
+            return True
 
 
 def _sync(folder: int) -> None:
