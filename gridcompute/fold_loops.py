@@ -11,7 +11,8 @@ stay in the cache; a cell sees its values in order of position whatever the layo
 
 Counts. Most cells miss nothing, and then their number of values is the number of positions. So a loop that counts looks
 whether any value of a row is missing first: if none is, it takes them all in without a branch and counts nothing; else
-it counts those that are missing. A grouped mean then streams a sum alone.
+it counts those that are missing. A grouped mean then streams a sum alone. Where none of several rows misses anything in
+a tile, such a loop takes them at once: a cell's state is read and written once for all of them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ LANES = 64
 
 _TILE_BYTES = 16384  # of states: half of a common L1 cache
 _ROWS = 64  # positions and cells of a transposed block
+_TOGETHER = 4  # rows taken at once; eight gain little more and take longer to compile
 _GEOMETRY = ("O", "R0", "A", "R1", "B", "vk", "v0", "va", "v1", "vb", "vo", "mk", "m0", "ma", "m1", "mb", "mo", "n",
              "lanes", "position", "origin", "tile", "grouped")  # fmt: skip
 
@@ -179,11 +181,18 @@ def _source(f: Functions, name: str) -> str:
     return f"def {name}({', '.join(head)}, n, {', '.join(params)}):\n    for i in range(n):\n        {call}\n"
 
 
+def _step_source(f: Functions, at: str, position: str) -> str:
+    where = [f"origin + {position}"] if f.positional else []
+    return f"step({', '.join([*_windows('s', f.streamed, at), 'x', *where, *_names('q', f.params)])})"
+
+
+def _there_source(f: Functions, masked: bool, mask: str) -> str:
+    return " and ".join((["x == x"] if f.drop_nan else []) + ([f"peek(mask, {mask})"] if masked else []))
+
+
 def _take_source(f: Functions, masked: bool, each: str, value: str, mask: str, at: str, position: str, pad: int) -> str:
     """Text that takes in a row of values where they count; `each` is the head of the loop over it."""
-    where = [f"origin + {position}"] if f.positional else []
-    call = f"step({', '.join([*_windows('s', f.streamed, at), 'x', *where, *_names('q', f.params)])})"
-    there = " and ".join((["x == x"] if f.drop_nan else []) + ([f"peek(mask, {mask})"] if masked else []))
+    call, there = _step_source(f, at, position), _there_source(f, masked, mask)
     lines = [each, f"    x = peek({value})"]
     if there and f.counted >= 0:
         lines = ["bad = 0", *lines, f"    bad |= 0 if {there} else 1", "if bad == 0:",
@@ -193,6 +202,24 @@ def _take_source(f: Functions, masked: bool, each: str, value: str, mask: str, a
                  *("    " + line for line in [*lines, f"    if {there}:", f"        {call}"])]  # fmt: skip
     else:
         lines += [f"    if {there}:", f"        {call}"] if there else [f"    {call}"]
+    return "\n".join(" " * pad + line for line in lines)
+
+
+def _together_source(f: Functions, masked: bool, pad: int) -> str:
+    """Text that takes in the next rows of a tile at once where they go to the same states and miss nothing."""
+    if f.counted < 0:
+        return ""
+    rows = range(_TOGETHER)
+    alike = " and ".join(f"codes[row - position + {k}] == group" for k in rows[1:])
+    loads = [f"x = peek(flat, value + {k} * v1 + b)" for k in rows]
+    fits = f"vb == 1 and lanes == 1 and row >= single and r1 + {_TOGETHER - 1} <= R1"
+    lines = [f"if {fits} and (grouped == 0 or {alike}):", "    bad = 0"]
+    if there := [_there_source(f, masked, f"valid + {k} * m1 + b * mb") for k in rows if f.drop_nan or masked]:
+        lines += ["    for b in range(m):"]
+        lines += [f"        {text}" for k in rows for text in (loads[k], f"bad |= 0 if {there[k]} else 1")]
+    lines += ["    if bad == 0:", "        for b in range(m):"]
+    lines += [f"            {text}" for k in rows for text in (loads[k], _step_source(f, "at + b", f"row + {k}"))]
+    lines += [f"        r1 += {_TOGETHER - 1}", "        continue", f"    single = row + {_TOGETHER}"]
     return "\n".join(" " * pad + line for line in lines)
 
 
@@ -229,8 +256,10 @@ def _fold_source(f: Functions, name: str) -> str:
         b0 = 0
         while b0 < B:
             m = min(tile, B - b0)
+            single = 0
             for r0 in range(R0):
-                for r1 in range(R1):
+                r1 = 0
+                while r1 < R1:
                     row = r0 * R1 + r1
                     value = vo + o * vk + r0 * v0 + a * va + r1 * v1 + b0 * vb
                     valid = mo + o * mk + r0 * m0 + a * ma + r1 * m1 + b0 * mb
@@ -239,6 +268,7 @@ def _fold_source(f: Functions, name: str) -> str:
                         for t in range(min({_ROWS}, R1 - r1)):
                             for b in range(m):
                                 buffer[t * m + b] = peek(flat, value + t * v1 + b * vb)
+                    r1 += 1
                     group = 0
                     if grouped:
                         group = codes[row]
@@ -246,6 +276,7 @@ def _fold_source(f: Functions, name: str) -> str:
                             continue
                     row += position
                     at = (row & (lanes - 1)) * n + group * K + oa * B + b0
+{_together_source(f, masked, 20)}
                     if vb == 1:
 {body("for b in range(m):", "flat, value + b", "valid + b * mb", "at + b", "row", 24)}
                     else:

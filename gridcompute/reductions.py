@@ -12,7 +12,7 @@ unsigned) and wrap as NumPy's do.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -188,43 +188,41 @@ def argmax(*, skipna: bool = True) -> Reduction:
 def linregress(*, x: Sequence[float] | None = None, significance: bool = False, skipna: bool = True) -> Reduction:
     """Least-squares line: "slope" and "intercept" (its value at x = 0), in float64. NaN for fewer than two values.
 
-    Positions count as for `argmin`: along one dimension of equal steps the slope is per step. Centred sums in one pass:
-    Chan, Golub & LeVeque, Am. Stat. 37 (1983) 242.
+    Positions count as for `argmin`: along one dimension of equal steps the slope is per step. Sums about each cell's
+    first point, in one pass: values and x far from 0 cost no digits; a first value far from all others does, see `var`.
 
     Args:
         x: of each position, for instance days since the first; 0, 1, 2 ... where it isn't given.
-        significance: three more outputs: "r", the correlation with x; "stderr", the slope's standard error,
-            sqrt(sum of squared residuals / (n - 2) / sum of (x - mean x)^2), NaN for fewer than three values; and "n",
-            the number of values. slope / stderr is Student's t with n - 2 degrees of freedom where there is no trend.
+        significance: four more outputs, as SciPy's `linregress` gives them: "r", the correlation with x (NaN where all
+            values are the same); "stderr", the slope's standard error, sqrt(sum of squared residuals / (n - 2) / sum of
+            (x - mean x)^2); "p" of the slope's two-sided t test with n - 2 degrees of freedom; and "n", the number of
+            values. stderr and p are NaN for fewer than three values.
         skipna: leave NaN out.
 
     Raises:
         ParameterError: x isn't a sequence of finite numbers.
     """
-    outputs = [Output("slope", "f8", may_miss=True), Output("intercept", "f8", may_miss=True)]
-    functions: tuple[Callable[..., None], ...] = (lines.init, lines.step, lines.merge, lines.final)
-    names, xs = ["n", "mean_x", "mean_y", "xx", "xy"], np.zeros(0)
-    params: tuple[tuple[float, ...], ...] = ()
+    given, xs = x is not None, np.zeros(0)
     if x is not None:
         xs = np.asarray(x)
         if xs.ndim != 1 or not len(xs) or xs.dtype.kind not in "iuf" or not np.isfinite(xs).all():
             raise ParameterError("x of linregress isn't a number for each position",
                                  hint="give a sequence of finite numbers, as long as the reduced dimension")
-    if x is not None or significance:
-        functions, names = lines.general(bool(significance)), [*names, "yy"]
-        params = (tuple(xs.astype(np.float64).tolist()),)
+    kinds = {"n": "count", "x0": "f8", "y0": "float", "x": "f8", "y": "f8", "xx": "f8", "xy": "f8"}
+    outputs = [Output(name, "f8", may_miss=True) for name in ("slope", "intercept")]
     if significance:
-        outputs += [Output("r", "f8", may_miss=True), Output("stderr", "f8", may_miss=True), Output("n", "i8")]
-    init, step, merge, final = functions
+        kinds["yy"] = "f8"
+        outputs += [*(Output(name, "f8", may_miss=True) for name in ("r", "stderr", "p")), Output("n", "i8")]
+    init, step, merge, final = lines.tested_line(given) if significance else lines.line(given)
     return Reduction(
         "linregress",
-        tuple(StateField(name, "i8" if name == "n" else "f8") for name in names),
+        tuple(StateField(name, kind) for name, kind in kinds.items()),
         init,
         step,
         merge,
         final,
         tuple(outputs),
-        params=params,
+        params=(tuple(xs.astype(np.float64).tolist()),),
         skipna=skipna,
         commutative=True,
         positional=True,

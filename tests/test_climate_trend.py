@@ -10,12 +10,12 @@ import pytest
 import scipy.stats
 import xarray as xr
 from gridcompute_workloads.climate.inputs import default_archive
-from gridcompute_workloads.climate.trend import METHODS
+from gridcompute_workloads.climate.trend import METHODS, trend_test
 
 import gridcompute as grid
 from gridcompute import _pairs, _sen, stats
 from gridcompute.errors import ParameterError
-from gridcompute.regression import least_squares
+from gridcompute.reductions import linregress
 from gridcompute.resuming import Carried, run_workload
 
 mk = pytest.importorskip("pymannkendall")
@@ -106,9 +106,9 @@ def test_least_squares_is_scipys() -> None:
     columns = np.stack([correlated(60, seed, drift=0.05 * seed) for seed in range(4)], 1)
     columns[::5, 1] = np.nan
     columns[2:, 3] = np.nan
-    got = [part.values for part in least_squares().eager(columns + 300, 0)]
-    names = [out.name for out in least_squares().outputs]
-    assert names == ["slope", "intercept", "r", "stderr", "p"]
+    got = [part.values for part in linregress(significance=True).eager(columns + 300, 0)]
+    names = [out.name for out in linregress(significance=True).outputs]
+    assert names == ["slope", "intercept", "r", "stderr", "p", "n"]
     for i in range(3):
         there = ~np.isnan(columns[:, i])
         want = scipy.stats.linregress(np.arange(60.0)[there], columns[there, i] + 300)
@@ -126,7 +126,7 @@ def test_least_squares_is_scipys() -> None:
 
 def test_least_squares_in_pieces_and_of_a_line() -> None:
     line = np.arange(40.0)[:, None] * np.array([2.0, 0.0, -3.0]) + 1e6
-    slope, level, r, _, p = (part.values for part in least_squares().eager(line, 0))
+    slope, level, r, _, p, _ = (part.values for part in linregress(significance=True).eager(line, 0))
     np.testing.assert_allclose(slope, [2, 0, -3], atol=1e-12)
     np.testing.assert_allclose(level, 1e6)
     np.testing.assert_allclose(r[[0, 2]], [1, -1], rtol=1e-12)
@@ -135,7 +135,7 @@ def test_least_squares_in_pieces_and_of_a_line() -> None:
     assert np.isnan(r[1])
     values = correlated(300, 1)
     data = grid.from_arrays({"x": values[:, None] * np.ones(2)}, ("time", "y"))
-    run = grid.run(data["x"].reduce(least_squares(), "time"), executor="inline", quiet=True)
+    run = grid.run(data["x"].reduce("linregress", "time", significance=True), executor="inline", quiet=True)
     want = scipy.stats.linregress(np.arange(300.0), values)
     assert run["x_slope"].to_numpy()[1] == pytest.approx(want.slope, rel=1e-11)
     assert run["x_p"].to_numpy()[1] == pytest.approx(want.pvalue, rel=1e-8)
@@ -200,8 +200,8 @@ def test_every_method_builds(monthly: xr.Dataset) -> None:
 
 def test_least_squares_joins_other_passes() -> None:
     data = grid.open_dataset(default_archive())["air_temperature"]
-    text = str(grid.plan(data.reduce(least_squares(), "time"), data.mean("time"), data.max("time")).explain())
-    assert sum("reads" in line and "air_temperature" in line for line in text.splitlines()) == 1
+    text = str(grid.plan(trend_test(data, method="ols"), data.mean("time"), data.max("time")).explain())
+    assert sum("reads" in line and "of air_temperature;" in line for line in text.splitlines()) == 1
 
 
 def test_what_the_methods_refuse(monthly: xr.Dataset) -> None:

@@ -511,6 +511,10 @@ for name, red in [*t.BUILTINS.items(), *t.STRICT.items(), ("rms", t.make_rms())]
             for options in ({{}}, {{"valid": valid}}):
                 for column in red.eager(x.T.copy().T if dtype == "i2" else x, 0, **options):
                     print(name, dtype, cells, t.filled(column).tobytes().hex()[:400])
+x = t.numbers((9, 70), nan=0)  # rows of which none misses anything are taken at once
+for red in (t.BUILTINS["std"], t.r.linregress(x=np.arange(9) ** 1.5, significance=True)):
+    for column in red.eager(x, 0, codes=np.repeat([1, 0], [5, 4]), groups=2):
+        print(red.name, column.values.tobytes().hex())
 """
 
 
@@ -588,6 +592,28 @@ def test_a_count_costs_nothing_until_something_is_missing():
     assert n.sum() == 60_000 - 1
 
 
+@pytest.mark.parametrize("red", [r.mean(), r.std(), r.linregress(significance=True)], ids=["mean", "std", "line"])
+def test_rows_taken_at_once_have_the_bits_of_rows_taken_singly(red):
+    x = numbers((43, 2, 500), nan=0)  # several tiles
+    x[17, 1, 3] = np.nan
+    x[30:33, 0, 450:] = np.nan
+    valid = np.ones(x.shape, bool)
+    valid[5, 0, 480] = valid[38, 1, :7] = False
+    runs = np.repeat([0, 1, -1, 2, 0, 1], [9, 5, 4, 11, 3, 11])
+    fold = red.compiled("f4")
+    for values, mask in ((x, None), (x, valid), (x.transpose(1, 0, 2), None)):
+        for groups, codes in ((1, None), (3, runs)):
+            axis = values.shape.index(43)
+            whole, singly = (fold.empty(1000, groups, origin=7) for _ in range(2))
+            fold.fold(whole, values, axis, valid=mask, codes=codes)
+            for i in range(43):
+                part = (slice(None),) * axis + (slice(i, i + 1),)
+                fold.fold(singly, values[part], axis, valid=None if mask is None else mask[part],
+                          codes=None if codes is None else codes[i : i + 1])  # fmt: skip
+            for one_of, of_whole in zip(fold.close(singly), fold.close(whole), strict=True):
+                assert one_of.tobytes() == of_whole.tobytes()
+
+
 def test_results_in_blocks_equal_finish(monkeypatch):
     monkeypatch.setattr("gridcompute.fold.BLOCK", 13)
     x = numbers((9, 70), dtype="f4")
@@ -639,17 +665,18 @@ def test_linregress_with_x_equals_scipy():
     y += 0.01 * x[:, None]
     y[:2, 3] = [1, 2]
     found = r.linregress(x=x, significance=True).eager(y, 0)
-    slope, level, corr, error, n = (c.values for c in found)
+    slope, level, corr, error, p, n = (c.values for c in found)
     assert n.tolist() == (~np.isnan(y)).sum(0).tolist()
     for i in range(70):
         keep = ~np.isnan(y[:, i])
         if keep.sum() < 3:
             assert np.isnan(error[i])
+            assert np.isnan(p[i])
             assert np.isnan(slope[i]) == (keep.sum() < 2)
             continue
         line = stats.linregress(x[keep], y[keep, i])
-        np.testing.assert_allclose([slope[i], level[i], corr[i], error[i]],
-                                   [line.slope, line.intercept, line.rvalue, line.stderr], rtol=1e-9)  # fmt: skip
+        want = [line.slope, line.intercept, line.rvalue, line.stderr, line.pvalue]
+        np.testing.assert_allclose([slope[i], level[i], corr[i], error[i], p[i]], want, rtol=1e-9)
     same(r.linregress(x=x).eager(y, 0), found[:2])
     fold = r.linregress(x=x, significance=True).compiled("f8")
     parts = []
@@ -661,13 +688,45 @@ def test_linregress_with_x_equals_scipy():
         np.testing.assert_allclose(mine.values, whole.values, rtol=1e-9)
 
 
+FAR = {
+    "values far from 0": (60, 0, 300, 1e-3, None),
+    "positions far from 0": (6, 10**6, 0, 1, None),
+    "few values in a long series": (200_000, 10**6, 1e5, 1, 9),
+    "a long series": (100_000, 0, 280, 5, None),
+}
+
+
+@pytest.mark.parametrize("what", FAR)
+@pytest.mark.parametrize("parts", [1, 7])
+def test_linregress_keeps_its_digits(what, parts):
+    stats = pytest.importorskip("scipy.stats")
+    size, origin, level, spread, few = FAR[what]
+    y = np.full((size, 3), np.nan)
+    rows = np.arange(size) if few is None else np.arange(size - few, size)
+    y[rows] = level + spread * np.random.default_rng(2).standard_normal((len(rows), 3))
+    fold, total = r.linregress(significance=True).compiled("f8"), None
+    for lo, hi in itertools.pairwise(np.linspace(0, size, parts + 1).astype(int).tolist()):
+        states = fold.empty(3, origin=origin + lo)
+        fold.fold(states, y[lo:hi])
+        total = fold.close(states) if total is None else fold.merge(total, fold.close(states))
+    found = np.array([c.values for c in fold.finish(total)[:5]])
+    for i in range(3):
+        line = stats.linregress(origin + rows, y[rows, i])
+        want = [line.slope, line.intercept, line.rvalue, line.stderr, line.pvalue]
+        np.testing.assert_allclose(found[:, i], want, rtol=1e-9)
+
+
 def test_linregress_default_x_and_refusals():
     y = numbers((30, 70), dtype="f8", nan=0)
     for mine, whole in zip(r.linregress(x=range(30)).eager(y, 0), r.linregress().eager(y, 0), strict=True):
         np.testing.assert_allclose(mine.values, whole.values, rtol=1e-12)
-    np.testing.assert_array_equal(r.linregress(significance=True).eager(y, 0)[4].values, 30)
+    np.testing.assert_array_equal(r.linregress(significance=True).eager(y, 0)[5].values, 30)
     line = r.linregress(significance=True).eager(np.arange(70.0))
-    assert [float(c.values) for c in line] == [1, 0, 1, 0, 70]
+    assert [float(c.values) for c in line] == [1, 0, 1, 0, 0, 70]
+    flat = r.linregress(significance=True).eager(np.full(70, 0.1))
+    np.testing.assert_array_equal([float(c.values) for c in flat], [0, 0.1, np.nan, 0, 1, 70])
+    strict = r.linregress(skipna=False, significance=True).eager(np.array([np.nan, 1, 2, 3]))
+    np.testing.assert_array_equal([float(c.values) for c in strict], [np.nan] * 5 + [4])
     for bad in ([], [[1.0]], [0.0, math.nan], ["a"]):
         with pytest.raises(ParameterError, match="isn't a number for each position"):
             r.linregress(x=bad)

@@ -82,7 +82,6 @@ LEVELS = {
     "gridcompute._kendall": 2,
     "gridcompute._corrected": 3,
     "gridcompute.stats": 4,
-    "gridcompute.regression": 21,
     "gridcompute.codefolder": 3,
     "gridcompute.codeloading": 3,
     "gridcompute.stores.base": 3,

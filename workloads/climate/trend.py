@@ -15,7 +15,6 @@ from gridcompute.errors import ParameterError
 from gridcompute.maps import draw_trend
 from gridcompute.plots import Axis, picture_path
 from gridcompute.registry import Job
-from gridcompute.regression import least_squares
 from gridcompute.running import Run
 from gridcompute.signature import Signature
 
@@ -63,6 +62,9 @@ def pixel_seasonal(series, per_year, period):  # type: ignore[no-untyped-def]
     return test.slope * (per_year / period), test.intercept, test.tau, test.p, test.z, test.s
 
 
+LINE = ("slope", "intercept", "r", "stderr", "p")
+
+
 METHODS = {
     "mann-kendall": pixel_trend,
     "hamed-rao": pixel_hamed_rao,
@@ -96,9 +98,9 @@ def trend_test(series: Collection, dim: str = "time", *, method: str = "mann-ken
         raise ParameterError(f"no method {method!r}", hint=f"one of {', '.join(METHODS)}")
     kernel = METHODS[method]
     if kernel is None:
-        how = least_squares()
-        found = series.reduce(how, dim)
-        line = found.rename(**{old: out.name for old, out in zip(found.columns, how.outputs, strict=True)})
+        name = next(iter(series.columns))
+        found = series.reduce("linregress", dim, significance=True)
+        line = found.rename(**{f"{name}_{one}": one for one in LINE})[list(LINE)]
         return line.assign(slope=line["slope"] * per_year, stderr=line["stderr"] * per_year)
     params: dict[str, Any] = {"per_year": per_year}
     if method == "seasonal":
