@@ -7,6 +7,7 @@ in the cache, and both are gone before the next band.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -84,31 +85,37 @@ class Ended:
         most = tile(op, first, full, part, self.parts, self._kept) if self.parts > 1 else None
         foldings = self._folds([(op, part) for op, part, _, _ in folds],
                                [action.lanes(op, full) for op, _, full, action in folds], most)
-        tops = self._tops([one for one in wanted if not isinstance(one[0].action, Fold)],
-                          [next(foldings) for _ in ends])
+        ending = {folding.op.recipe: folding for folding in itertools.islice(foldings, len(ends))}
+        tops = self._tops([one for one in wanted if not isinstance(one[0].action, Fold)], ending)
         for op, _ in wanted:
-            yield next(foldings).end(self.threads) if isinstance(op.action, Fold) else tops.pop(0)
+            yield next(foldings).end(self.threads) if isinstance(op.action, Fold) else tops.pop(op.recipe)
 
-    def _tops(self, tops: Sequence[OpRegion], foldings: Sequence[Folding]) -> list[Block]:
-        """What ends in foldings, by their bands."""
-        if not tops:
-            return []
-        rooms = [Room(op.fields, op.space, region) for op, region in tops]
-        kept, bands = foldings[0].action.kept, list(foldings[0].bands) or [foldings[0].kept]
+    def _tops(self, tops: Sequence[OpRegion], foldings: Mapping[str, Folding]) -> dict[str, Block]:
+        """What ends in foldings, by its recipe: those that keep the same dimensions have the same bands."""
+        rooms = {op.recipe: Room(op.fields, op.space, region) for op, region in tops}
+        of = {op.recipe: [foldings[fold.recipe] for fold, _ in self._behind([(op, region)])] for op, region in tops}
+        calls: dict[tuple[tuple[str, ...], Band], list[OpRegion]] = {}
+        for op, region in tops:
+            first = of[op.recipe][0]
+            for band in list(first.bands) or [first.kept]:
+                calls.setdefault((first.action.kept, band), []).append((op, region))
 
-        def end(band: Band) -> None:
-            results, where = {one.op: one.ended(band) for one in foldings}, dict(zip(kept, band, strict=True))
-            for (op, region), room in zip(tops, rooms, strict=True):
+        def end(call: tuple[tuple[tuple[str, ...], Band], list[OpRegion]]) -> None:
+            (kept, band), some = call
+            where = dict(zip(kept, band, strict=True))
+            results = {one.op: one.ended(band) for one in dict.fromkeys(
+                itertools.chain.from_iterable(of[op.recipe] for op, _ in some))}
+            for op, region in some:
                 part = Region(tuple(where.get(name, full) for name, full in
                                     zip(op.space.names, region.bounds, strict=True)))
                 for piece in self._pieces(op, part, results):
-                    memo = {(fold.recipe, one): part_of(results[fold], fold, one) for fold, some in
-                            regions([(op, piece)], results).items() for one in some}
-                    room.put(self._compute(op, piece, memo), piece)
+                    memo = {(fold.recipe, one): part_of(results[fold], fold, one) for fold, regions_of in
+                            regions([(op, piece)], results).items() for one in regions_of}
+                    rooms[op.recipe].put(self._compute(op, piece, memo), piece)
 
         with ThreadPoolExecutor(self.threads) as pool:
-            deque(pool.map(end, bands), 0)
-        return [room.block() for room in rooms]
+            deque(pool.map(end, calls.items()), 0)
+        return {recipe: room.block() for recipe, room in rooms.items()}
 
     def _pieces(self, op: Op, part: Region, results: Mapping[Op, Block]) -> Iterator[Region]:
         """A part of an op in pieces whose inputs fit a cache, unless nothing but columns are chosen."""

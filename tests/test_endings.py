@@ -110,6 +110,22 @@ def test_everything_that_reads_the_same_boxes_joins_one_pass() -> None:
     assert len(plan.stages[0].folds) == 3  # the mean of days is one, whoever asks for it
 
 
+def test_what_keeps_other_dimensions_ends_in_the_same_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    cube = np.random.default_rng(6).normal(size=(48, 90, 140)).astype("f4")
+
+    def outputs() -> list[Any]:
+        data = grid.from_arrays({"t": cube}, dims=("time", "y", "x"))["t"]
+        return [data.std("x") + 1.0, data.mean("time") * 2.0, data.max("x")]
+
+    monkeypatch.setattr(axes, "LIGHT_FLOOR", 2**30)
+    (stage,) = planned(*outputs()).stages
+    assert len({layout.space.names for _, layout in stage.folds}) == 2
+    exact = cube.astype("f8")
+    expected = (exact.std(2) + 1.0, exact.mean(0) * 2.0, cube.max(2))
+    for found, wanted in zip(values(*outputs(), executor=InlineExecutor(threads=2)), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
 STAYS: dict[str, Callable[[], list[Any]]] = {
     "asked for too": lambda: [(one := field().mean("time")), one * 2.0],
     "read at other places": lambda: [field() - field().mean("time")],
