@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import scipy.stats
 import xarray as xr
+from cdo import agrees, archive, cdo, cdo_files
 from gridcompute_workloads.climate.inputs import default_archive
-from gridcompute_workloads.climate.trend import METHODS
+from gridcompute_workloads.climate.trend import METHODS, trend_test
 
 import gridcompute as grid
 from gridcompute import _pairs, _sen, stats
@@ -139,6 +140,25 @@ def test_least_squares_in_pieces_and_of_a_line() -> None:
     want = scipy.stats.linregress(np.arange(300.0), values)
     assert run["x_slope"].to_numpy()[1] == pytest.approx(want.slope, rel=1e-11)
     assert run["x_p"].to_numpy()[1] == pytest.approx(want.pvalue, rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_least_squares_is_cdos(dtype: str, own_folder: Path) -> None:
+    archive("d.nc", "noleap", "2000-01-01", "2001-12-31", dtype)
+    field = grid.open_dataset("d.nc")["t"]
+    line = trend_test(field, method="ols")
+    steps = grid.from_arrays({"step": np.arange(730.0)}, dims=("time",))["step"]
+    rest = field - (line["intercept"] + line["slope"] * steps)
+    run = grid.run(line, rest, executor="inline", quiet=True, store="work")
+    level, slope = cdo_files("trend", "d.nc", count=2)  # the line's value at the first step, and its rise in a step
+    rel = 1e-12 if dtype == "f8" else 1e-6
+    detrended = cdo("detrend", "d.nc")
+    # A pixel with one value has no line. Where it is the first step's, cdo makes an intercept of it: 0 times no slope.
+    assert np.isfinite(level[0, 0, 1])
+    level[0, 0, 1] = detrended[0, 0, 1] = np.nan
+    agrees(run.part(0, 1)["slope"].to_numpy(), slope, rel)
+    agrees(run.part(0, 1)["intercept"].to_numpy(), level, rel)
+    agrees(run[1].to_numpy(), detrended, rel, atol=rel * 300)  # of values about 300 near 0
 
 
 # --- the workload ---

@@ -150,7 +150,7 @@ def trend(
         raise ParameterError(f"alpha is {alpha}", hint="a significance level above 0 and below 1, such as 0.05")
     drawn = picture_path(picture, output)
     data = grid.open_dataset(input or default_archive())
-    series = chosen(data, variable, dim)
+    series = chosen(data, variable, dim, "--dim")
     name = next(iter(series.columns))
     scale, unit, remark = scale_of(series, dim)
     test = trend_test(series, dim, method=method, period=period, per_year=scale)
