@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 from cdo import agrees, archive, cdo, cdo_files
-from gridcompute_workloads.climate.inputs import default_archive
+from gridcompute_workloads.climate.inputs import attrs_of, default_archive
 from gridcompute_workloads.climate.trend import METHODS, trend_test
 
 import gridcompute as grid
@@ -216,6 +216,18 @@ def test_every_method_builds(monthly: xr.Dataset) -> None:
     assert names.pop("ols") == {"slope", "intercept", "r", "stderr", "p", "significant"}
     assert {frozenset(one) for one in names.values()} == {
         frozenset(("slope", "intercept", "tau", "p", "z", "s", "significant"))}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["seasonal", "ols"])
+def test_from_python_results_have_their_units(monthly: xr.Dataset, method: str) -> None:
+    def units(**given: Any) -> dict[str, str]:
+        found = trend_test(grid.open_dataset("monthly.nc")["t"], method=method, **given)
+        return {name: attrs_of(found[name])["units"] for name in found.columns}
+
+    rates = {"slope", "stderr"} & set(units())
+    for given, rate in (({}, "K per step of time"), ({"per_year": 12.0}, "K year-1")):
+        assert units(**given) == {name: rate if name in rates else "K" if name == "intercept" else "1"
+                                  for name in units()}  # fmt: skip
 
 
 def test_least_squares_joins_other_passes() -> None:
