@@ -13,7 +13,7 @@ from cdo import agrees, cdo, cdo_files
 from gridcompute_workloads.climate.eof import eofs
 from gridcompute_workloads.climate.grids import named_grid
 from gridcompute_workloads.climate.means import annual_means, monthly_means, running_means, seasonal_means
-from gridcompute_workloads.climate.normals import Cycle, anomalies, anomaly_spread, normals
+from gridcompute_workloads.climate.normals import anomalies, anomaly_spread, normals
 from gridcompute_workloads.climate.regrid import regridded
 from gridcompute_workloads.climate.trend import trend_test
 from gridcompute_workloads.climate.zonal import zonal_statistics
