@@ -222,7 +222,7 @@ def indices(
         monthly: give txx, tnx, txn, tnn, tn10p, tx10p, tn90p, tx90p, dtr, rx1day, rx5day per month, else per year.
         hemisphere: north or south, for growing seasons of data without latitudes.
         amount: least precipitation of the days that rnnmm counts, mm.
-        show: index to draw.
+        show: index to draw: the mean of the record, or the trend of an index in %, and the mean over the area.
         output: Zarr store to write.
         picture: PNG to draw, and another with _series; by default beside the output, "none" for no picture.
         overwrite: replace an output that other data or parameters have left there.
