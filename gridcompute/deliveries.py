@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from gridcompute.journal import Journal
 from gridcompute.lease import Lease
 from gridcompute.ledger import Ledger
 from gridcompute.outputs import outputs_of, sink_of
-from gridcompute.planning import Plan
+from gridcompute.planning import Plan, Stage
 from gridcompute.shard import tombstone
 from gridcompute.sinks.bam import BamSink
 from gridcompute.sinks.base import Output, Sink, Written
@@ -68,11 +68,14 @@ class Deliveries:
                 raise
             self._leases[key] = lease
 
-    def leave(self) -> None:
-        """Nothing was begun: give back the outputs that this run has taken and that hold nothing yet."""
+    def leave(self, running: Iterable[Stage] = ()) -> None:
+        """Nothing was begun, or a kernel failed, and other work may well take this one's place: give back the outputs
+        that this run has taken and that hold nothing yet, but for those that a running task may write to still.
+        """
+        busy = {op.recipe for stage in running for op in stage.roots}
         for key, lease in self._leases.items():
-            with contextlib.suppress(Exception):  # why it couldn't begin is what matters
-                if lease.run == self._run and self.outputs[key].give_up():
+            with contextlib.suppress(Exception):  # why it ended is what matters
+                if lease.run == self._run and key not in busy and self.outputs[key].give_up():
                     lease.release()
 
     def _clear(self, sink: Sink, recipe: str) -> None:

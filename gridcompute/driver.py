@@ -18,7 +18,7 @@ from gridcompute.ballots import Rule, Standing
 from gridcompute.bounds import fitting, needs, planned_parts, remember
 from gridcompute.deliveries import Deliveries
 from gridcompute.drops import DONE, GONE
-from gridcompute.errors import CorruptShardError, GridError, InterruptedRunError, RunError, StoreError
+from gridcompute.errors import CorruptShardError, GridError, InterruptedRunError, KernelError, RunError, StoreError
 from gridcompute.events import (
     CancelAsked,
     Command,
@@ -198,6 +198,9 @@ class Driver:
             raise
         try:
             self._loop(state, ledger, plan)
+        except KernelError:
+            self._deliveries.leave(plan.stages[task.stage] for task in state.running.values())
+            raise
         finally:
             state.told(self.status)
         self.journal.append("phase-done", number=self.status.phase)

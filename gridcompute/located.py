@@ -34,6 +34,10 @@ def located(error: KernelError, op: Op, region: Region) -> KernelError:
         region: of the op's output, that was computed.
     """
     dims = loop_of(op)
+    if not dims and error.cell == ():  # the one cell that all was read for
+        read = read_for(op, (), region)
+        error.message = error.message.replace(" at cell ()", f" on all{read}" if read else "", 1)
+        error.args = (error.message,)
     if error.dims or not dims or (error.cell is not None and len(error.cell) != len(dims)):
         return error
     error.op, error.dims = str(op), dims

@@ -322,7 +322,7 @@ def _short(text: str) -> str:
 
 
 def kernel_error(kernel: Kernel, cell: tuple[int, ...] | None, error: BaseException) -> KernelError:
-    """The error for a function that raised."""
+    """The error for a function that raised; notes of what it raised (`add_note`) are the hint."""
     cause = f"{type(error).__name__}: {error}"
     where = "on a chunk" if cell is None else f"at cell {cell}"
     return KernelError(
@@ -330,7 +330,7 @@ def kernel_error(kernel: Kernel, cell: tuple[int, ...] | None, error: BaseExcept
         op=kernel.name,
         cell=cell,
         cause=cause,
-        hint=ALONE,
+        hint="; ".join(getattr(error, "__notes__", ())) or ALONE,
     )
 
 

@@ -177,15 +177,21 @@ def _degrees(kind: str) -> Any:
     return FuncFormatter(text)
 
 
+DEGREES = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 45, 60, 90)
+"""Between ticks of longitudes and latitudes, as on printed maps."""
+
+
 def dressed(axes: Any, axis: Axis, which: str, ticks: int = 7) -> None:
     """Give one axis its name and ticks."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, MultipleLocator
 
     getattr(axes, f"set_{which}label")("" if axis.kind else axis.label, color=INK)
     if axis.kind in ("longitude", "latitude"):
         side = getattr(axes, f"{which}axis")
         side.set_major_formatter(_degrees(axis.kind))
-        side.set_major_locator(MaxNLocator(nbins=ticks, steps=[1, 1.5, 2, 3, 4.5, 6, 9, 10]))
+        least = float(np.ptp(axis.edges)) / ticks
+        step = next((one for one in DEGREES if one >= least), DEGREES[-1])
+        side.set_major_locator(MultipleLocator(step) if least > DEGREES[0] / 2 else MaxNLocator(nbins=ticks))
     if which == "y" and axis.downward:
         axes.yaxis.set_inverted(True)
     axes.tick_params(colors=INK, labelsize=9)

@@ -108,6 +108,10 @@ class RunRecord:
         """The record of the run's end."""
         return replace(self, state=state, summary=dict(summary))
 
+    def finished(self, files: Iterable[str], lines: Iterable[str]) -> RunRecord:
+        """The record with what the run's workload wrote besides (pictures and the like) and said at its end."""
+        return replace(self, summary={**self.summary, "files": list(files), "lines": list(lines)})
+
     @property
     def alive(self) -> bool:
         """Whether the driver still runs on this machine."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from gridcompute import api
 from gridcompute.config import ENVIRONMENT, environment
-from gridcompute.errors import ParameterError, RecordError
+from gridcompute.errors import GridError, ParameterError, RecordError
 from gridcompute.origins import Origin, within
 from gridcompute.record import KEPT, RunRecord, load
 from gridcompute.registry import Job, find
@@ -62,6 +62,9 @@ def run_workload(
                 carried.files.append(Path(os.path.abspath(item)))
             else:
                 carried.lines.append(str(item))
+        run.record = run.record.finished(map(str, carried.files), carried.lines)
+        with contextlib.suppress(GridError):  # of a run that is done nothing else needs its record
+            run.record.save()
     return carried
 
 

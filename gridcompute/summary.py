@@ -31,8 +31,8 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
 
     Args:
         record: of the run.
-        files: pictures and the like that a workload wrote.
-        lines: what a workload said.
+        files: pictures and the like that a workload wrote, where the record doesn't have them.
+        lines: what a workload said, likewise.
     """
     figures = record.summary
     return {
@@ -40,8 +40,8 @@ def facts(record: RunRecord, *, files: Iterable[Path] = (), lines: Iterable[str]
         "state": record.standing,
         "how": record.how,
         "outputs": record.outputs,
-        "files": [str(path) for path in files],
-        "lines": list(lines),
+        "files": [str(path) for path in files] or _texts(figures.get("files")),
+        "lines": list(lines) or _texts(figures.get("lines")),
         "created": record.created,
         "seconds": figures.get("seconds", 0.0),
         "executor": figures.get("executor", record.settings.get("executor", "")),

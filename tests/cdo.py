@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,22 @@ def cdo(*words: str, precision: str = "F64") -> Array:
 
     The test is skipped where there is no cdo.
     """
+    return cdo_files(*words, precision=precision)[0]
+
+
+def cdo_files(*words: str, precision: str = "F64", count: int = 1) -> list[Array]:
+    """The one variable of each file that an operator gives, as `cdo` does: "trend" and "eof" give two."""
     if shutil.which("cdo") is None:
         pytest.skip("no cdo here; make servers installs it")
-    path = Path("cdo-result.nc")
-    called = subprocess.run(["cdo", "-O", "-s", "-b", precision, *words, str(path)], capture_output=True, text=True,
+    paths = [f"cdo-result{i or ''}.nc" for i in range(count)]
+    # -L: operators of a chain are threads, and HDF5 isn't made for those.
+    called = subprocess.run(["cdo", "-L", "-O", "-s", "-b", precision, *words, *paths], capture_output=True, text=True,
                             check=False)  # fmt: skip
     assert called.returncode == 0, called.stderr
+    return [_variable(path) for path in paths]
+
+
+def _variable(path: str) -> Array:
     with xr.open_dataset(path, decode_times=False) as data:
         (name,) = [name for name in data.data_vars if not name.endswith(("bnds", "bounds"))]
         return np.asarray(data[name].values)

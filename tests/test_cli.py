@@ -332,6 +332,17 @@ def test_a_failed_run_can_be_resumed(call: Any) -> None:
     assert call("status", name).code == 0
 
 
+def test_a_report_has_the_pictures_and_what_the_workload_said(call: Any) -> None:
+    told = call("run", "toy.double", "--json").json()
+    picture = str(Path("picture.png").absolute())
+    reported = call("report", "last", "--json").json()
+    assert (told["files"], told["lines"]) == ([picture], ["before", "finished"])
+    assert (reported["files"], reported["lines"]) == ([picture], ["before", "finished"])
+    out = call("report", "last").out
+    assert picture in out
+    assert "finished" in out
+
+
 def test_scripts_get_their_arguments_and_their_own_exit_code(call: Any) -> None:
     Path("job.py").write_text(
         "import sys\nimport numpy as np\nimport gridcompute as grid\n"

@@ -214,6 +214,19 @@ def test_a_field_without_values_is_refused() -> None:
         leading(np.full((3, 3), np.nan), 2)
 
 
+@pytest.mark.parametrize("times", [20, 60])  # fewer and more than points
+def test_a_file_without_a_whole_series_leaves_nothing_behind(times: int) -> None:
+    values = waves(times)
+    values[3] = np.nan
+    coords = {"time": np.arange(times), "latitude": ("latitude", np.linspace(-50, 50, 6), {"units": "degrees_north"})}
+    xr.Dataset({"sst": (DIMS, values)}, coords).to_netcdf("in.nc")
+    given = {"input": "in.nc", "modes": 2, "output": "e.zarr", "reconstruct": "fields.zarr"}
+    with pytest.raises(GridError, match=r"sst: no point has values at all times") as error:
+        run_workload("climate.eof", given, {"executor": "inline", "quiet": True})
+    assert "fill the gaps" in error.value.hint
+    assert {path.name for path in Path().iterdir()} - {"state"} == {"in.nc", ".gridcompute"}  # no store, no lease
+
+
 def test_requests_that_make_no_sense() -> None:
     series = field(waves(), np.linspace(-50, 50, 6))
     for options in ({"modes": 40}, {"modes": 0}, {"rotate": "quartimax"}, {"rotate": "varimax", "modes": 1},

@@ -17,7 +17,7 @@ from gridcompute_workloads.climate.daily import example
 from gridcompute_workloads.climate.etccdi.bootstrap import HALF, WINDOW, Base, definition_8, exceedance, ranks_of
 from gridcompute_workloads.climate.etccdi.days import days_of_series
 from gridcompute_workloads.climate.etccdi.table import GROUPS, INDICES
-from gridcompute_workloads.climate.indices import extreme_indices
+from gridcompute_workloads.climate.indices import _per_decade, extreme_indices
 
 import gridcompute as grid
 from gridcompute.coords import Coordinate, packed
@@ -348,6 +348,20 @@ def test_the_workload_on_its_example() -> None:
     base = found["tx90p"].sel(month=slice("1961", "1990")).mean()
     assert 9 < float(base) < 11  # a tenth of the days, by what the thresholds are
     assert float(found["tx90p"].sel(month=slice("1995", "2000")).mean()) > 11
+
+
+def test_trends_of_shares_are_least_squares() -> None:
+    years = np.arange(1961.0, 2001)
+    values = np.random.default_rng(1).normal(size=(40, 2, 3)) + 0.2 * (years - 1961)[:, None, None]
+    values[3:9, 0, 0] = np.nan
+    values[:, 0, 1] = np.nan
+    values[1:, 0, 2] = np.nan
+    found = _per_decade(values, years)
+    assert np.isnan(found[0, 1:]).all()
+    for place in ((0, 0), (1, 0), (1, 2)):
+        there = ~np.isnan(values[(slice(None), *place)])
+        slope = np.polyfit(years[there], values[(there, *place)], 1)[0]
+        assert found[place] == pytest.approx(10 * slope, rel=1e-9)
 
 
 def example_values(name: str, days: int) -> Array:

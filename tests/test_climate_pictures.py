@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from gridcompute_workloads.climate import pictures
-from gridcompute_workloads.climate.pictures import draw, draw_field, draw_fields, draw_series, thinned
+from gridcompute_workloads.climate.pictures import cropped, draw, draw_field, draw_fields, draw_series, thinned
 
 from gridcompute import plots
 from gridcompute.errors import StoreError
@@ -71,6 +71,42 @@ def test_panels_of_months_with_levels(tmp_path: Path) -> None:
     panels = [("January", 0), ("July", 2)]
     four = field(month=3, level=2, lat=4, lon=5)
     assert size(draw(tmp_path / "a.png", four, title="t", unit="K", panels=panels))[0] > 500
+
+
+def test_one_panel_is_a_map_of_its_own(tmp_path: Path) -> None:
+    months = field(month=1, lat=4, lon=5)
+    alone = size(draw(tmp_path / "a.png", months, title="t", unit="K", panels=[("June", 0)]))
+    assert alone == size(draw(tmp_path / "b.png", months[0], title="t, June", unit="K"))
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_maps_show_the_part_that_has_values() -> None:
+    values = np.full((40, 60), np.nan)
+    y = Axis("lat", np.linspace(-78, 78, 40), "degrees_north", "latitude")
+    x = Axis("lon", np.arange(60) * 6.0, "degrees_east", "longitude")
+    assert cropped(values, y, x)[0] is values  # nothing to show
+    values[10:15, 20:30] = 1.0
+    values[12, 25] = np.nan
+    part, rows, columns = cropped(values, y, x)
+    np.testing.assert_array_equal(part, values[9:16, 19:31])
+    np.testing.assert_array_equal(rows.values, y.values[9:16])
+    assert (columns.values.tolist(), columns.kind) == (x.values[19:31].tolist(), "longitude")
+    corner = np.where(np.arange(40)[:, None] < 3, np.ones(60), np.nan)
+    assert cropped(corner, y, x)[0].shape == (4, 60)
+    values[0, 0] = values[-1, -1] = 2.0
+    assert cropped(values, y, x)[0] is values
+
+
+@pytest.mark.parametrize(("first", "last", "ticks"), [(-88.0, 88, [-90, -60, -30, 0, 30, 60, 90]),
+                                                      (15.0, 60, [20, 30, 40, 50, 60]), (-5.0, 4.5, [-4, -2, 0, 2, 4]),
+                                                      (10.01, 10.03, None)])  # fmt: skip
+def test_ticks_are_those_of_printed_maps(first: float, last: float, ticks: list[float] | None, tmp_path: Path) -> None:
+    axis = Axis("lat", np.linspace(first, last, 12), "degrees_north", "latitude")
+    with plots.figure_file(tmp_path / "a.png", 4, 4) as (_, (panel,)):
+        panel.set_ylim(*axis.edges[[0, -1]])
+        plots.dressed(panel, axis, "y")
+        found = [tick for tick in panel.get_yticks() if axis.edges[0] - 1e-9 <= tick <= axis.edges[-1] + 1e-9]
+    assert found == ticks if ticks else 2 < len(found) < 10
 
 
 def test_what_is_huge_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from gridcompute_workloads.climate.areas import (
     latitude_weights,
     row_edges,
 )
+from gridcompute_workloads.climate.normals import FEW
 from gridcompute_workloads.climate.zonal import cut_off, meridional_means, zonal_statistics
 
 import gridcompute as grid
@@ -97,6 +98,14 @@ def test_areas_are_exact() -> None:
         latitude_weights(Coordinate("y", "y", np.array([0.0, 95.0])))
     with pytest.raises(ParameterError, match="'mass' weights"):
         latitude_weights(Coordinate("y", "y", globe), "mass")
+
+
+def test_means_over_boxes_are_kept_in_few_chunks() -> None:
+    coords = {"lat": np.linspace(-80.0, 80, 9), "lon": np.arange(0.0, 360, 30)}
+    field = grid.from_arrays({"t": np.zeros((1000, 9, 12))}, dims=("time", "lat", "lon"), coords=coords)["t"]
+    stages = grid.plan(area_means(field)).to_dict()["stages"]
+    (chunks,) = [stage["chunks"] for stage in stages if "box_means" in stage["name"]]
+    assert chunks == FEW
 
 
 def test_boxes() -> None:

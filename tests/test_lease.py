@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from fixtures_s3 import S3, s3, s3_endpoint  # noqa: F401
 
+import gridcompute as grid
+from gridcompute.deliveries import Deliveries
 from gridcompute.errors import LeaseError, StoreError
 from gridcompute.lease import Lease
+from gridcompute.planning import Plan
+from gridcompute.running import graph_of
 from gridcompute.store import open_store
 
 
@@ -88,3 +92,17 @@ def test_unwritable(tmp_path):
     (tmp_path / "f").write_text("")
     with pytest.raises(StoreError):
         Lease.acquire(tmp_path / "f" / "o", "a" * 32)
+
+
+def test_outputs_that_hold_nothing_are_given_back_unless_a_task_may_write(tmp_path):
+    url = tmp_path / "o.zarr"
+    out = grid.from_arrays({"a": np.zeros(3)}, dims=("x",)).write(str(url))
+    plan = Plan(graph_of([out]))
+    held = Deliveries("run", frozenset(), again=lambda step: step(), reach=lambda: None)
+    held.prepare(plan)
+    held.leave([plan.stages[-1]])  # which writes it
+    assert Lease.held(str(url)) is not None
+    assert url.is_dir()
+    held.leave()
+    assert Lease.held(str(url)) is None
+    assert not url.exists()

@@ -123,6 +123,18 @@ def test_a_chunk_kernel_names_its_cells() -> None:
     assert error.cell is None
 
 
+def test_a_kernel_of_all_there_is_says_so_and_its_notes_are_the_hint() -> None:
+    @grid.task("(time,lat,lon)->()", dtypes=["f8"])
+    def whole(values: Any) -> Any:
+        error = ValueError("too flat")
+        error.add_note("take a steeper one")
+        raise error
+
+    error = failure(cube().map(whole))
+    assert str(error) == ("kernel whole failed on all of t in arrays in memory: ValueError: too flat\n"
+                          "  -> take a steeper one")  # fmt: skip
+
+
 def test_a_chunk_kernel_is_run_on_halves_until_a_cell_fails_alone() -> None:
     @grid.task("(time)->()", dtypes=["f8"])
     def bulk(values: Any) -> Any:

@@ -72,7 +72,7 @@ def status(run: RunName = "last", as_json: AsJson = False) -> int:
 
 
 def report(run: RunName = "last", as_json: AsJson = False) -> int:
-    """Report on a run: figures, stages, failures, from its record and journal.
+    """Report on a run: figures, stages, failures, pictures, from its record and journal.
 
     \b
     Examples:

@@ -17,7 +17,7 @@ from gridcompute.errors import ParameterError
 
 from .grids import Grid, check_monotonic
 from .inputs import as_measured, coordinate_along
-from .normals import along
+from .normals import FEW, along
 
 Array = np.ndarray[Any, Any]
 
@@ -139,7 +139,7 @@ def latitude_weights(latitude: Coordinate, weights: str = "area") -> Array:
     return np.abs(np.diff(np.sin(np.radians(row_edges(values)))))
 
 
-@grid.kernel("(segment,row),(segment,row)->(box)", names=("mean",), sizes={"box": 1})
+@grid.kernel("(segment,row),(segment,row)->(box)", names=("mean",), sizes={"box": 1}, parallel=FEW)
 def box_means(sums, counts, shares):  # type: ignore[no-untyped-def]  # numba infers the types
     """Means over boxes: sums of pieces of rows, each with its share of the box."""
     found = np.empty(shares.shape[0])

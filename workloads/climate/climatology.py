@@ -77,7 +77,7 @@ def climatology(
     cycle = Cycle(frequency, window, window_weights, base_of(base), dim)
     drawn = picture_path(picture, output)
     wanted = means_of(means)
-    field = chosen(grid.open_dataset(input or default_archive()), variable, dim)
+    field = chosen(grid.open_dataset(input or default_archive()), variable, dim, "--dim")
     name = next(iter(field.columns))
     units = str(attrs_of(field).get("units", "1"))
     outputs = [_normals_of(field, cycle, units).write(output, overwrite=overwrite)]

@@ -77,7 +77,8 @@ def stencil_of(place: Grid, order: int = 4, radius: float = RADIUS) -> Stencil:
         raise ParameterError(f"there are no differences of order {order}", hint="take 2 or 4")
     m, (ny, nx) = order + 1, place.shape
     if ny < m or nx < m:
-        raise ParameterError(f"differences of order {order} need {m} rows and columns, there are {ny} by {nx}")
+        raise ParameterError(f"differences of order {order} need {m} rows and columns, there are {ny} by {nx}",
+                             hint="take order 2" if order == 4 and min(ny, nx) > 2 else "take a larger field")
     steps = np.diff(place.lon)
     check_even(place.lon)
     y = np.deg2rad(place.lat)

@@ -34,19 +34,29 @@ DRAWN = 3
 
 @grid.task("(time,other)->(mode),(mode),(mode),(time,mode)", dtypes=("f8",) * 4, sizes={"mode": 1},
            names=("eigenvalue", "fraction", "error", "vector"))
-def from_times(matrix, modes):  # type: ignore[no-untyped-def]
+def from_times(matrix, modes, column):  # type: ignore[no-untyped-def]
     """Eigenvalues, fractions, errors and unit time series of the matrix between times."""
-    sizes, vectors = leading(matrix[0], modes)
+    sizes, vectors = _leading(matrix[0], modes, column)
     values = _variances(sizes, matrix[0], len(vectors))
     return tuple(one[None] for one in (*values, vectors * signed(vectors)))
 
 
 @grid.task("(point,other)->(mode),(mode),(mode),(mode,space)", dtypes=("f8",) * 4, sizes={"mode": 1, "space": 1},
            names=("eigenvalue", "fraction", "error", "map"))
-def from_points(matrix, modes, times, shape):  # type: ignore[no-untyped-def]
+def from_points(matrix, modes, times, shape, column):  # type: ignore[no-untyped-def]
     """The same with maps of unit length, of the matrix between points."""
-    sizes, maps = leading(matrix[0], modes)
+    sizes, maps = _leading(matrix[0], modes, column)
     return (*(one[None] for one in _variances(sizes, matrix[0], times)), maps.T.reshape(1, modes, *shape))
+
+
+def _leading(matrix: Array, modes: int, column: str) -> tuple[Array, Array]:
+    """Of the matrix between times or points; the error of a field that leaves nothing to analyse says what to do."""
+    try:
+        return leading(matrix, modes)
+    except ValueError as error:
+        said = ValueError(f"{column}: {error}")
+        said.add_note("a point with a gap at any time is left out: leave out times without values, or fill the gaps")
+        raise said from None
 
 
 def _variances(sizes: Array, matrix: Array, times: int) -> tuple[Array, Array, Array]:
@@ -214,14 +224,14 @@ def _decomposed(series: Collection, weight: Collection, modes: int, names: tuple
     if by_times:
         matrix = grid.gram(weighted, dim)
         kernel = _over(from_times, {mode: modes}, time=dim, other=f"{dim}_other", mode=mode)
-        values = matrix.map(kernel, modes=modes)
+        values = matrix.map(kernel, modes=modes, column=series.fields[0].name)
         return values, values["vector"]
     centred = weighted - weighted.reduce("mean", dim, skipna=False)
     lengths = {name: series.space[name] or 0 for name in space}
     point = space[0] if len(space) == 1 else "point"
     kernel = _over(from_points, {mode: modes, **lengths}, point=point, other=f"{point}_other", mode=mode, space=space)
     values = grid.gram(centred, *space, centred=False).map(
-        kernel, modes=modes, times=series.space[dim] or 0, shape=tuple(lengths.values()))
+        kernel, modes=modes, times=series.space[dim] or 0, shape=tuple(lengths.values()), column=series.fields[0].name)
     series_of = centred.map(_over(projected, {}, space=space, mode=mode), values["map"])
     return values, series_of.map(_over(unit_series, {}, time=dim, mode=mode))
 

@@ -222,7 +222,7 @@ def indices(
         monthly: give txx, tnx, txn, tnn, tn10p, tx10p, tn90p, tx90p, dtr, rx1day, rx5day per month, else per year.
         hemisphere: north or south, for growing seasons of data without latitudes.
         amount: least precipitation of the days that rnnmm counts, mm.
-        show: index to draw.
+        show: index to draw: the mean of the record, or the trend of an index in %, and the mean over the area.
         output: Zarr store to write.
         picture: PNG to draw, and another with _series; by default beside the output, "none" for no picture.
         overwrite: replace an output that other data or parameters have left there.
@@ -296,11 +296,15 @@ def pictures_of(output: str, picture: Path | None, name: str) -> Iterator[str | 
     yield f"{name} {np.nanmin(known):.4g} to {np.nanmax(known):.4g} {units}, mean {np.nanmean(known):.4g}"
     if picture is None:
         return
-    title = f"{name}: {values.attrs.get('long_name', '')}"
+    title, period = f"{name}: {values.attrs.get('long_name', '')}", Axis.of(along, values[along])
     if len(plane) == 2:
-        mean = values.mean(along, skipna=True)
-        axes = [Axis.of(dim, mean[dim]) for dim in plane]
-        yield draw_field(picture, np.asarray(mean.values), axes[0], axes[1], title=f"{title}, mean", unit=units)
+        axes, share = [Axis.of(dim, values[dim]) for dim in plane], units == "%"
+        fields = np.moveaxis(known, values.get_axis_num(along), 0)
+        # Shares of days beyond a percentile are 10 % everywhere in the base period: what tells is how they change.
+        drawn = _per_decade(fields, period.values) if share else np.asarray(values.mean(along, skipna=True).values)
+        years = f"{period.values[0]:.0f}-{period.values[-1] - 0.5:.0f}" if period.kind else ""
+        yield draw_field(picture, drawn, axes[0], axes[1], unit=f"{units} per decade" if share else units,
+                         title=f"{title}, {'trend' if share else 'mean'} {years}", centred=True if share else None)
         picture = picture.with_name(f"{picture.stem}_series.png")
     line = _area_mean(values, plane)
     if along == "month":
@@ -308,6 +312,17 @@ def pictures_of(output: str, picture: Path | None, name: str) -> Iterator[str | 
     dates = line[along].dt.year.values.astype(np.float64)
     title = f"{title}, area mean"
     yield draw_series(picture, {name: np.asarray(line.values)}, Axis("year", dates), title=title, unit=units)
+
+
+def _per_decade(values: Array, years: Array) -> Array:
+    """Least-squares slopes over the first axis, in ten years; NaN for fewer than two values."""
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    time = np.where(known, years[(...,) + (None,) * (values.ndim - 1)], 0.0)
+    time = np.where(known, time - time.sum(axis=0) / count, 0.0)
+    square = (time ** 2).sum(axis=0)
+    rise = (time * np.where(known, values, 0.0)).sum(axis=0)
+    return np.asarray(10 * np.where(square > 0, rise / np.where(square > 0, square, 1.0), np.nan))
 
 
 def _area_mean(values: Any, plane: list[str]) -> Any:

@@ -35,8 +35,14 @@ def default_archive() -> str:
     return str(Path(iris_sample_data.path) / "A1B_north_america.nc")
 
 
-def chosen(data: Collection, variable: str, dim: str) -> Collection:
+def chosen(data: Collection, variable: str, dim: str, option: str = "") -> Collection:
     """The variable that is asked for, or the only one that fits; whole numbers with gaps as `gapped`.
+
+    Args:
+        data: where it is looked for.
+        variable: its name, or "".
+        dim: a dimension that it must have.
+        option: of the command line that says another dimension, where there is one, for the hints.
 
     Raises:
         MissingInputError: it isn't there, or none fits; the hint lists those that are there.
@@ -44,6 +50,7 @@ def chosen(data: Collection, variable: str, dim: str) -> Collection:
         ParameterError: several fit, or it holds no numbers.
     """
     listed = ", ".join(f"{f.name} ({', '.join(f.dims)})" for f in data.fields) or "none"
+    see = f"; see {option}" if option else ""
     if variable:
         if variable not in data.columns:
             raise MissingInputError(f"the input has no variable {variable!r}", hint=f"it has {listed}")
@@ -51,7 +58,7 @@ def chosen(data: Collection, variable: str, dim: str) -> Collection:
         if dim not in field.dims:
             raise DimensionError(
                 f"variable {variable!r} has no dimension {dim!r}",
-                hint=f"its dimensions are {', '.join(field.dims) or 'none'}",
+                hint=f"its dimensions are {', '.join(field.dims) or 'none'}{see}",
             )
         if field.ragged or field.dtype.kind not in "iuf":
             raise ParameterError(
@@ -74,9 +81,7 @@ def chosen(data: Collection, variable: str, dim: str) -> Collection:
         and not f.name.endswith(("_bnds", "_bounds"))
     ]
     if not fits:
-        raise MissingInputError(
-            f"the input has no variable of numbers along {dim!r}", hint=f"it has {listed}; see --dim"
-        )
+        raise MissingInputError(f"the input has no variable of numbers along {dim!r}", hint=f"it has {listed}{see}")
     if len(fits) > 1:
         raise ParameterError(
             f"the input has several variables along {dim!r}: {', '.join(fits)}", hint="choose one with --variable"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,12 @@ Array = np.ndarray[Any, Any]
 
 MOST_PIXELS = 1_000_000
 """A picture of more pixels than these takes every second, third ... one."""
+
+MARKED = 60
+"""Lines of no more points have a dot at each."""
+
+MARGIN = 0.05
+"""Around the part of a field that has values, as a share of it."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222", "#999999")
 """Okabe and Ito's colours (2008), made for colour-blind eyes."""
@@ -75,13 +82,38 @@ def draw_series(path: Path, series: Mapping[str, Array], x: Axis, *, title: str,
         return draw_stripes(path, np.asarray(next(iter(series.values())), np.float64), x, title=title, unit=unit)
     with figure_file(path, 8, 4) as (_, (panel,)):
         for i, (label, values) in enumerate(series.items()):
-            panel.plot(x.values, values, lw=1.2, label=label, color=COLOURS[i % len(COLOURS)])
+            panel.plot(x.values, values, lw=1.2, label=label, color=COLOURS[i % len(COLOURS)],
+                       marker="o" if len(x.values) <= MARKED else None, ms=3)  # fmt: skip
         if len(series) > 1:
             panel.legend(frameon=False, fontsize=9)
-        panel.set(xlabel="" if x.kind else x.label, ylabel=unit)
+        panel.grid(axis="y", color="#e5e5e5", lw=0.6)
+        panel.set_axisbelow(True)
+        panel.tick_params(colors=INK, labelsize=9)
+        panel.set_xlabel("" if x.kind else x.label, color=INK)
+        panel.set_ylabel(unit, color=INK)
         panel.set_title(title, loc="left", color=INK, fontsize=12)
         panel.spines[["top", "right"]].set_visible(False)
     return path
+
+
+def cropped(values: Array, y: Axis, x: Axis) -> tuple[Array, Axis, Axis]:
+    """The part of a field that has values, with a margin, where it is less than half of the field; else all of it.
+
+    Args:
+        values: (y, x), NaN where there is none.
+        y: axis of the rows.
+        x: axis of the columns.
+    """
+    known = np.isfinite(values)
+    places = [np.flatnonzero(known.any(axis=1 - side)) for side in (0, 1)]
+    if not known.any():
+        return values, y, x
+    ends = [(int(at[0]), int(at[-1]) + 1) for at in places]
+    if 2 * np.prod([stop - start for start, stop in ends]) >= values.size:
+        return values, y, x
+    rows, columns = (slice(max(0, start - more), stop + more) for start, stop in ends
+                     for more in [max(1, round(MARGIN * (stop - start)))])  # fmt: skip
+    return values[rows, columns], replace(y, values=y.values[rows]), replace(x, values=x.values[columns])
 
 
 def axis_of(field: xr.DataArray, dim: str) -> Axis:
@@ -120,7 +152,9 @@ def draw(path: Path, field: xr.DataArray, *, title: str, unit: str = "", centred
         return draw_series(path, {"": field.values}, axis_of(field, str(field.dims[0])), title=title, unit=unit)
     field = thinned(field, *field.dims[-2:])
     y, x = (axis_of(field, str(dim)) for dim in field.dims[-2:])
-    if panels and field.ndim == 3:
+    if len(panels) == 1 and field.ndim == 3:
+        field, title = field[panels[0][1]], f"{title}, {panels[0][0]}"
+    elif panels and field.ndim == 3:
         return draw_fields(path, {name: field[at].values for name, at in panels}, y, x, title=title, unit=unit,
                            centred=centred)
     values = field.values

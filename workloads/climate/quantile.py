@@ -146,7 +146,7 @@ def quantile(
     dims = [word.strip() for word in dim.split(",")]
     drawn = picture_path(picture, output)
     data = grid.open_dataset(input or default_archive())
-    values = chosen(data, variable, dims[0])
+    values = chosen(data, variable, dims[0], "--dim")
     name, units = next(iter(values.columns)), str(attrs_of(values).get("units", "1"))
     result = quantiles_over(values, levels, dims, method=method, capacity=capacity)
     described = {name: {"long_name": f"quantiles of {name} over {', '.join(dims)}", "units": units}}

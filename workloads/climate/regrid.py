@@ -21,7 +21,7 @@ from gridcompute.signature import Signature
 
 from .grids import Grid, box_grid, grid_of, named_grid
 from .inputs import attrs_of, chosen, default_archive, with_attrs
-from .pictures import draw_field
+from .pictures import cropped, draw_field
 from .regridding.applying import regrid_field, regrid_list
 from .regridding.bilinear import bilinear_weights
 from .regridding.clipping import clipped_weights
@@ -282,4 +282,6 @@ def picture_of(output: str, picture: Path | None, name: str, unit: str, title: s
             Axis.of(d, field.coords[d]) if d in field.coords else Axis(d, np.arange(field.sizes[d], dtype=np.float64))
             for d in field.dims
         )
-        yield draw_field(picture, values, y, x, title=title.replace("_", " "), unit=unit)
+        part, y, x = cropped(values, y, x)
+        note = "the part that has values" if part.shape != values.shape else ""
+        yield draw_field(picture, part, y, x, title=title.replace("_", " "), unit=unit, note=note)

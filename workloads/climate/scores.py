@@ -84,7 +84,7 @@ def pair_of_anomalies(forecast, reference, normal):  # type: ignore[no-untyped-d
     return complex(first, second)
 
 
-@grid.kernel("(row),(row),(row),(row)->(),(),()", names=("bias", "mae", "rmse"))
+@grid.kernel("(row),(row),(row),(row)->(),(),()", names=("bias", "mae", "rmse"), parallel=FEW)
 def weighted_scores(count, error, square, size, weights):  # type: ignore[no-untyped-def]
     """Of the rows of a step."""
     total, bias, squares, sizes = 0.0, 0.0, 0.0, 0.0
@@ -98,7 +98,7 @@ def weighted_scores(count, error, square, size, weights):  # type: ignore[no-unt
     return bias / total, sizes / total, np.sqrt(squares / total)
 
 
-@grid.kernel("(row),(row),(row)->()", names=("acc",))
+@grid.kernel("(row),(row),(row)->()", names=("acc",), parallel=FEW)
 def weighted_correlation(ff, oo, fo, weights):  # type: ignore[no-untyped-def]
     """Of the rows of a step."""
     first, second, both = 0.0, 0.0, 0.0

@@ -89,13 +89,21 @@ def trend_test(series: Collection, dim: str = "time", *, method: str = "mann-ken
         per_year: what slopes per step are multiplied by.
 
     Returns:
-        slope, intercept, tau, p, z, s; of "ols" slope, intercept, r, stderr, p.
+        slope, intercept, tau, p, z, s; of "ols" slope, intercept, r, stderr, p; with their units and long names, where
+        slopes are per step of the dimension if `per_year` is 1, else per year.
 
     Raises:
         ParameterError: no such method, or a period that the series doesn't have twice.
     """
     if method not in METHODS:
         raise ParameterError(f"no method {method!r}", hint=f"one of {', '.join(METHODS)}")
+    name, units = series.fields[0].name, str(attrs_of(series).get("units", "1"))
+    rate = f"{units} per step of {dim}" if per_year == 1 else f"{units} year-1"
+    return with_attrs(_tested(series, dim, method, period, per_year), _described(method, name, dim, units, rate))
+
+
+def _tested(series: Collection, dim: str, method: str, period: int, per_year: float) -> Collection:
+    """`trend_test` of a known method, without attributes."""
     kernel = METHODS[method]
     if kernel is None:
         name = next(iter(series.columns))
@@ -152,13 +160,14 @@ def trend(
         raise ParameterError(f"alpha is {alpha}", hint="a significance level above 0 and below 1, such as 0.05")
     drawn = picture_path(picture, output)
     data = grid.open_dataset(input or default_archive())
-    series = chosen(data, variable, dim)
+    series = chosen(data, variable, dim, "--dim")
     name = next(iter(series.columns))
     scale, unit, remark = scale_of(series, dim)
     test = trend_test(series, dim, method=method, period=period, per_year=scale)
     result = test.assign(significant=test["p"] < alpha)
     units = str(attrs_of(series).get("units", "1"))
-    described = _described(method, name, dim, units, f"{units} {unit}", alpha)
+    described = _described(method, name, dim, units, f"{units} {unit}")
+    described["significant"] = {"long_name": f"p < {alpha:g}"}
 
     def finish(run: Run) -> Iterator[str | Path]:
         yield from picture_of(output, drawn, name, f"{units} {unit}", alpha)
@@ -167,11 +176,10 @@ def trend(
     return Job([with_attrs(result, described).write(output, overwrite=overwrite)], finish, [f"input {source}", *remark])
 
 
-def _described(method: str, name: str, dim: str, units: str, rate: str, alpha: float) -> dict[str, dict[str, str]]:
+def _described(method: str, name: str, dim: str, units: str, rate: str) -> dict[str, dict[str, str]]:
     """Attributes of the results."""
-    said = {"significant": {"long_name": f"p < {alpha:g}"}}
     if method == "ols":
-        return said | {
+        return {
             "slope": {"long_name": f"least-squares slope of {name}", "units": rate},
             "intercept": {"long_name": f"least-squares line at the first {dim}", "units": units},
             "r": {"long_name": "correlation with time", "units": "1"},
@@ -179,7 +187,7 @@ def _described(method: str, name: str, dim: str, units: str, rate: str, alpha: f
             "p": {"long_name": "two-sided p-value of the slope's t test", "units": "1"},
         }
     test = "Mann-Kendall" if method == "mann-kendall" else f"Mann-Kendall ({method})"
-    return said | {
+    return {
         "slope": {"long_name": f"Theil-Sen slope of {name}", "units": rate},
         "intercept": {"long_name": f"Theil-Sen line at the first {dim}", "units": units},
         "tau": {"long_name": "Kendall's tau against time", "units": "1"},

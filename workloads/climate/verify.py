@@ -101,7 +101,7 @@ def opened(input: str, reference: str, variable: str, reference_variable: str,
     if not input:
         reference = default_archive()
         input = str(Path(reference).with_name(OTHER))
-    field = chosen(grid.open_dataset(input), variable, dim)
+    field = chosen(grid.open_dataset(input), variable, dim, "--dim")
     name = reference_variable or next(iter(field.columns))
     return field, require_variable(grid.open_dataset(reference), name, "the reference")
 
