@@ -198,7 +198,8 @@ class StageWorker:
             block = replace(block, region=layout.region(chunk))
             output = self.payload.outputs[op.recipe]
             return keep_written(self.store, op, where, token, block, output, layout.place(chunk), self._turn, skips)
-        kept = keep_block(self.store, op, where, token, block, self._turn, self._there(root, chunk), skips)
+        kept = keep_block(self.store, op, where, token, block, self._turn, self._there(root, chunk), skips,
+                          self._threads)
         if op.action.spans:
             self._checkpoints(op, block.region, token).clear()
         return kept
