@@ -7,8 +7,8 @@ column's other dims lie inside its cells as nested fixed-size lists.
 Strings are large_string (large_binary where they aren't UTF-8), lists large_list, nulls Arrow's. The schema's
 metadata has two keys: `gridcompute`, a JSON object (fields, space, region, digests ...), and
 `gridcompute.check`, the BLAKE2b-128 of that JSON. Both keys stay what they are in all later formats, so that
-a newer one is told from a broken one. Format 2 has byte planes and digests large columns in pieces; without either it is
-of format 1.
+a newer one is told from a broken one. Format 2 has byte planes and digests large columns in pieces; what has
+neither is of format 1.
 """
 
 from __future__ import annotations

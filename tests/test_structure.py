@@ -120,6 +120,7 @@ LEVELS = {
     "gridcompute.sources.base": 15,
     "gridcompute.compiled": 17,
     "gridcompute.fold": 17,
+    "gridcompute.fold_bands": 18,
     "gridcompute.skipping": 18,
     "gridcompute.apart": 19,
     "gridcompute.shardfile": 17,
