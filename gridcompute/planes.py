@@ -8,7 +8,7 @@ writes nor who reads holds more than a piece of them twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from gridcompute.columns import Array, Column, Field, Fixed
 from gridcompute.threads import each
 
 LEAST_BYTES = 2**20
-"""Of a block's values, from which they are laid out so."""
+"""Of a column's values, from which they are laid out so."""
 
 PIECE_BYTES = 2**25
 """Of a piece: large enough for several threads, and far less than what has to be held anyway."""
@@ -26,17 +26,22 @@ PIECE_BYTES = 2**25
 _ROWS = 2**16  # that are taken apart at a time: their bytes stay in the cache
 
 
-def in_planes(field: Field) -> bool:
-    """Whether a column's values are taken apart where they are many."""
+def suited(field: Field) -> bool:
+    """Whether a column's values have several bytes that can be taken apart."""
     return not field.ragged and field.dtype.kind in "iufmM" and field.dtype.itemsize > 1
 
 
-def piece_rows(fields: Sequence[Field], columns: Mapping[str, Column], rows: int) -> int:
-    """Rows of a piece, by a rule of types and shapes alone; 0 for a block that stays as it is."""
+def taken_apart(fields: Sequence[Field], columns: Mapping[str, Column]) -> frozenset[str]:
+    """Names of the columns that are laid out so, by a rule of types and shapes alone; of some with strings none are."""
+    if any(field.ragged for field in fields):
+        return frozenset()
+    return frozenset(f.name for f in fields if suited(f) and columns[f.name].values.nbytes >= LEAST_BYTES)
+
+
+def piece_rows(columns: Mapping[str, Column], rows: int) -> int:
+    """Rows of a piece."""
     nbytes = sum(column.values.nbytes for column in columns.values())
-    if nbytes < LEAST_BYTES or any(f.ragged for f in fields) or not any(map(in_planes, fields)):
-        return 0
-    return max(1, min(rows, PIECE_BYTES * rows // nbytes))
+    return max(1, min(rows, PIECE_BYTES * rows // max(nbytes, 1)))
 
 
 def planes_type(dtype: np.dtype[np.generic]) -> pa.DataType:
@@ -45,7 +50,7 @@ def planes_type(dtype: np.dtype[np.generic]) -> pa.DataType:
 
 
 def batches(fields: Sequence[Field], columns: Mapping[str, Column], rows: Sequence[str], extents: Mapping[str, int],
-            step: int, threads: int) -> Iterator[pa.RecordBatch]:
+            apart: Collection[str], step: int, threads: int) -> Iterator[pa.RecordBatch]:
     """Canonical columns as record batches of `step` rows. A batch is void once the next one is asked for.
 
     Args:
@@ -53,20 +58,21 @@ def batches(fields: Sequence[Field], columns: Mapping[str, Column], rows: Sequen
         columns: of these names.
         rows: the dims that the rows run over.
         extents: length of each dim.
+        apart: names of those that are taken apart.
         step: rows of all batches but the last.
         threads: that take values apart.
     """
     count = math.prod(extents[d] for d in rows)
     fixed = {name: column for name, column in columns.items() if isinstance(column, Fixed)}
     laid = [row_major(field, fixed[field.name], rows, count) for field in fields]
-    rooms = [np.empty(values[:step].nbytes if in_planes(field) else 0, np.uint8)
+    rooms = [np.empty(values[:step].nbytes if field.name in apart else 0, np.uint8)
              for field, (values, _) in zip(fields, laid, strict=True)]
     for lo in range(0, count, step):
         arrays = []
         for field, (values, valid), room in zip(fields, laid, rooms, strict=True):
-            part = values[lo:lo + step].reshape(-1)
+            part = np.ascontiguousarray(values[lo:lo + step]).reshape(-1)
             mask = None if valid is None else valid[lo:lo + step].reshape(-1)
-            one = _apart(part, mask, room, threads) if in_planes(field) else flat(leaf(field), part, mask)
+            one = _apart(part, mask, room, threads) if field.name in apart else flat(leaf(field), part, mask)
             arrays.append(nested(one, [extents[d] for d in field.dims if d not in rows], len(values[lo:lo + step])))
         yield pa.RecordBatch.from_arrays(arrays, [field.name for field in fields])
 
@@ -91,10 +97,11 @@ class Whole:
         field: what it is.
         rows: the dims that the rows run over.
         extents: length of each dim.
+        apart: whether its values are taken apart.
     """
 
-    def __init__(self, field: Field, rows: Sequence[str], extents: Mapping[str, int]) -> None:
-        self._field, self._rows, self._extents = field, rows, extents
+    def __init__(self, field: Field, rows: Sequence[str], extents: Mapping[str, int], apart: bool) -> None:
+        self._field, self._rows, self._extents, self._apart = field, rows, extents, apart
         self._values = np.empty(math.prod(extents[d] for d in field.dims), field.dtype)
         self._valid: Array | None = None
         self._filled = 0
@@ -107,11 +114,11 @@ class Whole:
         """
         field = self._field
         inner = within(field, array, [self._extents[d] for d in field.dims if d not in self._rows])
-        kind = planes_type(field.dtype) if in_planes(field) else leaf(field)
+        kind = planes_type(field.dtype) if self._apart else leaf(field)
         at = slice(self._filled, self._filled + len(inner))
         if inner.type != kind or at.stop > len(self._values):
             raise ValueError(f"column {field.name!r} is of type {inner.type}, or longer, not as described")
-        if in_planes(field):
+        if self._apart:
             _together(inner, self._values[at].view(np.uint8).reshape(-1, field.dtype.itemsize))
         else:
             self._values[at] = flat_values(inner, field.dtype)
@@ -147,3 +154,12 @@ def least_bytes(fields: Sequence[Field], extents: Mapping[str, int]) -> int:
     """Bytes that the buffers of columns in pieces have at least: a shard that has fewer isn't what it says."""
     cells = [(math.prod(extents[d] for d in field.dims), field.dtype) for field in fields]
     return sum(n // 8 if dtype.kind == "b" else n * dtype.itemsize for n, dtype in cells)
+
+
+def most_bytes(fields: Sequence[Field], extents: Mapping[str, int], rows: Sequence[str], step: int) -> int:
+    """Bytes that columns in pieces take at most as compressed record batches, beside the file's schema."""
+    count = math.prod(extents[d] for d in rows)
+    plain = sum(math.prod(extents[d] for d in field.dims) * (8 * field.dtype.itemsize + 1) // 8 for field in fields)
+    buffers = sum(2 + field.dtype.itemsize + len(field.dims) for field in fields)
+    # Of what doesn't get smaller a codec makes a 255th more at most, and some bytes a buffer.
+    return plain + plain // 128 + -(-count // step) * (4096 + 1024 * buffers) + 2**16

@@ -231,7 +231,7 @@ def commit_record(store: Store, recipe: str, region: Region, token: str, record:
     return _commit(store, path_of, data, ours, there)
 
 
-def _commit(store: Store, path_of: Callable[[int], str], data: bytes, ours: Commit,
+def _commit(store: Store, path_of: Callable[[int], str], data: bytes | memoryview, ours: Commit,
             there: Callable[[bytes, str], Commit]) -> Commit:
     for generation in range(MAX_GENERATIONS):
         path = path_of(generation)

@@ -22,16 +22,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
 from gridcompute.arrowcolumns import from_arrow, to_arrow
-from gridcompute.columns import Block, Column, Field, Fixed, Ragged
+from gridcompute.columns import Block, Column, Field
 from gridcompute.content import block_digest, canonical, checked_dtype, column_digest, in_pieces
 from gridcompute.errors import CorruptShardError, GridError, ParameterError, RecordError, UsageError
+from gridcompute.extents import check_shape, extents_of
 from gridcompute.ipcsizes import MAGIC, check_sizes
 from gridcompute.numerics import numerics_class
-from gridcompute.planes import Whole, batches, least_bytes, piece_rows
+from gridcompute.planes import Whole, batches, least_bytes, most_bytes, piece_rows, suited, taken_apart
 from gridcompute.rowgroups import grouped, seal_rows
 from gridcompute.spaces import Region, Space
 
@@ -62,7 +64,8 @@ class Header:
         meta: what the writer added (recipe, token ...).
         groups: of each record batch the row at which it ends, its bytes, and its checksum; none where there is but one.
         format: of the shard.
-        step: rows of each piece but the last, in byte planes; 0 where there are none.
+        step: rows of each piece but the last; 0 where there is but one record batch, or one a group.
+        planes: columns that are byte planes.
     """
 
     fields: tuple[Field, ...]
@@ -77,6 +80,7 @@ class Header:
     groups: tuple[tuple[int, int, int], ...] = ()
     format: int = PLAIN_FORMAT
     step: int = 0
+    planes: frozenset[str] = frozenset()
 
     @property
     def row_dims(self) -> tuple[str, ...]:
@@ -90,7 +94,7 @@ def row_dims(fields: Sequence[Field], space: Space) -> tuple[str, ...]:
 
 
 def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[str, str] | None = None, *,
-           compression: str | None = "zstd", threads: int = 1) -> tuple[bytes, str]:
+           compression: str | None = "zstd", threads: int = 1) -> tuple[bytes | memoryview, str]:
     """A block as a shard's bytes, and the digest of its content.
 
     Args:
@@ -105,22 +109,24 @@ def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[st
     Raises:
         ParameterError: a column that isn't what its field says, or of a type that shards don't hold.
     """
-    extents = _extents(block, fields, space)
+    extents = extents_of(block, fields, space)
     rows = row_dims(fields, space)
     count = math.prod(extents[d] for d in rows)
     whole: dict[str, Column] = {}
     for field in fields:
         whole[field.name] = column = canonical(field, block[field.name])
-        _check_shape(field, column, extents)
+        check_shape(field, column, extents)
     digests = {field.name: column_digest(field, whole[field.name], threads) for field in fields}
+    apart = taken_apart(fields, whole) if compression and not block.groups else frozenset()
     described = [{"name": field.name, "dims": field.dims, "dtype": field.dtype.newbyteorder("<").str,
                   "kind": field.kind, "nullable": field.nullable, "attrs": field.attrs,
-                  "digest": digests[field.name]} for field in fields]
+                  "digest": digests[field.name], **({"planes": True} if field.name in apart else {})}
+                 for field in fields]
     digest = block_digest(fields, digests)
-    step, groups = piece_rows(fields, whole, count) if compression and not block.groups else 0, []
+    step, groups = piece_rows(whole, count) if apart else 0, []
     written: Iterable[pa.RecordBatch]
     if step:
-        written = batches(fields, whole, rows, extents, step, threads)
+        written = batches(fields, whole, rows, extents, apart, step, threads)
     else:
         arrays = [to_arrow(field, whole[field.name], rows, extents) for field in fields]
         written = grouped(pa.RecordBatch.from_arrays(arrays, [field.name for field in fields]), block.groups)
@@ -132,7 +138,8 @@ def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[st
                        "length": count, "digest": digest, "numerics": numerics_class(), "meta": dict(meta or {}),
                        **({"groups": groups} if groups else {}), **({"step": step} if step else {})},
                       allow_nan=False).encode()
-    data = _written(written, text, None if groups else compression, threads)
+    most = most_bytes(fields, extents, rows, step) + 3 * len(text) if step else 0
+    data = _written(written, text, None if groups else compression, threads, most)
     try:
         check_sizes(data, MAX_BYTES)
     except ValueError as error:
@@ -141,19 +148,22 @@ def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[st
     return data, digest
 
 
-def _written(batches: Iterable[pa.RecordBatch], text: bytes, compression: str | None, threads: int) -> bytes:
-    """An Arrow IPC file of record batches, of which one is there at a time."""
+def _written(batches: Iterable[pa.RecordBatch], text: bytes, compression: str | None, threads: int,
+             most: int) -> bytes | memoryview:
+    """An Arrow IPC file of record batches, of which one is there at a time; of `most` bytes at most if not 0."""
     codec = pa.Codec("zstd", 1) if compression == "zstd" else compression
     if threads > pa.cpu_count():  # it was told of one core only, as workers that have one each are
         pa.set_cpu_count(threads)
     options = ipc.IpcWriteOptions(compression=codec, use_threads=threads > 1, allow_64bit=True)
-    sink, some = pa.BufferOutputStream(), iter(batches)
+    # Room that isn't written to costs nothing; a buffer that grows would be copied each time.
+    room, some = np.empty(most, np.uint8), iter(batches)
+    sink = pa.FixedSizeBufferWriter(pa.py_buffer(room)) if most else pa.BufferOutputStream()
     first = next(some)
     schema = first.schema.with_metadata({_KEY: text, _CHECK: _check(text)})
     with ipc.new_file(sink, schema, options=options) as writer:
         for batch in itertools.chain([first], some):
             writer.write_batch(batch.replace_schema_metadata(schema.metadata))
-    return bytes(sink.getvalue().to_pybytes())
+    return room[:sink.tell()].data if most else sink.getvalue().to_pybytes()
 
 
 def decode(data: bytes, *, names: Collection[str] | None = None, verify: bool = True, path: str = "",
@@ -307,7 +317,8 @@ def _header(values: dict[str, Any]) -> Header:
     groups = tuple((_count(end), _count(size), _count(check)) for end, size, check in values.get("groups", ()))
     header = Header(fields, space, region, extents, _count(values["rows"]), _text(values["digest"]), digests,
                     _text(values["numerics"]), {_text(k): _text(v) for k, v in values["meta"].items()}, groups,
-                    _count(values["format"]), _count(values.get("step", 0)))
+                    _count(values["format"]), _count(values.get("step", 0)),
+                    frozenset(f.name for f, said in zip(fields, values["fields"], strict=True) if said.get("planes")))
     if len(region.bounds) != len(space.dims) or any(lo > hi for lo, hi in region):
         raise ValueError("its region doesn't fit its space")
     if any(d not in space or d not in extents for f in fields for d in f.dims):
@@ -317,7 +328,8 @@ def _header(values: dict[str, Any]) -> Header:
     ends = [end for end, _, _ in groups]
     if ends and (ends != sorted(ends) or ends[-1] != values["length"] or len(header.row_dims) != 1):
         raise ValueError("its groups aren't its rows")
-    if header.step and (groups or header.format == PLAIN_FORMAT or any(f.ragged for f in fields)):
+    if (header.step and (groups or header.format == PLAIN_FORMAT or any(f.ragged for f in fields))) \
+            or (header.planes and not header.step) or any(f.name in header.planes and not suited(f) for f in fields):
         raise ValueError("its pieces aren't of its columns")
     if block_digest(fields, digests) != header.digest:
         raise ValueError("its digest doesn't fit those of its columns")
@@ -334,32 +346,6 @@ def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**62:
         raise ValueError(f"its description has {value!r:.60} where a number should be")
     return value
-
-
-def _extents(block: Block, fields: Sequence[Field], space: Space) -> dict[str, int]:
-    """Length of each dim in this block: the region's, or the arrays' own along a dim of unknown length."""
-    where = dict(zip(space.names, block.region.shape, strict=True))
-    extents: dict[str, int] = {}
-    for field in fields:
-        column = block[field.name]
-        for axis, name in enumerate(field.dims):
-            if name not in where:
-                raise ParameterError(f"column {field.name!r} spans {name!r}, which isn't in {space}")
-            if space[name] is not None:
-                extents[name] = where[name]
-            elif isinstance(column, Fixed) and axis < column.values.ndim:
-                extents.setdefault(name, column.values.shape[axis])
-            elif isinstance(column, Ragged) and len(field.dims) == 1:
-                extents.setdefault(name, column.cells)
-    return {name: extents.get(name, block.rows) for field in fields for name in field.dims}
-
-
-def _check_shape(field: Field, column: Column, extents: Mapping[str, int]) -> None:
-    shape = tuple(extents[d] for d in field.dims)
-    found = column.values.shape if isinstance(column, Fixed) else (column.cells,)
-    if found != (shape if isinstance(column, Fixed) else (math.prod(shape),)):
-        raise ParameterError(f"column {field.name!r} has shape {found}, but in this chunk its dims "
-                             f"{field.dims} have lengths {shape}")
 
 
 def _columns(data: bytes, header: Header, wanted: Sequence[Field]) -> dict[str, Column]:
@@ -383,7 +369,7 @@ def _columns(data: bytes, header: Header, wanted: Sequence[Field]) -> dict[str, 
 
 def _joined(reader: Any, header: Header, wanted: Sequence[Field], count: int) -> dict[str, Column]:
     """Columns from their pieces, of which one is decompressed at a time."""
-    columns = {field.name: Whole(field, header.row_dims, header.extents) for field in wanted}
+    columns = {f.name: Whole(f, header.row_dims, header.extents, f.name in header.planes) for f in wanted}
     for number in range(reader.num_record_batches):
         batch = reader.get_batch(number)
         _fits(batch, wanted, min(header.step, count - number * header.step))

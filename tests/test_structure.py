@@ -110,6 +110,7 @@ LEVELS = {
     "gridcompute.content": 15,
     "gridcompute.rowgroups": 16,
     "gridcompute.planes": 16,
+    "gridcompute.extents": 16,
     "gridcompute.groupreads": 18,
     "gridcompute.argtypes": 16,
     "gridcompute.edges": 15,
