@@ -6,15 +6,21 @@ import itertools
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gridcompute as grid
 from gridcompute import fold_bands
 from gridcompute import reductions as r
+from gridcompute.columns import Block, Fixed
 from gridcompute.fold_bands import Bands, stretch_of
+from gridcompute.planning import Plan
+from gridcompute.running import graph_of
+from gridcompute.spaces import Region
 
 CASES = [(r.mean(), "f4"), (r.min(), "f2"), (r.argmax(), "f4"), (r.topk(3), "f4"), (r.std(), "f4")]
 
@@ -74,6 +80,20 @@ def test_results_take_the_states_place():
     assert np.shares_memory(result.values, states.arrays[0])
     assert (result.values == 1).all()
     assert result.valid is None
+
+
+def test_states_go_with_the_results():
+    """Foldings outlive their blocks while others of their task end: they may not hold states until then."""
+    x = grid.from_arrays({"x": np.ones((4, 30, 70), "f4")}, ("t", "y", "x"))["x"]
+    (fold,) = Plan(graph_of([x.std("t")])).stages[0].roots
+    folding = fold.action.begin(fold, fold.space.whole())
+    for lo in (0, 10, 20):
+        box = Region.of((0, 4), (lo, lo + 10), (0, 70))
+        folding.take(box, Block(box, {fold.action.reduce.column: Fixed(np.ones((4, 10, 70), "f4"))}, 4))
+    held = [weakref.ref(array) for array in folding.whole._whole.arrays]
+    block = folding.end(2)
+    assert (next(iter(block.columns.values())).values == 0).all()
+    assert sum(one() is not None for one in held) == 1  # the one that the results are in
 
 
 def test_no_cells():

@@ -206,16 +206,18 @@ class Folding:
         """The states, or the results where this is the only segment; bands are closed by several threads."""
         if not self.bands:
             self.bands[self.kept] = self._fresh(self.kept)
-        apart = [band for band in self.bands if self._stretch(band) is None]
+        apart = {band: states for band, states in self.bands.items() if self._stretch(band) is None}
+        whole, stretches = self.whole, self.stretches
+        self.bands, self.whole, self.stretches = {}, None, {}  # this outlives the block, and what isn't part of it goes
         if len(apart) == 1 and self.kept in apart:
-            return self._block(self._shaped(self._closed(self.bands.pop(self.kept)), self.shape))
+            return self._block(self._shaped(self._closed(apart.pop(self.kept)), self.shape))
         found: list[Fixed] = []
-        if self.whole is not None:
-            found = self._shaped(self.whole.results(self.stretches, threads) if self.action.last else
-                                 self.whole.closed(self.stretches, threads), self.shape)
+        if whole is not None:
+            some = whole.results(stretches, threads) if self.action.last else whole.closed(stretches, threads)
+            found = self._shaped(some, self.shape)
 
         def put(band: tuple[tuple[int, int], ...]) -> None:
-            part = self._shaped(self._closed(self.bands.pop(band)), tuple(hi - lo for lo, hi in band))
+            part = self._shaped(self._closed(apart.pop(band)), tuple(hi - lo for lo, hi in band))
             at = tuple(slice(lo - base, hi - base) for (lo, hi), (base, _) in zip(band, self.kept, strict=True))
             with self._lock:
                 found.extend(self._room(part) if not found else ())
@@ -227,7 +229,7 @@ class Folding:
                 if piece.valid is not None and target.valid is not None:
                     target.valid[(slice(None), *at)] = piece.valid
 
-        deque(each(threads, put, apart), 0)
+        deque(each(threads, put, list(apart)), 0)
         return self._block(found)
 
     def _closed(self, states: States) -> list[Fixed]:
