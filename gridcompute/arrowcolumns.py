@@ -15,7 +15,7 @@ from gridcompute.errors import ParameterError
 _TIMES = ("s", "ms", "us", "ns")
 
 
-def _leaf(field: Field) -> pa.DataType:
+def leaf(field: Field) -> pa.DataType:
     """Arrow's type of one element."""
     dtype = field.dtype
     if dtype.kind == "b":
@@ -43,37 +43,52 @@ def to_arrow(field: Field, column: Column, rows: Sequence[str], extents: Mapping
         rows: the dims that the rows run over, each of them one of the field's.
         extents: length of each dim.
     """
-    order = _order(field, rows)
     inner = [extents[d] for d in field.dims if d not in rows]
+    count = math.prod(extents[d] for d in rows)
     if isinstance(column, Ragged):
+        order = _order(field, rows)
         if order != sorted(order):
             shape = [extents[d] for d in field.dims]
             column = column.taken(np.arange(column.cells).reshape(shape).transpose(order).reshape(-1))
-        array = _ragged_to_arrow(field, column)
-    else:
-        valid = None if column.valid is None else column.valid.transpose(order).reshape(-1)
-        array = _flat(_leaf(field), column.values.transpose(order).reshape(-1), valid)
+        return nested(_ragged_to_arrow(field, column), inner, count)
+    values, valid = row_major(field, column, rows, count)
+    return nested(flat(leaf(field), values.reshape(-1), None if valid is None else valid.reshape(-1)), inner, count)
+
+
+def row_major(field: Field, column: Fixed, rows: Sequence[str], count: int) -> tuple[Array, Array | None]:
+    """A column's values, and what is valid of them, with a row for each of `count` positions over the row dims."""
+    order = _order(field, rows)
+    one, other = (None if array is None else array.transpose(order).reshape(count, array.size // max(count, 1))
+                  for array in (column.values, column.valid))
+    assert one is not None
+    return one, other
+
+
+def nested(array: pa.Array, inner: Sequence[int], count: int) -> pa.Array:
+    """Cells as `count` rows of fixed-size lists, one level for each of the inner dims' lengths."""
     for level in range(len(inner), 0, -1):
         kind = pa.list_(pa.field("item", array.type), inner[level - 1])
-        outer = math.prod([extents[d] for d in rows] + inner[: level - 1])
+        outer = count * math.prod(inner[: level - 1])
         array = pa.Array.from_buffers(kind, outer, [None], children=[array])
     return array
 
 
-def _flat(kind: pa.DataType, values: Array, valid: Array | None) -> pa.Array:
+def flat(kind: pa.DataType, values: Array, valid: Array | None) -> pa.Array:
+    """Values of fixed width as an Arrow array of such elements."""
     count = len(values)
     values = np.packbits(values, bitorder="little") if kind == pa.bool_() else np.ascontiguousarray(values)
-    return pa.Array.from_buffers(kind, count, [_bits(valid), pa.py_buffer(values.view(np.uint8))])
+    return pa.Array.from_buffers(kind, count, [bits(valid), pa.py_buffer(values.view(np.uint8))])
 
 
-def _bits(valid: Array | None) -> pa.Buffer | None:
+def bits(valid: Array | None) -> pa.Buffer | None:
+    """Arrow's bitmap of what is valid."""
     return None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
 
 
 def _ragged_to_arrow(field: Field, column: Ragged) -> pa.Array:
-    offsets, validity = pa.py_buffer(column.offsets), _bits(column.valid)
+    offsets, validity = pa.py_buffer(column.offsets), bits(column.valid)
     if field.kind == "list":
-        item = _flat(_leaf(field), column.values, None)
+        item = flat(leaf(field), column.values, None)
         kind = pa.large_list(item.type)
         return pa.Array.from_buffers(kind, column.cells, [validity, offsets], children=[item])
     if field.dtype != np.uint8:
@@ -94,31 +109,47 @@ def from_arrow(field: Field, array: pa.Array, rows: Sequence[str], extents: Mapp
     Raises:
         ValueError: an array that isn't laid out so.
     """
-    for size in [extents[d] for d in field.dims if d not in rows]:
+    array = within(field, array, [extents[d] for d in field.dims if d not in rows])
+    if field.ragged:
+        column = _ragged_from_arrow(field, array)
+        order = _order(field, rows)
+        if order != sorted(order):
+            shape = [extents[field.dims[axis]] for axis in order]
+            back = [order.index(axis) for axis in range(len(order))]
+            column = column.taken(np.arange(column.cells).reshape(shape).transpose(back).reshape(-1))
+        return column
+    if array.type != leaf(field):
+        raise ValueError(f"column {field.name!r} is of type {array.type}, not as described")
+    return shaped(field, flat_values(array, field.dtype), valid_of(array), rows, extents)
+
+
+def within(field: Field, array: pa.Array, inner: Sequence[int]) -> pa.Array:
+    """The cells inside fixed-size lists, one level for each of the inner dims' lengths.
+
+    Raises:
+        ValueError: an array that isn't laid out so.
+    """
+    for size in inner:
         if not pa.types.is_fixed_size_list(array.type) or array.type.list_size != size or array.null_count:
             raise ValueError(f"column {field.name!r} isn't laid out as described")
         below = array.values
         if len(below) != len(array) * size:
             raise ValueError(f"column {field.name!r} is of another length than described")
         array = below
+    return array
+
+
+def shaped(field: Field, values: Array, valid: Array | None, rows: Sequence[str], extents: Mapping[str, int]) -> Fixed:
+    """A column from its cells with the row dims first."""
     order = _order(field, rows)
     shape = [extents[field.dims[axis]] for axis in order]
     back = [order.index(axis) for axis in range(len(order))]
-    if field.ragged:
-        column = _ragged_from_arrow(field, array)
-        if order != sorted(order):
-            column = column.taken(np.arange(column.cells).reshape(shape).transpose(back).reshape(-1))
-        return column
-    if array.type != _leaf(field):
-        raise ValueError(f"column {field.name!r} is of type {array.type}, not as described")
-    valid = _valid(array)
-    values = _values(array, field.dtype).reshape(shape).transpose(back)
-    return Fixed(values, None if valid is None else valid.reshape(shape).transpose(back))
+    return Fixed(values.reshape(shape).transpose(back), None if valid is None else valid.reshape(shape).transpose(back))
 
 
 def _ragged_from_arrow(field: Field, array: pa.Array) -> Ragged:
     texts = field.kind == "string"
-    if array.type not in ((pa.large_string(), pa.large_binary()) if texts else (pa.large_list(_leaf(field)),)):
+    if array.type not in ((pa.large_string(), pa.large_binary()) if texts else (pa.large_list(leaf(field)),)):
         raise ValueError(f"column {field.name!r} is of type {array.type}, not as described")
     buffers, count = array.buffers(), len(array)
     offsets = np.frombuffer(buffers[1], np.int64, count + 1) if count else np.zeros(1, np.int64)
@@ -128,13 +159,14 @@ def _ragged_from_arrow(field: Field, array: pa.Array) -> Ragged:
     else:
         if array.values.null_count:
             raise ValueError(f"column {field.name!r} has nulls inside its lists")
-        values = _values(array.values, field.dtype)
+        values = flat_values(array.values, field.dtype)
     if offsets[0] != 0 or offsets[-1] > len(values):
         raise ValueError(f"the offsets of column {field.name!r} lead outside its values")
-    return Ragged(_aligned(offsets), values[: offsets[-1]], _valid(array))
+    return Ragged(_aligned(offsets), values[: offsets[-1]], valid_of(array))
 
 
-def _values(array: pa.Array, dtype: np.dtype[Any]) -> Array:
+def flat_values(array: pa.Array, dtype: np.dtype[Any]) -> Array:
+    """The values of an Arrow array of fixed width, shared where they are aligned."""
     buffer, count = array.buffers()[1], len(array)
     if not count or buffer is None:
         if count:
@@ -149,7 +181,8 @@ def _aligned(values: Array) -> Array:
     return values if values.flags.aligned else values.copy()  # compiled loops need it
 
 
-def _valid(array: pa.Array) -> Array | None:
+def valid_of(array: pa.Array) -> Array | None:
+    """What is valid of an Arrow array; None where all is."""
     buffer = array.buffers()[0]
     if buffer is None or not array.null_count:
         return None

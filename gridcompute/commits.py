@@ -97,7 +97,7 @@ class Commits:
 
 
 def commit_block(store: Store, op: Op, where: tuple[int, int, int], token: str, block: Block,
-                 skips: tuple[Skips, ...] = ()) -> Kept:
+                 skips: tuple[Skips, ...] = (), threads: int = 1) -> Kept:
     """A block as a shard of the work store, with a note beside it where cells were skipped.
 
     Args:
@@ -107,11 +107,12 @@ def commit_block(store: Store, op: Op, where: tuple[int, int, int], token: str, 
         token: of the chunk.
         block: over the chunk's region.
         skips: cells that were skipped for it.
+        threads: that a large one is digested and compressed by.
     """
     if skips:
         note(store, op.recipe, (str(block.region), token), skips)
     meta = {META: to_text(skips)} if skips else None
-    done = commit(store, op.recipe, token, block, op.fields, op.space, meta=meta)
+    done = commit(store, op.recipe, token, block, op.fields, op.space, meta=meta, threads=threads)
     vote = done.own if done.own != done.digest else ""
     return Kept(*where, done.path, done.digest, done.rows, done.size, done.won, skips=skips, vote=vote)
 

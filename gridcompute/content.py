@@ -18,6 +18,10 @@ from isal import isal_zlib
 
 from gridcompute.columns import Array, Block, Column, Field, Fixed, Ragged
 from gridcompute.errors import ParameterError
+from gridcompute.threads import each
+
+PIECE_BYTES = 2**22
+"""Of a column's values that are hashed at a time where there are more, by several threads."""
 
 _DTYPE = re.compile(r"[<>|]([biufc]\d{1,2}|S\d{1,5}|[mM]8\[\d{0,9}(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])")
 
@@ -37,13 +41,13 @@ def checked_dtype(text: str) -> np.dtype[Any]:
         raise ParameterError(f"there is no type {text[:60]!r}") from None
 
 
-def content_digest(block: Block, fields: Sequence[Field]) -> str:
+def content_digest(block: Block, fields: Sequence[Field], threads: int = 1) -> str:
     """BLAKE2b-128 (hex) of a block's values, names, dims, dtypes and shapes; not of its region or attributes.
 
     Raises:
         ParameterError: a column whose arrays aren't what its field says.
     """
-    digests = {f.name: column_digest(f, canonical(f, block[f.name])) for f in fields}
+    digests = {f.name: column_digest(f, canonical(f, block[f.name]), threads) for f in fields}
     return block_digest(fields, digests)
 
 
@@ -67,18 +71,36 @@ def block_digest(fields: Sequence[Field], digests: Mapping[str, str]) -> str:
     return hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
 
 
-def column_digest(field: Field, column: Column) -> str:
-    """BLAKE2b-128 (hex) of a column in canonical form."""
+def column_digest(field: Field, column: Column, threads: int = 1, *, pieces: bool = True) -> str:
+    """BLAKE2b-128 (hex) of a column in canonical form.
+
+    Args:
+        field: what it is.
+        column: in that form.
+        threads: that hash its pieces.
+        pieces: whether many values are hashed in pieces; they weren't in shards of format 1.
+    """
     shape = list(column.values.shape) if isinstance(column, Fixed) else [column.cells]
-    nulls = column.valid is not None
+    nulls, raw = column.valid is not None, _raw(column.values)
     head = [field.kind, field.dtype.newbyteorder("<").str, shape, nulls]
-    digest = hashlib.blake2b(json.dumps(head).encode(), digest_size=16)
+    large = pieces and in_pieces(column)
+    digest = hashlib.blake2b(json.dumps([*head, PIECE_BYTES] if large else head).encode(), digest_size=16)
     if column.valid is not None:
         digest.update(np.packbits(column.valid.reshape(-1), bitorder="little").data)
     if isinstance(column, Ragged):
         digest.update(_raw(column.offsets))
-    digest.update(_raw(column.values))
+    if large:
+        starts = range(0, len(raw), PIECE_BYTES)
+        for one in each(threads, lambda at: hashlib.blake2b(raw[at:at + PIECE_BYTES], digest_size=32).digest(), starts):
+            digest.update(one)
+    else:
+        digest.update(raw)
     return digest.hexdigest()
+
+
+def in_pieces(column: Column) -> bool:
+    """Whether a column has so many values that they are hashed in pieces."""
+    return column.values.nbytes > PIECE_BYTES
 
 
 def canonical(field: Field, column: Column) -> Column:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from gridcompute.actions.folds import Band, Fold, Folding
@@ -23,6 +22,7 @@ from gridcompute.parts import Leaf, in_parts, pieces, tile, together
 from gridcompute.pointwise import regions
 from gridcompute.slabs import Compute, part_of
 from gridcompute.spaces import Region
+from gridcompute.threads import each
 
 PIECE_BYTES = 2**20
 """Of results, from which a piece of what ends in them is computed."""
@@ -113,8 +113,7 @@ class Ended:
                             regions([(op, piece)], results).items() for one in regions_of}
                     rooms[op.recipe].put(self._compute(op, piece, memo), piece)
 
-        with ThreadPoolExecutor(self.threads) as pool:
-            deque(pool.map(end, calls.items()), 0)
+        deque(each(self.threads, end, list(calls.items())), 0)
         return {recipe: room.block() for recipe, room in rooms.items()}
 
     def _pieces(self, op: Op, part: Region, results: Mapping[Op, Block]) -> Iterator[Region]:

@@ -77,6 +77,7 @@ class States:
         lanes: 1 or 64.
         position: values per cell folded so far, nulls and dropped rows included.
         origin: position of the segment's first value, for reductions that report positions.
+        stride: cells from one group to the next: `cells`, or more where these are a part of others (`Fold.window`).
     """
 
     arrays: list[Array]
@@ -88,6 +89,10 @@ class States:
     lanes: int
     position: int = 0
     origin: int = 0
+    stride: int = 0
+
+    def __post_init__(self) -> None:
+        self.stride = self.stride or self.cells
 
     @property
     def nbytes(self) -> int:
@@ -122,7 +127,7 @@ class Fold:
         """Lanes of a fold with this many kept cells and groups: a rule of the graph alone."""
         return LANES if self.scheme.commutative and cells * groups < LANES else 1
 
-    def empty(self, cells: int, groups: int = 1, *, origin: int = 0, lanes: int = 0) -> States:
+    def empty(self, cells: int, groups: int = 1, *, origin: int = 0, lanes: int = 0, blank: bool = False) -> States:
         """Fresh states for `cells` kept cells in `groups` groups, at a segment's start.
 
         Args:
@@ -130,16 +135,29 @@ class Fold:
             groups: of each.
             origin: position of the segment's first value.
             lanes: of the fold that these cells are a part of; 0 for those of these cells alone.
+            blank: they are only room for the states of windows, which make theirs fresh.
         """
         lanes = lanes or self.lanes(cells, groups)
         n = lanes * groups * cells
         arrays = []
         for one in self._fresh:
             plain = not one.tobytes().strip(b"\0")  # zeros cost no memory until they are written to
-            arrays.append(np.zeros(n * len(one), one.dtype) if plain else np.tile(one, n))
+            made = np.zeros if plain else np.empty
+            arrays.append(made(n * len(one), one.dtype) if plain or blank else np.tile(one, n))
         counts = int(self.scheme.counted >= 0)
         seen, missing = np.zeros(counts * lanes * groups, np.int64), np.zeros(counts * n, np.int32)
         return States(arrays, seen, missing, np.zeros(1, np.int64), cells, groups, lanes, origin=origin)
+
+    def window(self, states: States, start: int, stop: int) -> States:
+        """Fresh states of some cells, in the memory of blank ones of more cells and one lane."""
+        cells, stride, groups = stop - start, states.cells, states.groups
+        end = start + (groups - 1) * stride + cells
+        arrays = [array[start * len(one):end * len(one)] for array, one in zip(states.arrays, self._fresh, strict=True)]
+        for array, one in zip(states.arrays, self._fresh, strict=True):
+            if one.tobytes().strip(b"\0"):
+                array.reshape(groups, stride, len(one))[:, start:stop] = one
+        return States(arrays, np.zeros_like(states.seen), states.missing[start:end], np.zeros(1, np.int64), cells,
+                      groups, 1, origin=states.origin, stride=stride)
 
     def fold(
         self,
@@ -177,6 +195,7 @@ class Fold:
                 states.origin,
                 grouped,
                 self._cell_bytes,
+                states.stride,
             )
             loop = self._loops["fold" if valid is None else "fold_masked"]
             counts = self._count(states, rows, codes) if self.scheme.counted >= 0 else []
@@ -274,14 +293,26 @@ class Fold:
             outs = [target.astype(np.float32) if target.dtype == np.float16 else target for target in targets]
             valids = [np.ones(len(out), bool) if column.valid is None else column.valid[lo:hi].reshape(-1)
                       for out, column in zip(outs, columns, strict=True)]
-            with np.errstate(all="ignore"):
-                self._loops["finish"](*part(lo, hi), *outs, *valids, hi - lo, *self._params)
-                for target, values, there in zip(targets, outs, valids, strict=True):
-                    if not there.all():
-                        values[~there] = np.nan if values.dtype.kind in "fc" else 0
-                    if values is not target:
-                        target[...] = values
+            self.finish_cells(part(lo, hi), outs, valids, hi - lo)
+            for target, values in zip(targets, outs, strict=True):
+                if values is not target:
+                    target[...] = values
         return columns
+
+    def finish_cells(self, parts: list[Array], outs: list[Array], valids: list[Array], n: int) -> None:
+        """The outputs of n cells, into zeros, and whether they are valid, into what is true; all flat.
+
+        Args:
+            parts: their closed states; may change.
+            outs: for each output, float32 where it is float16.
+            valids: for each output, as many.
+            n: their number.
+        """
+        with np.errstate(all="ignore"):
+            self._loops["finish"](*parts, *outs, *valids, n, *self._params)
+            for values, there in zip(outs, valids, strict=True):
+                if not there.all():
+                    values[~there] = np.nan if values.dtype.kind in "fc" else 0
 
     def _join(self, first: list[Array], later: list[Array], n: int) -> None:
         with np.errstate(all="ignore"):

@@ -37,7 +37,7 @@ _TILE_BYTES = 16384  # of states: half of a common L1 cache
 _ROWS = 64  # positions and cells of a transposed block
 _TOGETHER = 4  # rows taken at once; eight gain little more and take longer to compile
 _GEOMETRY = ("O", "R0", "A", "R1", "B", "vk", "v0", "va", "v1", "vb", "vo", "mk", "m0", "ma", "m1", "mb", "mo", "n",
-             "lanes", "position", "origin", "tile", "grouped")  # fmt: skip
+             "lanes", "position", "origin", "tile", "grouped", "K")  # fmt: skip
 
 
 @intrinsic
@@ -238,7 +238,6 @@ def _fold_source(f: Functions, name: str) -> str:
     straight += " and B == 1" if f.positional else ""
     return f"""def {name}({head}):
 {unpack}
-    K = O * A * B
     if {straight}:
         total = R1 * B
         j = (position & (lanes - 1)) * B
@@ -328,9 +327,9 @@ class Layout:
         return cls(extents, flat, strides, start, mask, mask_strides, mask_start)
 
     def geometry(
-        self, n: int, lanes: int, position: int, origin: int, grouped: bool, state_bytes: int
+        self, n: int, lanes: int, position: int, origin: int, grouped: bool, state_bytes: int, stride: int
     ) -> Array:
-        """The fold loop's integers, in its order."""
+        """The fold loop's integers, in its order; `stride` cells lie from one group to the next."""
         tile = max(16, _TILE_BYTES // max(1, state_bytes))
         if self.strides[-1] != 1:
             tile = min(tile, _ROWS)  # cells that aren't contiguous are copied in blocks of positions x cells
@@ -347,6 +346,7 @@ class Layout:
                 origin,
                 tile,
                 grouped,
+                stride,
             ],
             np.int64,
         )

@@ -56,7 +56,7 @@ class _Bytes:
         return start + 4, count
 
 
-def check_sizes(data: bytes, limit: int) -> int:
+def check_sizes(data: bytes | memoryview, limit: int) -> int:
     """Bytes that the buffers of an Arrow IPC file's record batches take when decompressed.
 
     Raises:

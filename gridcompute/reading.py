@@ -31,7 +31,7 @@ class ReadOnly:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def put_new(self, path: str, data: bytes) -> bool:
+    def put_new(self, path: str, data: bytes | memoryview) -> bool:
         """Nothing."""
         return True
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from gridcompute.columns import Block, Field
+from gridcompute.content import content_digest
 from gridcompute.errors import (
     CorruptShardError,
     DivergenceError,
@@ -27,10 +28,12 @@ from gridcompute.errors import (
     StoreError,
 )
 from gridcompute.numerics import numerics_class
-from gridcompute.shardfile import FORMAT, decode, encode
+from gridcompute.shardfile import FORMAT as NEWEST
+from gridcompute.shardfile import decode, encode
 from gridcompute.spaces import Region, Space
 from gridcompute.store import Store, checked_path
 
+FORMAT = 1  # of records and tombstones
 NO_TOKEN = "0"
 MAX_GENERATIONS = 64
 TOMBSTONE = ".tombstone"
@@ -184,10 +187,10 @@ def tombstone(store: Store, path: str, reason: str) -> bool:
 
 
 def commit(store: Store, recipe: str, token: str, block: Block, fields: Sequence[Field], space: Space, *,
-           meta: Mapping[str, str] | None = None, compression: str | None = "zstd") -> Commit:
+           meta: Mapping[str, str] | None = None, compression: str | None = "zstd", threads: int = 1) -> Commit:
     """Make a block durable under its name, once; whoever comes first wins, and the same content is success.
 
-    What is there but doesn't verify gets a tombstone, and the next generation is committed.
+    What is there but doesn't verify gets a tombstone, and the next generation is committed. Arguments as `encode`.
 
     Raises:
         DivergenceError: other content of the same numerics class is there.
@@ -195,12 +198,15 @@ def commit(store: Store, recipe: str, token: str, block: Block, fields: Sequence
     """
     region = str(block.region)
     known = {"recipe": recipe, "chunk": region, "token": token}
-    data, digest = encode(block, fields, space, {**(meta or {}), **known}, compression=compression)
+    data, digest = encode(block, fields, space, {**(meta or {}), **known}, compression=compression,
+                          threads=threads)
 
     def there(raw: bytes, path: str) -> Commit:
         found, texts = decode(raw, path=path)
         _check_place(texts, known, path)
-        return Commit(path, texts["digest"], len(raw), found.rows, False, texts["numerics"])
+        # An older format's digest of a large column is another one.
+        told = texts["digest"] if int(texts["format"]) == NEWEST else content_digest(found, fields, threads)
+        return Commit(path, told, len(raw), found.rows, False, texts["numerics"])
 
     def path_of(generation: int) -> str:
         return shard_path(recipe, region, token, generation)
@@ -225,7 +231,7 @@ def commit_record(store: Store, recipe: str, region: Region, token: str, record:
     return _commit(store, path_of, data, ours, there)
 
 
-def _commit(store: Store, path_of: Callable[[int], str], data: bytes, ours: Commit,
+def _commit(store: Store, path_of: Callable[[int], str], data: bytes | memoryview, ours: Commit,
             there: Callable[[bytes, str], Commit]) -> Commit:
     for generation in range(MAX_GENERATIONS):
         path = path_of(generation)

@@ -1,37 +1,44 @@
 """One chunk as an Arrow IPC file: any Arrow reader opens it; this one trusts nothing in it.
 
-Layout: one record batch, or one for each group of rows that can be read apart (see `gridcompute.rowgroups`).
+Layout: one record batch, or one for each group of rows that can be read apart (see `gridcompute.rowgroups`), or pieces
+of large columns, as byte planes (see `gridcompute.planes`).
 Rows are the positions over the dims that all columns share, in the space's order (one row if they share none). A
 column's other dims lie inside its cells as nested fixed-size lists.
 Strings are large_string (large_binary where they aren't UTF-8), lists large_list, nulls Arrow's. The schema's
 metadata has two keys: `gridcompute`, a JSON object (fields, space, region, digests ...), and
 `gridcompute.check`, the BLAKE2b-128 of that JSON. Both keys stay what they are in all later formats, so that
-a newer one is told from a broken one.
+a newer one is told from a broken one. Format 2 has byte planes and digests large columns in pieces; what has
+neither is of format 1.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import struct
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
 from gridcompute.arrowcolumns import from_arrow, to_arrow
-from gridcompute.columns import Block, Column, Field, Fixed, Ragged
-from gridcompute.content import block_digest, canonical, checked_dtype, column_digest
+from gridcompute.columns import Block, Column, Field
+from gridcompute.content import block_digest, canonical, checked_dtype, column_digest, in_pieces
 from gridcompute.errors import CorruptShardError, GridError, ParameterError, RecordError, UsageError
+from gridcompute.extents import check_shape, extents_of
 from gridcompute.ipcsizes import MAGIC, check_sizes
 from gridcompute.numerics import numerics_class
+from gridcompute.planes import Whole, batches, least_bytes, most_bytes, piece_rows, suited, taken_apart
 from gridcompute.rowgroups import grouped, seal_rows
 from gridcompute.spaces import Region, Space
 
-FORMAT = 1
+FORMAT = 2
+PLAIN_FORMAT = 1
 MAX_BYTES = 8 * 2**30  # decompressed; a shard of more than 5 GiB can't be committed to S3 anyway
 HEAD_BYTES = 2**16  # holds the schema of nearly every shard, and the whole of a small one
 _KEY, _CHECK = b"gridcompute", b"gridcompute.check"
@@ -56,6 +63,9 @@ class Header:
         numerics: class of the process that computed it.
         meta: what the writer added (recipe, token ...).
         groups: of each record batch the row at which it ends, its bytes, and its checksum; none where there is but one.
+        format: of the shard.
+        step: rows of each piece but the last; 0 where there is but one record batch, or one a group.
+        planes: columns that are byte planes.
     """
 
     fields: tuple[Field, ...]
@@ -68,6 +78,9 @@ class Header:
     numerics: str
     meta: Mapping[str, str]
     groups: tuple[tuple[int, int, int], ...] = ()
+    format: int = PLAIN_FORMAT
+    step: int = 0
+    planes: frozenset[str] = frozenset()
 
     @property
     def row_dims(self) -> tuple[str, ...]:
@@ -81,7 +94,7 @@ def row_dims(fields: Sequence[Field], space: Space) -> tuple[str, ...]:
 
 
 def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[str, str] | None = None, *,
-           compression: str | None = "zstd") -> tuple[bytes, str]:
+           compression: str | None = "zstd", threads: int = 1) -> tuple[bytes | memoryview, str]:
     """A block as a shard's bytes, and the digest of its content.
 
     Args:
@@ -91,49 +104,66 @@ def encode(block: Block, fields: Sequence[Field], space: Space, meta: Mapping[st
         meta: texts to keep (recipe, token ...).
         compression: "zstd" (level 1), "lz4" or None, of the buffers; none where there are groups of rows. The digest
             doesn't depend on it.
+        threads: that digest and compress large columns; the bytes don't depend on it.
 
     Raises:
         ParameterError: a column that isn't what its field says, or of a type that shards don't hold.
     """
-    extents = _extents(block, fields, space)
+    extents = extents_of(block, fields, space)
     rows = row_dims(fields, space)
     count = math.prod(extents[d] for d in rows)
-    arrays, described, digests = [], [], {}
     whole: dict[str, Column] = {}
     for field in fields:
         whole[field.name] = column = canonical(field, block[field.name])
-        _check_shape(field, column, extents)
-        digests[field.name] = column_digest(field, column)
-        arrays.append(to_arrow(field, column, rows, extents))
-        described.append({"name": field.name, "dims": field.dims, "dtype": field.dtype.newbyteorder("<").str,
-                          "kind": field.kind, "nullable": field.nullable, "attrs": field.attrs,
-                          "digest": digests[field.name]})
+        check_shape(field, column, extents)
+    digests = {field.name: column_digest(field, whole[field.name], threads) for field in fields}
+    apart = taken_apart(fields, whole) if compression and not block.groups else frozenset()
+    described = [{"name": field.name, "dims": field.dims, "dtype": field.dtype.newbyteorder("<").str,
+                  "kind": field.kind, "nullable": field.nullable, "attrs": field.attrs,
+                  "digest": digests[field.name], **({"planes": True} if field.name in apart else {})}
+                 for field in fields]
     digest = block_digest(fields, digests)
-    names = [field.name for field in fields]
-    plain = pa.RecordBatch.from_arrays(arrays, names)
-    batches = grouped(plain, block.groups)
-    groups = [(end, ipc.get_record_batch_size(batch), seal_rows(whole, end - batch.num_rows, end))
-              for end, batch in zip(block.groups, batches, strict=True)] if block.groups else []
-    text = json.dumps({"format": FORMAT, "fields": described, "space": space.dims,
+    step, groups = piece_rows(whole, count) if apart else 0, []
+    written: Iterable[pa.RecordBatch]
+    if step:
+        written = batches(fields, whole, rows, extents, apart, step, threads)
+    else:
+        arrays = [to_arrow(field, whole[field.name], rows, extents) for field in fields]
+        written = grouped(pa.RecordBatch.from_arrays(arrays, [field.name for field in fields]), block.groups)
+        groups = [(end, ipc.get_record_batch_size(batch), seal_rows(whole, end - batch.num_rows, end))
+                  for end, batch in zip(block.groups, written, strict=True)] if block.groups else []
+    newer = step or any(map(in_pieces, whole.values()))
+    text = json.dumps({"format": FORMAT if newer else PLAIN_FORMAT, "fields": described, "space": space.dims,
                        "region": block.region.bounds, "extents": extents, "rows": block.rows,
-                       "length": count, "digest": digest,
-                       "numerics": numerics_class(), "meta": dict(meta or {}),
-                       **({"groups": groups} if groups else {})}, allow_nan=False).encode()
-    schema = plain.schema.with_metadata({_KEY: text, _CHECK: _check(text)})
-    codec = None if groups else pa.Codec("zstd", compression_level=1) if compression == "zstd" else compression
-    sink = pa.BufferOutputStream()
-    # Workers are one per core: Arrow's own threads would only get in their way.
-    options = ipc.IpcWriteOptions(compression=codec, use_threads=False, allow_64bit=True)
-    with ipc.new_file(sink, schema, options=options) as writer:
-        for batch in batches:
-            writer.write_batch(batch.replace_schema_metadata(schema.metadata))
-    data = sink.getvalue().to_pybytes()
+                       "length": count, "digest": digest, "numerics": numerics_class(), "meta": dict(meta or {}),
+                       **({"groups": groups} if groups else {}), **({"step": step} if step else {})},
+                      allow_nan=False).encode()
+    most = most_bytes(fields, extents, rows, step) + 3 * len(text) if step else 0
+    data = _written(written, text, None if groups else compression, threads, most)
     try:
         check_sizes(data, MAX_BYTES)
     except ValueError as error:
-        raise ParameterError(f"the chunk {block.region} can't be kept in a shard: {error}",
-                             hint="make the chunks smaller") from None
+        message = f"the chunk {block.region} can't be kept in a shard: {error}"
+        raise ParameterError(message, hint="make the chunks smaller") from None
     return data, digest
+
+
+def _written(batches: Iterable[pa.RecordBatch], text: bytes, compression: str | None, threads: int,
+             most: int) -> bytes | memoryview:
+    """An Arrow IPC file of record batches, of which one is there at a time; of `most` bytes at most if not 0."""
+    codec = pa.Codec("zstd", 1) if compression == "zstd" else compression
+    if threads > pa.cpu_count():  # it was told of one core only, as workers that have one each are
+        pa.set_cpu_count(threads)
+    options = ipc.IpcWriteOptions(compression=codec, use_threads=threads > 1, allow_64bit=True)
+    # Room that isn't written to costs nothing; a buffer that grows would be copied each time.
+    room, some = np.empty(most, np.uint8), iter(batches)
+    sink = pa.FixedSizeBufferWriter(pa.py_buffer(room)) if most else pa.BufferOutputStream()
+    first = next(some)
+    schema = first.schema.with_metadata({_KEY: text, _CHECK: _check(text)})
+    with ipc.new_file(sink, schema, options=options) as writer:
+        for batch in itertools.chain([first], some):
+            writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+    return room[:sink.tell()].data if most else sink.getvalue().to_pybytes()
 
 
 def decode(data: bytes, *, names: Collection[str] | None = None, verify: bool = True, path: str = "",
@@ -164,20 +194,24 @@ def decode(data: bytes, *, names: Collection[str] | None = None, verify: bool = 
     try:
         columns = _columns(data, header, wanted)
         for field in wanted if verify else ():
-            if column_digest(field, columns[field.name]) != header.digests[field.name]:
+            newer = header.format > PLAIN_FORMAT
+            if column_digest(field, columns[field.name], pieces=newer) != header.digests[field.name]:
                 raise ValueError(f"the values of column {field.name!r} don't match their digest")
     except BROKEN as error:
         raise corrupt(path, error) from error
-    meta = {**header.meta, "digest": header.digest, "numerics": header.numerics, "format": str(FORMAT)}
+    meta = {**header.meta, "digest": header.digest, "numerics": header.numerics, "format": str(header.format)}
     return Block(header.region, columns, header.rows, groups=tuple(end for end, _, _ in header.groups)), meta
 
 
 def read_header(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Header:
     """What a shard's bytes say about themselves, without its values. Raises as `decode` does."""
     try:
-        check_sizes(data, limit)
+        held = check_sizes(data, limit)
         with ipc.open_file(pa.py_buffer(data)) as reader:
-            return _described(reader.schema, path)
+            header = _described(reader.schema, path)
+        if header.step and least_bytes(header.fields, header.extents) > held:
+            raise ValueError("its columns have fewer bytes than described")
+        return header
     except RecordError:
         raise
     except BROKEN as error:
@@ -282,7 +316,9 @@ def _header(values: dict[str, Any]) -> Header:
     digests = {f["name"]: _text(f["digest"]) for f in values["fields"]}
     groups = tuple((_count(end), _count(size), _count(check)) for end, size, check in values.get("groups", ()))
     header = Header(fields, space, region, extents, _count(values["rows"]), _text(values["digest"]), digests,
-                    _text(values["numerics"]), {_text(k): _text(v) for k, v in values["meta"].items()}, groups)
+                    _text(values["numerics"]), {_text(k): _text(v) for k, v in values["meta"].items()}, groups,
+                    _count(values["format"]), _count(values.get("step", 0)),
+                    frozenset(f.name for f, said in zip(fields, values["fields"], strict=True) if said.get("planes")))
     if len(region.bounds) != len(space.dims) or any(lo > hi for lo, hi in region):
         raise ValueError("its region doesn't fit its space")
     if any(d not in space or d not in extents for f in fields for d in f.dims):
@@ -292,6 +328,9 @@ def _header(values: dict[str, Any]) -> Header:
     ends = [end for end, _, _ in groups]
     if ends and (ends != sorted(ends) or ends[-1] != values["length"] or len(header.row_dims) != 1):
         raise ValueError("its groups aren't its rows")
+    if (header.step and (groups or header.format == PLAIN_FORMAT or any(f.ragged for f in fields))) \
+            or (header.planes and not header.step) or any(f.name in header.planes and not suited(f) for f in fields):
+        raise ValueError("its pieces aren't of its columns")
     if block_digest(fields, digests) != header.digest:
         raise ValueError("its digest doesn't fit those of its columns")
     return header
@@ -309,47 +348,39 @@ def _count(value: Any) -> int:
     return value
 
 
-def _extents(block: Block, fields: Sequence[Field], space: Space) -> dict[str, int]:
-    """Length of each dim in this block: the region's, or the arrays' own along a dim of unknown length."""
-    where = dict(zip(space.names, block.region.shape, strict=True))
-    extents: dict[str, int] = {}
-    for field in fields:
-        column = block[field.name]
-        for axis, name in enumerate(field.dims):
-            if name not in where:
-                raise ParameterError(f"column {field.name!r} spans {name!r}, which isn't in {space}")
-            if space[name] is not None:
-                extents[name] = where[name]
-            elif isinstance(column, Fixed) and axis < column.values.ndim:
-                extents.setdefault(name, column.values.shape[axis])
-            elif isinstance(column, Ragged) and len(field.dims) == 1:
-                extents.setdefault(name, column.cells)
-    return {name: extents.get(name, block.rows) for field in fields for name in field.dims}
-
-
-def _check_shape(field: Field, column: Column, extents: Mapping[str, int]) -> None:
-    shape = tuple(extents[d] for d in field.dims)
-    found = column.values.shape if isinstance(column, Fixed) else (column.cells,)
-    if found != (shape if isinstance(column, Fixed) else (math.prod(shape),)):
-        raise ParameterError(f"column {field.name!r} has shape {found}, but in this chunk its dims "
-                             f"{field.dims} have lengths {shape}")
-
-
 def _columns(data: bytes, header: Header, wanted: Sequence[Field]) -> dict[str, Column]:
     if not wanted:
         return {}
     # Given all of them, Arrow would copy what it can share.
     positions = [header.fields.index(f) for f in wanted] if len(wanted) < len(header.fields) else None
     options = ipc.IpcReadOptions(use_threads=False, included_fields=positions)
+    count = math.prod(header.extents[d] for d in header.row_dims)
     with ipc.open_file(pa.py_buffer(data), options=options) as reader:
-        if reader.num_record_batches != max(1, len(header.groups)):
+        if reader.num_record_batches != (-(-count // header.step) if header.step else max(1, len(header.groups))):
             raise ValueError("it has another number of record batches than described")
+        if header.step:
+            return _joined(reader, header, wanted, count)
         batch = reader.read_all().combine_chunks().to_batches()[0] if header.groups and header.rows \
             else reader.get_batch(0)
+    _fits(batch, wanted, count)
+    return {f.name: from_arrow(f, array, header.row_dims, header.extents)
+            for f, array in zip(wanted, batch.columns, strict=True)}
+
+
+def _joined(reader: Any, header: Header, wanted: Sequence[Field], count: int) -> dict[str, Column]:
+    """Columns from their pieces, of which one is decompressed at a time."""
+    columns = {f.name: Whole(f, header.row_dims, header.extents, f.name in header.planes) for f in wanted}
+    for number in range(reader.num_record_batches):
+        batch = reader.get_batch(number)
+        _fits(batch, wanted, min(header.step, count - number * header.step))
+        for column, array in zip(columns.values(), batch.columns, strict=True):
+            column.add(array)
+    return {name: column.column() for name, column in columns.items()}
+
+
+def _fits(batch: pa.RecordBatch, wanted: Sequence[Field], rows: int) -> None:
     batch.validate(full=True)
     if batch.schema.names != [f.name for f in wanted]:
         raise ValueError("its columns aren't those it describes")
-    if batch.num_rows != math.prod(header.extents[d] for d in header.row_dims):
+    if batch.num_rows != rows:
         raise ValueError("its number of rows isn't the one it describes")
-    pairs = zip(wanted, batch.columns, strict=True)
-    return {f.name: from_arrow(f, array, header.row_dims, header.extents) for f, array in pairs}

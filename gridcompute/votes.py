@@ -49,14 +49,15 @@ def keep_held(op: Op, where: Where, block: Block, turn: Turn, there: Any = None)
 
 
 def keep_block(store: Store, op: Op, where: Where, token: str, block: Block, turn: Turn, there: Any = None,
-               skips: tuple[Skips, ...] = ()) -> Kept:
+               skips: tuple[Skips, ...] = (), threads: int = 1) -> Kept:
     """A block that is a shard; arguments as `commit_block`, and as `keep_held`, where `there` is a shard's place."""
     if turn.check:
-        return Kept(*where, "", _agreed(store, op, block, content_digest(block, op.fields), turn, there), block.rows, 0)
+        own = content_digest(block, op.fields, threads)
+        return Kept(*where, "", _agreed(store, op, block, own, turn, there), block.rows, 0)
     if not turn.voted:
-        return commit_block(store, op, where, token, block, skips)
+        return commit_block(store, op, where, token, block, skips, threads)
     try:
-        kept = commit_block(store, op, where, token, block, skips)
+        kept = commit_block(store, op, where, token, block, skips, threads)
     except DivergenceError as error:
         if not error.path:
             raise

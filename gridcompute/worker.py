@@ -200,7 +200,8 @@ class StageWorker:
             block = replace(block, region=layout.region(chunk))
             output = self.payload.outputs[op.recipe]
             return keep_written(self.store, op, where, token, block, output, layout.place(chunk), self._turn, skips)
-        kept = keep_block(self.store, op, where, token, block, self._turn, self._there(root, chunk), skips)
+        kept = keep_block(self.store, op, where, token, block, self._turn, self._there(root, chunk), skips,
+                          self._threads)
         if op.action.spans:
             self._checkpoints(op, block.region, token).clear()
         return kept
@@ -274,7 +275,8 @@ class StageWorker:
     def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: Sequence[int],
                most: tuple[int, ...] | None) -> Iterator[Folding]:
         threads = fitting(self.payload.stage, self._threads, self.payload.memory)
-        return folded(wanted, self._kept, self._block, threads, lanes, most)
+        ending = dict(self.payload.stage.folds)
+        return folded(wanted, self._kept, self._block, threads, lanes, most, ending)
 
     def _shard(self, recipe: str, kept: KeptOp, chunk: int) -> Block:
         key = (recipe, chunk)

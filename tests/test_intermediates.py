@@ -65,7 +65,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def put_new(self, path: str, data: bytes) -> bool:
+    def put_new(self, path: str, data: bytes | memoryview) -> bool:
         won = self.inner.put_new(path, data)
         self.most = max(self.most, self.held())
         return won

@@ -407,8 +407,8 @@ def test_description_without_its_check_and_other_files():
 
 
 def test_newer_format_is_refused():
-    with pytest.raises(RecordError, match="format 2"):
-        decode(rewritten(set_in("format", value=2)))
+    with pytest.raises(RecordError, match="format 3"):
+        decode(rewritten(set_in("format", value=3)))
 
 
 def test_what_could_not_be_read_is_not_written(monkeypatch):

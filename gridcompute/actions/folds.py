@@ -11,7 +11,6 @@ import math
 import threading
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,11 +20,13 @@ from gridcompute.access import Access, Tree
 from gridcompute.axes import Axis, Layout, cut
 from gridcompute.columns import Array, Block, Column, Field, Fixed
 from gridcompute.fold import States
+from gridcompute.fold_bands import Bands, Stretch, stretch_of
 from gridcompute.keys import digest
 from gridcompute.op import Action, Op, Read
 from gridcompute.reducer import Reduction
 from gridcompute.segments import SEGMENT, Segments, cut_into_segments
 from gridcompute.spaces import Region, Space
+from gridcompute.threads import each
 
 GROUP = "group"
 FAN = 16
@@ -119,15 +120,16 @@ class Fold(Action):
             folding.take(box, read(0, box))
         return folding.end()
 
-    def begin(self, op: Op, region: Region, lanes: int = 0) -> Folding:
+    def begin(self, op: Op, region: Region, lanes: int = 0, apart: bool = False) -> Folding:
         """A segment about to be folded, box by box; several may go through the data together.
 
         Args:
             op: that this is the action of.
             region: of the op.
             lanes: of the chunk that the region is a part of; 0 where it is all of it.
+            apart: bands end one by one, each with the memory of its states.
         """
-        return Folding(self, op, region, lanes)
+        return Folding(self, op, region, lanes, apart)
 
     def lanes(self, op: Op, region: Region) -> int:
         """Lanes of a fold: a rule of the chunk's region."""
@@ -155,8 +157,8 @@ Band = tuple[tuple[int, int], ...]
 class Folding:
     """A segment while its boxes come in: in order, whole or as tiles of some of the kept cells each (a band)."""
 
-    def __init__(self, action: Fold, op: Op, region: Region, lanes: int = 0) -> None:
-        self.action, self.op, self.region = action, op, region
+    def __init__(self, action: Fold, op: Op, region: Region, lanes: int = 0, apart: bool = False) -> None:
+        self.action, self.op, self.region, self.apart = action, op, region, apart
         reduce, source = action.reduce, op.inputs[0]
         field = source.field(reduce.column)
         where = dict(zip(op.space.names, region.bounds, strict=True))
@@ -172,6 +174,9 @@ class Folding:
                             for name, n in zip(action.kept, self.shape, strict=True))
         self.lanes = lanes or self.fold.lanes(at_once, self.groups)
         self.bands: dict[Band, States] = {}
+        self.whole: Bands | None = None
+        self.stretches: dict[Stretch, States] = {}
+        self._lock = threading.Lock()
 
     def take(self, box: Region, block: Block) -> None:
         """Fold the next box of its band; bands may be folded at once by several threads."""
@@ -188,31 +193,49 @@ class Folding:
         self.fold.fold(states, column.values, self.axes, valid=column.valid, codes=codes)
 
     def _fresh(self, band: Band) -> States:
-        return self.fold.empty(math.prod(hi - lo for lo, hi in band), self.groups, lanes=self.lanes,
-                               origin=self.action.origin(self.region))
+        """States of a band: a part of those of all cells where it is one stretch of them."""
+        origin = self.action.origin(self.region)
+        stretch = self._stretch(band)
+        if stretch is None:
+            return self.fold.empty(math.prod(hi - lo for lo, hi in band), self.groups, lanes=self.lanes, origin=origin)
+        with self._lock:
+            if self.whole is None:
+                self.whole = Bands(self.fold, math.prod(self.shape), self.groups, origin)
+        states = self.stretches[stretch] = self.whole.states(stretch)
+        return states
+
+    def _stretch(self, band: Band) -> Stretch | None:
+        return stretch_of(band, self.kept) if self.lanes == 1 and not self.apart else None
 
     def end(self, threads: int = 1) -> Block:
         """The states, or the results where this is the only segment; bands are closed by several threads."""
-        if not self.bands or (len(self.bands) == 1 and self.kept in self.bands):
-            states = self.bands.pop(self.kept, None) or self._fresh(self.kept)
-            return self._block(self._results(states, self.shape), self.region)
-        whole: list[Fixed] = []
-        lock = threading.Lock()
+        if not self.bands:
+            self.bands[self.kept] = self._fresh(self.kept)
+        apart = {band: states for band, states in self.bands.items() if self._stretch(band) is None}
+        whole, stretches = self.whole, self.stretches
+        self.bands, self.whole, self.stretches = {}, None, {}  # this outlives the block, and what isn't part of it goes
+        if len(apart) == 1 and self.kept in apart:
+            return self._block(self._shaped(self._closed(apart.pop(self.kept)), self.shape), self.region)
+        found: list[Fixed] = []
+        if whole is not None:
+            some = whole.results(stretches, threads) if self.action.last else whole.closed(stretches, threads)
+            found = self._shaped(some, self.shape)
 
         def put(band: Band) -> None:
-            shape = tuple(hi - lo for lo, hi in band)
-            part = self._results(self.bands.pop(band), shape)
-            with lock:
-                whole.extend(self._room(part) if not whole else ())
+            part = self._shaped(self._closed(apart.pop(band)), tuple(hi - lo for lo, hi in band))
             at = tuple(slice(lo - base, hi - base) for (lo, hi), (base, _) in zip(band, self.kept, strict=True))
-            for target, piece in zip(whole, part, strict=True):
+            with self._lock:
+                found.extend(self._room(part) if not found else ())
+                for i, piece in enumerate(part):
+                    if piece.valid is not None and found[i].valid is None:
+                        found[i] = Fixed(found[i].values, np.ones(found[i].values.shape, bool))
+            for target, piece in zip(found, part, strict=True):
                 target.values[(slice(None), *at)] = piece.values
                 if piece.valid is not None and target.valid is not None:
                     target.valid[(slice(None), *at)] = piece.valid
 
-        with ThreadPoolExecutor(threads) as pool:
-            deque(pool.map(put, list(self.bands)), 0)
-        return self._block(whole, self.region)
+        deque(each(threads, put, list(apart)), 0)
+        return self._block(found, self.region)
 
     def at(self, band: Band) -> Region:
         """The region of the op that a band's results are of."""
@@ -224,25 +247,25 @@ class Folding:
         """The results of one band, whose states go."""
         shape = tuple(hi - lo for lo, hi in band)
         states = self.bands.pop(band) if self.bands else self._fresh(band)
-        return self._block(self._results(states, shape), self.at(band))
+        return self._block(self._shaped(self._closed(states), shape), self.at(band))
 
-    def _results(self, states: States, shape: tuple[int, ...]) -> list[Fixed]:
-        """States of some kept cells, or results where they are the last: arrays of groups, kept cells and the rest."""
-        lead = (self.groups, *shape)
-        if not self.action.last:
-            return [Fixed(array.reshape((*lead, array.shape[1]))) for array in self.fold.close(states)]
-        return [Fixed(one.values.reshape((*lead, *one.values.shape[1:])),
-                      None if one.valid is None else one.valid.reshape((*lead, *one.values.shape[1:])))
-                for one in self.fold.results(states)]
+    def _closed(self, states: States) -> list[Fixed]:
+        """A band's closed states, or results where they are the last."""
+        return self.fold.results(states) if self.action.last else [Fixed(one) for one in self.fold.close(states)]
+
+    def _shaped(self, some: list[Fixed], shape: tuple[int, ...]) -> list[Fixed]:
+        """Columns of some kept cells: arrays of groups, kept cells and the rest."""
+        full = [(self.groups, *shape, *one.values.shape[1:]) for one in some]
+        return [Fixed(one.values.reshape(to), None if one.valid is None else one.valid.reshape(to))
+                for one, to in zip(some, full, strict=True)]
 
     def _room(self, part: list[Fixed]) -> list[Fixed]:
         """Arrays of all kept cells for what is like some of theirs."""
         lead, rest = (self.groups, *self.shape), 1 + len(self.shape)
-        return [Fixed(np.empty((*lead, *one.values.shape[rest:]), one.values.dtype),
-                      None if one.valid is None else np.empty((*lead, *one.values.shape[rest:]), bool)) for one in part]
+        return [Fixed(np.empty((*lead, *one.values.shape[rest:]), one.values.dtype)) for one in part]
 
     def _block(self, results: list[Fixed], region: Region) -> Block:
-        """What `_results` gave, as the op's columns."""
+        """What `_shaped` gave, as the op's columns."""
         grouped = self.action.reduce.group is not None
         columns: dict[str, Column] = {}
         for field, one in zip(self.op.fields, results, strict=True):

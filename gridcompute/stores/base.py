@@ -62,7 +62,7 @@ class Store(Protocol):
         """Bytes start to stop (0 <= start <= stop), fewer where they end before."""
         ...
 
-    def put_new(self, path: str, data: bytes) -> bool:
+    def put_new(self, path: str, data: bytes | memoryview) -> bool:
         """Write a name that isn't there, atomically; False if others were first, and their bytes stay.
 
         Both answers are success. After a lost answer (a time-out) a repeated call may say False

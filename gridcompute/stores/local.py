@@ -74,7 +74,7 @@ class LocalStore:
         with self.reading(path) as fd:
             return _read(fd, max(0, min(stop, os.fstat(fd).st_size) - start), start)
 
-    def put_new(self, path: str, data: bytes) -> bool:
+    def put_new(self, path: str, data: bytes | memoryview) -> bool:
         """Write a name that isn't there: temporary file, fsync, exclusive link, fsync of the folder."""
         with self._explained("writing", path), self._parent(path, create=True) as (folder, name):
             if _is_there(folder, name):
@@ -217,7 +217,7 @@ class LocalStore:
             _sync(folder)
 
     @contextlib.contextmanager
-    def _temporary(self, folder: int, data: bytes) -> Iterator[str]:
+    def _temporary(self, folder: int, data: bytes | memoryview) -> Iterator[str]:
         """A finished, synced file under a name of its own; removed at the end unless renamed."""
         with self._new_file(folder) as (fd, temporary):
             rest = memoryview(data).cast("B")

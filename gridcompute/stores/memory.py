@@ -48,7 +48,7 @@ class MemoryStore:
         """Bytes start to stop, fewer where they end before."""
         return self.get(path)[start:stop]
 
-    def put_new(self, path: str, data: bytes) -> bool:
+    def put_new(self, path: str, data: bytes | memoryview) -> bool:
         """Write a name that isn't there; False if it is."""
         shared, key = self._shared, self._key(path)
         with _LOCK:

@@ -161,7 +161,7 @@ class RemoteStore:
                 raise
 
     @_asked
-    def put_new(self, path: str, data: bytes) -> bool:
+    def put_new(self, path: str, data: bytes | memoryview) -> bool:
         """Write a name that isn't there by one conditional PUT."""
         if not self._parameters:
             raise StoreError(
@@ -261,10 +261,10 @@ class RemoteStore:
             return bytes(self._files.cat_file(full, max_concurrency=1))
         return bytes(self._files.cat_file(full))
 
-    def _pipe(self, full: str, data: bytes, mode: str) -> None:
+    def _pipe(self, full: str, data: bytes | memoryview, mode: str) -> None:
         # s3fs cuts what is at least two of its chunks long into a multipart upload: no chunk is that long.
         whole = {"chunksize": 5 * 2**30} if "chunksize" in self._parameters else {}
-        self._files.pipe_file(full, bytes(sized(data, _LIMIT, self.url)), mode=mode, **whole)
+        self._files.pipe_file(full, sized(bytes(data), _LIMIT, self.url), mode=mode, **whole)
 
     def _is_there(self, full: str) -> bool:
         try:

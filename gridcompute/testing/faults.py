@@ -109,7 +109,7 @@ class FaultyStore:
             return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         return data
 
-    def put_new(self, path: str, data: bytes) -> bool:
+    def put_new(self, path: str, data: bytes | memoryview) -> bool:
         """As the inner store, or a fault."""
         kind = self._before("put_new")
         won = self.store.put_new(path, data[: len(data) // 2] if kind == "partial" else data)
@@ -159,7 +159,7 @@ class FaultyStore:
 class CarelessStore(FaultyStore):
     """A store that ignores conditions, as some S3 gateways do: every writer of a name "wins"."""
 
-    def put_new(self, path: str, data: bytes) -> bool:
+    def put_new(self, path: str, data: bytes | memoryview) -> bool:
         """Overwrites what is there."""
-        self.store.put(path, data)
+        self.store.put(path, bytes(data))
         return True
