@@ -111,6 +111,10 @@ def _ours(name: str, setup: Setup, stack: Stack) -> float:
 def _rows(session: Session, name: str, setup: Setup, others: Mapping[str, Peer], small: Stack,
           large: Stack) -> Iterator[Row]:
     OPERATIONS[name](opened(small), small)  # refused before anything is timed, where a function isn't there
+    if setup.workers:  # of one session, workers have the code of this operation alone
+        end_ray()
+        connect(workers=setup.cores)
+    _ours(name, setup, small)
     others = {peer: measure for peer, measure in others.items() if _has(peer, name)}
     slopes: dict[str, list[float]] = {OURS: [], DECODE: []}
     totals: dict[str, list[float]] = {OURS: [], DECODE: [], **{peer: [] for peer in others}}

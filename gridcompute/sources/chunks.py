@@ -168,8 +168,10 @@ class StoredChunks:
         return chunk
 
     def _more(self, place: tuple[int, ...], chunk: Array, box: tuple[slice, ...], there: Array | None) -> Array | None:
-        """Decode the blocks that a box needs beside those that are there: which are now, None for no blocks."""
-        if getattr(self.compressor, "codec_id", "") != "blosc":
+        """Decode the blocks that a box needs beside those that are there: which are now; None for all at once."""
+        everything = there is None and all((part.start, part.stop) == (0, n) for part, n in
+                                           zip(box, self.chunks, strict=True))
+        if everything or getattr(self.compressor, "codec_id", "") != "blosc":
             return None
         with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError), opened(
                 self.folder, os.path.join(self.folder, self.key(place))) as file:
