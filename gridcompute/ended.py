@@ -1,8 +1,7 @@
 """Joined reductions of a chunk with the ops that end in them (see `gridcompute.endings`): in a worker, as a whole or in
 parts, where one read of the data serves all.
 
-Folds end band by band: some kept cells' states become results, what ends in them is computed from these while they lie
-in the cache, and both are gone before the next band.
+Of a reduction with several results only those are made that something reads.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from gridcompute.actions.folds import Band, Fold, Folding
+from gridcompute.actions.folds import Fold, Folding
 from gridcompute.actions.shapes import Choose
 from gridcompute.assemble import Room, assemble
 from gridcompute.axes import Layout
@@ -85,45 +84,40 @@ class Ended:
         most = tile(op, first, full, part, self.parts, self._kept) if self.parts > 1 else None
         foldings = self._folds([(op, part) for op, part, _, _ in folds],
                                [action.lanes(op, full) for op, _, full, action in folds], most)
-        ending = {folding.op.recipe: folding for folding in itertools.islice(foldings, len(ends))}
-        tops = self._tops([one for one in wanted if not isinstance(one[0].action, Fold)], ending)
-        for op, _ in wanted:
-            yield next(foldings).end(self.threads) if isinstance(op.action, Fold) else tops.pop(op.recipe)
+        tops = [op for op, _ in wanted if not isinstance(op.action, Fold)]
+        results = {folding.op: folding.end(self.threads, read_of(folding.op, tops))
+                   for folding in itertools.islice(foldings, len(ends))}
+        for op, region in wanted:
+            yield next(foldings).end(self.threads) if isinstance(op.action, Fold) else self._top(op, region, results)
 
-    def _tops(self, tops: Sequence[OpRegion], foldings: Mapping[str, Folding]) -> dict[str, Block]:
-        """What ends in foldings, by its recipe: those that keep the same dimensions have the same bands."""
-        rooms = {op.recipe: Room(op.fields, op.space, region) for op, region in tops}
-        of = {op.recipe: [foldings[fold.recipe] for fold, _ in self._behind([(op, region)])] for op, region in tops}
-        calls: dict[tuple[tuple[str, ...], Band], list[OpRegion]] = {}
-        for op, region in tops:
-            first = of[op.recipe][0]
-            for band in list(first.bands) or [first.kept]:
-                calls.setdefault((first.action.kept, band), []).append((op, region))
+    def _top(self, op: Op, region: Region, results: Mapping[Op, Block]) -> Block:
+        """What ends in reductions: by pieces whose inputs fit a cache, unless nothing but columns are chosen."""
+        def computed(piece: Region) -> Block:
+            memo = {(fold.recipe, part): part_of(results[fold], fold, part) for fold, some in
+                    regions([(op, piece)], results).items() for part in some}
+            return self._compute(op, piece, memo)
 
-        def end(call: tuple[tuple[tuple[str, ...], Band], list[OpRegion]]) -> None:
-            (kept, band), some = call
-            where = dict(zip(kept, band, strict=True))
-            results = {one.op: one.ended(band) for one in dict.fromkeys(
-                itertools.chain.from_iterable(of[op.recipe] for op, _ in some))}
-            for op, region in some:
-                part = Region(tuple(where.get(name, full) for name, full in
-                                    zip(op.space.names, region.bounds, strict=True)))
-                for piece in self._pieces(op, part, results):
-                    memo = {(fold.recipe, one): part_of(results[fold], fold, one) for fold, regions_of in
-                            regions([(op, piece)], results).items() for one in regions_of}
-                    rooms[op.recipe].put(self._compute(op, piece, memo), piece)
-
-        deque(each(self.threads, end, list(calls.items())), 0)
-        return {recipe: room.block() for recipe, room in rooms.items()}
-
-    def _pieces(self, op: Op, part: Region, results: Mapping[Op, Block]) -> Iterator[Region]:
-        """A part of an op in pieces whose inputs fit a cache, unless nothing but columns are chosen."""
         read = 0 if isinstance(op.action, Choose) else sum(block.nbytes for block in results.values())
-        cut = pieces(op, part, -(-read // PIECE_BYTES), self._kept)
-        return iter([part]) if cut is None else map(cut.region, cut.covering(part))
+        cut = pieces(op, region, -(-read // PIECE_BYTES), self._kept)
+        if cut is None:
+            return computed(region)
+        room = Room(op.fields, op.space, region)
+        deque(each(self.threads, lambda piece: room.put(computed(piece), piece),
+                   map(cut.region, cut.covering(region))), 0)
+        return room.block()
 
     def _behind(self, wanted: Sequence[OpRegion]) -> list[OpRegion]:
         """The reductions that end in ops, and the region of each."""
         tops = [(op, region) for op, region in wanted if not isinstance(op.action, Fold)]
         folds = {op.recipe: op for top, _ in tops for op in top.walk() if op.recipe in self._cuts}
         return [(op, region) for op, some in regions(tops, folds.values()).items() for region in some]
+
+
+def read_of(fold: Op, tops: Sequence[Op]) -> set[str]:
+    """The columns of a fold that ops over it read."""
+    found = set[str]()
+    for top in tops:
+        for op in top.walk(lambda op: op is fold):
+            for i in (i for i, source in enumerate(op.inputs) if source is fold):
+                found |= op.action.read_of(op, i)
+    return found

@@ -6,7 +6,7 @@ Large ones are written to once: fresh memory costs more than what is computed in
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -53,18 +53,28 @@ class Bands:
             found.insert(scheme.counted, counts)
         return [Fixed(flat.reshape(-1, size)) for flat, (_, _, size) in zip(found, scheme.fields, strict=True)]
 
-    def results(self, bands: Mapping[Stretch, States], threads: int) -> list[Fixed]:
-        """The outputs of all cells, as `Fold.results` gives them; the states are gone."""
-        targets = self._targets()
+    def results(self, bands: Mapping[Stretch, States], threads: int, wanted: Sequence[bool] = ()) -> list[Fixed]:
+        """The outputs of all cells, as `Fold.results` gives them; the states are gone.
+
+        Args:
+            bands: all of them.
+            threads: at most.
+            wanted: of each output; one that isn't has the same row for all cells, of any values.
+        """
+        targets = self._targets(wanted or (True,) * len(self._fold.scheme.outputs))
         valids: list[Array | None] = [None] * len(targets)
         for _ in each(threads, lambda stretch: self._finish(bands[stretch], stretch[0], targets, valids), bands):
             pass
         return [Fixed(values, valid) for values, valid in zip(targets, valids, strict=True)]
 
-    def _targets(self) -> list[Array]:
-        """Memory of the outputs: that of a state with as many bytes a cell, or else fresh."""
+    def _targets(self, wanted: Sequence[bool]) -> list[Array]:
+        """Memory of the wanted outputs: that of a state with as many bytes a cell, or else fresh."""
         n, free, targets = self._whole.cells * self._whole.groups, list(self._whole.arrays), []
-        for out in self._fold.scheme.outputs:
+        for out, kept in zip(self._fold.scheme.outputs, wanted, strict=True):
+            if not kept:
+                one = np.zeros((1, *(extent for _, extent in out.dims)), out.dtype)
+                targets.append(np.broadcast_to(one, (n, *one.shape[1:])))
+                continue
             nbytes = n * out.size * out.dtype.itemsize
             place = next((i for i, array in enumerate(free) if array.nbytes == nbytes), None)
             memory = np.empty(nbytes, np.uint8) if place is None else free.pop(place)
@@ -88,6 +98,8 @@ class Bands:
                 fold.finish_cells(self._closed(states, group, lo, hi), some, marks, hi - lo)
                 at = group * states.stride + start + lo
                 for i, (target, part, mark) in enumerate(zip(targets, some, marks, strict=True)):
+                    if not target.flags.writeable:
+                        continue
                     target[at:at + hi - lo] = part.reshape(hi - lo, *target.shape[1:])
                     if fold.scheme.outputs[i].nullable and not mark.all():
                         self._valid(valids, i, targets[i])[at:at + hi - lo] = mark.reshape(hi - lo, *target.shape[1:])

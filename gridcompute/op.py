@@ -74,6 +74,10 @@ class Action:
         """Bytes that a task holds besides columns."""
         return 0
 
+    def read_of(self, op: Op, i: int) -> set[str]:
+        """Names of the columns of input i that it may read."""
+        return {f.name for f in op.inputs[i].fields}
+
     heavy: ClassVar[bool] = False
     """Worth keeping rather than computing again for a second consumer."""
     durable: ClassVar[bool] = False

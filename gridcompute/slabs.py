@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Generic, TypeVar
@@ -181,8 +181,7 @@ def in_turn(bands: Sequence[Sequence[T]], pieces_of: Callable[[T], Sequence[tupl
 
 
 def folded(wanted: Sequence[tuple[Op, Region]], kept: Callable[[Op], bool], compute: Compute, threads: int,
-           lanes: Sequence[int] = (), most: tuple[int, ...] | None = None,
-           apart: Collection[str] = ()) -> Iterator[Folding]:
+           lanes: Sequence[int] = (), most: tuple[int, ...] | None = None) -> Iterator[Folding]:
     """Joined reductions: what they read is read once and folded by all, strictly in order.
 
     Args:
@@ -192,26 +191,24 @@ def folded(wanted: Sequence[tuple[Op, Region]], kept: Callable[[Op], bool], comp
         threads: at most.
         lanes: of each for its whole chunk, where the regions are parts of one.
         most: positions of a tile per dimension at most, 0 for any number.
-        apart: recipes of folds whose bands end one by one.
 
     Returns:
         Each about to end: what isn't asked for stays as states.
     """
     boxes = {op.reads(0, region) for op, region in wanted}
     if len(boxes) > 1:
-        return itertools.chain.from_iterable(folded([one], kept, compute, threads, lanes[i:i + 1], most, apart)
+        return itertools.chain.from_iterable(folded([one], kept, compute, threads, lanes[i:i + 1], most)
                                              for i, one in enumerate(wanted))
-    passes = [_begun(op, region, lane, op.recipe in apart) for (op, region), lane in
-              zip(wanted, lanes or (0,) * len(wanted), strict=True)]
+    passes = [_begun(*one, lane) for one, lane in zip(wanted, lanes or (0,) * len(wanted), strict=True)]
     (own,) = boxes
     if own:
         _carried(passes, own, kept, compute, threads, most)
     return (passes.pop(0) for _ in wanted)
 
 
-def _begun(op: Op, region: Region, lanes: int, apart: bool) -> Folding:
+def _begun(op: Op, region: Region, lanes: int) -> Folding:
     assert isinstance(op.action, Fold)
-    return op.action.begin(op, region, lanes, apart)
+    return op.action.begin(op, region, lanes)
 
 
 def _carried(passes: Sequence[Folding], boxes: Sequence[Region], kept: Callable[[Op], bool], compute: Compute,

@@ -275,8 +275,7 @@ class StageWorker:
     def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: Sequence[int],
                most: tuple[int, ...] | None) -> Iterator[Folding]:
         threads = fitting(self.payload.stage, self._threads, self.payload.memory)
-        ending = dict(self.payload.stage.folds)
-        return folded(wanted, self._kept, self._block, threads, lanes, most, ending)
+        return folded(wanted, self._kept, self._block, threads, lanes, most)
 
     def _shard(self, recipe: str, kept: KeptOp, chunk: int) -> Block:
         key = (recipe, chunk)

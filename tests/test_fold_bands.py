@@ -82,6 +82,21 @@ def test_results_take_the_states_place():
     assert result.valid is None
 
 
+def test_what_is_not_wanted_takes_no_memory():
+    fold = r.mean_and_count().compiled("f8")
+    values = np.arange(240.0).reshape(3, 80)
+    both = []
+    for wanted in ((), (True, False)):
+        bands = Bands(fold, 80, 1, 0)
+        states = bands.states((0, 80))
+        fold.fold(states, values, [0])
+        both.append(bands.results({(0, 80): states}, 1, wanted))
+    np.testing.assert_array_equal(both[0][0].values, both[1][0].values)
+    assert both[0][1].values.tolist() == [3] * 80
+    assert both[1][1].values.strides == (0,)
+    assert not both[1][1].values.flags.writeable
+
+
 def test_states_go_with_the_results():
     """Foldings outlive their blocks while others of their task end: they may not hold states until then."""
     x = grid.from_arrays({"x": np.ones((4, 30, 70), "f4")}, ("t", "y", "x"))["x"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -120,16 +120,15 @@ class Fold(Action):
             folding.take(box, read(0, box))
         return folding.end()
 
-    def begin(self, op: Op, region: Region, lanes: int = 0, apart: bool = False) -> Folding:
+    def begin(self, op: Op, region: Region, lanes: int = 0) -> Folding:
         """A segment about to be folded, box by box; several may go through the data together.
 
         Args:
             op: that this is the action of.
             region: of the op.
             lanes: of the chunk that the region is a part of; 0 where it is all of it.
-            apart: bands end one by one, each with the memory of its states.
         """
-        return Folding(self, op, region, lanes, apart)
+        return Folding(self, op, region, lanes)
 
     def lanes(self, op: Op, region: Region) -> int:
         """Lanes of a fold: a rule of the chunk's region."""
@@ -157,8 +156,8 @@ Band = tuple[tuple[int, int], ...]
 class Folding:
     """A segment while its boxes come in: in order, whole or as tiles of some of the kept cells each (a band)."""
 
-    def __init__(self, action: Fold, op: Op, region: Region, lanes: int = 0, apart: bool = False) -> None:
-        self.action, self.op, self.region, self.apart = action, op, region, apart
+    def __init__(self, action: Fold, op: Op, region: Region, lanes: int = 0) -> None:
+        self.action, self.op, self.region = action, op, region
         reduce, source = action.reduce, op.inputs[0]
         field = source.field(reduce.column)
         where = dict(zip(op.space.names, region.bounds, strict=True))
@@ -205,20 +204,26 @@ class Folding:
         return states
 
     def _stretch(self, band: Band) -> Stretch | None:
-        return stretch_of(band, self.kept) if self.lanes == 1 and not self.apart else None
+        return stretch_of(band, self.kept) if self.lanes == 1 else None
 
-    def end(self, threads: int = 1) -> Block:
-        """The states, or the results where this is the only segment; bands are closed by several threads."""
+    def end(self, threads: int = 1, only: Collection[str] | None = None) -> Block:
+        """The states, or the results where this is the only segment; bands are closed by several threads.
+
+        Args:
+            threads: at most.
+            only: of the results, those that are wanted; None: all. Others may be missing.
+        """
         if not self.bands:
             self.bands[self.kept] = self._fresh(self.kept)
         apart = {band: states for band, states in self.bands.items() if self._stretch(band) is None}
         whole, stretches = self.whole, self.stretches
         self.bands, self.whole, self.stretches = {}, None, {}  # this outlives the block, and what isn't part of it goes
         if len(apart) == 1 and self.kept in apart:
-            return self._block(self._shaped(self._closed(apart.pop(self.kept)), self.shape), self.region)
+            return self._block(self._shaped(self._closed(apart.pop(self.kept)), self.shape))
         found: list[Fixed] = []
         if whole is not None:
-            some = whole.results(stretches, threads) if self.action.last else whole.closed(stretches, threads)
+            wanted = [only is None or f.name in only for f in self.op.fields]
+            some = whole.results(stretches, threads, wanted) if self.action.last else whole.closed(stretches, threads)
             found = self._shaped(some, self.shape)
 
         def put(band: Band) -> None:
@@ -235,19 +240,7 @@ class Folding:
                     target.valid[(slice(None), *at)] = piece.valid
 
         deque(each(threads, put, list(apart)), 0)
-        return self._block(found, self.region)
-
-    def at(self, band: Band) -> Region:
-        """The region of the op that a band's results are of."""
-        where = dict(zip(self.action.kept, band, strict=True))
-        return Region(tuple(where.get(name, full) for name, full in
-                            zip(self.op.space.names, self.region.bounds, strict=True)))
-
-    def ended(self, band: Band) -> Block:
-        """The results of one band, whose states go."""
-        shape = tuple(hi - lo for lo, hi in band)
-        states = self.bands.pop(band) if self.bands else self._fresh(band)
-        return self._block(self._shaped(self._closed(states), shape), self.at(band))
+        return self._block(found)
 
     def _closed(self, states: States) -> list[Fixed]:
         """A band's closed states, or results where they are the last."""
@@ -264,7 +257,7 @@ class Folding:
         lead, rest = (self.groups, *self.shape), 1 + len(self.shape)
         return [Fixed(np.empty((*lead, *one.values.shape[rest:]), one.values.dtype)) for one in part]
 
-    def _block(self, results: list[Fixed], region: Region) -> Block:
+    def _block(self, results: list[Fixed]) -> Block:
         """What `_shaped` gave, as the op's columns."""
         grouped = self.action.reduce.group is not None
         columns: dict[str, Column] = {}
@@ -275,8 +268,8 @@ class Folding:
                 columns[field.name] = one
             else:
                 columns[field.name] = Fixed(one.values[0], None if one.valid is None else one.valid[0])
-        rows = region.shape[0] if region.bounds else 1
-        return Block(region, columns, rows if self.action.last else 1)
+        rows = self.region.shape[0] if self.region.bounds else 1
+        return Block(self.region, columns, rows if self.action.last else 1)
 
 
 def _packed(action: Merge, op: Op, region: Region, states: list[Array], shape: tuple[int, ...]) -> Block:

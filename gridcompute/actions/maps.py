@@ -78,6 +78,10 @@ class Map(Action):
         """See `Action`."""
         return self.on_error == "skip"
 
+    def read_of(self, op: Op, i: int) -> set[str]:
+        """See `Action`."""
+        return {name for place, name in self.columns if place == i}
+
     @property
     def label(self) -> str:
         """See `Action`."""

@@ -257,6 +257,10 @@ class Choose(Action):
         """See `Action`."""
         return self.names
 
+    def read_of(self, op: Op, i: int) -> set[str]:
+        """See `Action`."""
+        return {old for _, (place, old) in self.names if place == i}
+
     def compute(self, op: Op, region: Region, read: Read) -> Block:
         """See `Action`."""
         blocks = [read(i, op.reads(i, region)[0]) for i in range(len(op.inputs))]
