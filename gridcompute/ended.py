@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from gridcompute.actions.folds import Band, Fold, Folding
-from gridcompute.actions.shapes import Choose
 from gridcompute.assemble import Room, assemble
 from gridcompute.axes import Layout
 from gridcompute.columns import Block
+from gridcompute.endings import chosen
 from gridcompute.op import Op
 from gridcompute.parts import Leaf, in_parts, pieces, tile, together
 from gridcompute.pointwise import regions
@@ -93,6 +93,7 @@ class Ended:
     def _tops(self, tops: Sequence[OpRegion], foldings: Mapping[str, Folding]) -> dict[str, Block]:
         """What ends in foldings, by its recipe: those that keep the same dimensions have the same bands."""
         rooms = {op.recipe: Room(op.fields, op.space, region) for op, region in tops}
+        full, found = {op.recipe: region for op, region in tops}, dict[str, Block]()
         of = {op.recipe: [foldings[fold.recipe] for fold, _ in self._behind([(op, region)])] for op, region in tops}
         calls: dict[tuple[tuple[str, ...], Band], list[OpRegion]] = {}
         for op, region in tops:
@@ -106,19 +107,23 @@ class Ended:
             results = {one.op: one.ended(band) for one in dict.fromkeys(
                 itertools.chain.from_iterable(of[op.recipe] for op, _ in some))}
             for op, region in some:
-                part = Region(tuple(where.get(name, full) for name, full in
+                part = Region(tuple(where.get(name, at) for name, at in
                                     zip(op.space.names, region.bounds, strict=True)))
                 for piece in self._pieces(op, part, results):
                     memo = {(fold.recipe, one): part_of(results[fold], fold, one) for fold, regions_of in
                             regions([(op, piece)], results).items() for one in regions_of}
-                    rooms[op.recipe].put(self._compute(op, piece, memo), piece)
+                    block = self._compute(op, piece, memo)
+                    if piece == full[op.recipe]:
+                        found[op.recipe] = block
+                    else:
+                        rooms[op.recipe].put(block, piece)
 
         deque(each(self.threads, end, list(calls.items())), 0)
-        return {recipe: room.block() for recipe, room in rooms.items()}
+        return {recipe: found[recipe] if recipe in found else room.block() for recipe, room in rooms.items()}
 
     def _pieces(self, op: Op, part: Region, results: Mapping[Op, Block]) -> Iterator[Region]:
         """A part of an op in pieces whose inputs fit a cache, unless nothing but columns are chosen."""
-        read = 0 if isinstance(op.action, Choose) else sum(block.nbytes for block in results.values())
+        read = 0 if chosen(op) else sum(block.nbytes for block in results.values())
         cut = pieces(op, part, -(-read // PIECE_BYTES), self._kept)
         return iter([part]) if cut is None else map(cut.region, cut.covering(part))
 

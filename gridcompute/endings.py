@@ -98,6 +98,11 @@ class Endings:
                           for name, n in top.space.dims})
 
 
+def chosen(op: Op) -> bool:
+    """Whether an op's columns are those of reductions, and lie where these have put them."""
+    return isinstance(op.action, Choose) and all(isinstance(source.action, Fold) for source in op.inputs)
+
+
 def _small(op: Op, kept: Collection[int]) -> bool:
     """Whether a task that folds may have an op beside its folds: its memory is theirs, and its chunks may be few."""
     read = id(op) in kept or not op.inputs

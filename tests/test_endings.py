@@ -222,6 +222,27 @@ def test_chunks_along_kept_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_columns_that_are_chosen_stay_where_they_are_and_others_are_planned_for(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_parts import few_chunks
+
+    put: list[Any] = []
+
+    class Room(ended.Room):
+        def put(self, block: Any, at: Any) -> None:
+            put.append(at)
+            super().put(block, at)
+
+    few_chunks(monkeypatch, 1)
+    monkeypatch.setattr(ended, "Room", Room)
+    (mean,) = values(by_day(field()).mean().rename(t="mean"))
+    assert not put
+    np.testing.assert_array_equal(mean, values(by_day(field()).mean())[0])
+    (chosen,) = planned(by_day(field()).mean().rename(t="mean")).stages
+    (computed,) = planned((by_day(field()).mean() * 2.0).rename(t="mean")).stages
+    assert computed.task_bytes == chosen.task_bytes + mean.nbytes
+
+
 def test_its_chunks_are_read_by_tiles_and_not_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(axes, "LIGHT_FLOOR", 1)
     monkeypatch.setattr(axes, "CHUNK_BYTES", 400)

@@ -247,7 +247,7 @@ LEVELS = {
     "gridcompute.tiles": 32,
     "gridcompute.slabs": 33,
     "gridcompute.endings": 34,
-    "gridcompute.ended": 34,
+    "gridcompute.ended": 35,
     "gridcompute.orders": 49,
     "gridcompute.worker": 50,
     "gridcompute.absent": 53,
