@@ -12,6 +12,7 @@ import xarray as xr
 
 import gridcompute as grid
 from gridcompute import axes, ended, endings, readahead, tiles
+from gridcompute.assemble import Room
 from gridcompute.endings import Endings
 from gridcompute.executor import InlineExecutor
 from gridcompute.planning import Plan
@@ -228,13 +229,13 @@ def test_columns_that_are_chosen_stay_where_they_are_and_others_are_planned_for(
 
     put: list[Any] = []
 
-    class Room(ended.Room):
+    class Seen(Room):
         def put(self, block: Any, at: Any) -> None:
             put.append(at)
             super().put(block, at)
 
     few_chunks(monkeypatch, 1)
-    monkeypatch.setattr(ended, "Room", Room)
+    monkeypatch.setattr(ended, "Room", Seen)
     (mean,) = values(by_day(field()).mean().rename(t="mean"))
     assert not put
     np.testing.assert_array_equal(mean, values(by_day(field()).mean())[0])
@@ -248,8 +249,12 @@ def test_its_chunks_are_read_by_tiles_and_not_ahead(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(axes, "CHUNK_BYTES", 400)
     ahead: list[Any] = []
     turn = readahead.ReadAhead.turn
-    monkeypatch.setattr(readahead.ReadAhead, "turn",
-                        lambda self, following: (ahead.append(following), turn(self, following)))
+
+    def seen(self: Any, following: Any) -> None:
+        ahead.append(following)
+        turn(self, following)
+
+    monkeypatch.setattr(readahead.ReadAhead, "turn", seen)
     assert planned(between(field())).stages[0].chunks > 1
     values(between(field()), executor=InlineExecutor(threads=2))
     assert not ahead
