@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from gridcompute.actions.folds import Fold, Folding
-from gridcompute.actions.shapes import Choose
 from gridcompute.assemble import Room, assemble
 from gridcompute.axes import Layout
 from gridcompute.columns import Block
+from gridcompute.endings import chosen
 from gridcompute.op import Op
 from gridcompute.parts import Leaf, in_parts, pieces, tile, together
 from gridcompute.pointwise import regions
@@ -97,7 +97,7 @@ class Ended:
                     regions([(op, piece)], results).items() for part in some}
             return self._compute(op, piece, memo)
 
-        read = 0 if isinstance(op.action, Choose) else sum(block.nbytes for block in results.values())
+        read = 0 if chosen(op) else sum(block.nbytes for block in results.values())
         cut = pieces(op, region, -(-read // PIECE_BYTES), self._kept)
         if cut is None:
             return computed(region)

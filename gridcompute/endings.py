@@ -15,6 +15,7 @@ from gridcompute.actions.maps import Elementwise, Map
 from gridcompute.actions.shapes import Choose, Transpose
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Axis, Layout
+from gridcompute.cost import SHARED_BYTES
 from gridcompute.op import Op
 from gridcompute.segments import boxes_of
 
@@ -67,11 +68,10 @@ class Endings:
                     stack.append(reader)
         return list(tops.values())
 
-    def _behind(self, top: Op) -> tuple[list[Op], set[int]]:
-        """The folds that end in an op, and the ids of other kept ops that its task reads."""
-        leaves = [op for op in top.walk(lambda op: op is not top and id(op) in self._kept)
-                  if op is not top and id(op) in self._kept]
-        return [op for op in leaves if id(op) in self.folds], {id(op) for op in leaves if id(op) not in self.folds}
+    def _behind(self, top: Op) -> tuple[list[Op], list[Op]]:
+        """The folds that end in an op, and all else that is read or computed for it."""
+        ops = [op for op in top.walk(lambda op: op is not top and id(op) in self._kept) if op is not top]
+        return [op for op in ops if id(op) in self.folds], [op for op in ops if id(op) not in self.folds]
 
     def _ends_here(self, top: Op) -> bool:
         """Whether all that an op reads goes over the same boxes, and isn't smaller than what would be kept."""
@@ -79,7 +79,8 @@ class Endings:
         before = {id(op) for fold in folds for op in fold.walk(lambda op: id(op) in self._kept and op not in folds)}
         size = sum(fold.whole.cells * fold.cell_bytes for fold in folds)
         boxes = {self._boxes(fold) for fold in folds}
-        return len(boxes) == 1 and None not in boxes and others <= before and (
+        return len(boxes) == 1 and None not in boxes and all(_small(op, self._kept) for op in others) and (
+            {id(op) for op in others} & self._kept <= before) and (
             id(top) in self._kept or top.whole.cells * top.cell_bytes < size)
 
     def _boxes(self, fold: Op) -> object:
@@ -95,6 +96,17 @@ class Endings:
         cut = self._layouts[id(fold)]
         return Layout.of({name: cut[name] if name in fold.action.kept else Axis((n or 0,), extent=max(n or 1, 1))
                           for name, n in top.space.dims})
+
+
+def chosen(op: Op) -> bool:
+    """Whether an op's columns are those of reductions, and lie where these have put them."""
+    return isinstance(op.action, Choose) and all(isinstance(source.action, Fold) for source in op.inputs)
+
+
+def _small(op: Op, kept: Collection[int]) -> bool:
+    """Whether a task that folds may have an op beside its folds: its memory is theirs, and its chunks may be few."""
+    read = id(op) in kept or not op.inputs
+    return op.whole.cells * op.cell_bytes <= SHARED_BYTES if read else op.action.parallel <= 1
 
 
 def _in_place(fold: Op, reader: Op, i: int) -> bool:

@@ -11,9 +11,10 @@ from functools import cached_property
 
 from gridcompute.actions.folds import Fold
 from gridcompute.actions.loads import Ingest, Load
-from gridcompute.actions.shapes import Choose, Concat
+from gridcompute.actions.shapes import Concat
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Layout
+from gridcompute.endings import chosen
 from gridcompute.errors import MemoryBoundError
 from gridcompute.keys import digest
 from gridcompute.lower import Lowered, Lowering
@@ -220,7 +221,7 @@ class Plan:
             kept += int(op.cell_bytes * op.whole.cells)
             one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
             if folds:  # columns that are only chosen lie where the fold has put them
-                own = 0 if isinstance(op.action, Fold | Choose) else int(one.cells * op.cell_bytes)
+                own = 0 if isinstance(op.action, Fold) or chosen(op) else int(one.cells * op.cell_bytes)
                 task, fixed = task + own, fixed + own
                 continue
             _require_countable(op, layout)

@@ -156,7 +156,8 @@ class StageWorker:
     def _reading_ahead(self, order: Order) -> contextlib.AbstractContextManager[ReadAhead | None]:
         """For tasks of several chunks, where reading waits or a core is free; not where memory may be short."""
         plain = order.task.attempt == order.task.parts == 1 and len(order.task.chunks) > 1
-        folds = any(isinstance(op.action, Fold) for op in self.payload.stage.roots)  # which read ahead by tiles
+        stage = self.payload.stage
+        folds = bool(stage.folds) or any(isinstance(op.action, Fold) for op in stage.roots)  # which read by tiles
         return ReadAhead() if plain and not folds and (self._waits or self.payload.threads > 1) else \
             contextlib.nullcontext()
 

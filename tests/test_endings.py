@@ -11,7 +11,8 @@ import pytest
 import xarray as xr
 
 import gridcompute as grid
-from gridcompute import axes, ended, tiles
+from gridcompute import axes, ended, endings, readahead, tiles
+from gridcompute.assemble import Room
 from gridcompute.endings import Endings
 from gridcompute.executor import InlineExecutor
 from gridcompute.planning import Plan
@@ -42,6 +43,14 @@ def spread(count: Any, mean: Any, middle: Any) -> Any:
 @grid.kernel("(group)->()", names=("slow",))
 def slow(mean: Any) -> Any:
     return mean.sum()
+
+
+@grid.kernel("(),(time)->()", names=("rank",), parallel=1)
+def rank(middle: Any, series: Any) -> Any:
+    found = 0
+    for value in series:
+        found += value > middle
+    return found
 
 
 def by_day(field: Any) -> Any:
@@ -139,6 +148,28 @@ STAYS: dict[str, Callable[[], list[Any]]] = {
 }
 
 
+def test_what_is_large_beside_a_reduction_is_read_in_a_stage_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chunks of a fold are cut for its states: a kernel that reads a series beside it needs far more memory."""
+    def ranks() -> Any:
+        data = field()
+        return data.mean("time").map(rank, data)
+
+    (stage,) = planned(ranks()).stages
+    assert len(stage.folds) == 1
+    found = values(ranks())
+    monkeypatch.setattr(endings, "SHARED_BYTES", CUBE.nbytes - 1)
+    plan = planned(ranks())
+    assert not any(stage.folds for stage in plan.stages)
+    np.testing.assert_array_equal(values(ranks())[0], found[0])
+
+
+def test_a_kernel_for_many_workers_beside_a_reduction_keeps_its_chunks() -> None:
+    parts = grid.from_arrays({"p": CUBE[:4].transpose(1, 2, 0)}, dims=("y", "x", "group"))["p"]
+    plan = planned(field().mean("time") + parts.map(slow))
+    assert not any(stage.folds for stage in plan.stages)
+    assert plan.stages[-1].chunks > 1
+
+
 @pytest.mark.parametrize("name", STAYS)
 def test_what_is_read_otherwise_is_kept(name: str) -> None:
     plan = planned(*STAYS[name]())
@@ -190,6 +221,45 @@ def test_chunks_along_kept_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
     apart(monkeypatch)
     for one, other in zip(found, values(*outputs), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_columns_that_are_chosen_stay_where_they_are_and_others_are_planned_for(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_parts import few_chunks
+
+    put: list[Any] = []
+
+    class Seen(Room):
+        def put(self, block: Any, at: Any) -> None:
+            put.append(at)
+            super().put(block, at)
+
+    few_chunks(monkeypatch, 1)
+    monkeypatch.setattr(ended, "Room", Seen)
+    (mean,) = values(by_day(field()).mean().rename(t="mean"))
+    assert not put
+    np.testing.assert_array_equal(mean, values(by_day(field()).mean())[0])
+    (chosen,) = planned(by_day(field()).mean().rename(t="mean")).stages
+    (computed,) = planned((by_day(field()).mean() * 2.0).rename(t="mean")).stages
+    assert computed.task_bytes == chosen.task_bytes + mean.nbytes
+
+
+def test_its_chunks_are_read_by_tiles_and_not_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(axes, "LIGHT_FLOOR", 1)
+    monkeypatch.setattr(axes, "CHUNK_BYTES", 400)
+    ahead: list[Any] = []
+    turn = readahead.ReadAhead.turn
+
+    def seen(self: Any, following: Any) -> None:
+        ahead.append(following)
+        turn(self, following)
+
+    monkeypatch.setattr(readahead.ReadAhead, "turn", seen)
+    assert planned(between(field())).stages[0].chunks > 1
+    values(between(field()), executor=InlineExecutor(threads=2))
+    assert not ahead
+    values(field() * 2.0, executor=InlineExecutor(threads=2))  # as those of other ops are
+    assert ahead
 
 
 def test_a_kernel_that_fails_there_names_its_cell() -> None:
