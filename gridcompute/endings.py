@@ -47,6 +47,7 @@ class Endings:
             for i, source in enumerate(op.inputs):
                 self._readers.setdefault(id(source), []).append((op, i))
         tops = {key: self._tops(op) for key, op in self.folds.items()}
+        self._ends = {id(top) for some in tops.values() for top in some}
         while bad := {key for key in self.folds if not tops[key] or not all(map(self._ends_here, tops[key]))}:
             self.folds = {key: op for key, op in self.folds.items() if key not in bad}
         self.roots = {id(top): self._layout(top) for key in self.folds for top in tops[key]}
@@ -76,12 +77,20 @@ class Endings:
     def _ends_here(self, top: Op) -> bool:
         """Whether all that an op reads goes over the same boxes, and isn't smaller than what would be kept."""
         folds, others = self._behind(top)
+        if self._again(top):
+            return False
         before = {id(op) for fold in folds for op in fold.walk(lambda op: id(op) in self._kept and op not in folds)}
         size = sum(fold.whole.cells * fold.cell_bytes for fold in folds)
         boxes = {self._boxes(fold) for fold in folds}
         return len(boxes) == 1 and None not in boxes and all(_small(op, self._kept) for op in others) and (
             {id(op) for op in others} & self._kept <= before) and (
             id(top) in self._kept or top.whole.cells * top.cell_bytes < size)
+
+    def _again(self, top: Op) -> bool:
+        """Whether an op reads reductions beside what ends in another op: it would go over the data after that one."""
+        stop = (self._kept | self._ends) - {id(top)}
+        near = [op for op in top.walk(lambda op: id(op) in stop) if op is not top]
+        return any(id(op) in self.folds for op in near) and any(id(op) in self._ends for op in near)
 
     def _boxes(self, fold: Op) -> object:
         """What tells the boxes that a fold reads, and the dimensions that it keeps; None where not by axes alone."""

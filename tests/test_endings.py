@@ -223,6 +223,14 @@ def test_chunks_along_kept_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_what_is_written_and_read_with_another_reduction_costs_no_second_pass() -> None:
+    one = field().var("time") * field().mean("time")
+    plan = planned(one.write("once.zarr"), one * 2.0 + field().max("time"))
+    assert sum(any(not leaf.inputs for root in stage.roots for leaf in plan.leaves(root)) for stage in plan.stages) == 1
+    alone = planned(one.write("once.zarr"), one * 2.0)
+    assert len(alone.stages[0].folds) == 2
+
+
 def test_columns_that_are_chosen_stay_where_they_are_and_others_are_planned_for(
         monkeypatch: pytest.MonkeyPatch) -> None:
     from test_parts import few_chunks
