@@ -72,6 +72,7 @@ class CopyingMachine(RunMachine):
                 assert not busy & set(self.plan.feeds.get((command.stage, command.chunk), ()))
                 self.held.discard((command.stage, command.chunk))
                 self.kept.discard((command.stage, command.chunk))
+                self.partly.discard((command.stage, command.chunk))
                 self.dropped((command.stage, command.chunk))
         super().take([command for command in commands if not isinstance(command, Drop)])
         self.commands[-1] = commands
