@@ -49,6 +49,7 @@ class Kept:
         if self._process.stdout.readline() != b"ready\n":
             raise OSError(self._process.stderr.read().decode().strip() or "the keeper did not start")
         self._codes: list[int] = []
+        self._listener: threading.Thread | None = None
         if not network:
             self.begin()
 
@@ -62,7 +63,8 @@ class Kept:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(self._asked).encode() + b"\n")
         self._process.stdin.flush()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -104,6 +106,8 @@ class Kept:
             assert self._process.stdin is not None
             self._process.stdin.close()
             self._process.wait(keeper.GRACE * 2)
+        if self._listener is not None:  # a stream that is closed while it is read is an error there
+            self._listener.join(keeper.GRACE)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
