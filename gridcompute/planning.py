@@ -215,14 +215,14 @@ class Plan:
             shared = self._at_once(tuple(folds.values()), boxes[0]) if boxes and not shared else shared
             assert isinstance(op.action, Fold)
             output = int(one.cells * op.cell_bytes)
-            task, fixed = task + op.action.state_bytes(op, one) + output, fixed + output
+            task, fixed = task + op.action.state_bytes(op, one) + output, fixed + output * (op in roots)
             read = max(read, int(cells * cost.input_read(source)) * len(boxes) * layout.chunks)
         for op, layout in zip(roots, layouts, strict=True):
             kept += int(op.cell_bytes * op.whole.cells)
             one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
-            if folds:  # columns that are only chosen lie where the fold has put them
-                own = 0 if isinstance(op.action, Fold) or chosen(op) else int(one.cells * op.cell_bytes)
-                task, fixed = task + own, fixed + own
+            if folds:  # columns that are only chosen lie where the fold has put them, unless they are put together
+                own = 0 if isinstance(op.action, Fold) else int(one.cells * op.cell_bytes)
+                task, fixed = task + own * (not chosen(op)), fixed + own
                 continue
             _require_countable(op, layout)
             expected = one.cells * cost.block_rows(op)

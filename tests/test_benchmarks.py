@@ -173,7 +173,7 @@ def test_the_page_shows_the_results_that_are_kept() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     for name in BENCHMARKS:
         kept = sorted((ROOT / "benchmarks" / "results").glob(f"{name}-*.json"))
-        quiet = name in ("climate", "genomics", "nodes")  # which need a quiet machine: none yet
+        quiet = name == "nodes"  # which needs a quiet machine: none yet
         assert kept or quiet, f"no results of {name}"
         assert not kept or report.markdown(report.load(kept[-1])) in page
 
