@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,18 +74,9 @@ def mean(*, skipna: bool = True) -> Reduction:
 
 def mean_and_count(*, skipna: bool = True) -> Reduction:
     """`mean` and `count` in one: what later means of several means need to weight them."""
-    return Reduction(
-        "mean_and_count",
-        (StateField("sum", "mean"), StateField("n", "count")),
-        steps.zero_two,
-        steps.add,
-        steps.mean_merge,
-        steps.mean_and_count_final,
-        (Output("mean", "mean", may_miss=True), Output("count", "i8")),
-        skipna=skipna,
-        commutative=True,
-        kinds="biufc",
-    )
+    one = mean(skipna=skipna)
+    return replace(one, name="mean_and_count", final=steps.mean_and_count_final,
+                   outputs=(*one.outputs, Output("count", "i8")))
 
 
 def _spread(name: str, ddof: float, skipna: bool, mean: bool = False) -> Reduction:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pyarrow import ipc
+from test_shard import set_in
 
 from gridcompute import content, planes, shard, shardfile
 from gridcompute.columns import Block, Field, Fixed, Ragged
@@ -238,15 +239,6 @@ def rewritten(raw, change=lambda values: None, bend=lambda batches: batches):
         for batch in found:
             writer.write_batch(batch.replace_schema_metadata(metadata))
     return sink.getvalue().to_pybytes()
-
-
-def set_in(*keys, value):
-    def change(values):
-        for key in keys[:-1]:
-            values = values[key]
-        values[keys[-1]] = value
-
-    return change
 
 
 def test_rewriting_alone_is_harmless(raw):
