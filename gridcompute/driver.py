@@ -41,7 +41,7 @@ from gridcompute.footprint import WORKER_BYTES
 from gridcompute.intermediates import Intermediates, recipes_of
 from gridcompute.journal import Journal
 from gridcompute.ledger import Ledger
-from gridcompute.leftovers import sweep
+from gridcompute.leftovers import clear
 from gridcompute.looks import LOOK_SECONDS, look
 from gridcompute.losses import SILENT, named
 from gridcompute.op import Graph
@@ -158,9 +158,8 @@ class Driver:
                         raise
                     self.status.failures.append(error.message)
                     self.journal.append("again", message=error.message[:2000])
-            if self._board.died:
-                sweep(self.store, self._deliveries.outputs.values())
         finally:
+            clear(self.executor, self._board, self.store, self._deliveries.outputs)
             self._board.close()
             self._intermediates.close(wait=self._delivered)
             self.status.ended = time.time()

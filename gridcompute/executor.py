@@ -53,7 +53,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of workers and what they hold."""
+        """End all tasks, and let go of workers and what they hold; after it no task is at work."""
         ...
 
 

@@ -64,7 +64,7 @@ class Board:
         folder: a private local folder, in one with those of other runs; what dead drivers left in them is removed.
 
     Attributes:
-        died: whether there was a dead driver; the next one's own workers that die are noted here, too.
+        died: whether there was a dead driver; the next one's own workers that die, or are killed, are noted here, too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,6 +83,11 @@ class Board:
         self._roomy = 0  # slots whose room on the disk is taken
         self._free = list(range(SLOTS - 1, -1, -1))
         self._taken: dict[int, int] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task is at work, or waits for it."""
+        return bool(self._taken)
 
     def take(self, task: int) -> Word | None:
         """A slot for a task; None where all are taken, or the disk has no room for one more."""
@@ -123,6 +128,7 @@ class Board:
     def free(self, task: int, *, reuse: bool = True) -> None:
         """Give a slot back; not that of a task that was killed, as its process may still write."""
         slot = self._taken.pop(task, None)
+        self.died |= not reuse
         if slot is not None and reuse:
             self._free.append(slot)
 

@@ -36,6 +36,9 @@ STAGES = 64
 SPREAD_SECONDS = 10.0
 """What an `iterate` has left of less than this ends on one node before processes on others would have paid."""
 
+KILL_SECONDS = 10.0
+"""A process that isn't gone by then is stuck in a system call; what it was writing is swept by a later run."""
+
 STAGE_BYTES = 64 * 2**20
 """Of these, with the arrays that they hold: several small ones, or a single large one."""
 
@@ -151,6 +154,7 @@ class RayExecutor:
         self._local, self._kills = workers, Kills()
         self._pending: dict[Any, tuple[int, int]] = {}
         self._blocks: dict[Any, Any] = {}
+        self._killed: list[Any] = []
 
     def _connect(self) -> None:
         began = time.monotonic()
@@ -277,6 +281,7 @@ class RayExecutor:
             if number == task:
                 self._pending.pop(ref)
                 self._blocks.pop(ref, None)
+                self._killed.append(ref)
                 self._ray.cancel(ref, force=True)
         self._forget(task)
 
@@ -284,4 +289,6 @@ class RayExecutor:
         """See `Executor`; Ray itself stays up for the next run of this process."""
         for number, _ in list(self._pending.values()):
             self.kill(number)
-        self._payloads, self._blocks, self._orders = {}, {}, {}
+        if self._killed:  # their processes may write until they are gone
+            self._ray.wait(self._killed, num_returns=len(self._killed), timeout=KILL_SECONDS)
+        self._payloads, self._blocks, self._orders, self._killed = {}, {}, {}, []

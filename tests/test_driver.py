@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from places import few
 import gridcompute as grid
 from gridcompute import progressword
 from gridcompute.driver import Driver
-from gridcompute.errors import DivergenceError, StoreError
+from gridcompute.errors import DivergenceError, KernelError, StoreError
 from gridcompute.executor import InlineExecutor
 from gridcompute.journal import Journal, read
 from gridcompute.retry import Policy
 from gridcompute.running import graph_of
 from gridcompute.store import MemoryStore, Store
 from gridcompute.stored import StoredSource
+from gridcompute.stores.local import _mine
 from gridcompute.testing.faults import Fault, FaultyStore, seeded_faults
 
 pytestmark = pytest.mark.faults
@@ -191,6 +193,42 @@ def test_divergence_is_reported_not_hidden(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(DivergenceError, match="two different results for one chunk"):
         grid.run(grid.from_arrays({"v": np.arange(3.0)}, dims="row")["v"].map(unsteady), store=tmp_path / "work",
                  executor="inline", quiet=True)
+
+
+class AtWorkExecutor(InlineExecutor):
+    """Its second task is in the midst of writing when the first fails; its process ends with the executor."""
+
+    def __init__(self, half: Path) -> None:
+        super().__init__(workers=2)
+        self._half, self._fd = half, -1
+
+    def submit(self, order: Any) -> None:
+        super().submit(order)
+        if len(self._orders) == 2:
+            self._fd = os.open(self._half, os.O_CREAT | os.O_WRONLY)
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        super().close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def test_a_failed_run_leaves_nothing_half_written_by_tasks_at_work(tmp_path: Path) -> None:
+    @grid.kernel("()->()")
+    def checked(value: Any) -> Any:
+        if value > 1:
+            raise ValueError("too large")
+        return value
+
+    work = tmp_path / "work"
+    half = work / f"{_mine()}1-0123"
+    data = grid.from_arrays({"t": np.full((4096, 4096), 2.0)}, dims=("lat", "lon"))["t"].map(checked)
+    with pytest.raises(KernelError, match="too large"):
+        grid.run(data, store=work, executor=AtWorkExecutor(half), quiet=True)
+    assert not half.exists()
+    assert work.exists()
 
 
 def test_the_word_that_names_a_cell(tmp_path: Path) -> None:

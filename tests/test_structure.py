@@ -263,7 +263,7 @@ LEVELS = {
     "gridcompute.losses": 52,
     "gridcompute.verdicts": 52,
     "gridcompute.looks": 55,
-    "gridcompute.leftovers": 50,
+    "gridcompute.leftovers": 55,
     "gridcompute.driver": 56,
     "gridcompute.ray_nodes": 55,
     "gridcompute.ray_places": 55,
