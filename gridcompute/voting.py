@@ -119,6 +119,14 @@ class VotingState(RunState):
         self.copies += 1
         commands.append(Submit(copy))
 
+    def _begun(self, stage: int, chunks: tuple[int, ...], turn: Turn) -> Task:
+        """See `RunState`. What is lost is made again though a copy may have it in work: then these are twins too."""
+        copies = [number for number in self._twins if number in self.running and self.running[number].stage == stage
+                  and not set(chunks).isdisjoint(self.running[number].chunks)] if self._losses else []
+        task = super()._begun(stage, chunks, turn)
+        self._twins.update((task.number, number) for number in copies)
+        return task
+
     def _sole(self, stage: int, chunks: Iterable[int]) -> list[int]:
         """See `RunState`."""
         found = super()._sole(stage, chunks)

@@ -147,8 +147,7 @@ class RunMachine(RuleBasedStateMachine):
                 one = (command.stage, command.chunk)
                 there = one in self.kept or one in self.partly
                 assert one in self.held or (one[0] in self.disposable and there), "let go of what stays"
-                busy = {(t.stage, c) for t in self.running.values() for c in t.chunks}
-                assert not busy & set(self.plan.feeds.get(one, ())), "let go while a task reads it"
+                assert not self.busy() & set(self.plan.feeds.get(one, ())), "let go while a task reads it"
                 self.held.discard(one)
                 self.kept.discard(one)
                 self.partly.discard(one)
@@ -157,6 +156,9 @@ class RunMachine(RuleBasedStateMachine):
             else:
                 assert isinstance(command, Finish)
                 self.finish = command
+
+    def busy(self) -> set[ChunkId]:
+        return {(t.stage, c) for t in self.running.values() for c in t.chunks}
 
     def resumable(self, gone: ChunkId) -> None:
         """A run that breaks off here and goes on needs nothing of what was deleted: what was held is gone with it."""
@@ -169,7 +171,7 @@ class RunMachine(RuleBasedStateMachine):
 
     def submitted(self, task: Task) -> None:
         assert self.cancelled is None
-        busy = {(t.stage, c) for t in self.running.values() for c in t.chunks}
+        busy = self.busy()
         assert task.number not in self.running
         assert task.number not in self.over
         for chunk in task.chunks:

@@ -49,6 +49,7 @@ class CopyingMachine(RunMachine):
     state: VotingState
 
     def made(self, draw: random.Random | None = None) -> RunState:
+        self.over_with: set[tuple[int, int]] = set()
         return VotingState(self.plan, self.found, self.limits, Policy(), disposable=self.disposable)
 
     def submitted(self, task: Task) -> None:
@@ -62,6 +63,20 @@ class CopyingMachine(RunMachine):
         assert all(one in self.kept for chunk in task.chunks for one in self.plan.inputs(task.stage, chunk))
         self.running[task.number] = task
         assert len(self.running) <= self.limits.workers * self.limits.queue
+
+    def send(self, event: Event) -> None:
+        self.over_with |= {(t.number, c) for t in self.running.values() for c in t.chunks
+                           if self.state.status[t.stage][c] in (DONE, GONE)}
+        super().send(event)
+
+    def busy(self) -> set[ChunkId]:
+        """What another has done may be lost, and is made again though a task has it in work still."""
+        return {(t.stage, c) for t in self.running.values() for c in t.chunks if (t.number, c) not in self.over_with}
+
+    def lost_by(self, task: Task) -> list[int]:
+        return [chunk for chunk in super().lost_by(task) if not any(
+            chunk in other.chunks for other in self.running.values()
+            if other.stage == task.stage and other.number in self.state._twins)]
 
     def take(self, commands: list[Command]) -> None:
         # What nobody waits for any more may still read a held block: it is let go by the driver, not by the store.
@@ -207,11 +222,6 @@ class VotingMachine(CopyingMachine):
     def counts(self, at: ChunkId) -> None:
         need = self.rules.votes(*at)[0]
         assert self.votes[at].count(self.store[at]) >= need, "counts without its votes"
-
-    def lost_by(self, task: Task) -> list[int]:
-        return [chunk for chunk in super().lost_by(task) if not any(
-            chunk in other.chunks for other in self.running.values()
-            if other.stage == task.stage and other.number in self.state._twins)]
 
     @rule(data=st.data())
     @precondition(RunMachine.live)
@@ -414,6 +424,21 @@ def copied(workers: int = 3) -> tuple[VotingState, Task]:
     last, = state.running.values()
     state.began(last.number, 1.0)
     return state, last
+
+
+def test_what_is_lost_while_a_copy_has_it_is_made_once_more_and_not_twice() -> None:
+    state = VotingState(chain(1, 1), {}, Limits(3, queue=1), Policy())
+    first, = tasks(state.start(0.0))
+    copy, = tasks(state.apply(TaskSlow(first.number), 0.0))
+    then, = tasks(state.apply(TaskDone(first.number, ()), 0.0))
+    again, = tasks(state.apply(TaskFailed(then.number, Failure("corrupt_shard", "", 0, lost=(0, 0))), 0.0))
+    assert (copy.stage, copy.chunks) == (again.stage, again.chunks) == (0, (0,))
+    # Each leaves it to the other, and is neither blamed nor copied.
+    assert state.slow(math.inf) == []
+    assert state.apply(TaskFailed(copy.number, Failure("transient", "", 0)), 0.0) == []
+    assert state.retries == 1
+    last, = tasks(state.apply(TaskDone(again.number, ()), 0.0))
+    assert last.stage == 1
 
 
 def test_a_second_copy_where_it_pays() -> None:
