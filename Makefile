@@ -31,7 +31,7 @@ help:
 	@echo "make install   environment in .venv with the pinned dependencies"
 	@echo "make servers   Ceph's S3, Redis, iproute2, samtools and cdo from Debian's packages, for tests (asks for root)"
 	@echo "make demo      run three real jobs on a local Ray; results in demo/"
-	@echo "make test      run the tests with the coverage gate"
+	@echo "make test      run the tests with the coverage gate, two at once"
 	@echo "make chaos     the whole fault matrix: servers, nodes, links and disks that fail (25 minutes)"
 	@echo "make local-cluster  several Ray nodes on this machine, to try things out (ARGS='--nodes 3 --s3')"
 	@echo "make lint      ruff and mypy"
@@ -96,20 +96,16 @@ demo: install
 	$(BIN) -m gridcompute run genomics.map --output demo/mapped.bam
 	$(BIN) -m gridcompute run genomics.distance --output demo/distance.parquet
 
-# Two at once: what starts Ray or a server mostly waits for it. What the first says is shown when it has ended.
-# $(call both,MARKS,OPTIONS)
-define both
-ray=; trap 'test -z "$$ray" || kill $$ray 2>/dev/null || true; rm -f .ray-tests.txt' EXIT; \
-$(BIN) -m pytest $(2) -m "$(1) and ray" -p no:cacheprovider >.ray-tests.txt 2>&1 & ray=$$!; \
-others=0; $(BIN) -m pytest $(2) -m "$(1) and not ray" || others=$$?; \
-first=0; wait $$ray || first=$$?; ray=; cat .ray-tests.txt; [ $$((others | first)) -eq 0 ]
-endef
+# Two at once: what starts Ray or a server mostly waits for it (tests/at_once.py). Hundreds of processes import the package.
+TWO := -m pytest -n 2 --durations=20
 
 test: install
-	$(BIN) -m pytest --cov
+	@$(BIN) -m compileall -q gridcompute workloads
+	$(BIN) $(TWO) --cov
 
 chaos: install
-	@$(call both,(chaos or faults),--durations=10)
+	@$(BIN) -m compileall -q gridcompute workloads
+	$(BIN) $(TWO) -m "chaos or faults"
 
 local-cluster: ARGS := --nodes 3
 local-cluster: install

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from at_once import OWN_PROCESS, compiler_traced, pytest_xdist_make_scheduler  # noqa: F401
 from hypothesis import HealthCheck, settings
 from places import (  # noqa: F401
     code_cache,
@@ -20,8 +21,6 @@ from places import (  # noqa: F401
 )
 
 from gridcompute import axes
-
-OWN_PROCESS = "GRIDCOMPUTE_TEST_IN_OWN_PROCESS"
 
 # A property test compiles kernels and touches disks, so the time of one example says nothing.
 _SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}

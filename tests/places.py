@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def what_is_loaded_stays() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def code_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache of compiled code for the session, so that what two tests compile is compiled once."""
-    folder = tmp_path_factory.getbasetemp() / "code"
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "code"  # of all processes of the session
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_CACHE", str(folder))
         yield folder

@@ -19,6 +19,8 @@ from gridcompute.compiled import explode_cells, output_dtypes, run_cells
 from gridcompute.errors import DimensionError, KernelError, SignatureError, UsageError
 from gridcompute.kernels import kernel, task
 
+pytestmark = pytest.mark.usefixtures("compiler_traced")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _private_cache(tmp_path_factory):

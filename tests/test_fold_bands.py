@@ -22,6 +22,8 @@ from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.spaces import Region
 
+pytestmark = pytest.mark.usefixtures("compiler_traced")
+
 CASES = [(r.mean(), "f4"), (r.min(), "f2"), (r.argmax(), "f4"), (r.topk(3), "f4"), (r.std(), "f4")]
 
 

@@ -23,6 +23,8 @@ from gridcompute.spaces import Region
 from gridcompute.store import open_store
 from gridcompute.stretches import Stretches
 
+pytestmark = pytest.mark.usefixtures("compiler_traced")
+
 PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 WIDTHS = np.random.default_rng(11).integers(0, 40, 64)
 PICKS = np.random.default_rng(12).integers(0, 2**31, (64, 40, 6))

@@ -355,13 +355,18 @@ def scaled(x: float, by: float) -> float:
     return x * by
 
 
-@pytest.mark.parametrize("func", [draws, sets_a_global, waits, yields, None, 3, "x", len, np.sin, float], ids=repr)
+def named(value: Any) -> str:
+    """Without the address that a function's own words have: a test's name is the same in each process."""
+    return str(getattr(value, "__name__", repr(value)))
+
+
+@pytest.mark.parametrize("func", [draws, sets_a_global, waits, yields, None, 3, "x", len, np.sin, float], ids=named)
 def test_functions_that_make_no_kernel_are_refused(func: Any) -> None:
     with pytest.raises(UsageError):
         numbers().map(grid.kernel("()->()")(func))
 
 
-@pytest.mark.parametrize("func", [draws, draws_in_python], ids=repr)
+@pytest.mark.parametrize("func", [draws, draws_in_python], ids=named)
 def test_tasks_draw_only_by_rng(func: Any) -> None:
     with pytest.raises(UnkeyableError, match="rng"):
         run(numbers().map(grid.task("()->()", dtypes=["f8"])(func)))

@@ -21,6 +21,8 @@ import gridcompute as grid
 from gridcompute.vectors import KINDS, Kind, Mask, Vector, i8x32, i8x64, i16x32, u8x64
 from gridcompute.vectors.permute import permuted
 
+pytestmark = pytest.mark.usefixtures("compiler_traced")
+
 COMPILED: dict[str, Any] = {}
 
 
