@@ -30,6 +30,7 @@ LEVELS = {
     "gridcompute.interrupts": 0,
     "gridcompute.ipcsizes": 0,
     "gridcompute.threads": 0,
+    "gridcompute.blas": 0,
     "gridcompute.numerics": 0,
     "gridcompute.stores": 0,
     "gridcompute.syntax": 0,

@@ -90,7 +90,7 @@ def _zeroed(column: Fixed) -> Any:
     values = column.values
     if column.valid is not None:
         values = np.where(column.valid, values, values.dtype.type(0))
-    if values.dtype.kind == "f":
+    if values.dtype.kind == "f" and values.size and np.isnan(values.min()):
         values = np.where(np.isnan(values), values.dtype.type(np.nan), values)
     return values
 
