@@ -21,8 +21,8 @@ from gridcompute.spaces import Region, Space
 BLOCK = "block"
 """Dimension of the matrices that are summed."""
 
-STATE_SHARE = 8
-"""A block has at least so many times the bytes of its matrix."""
+STATE_SHARE = 32
+"""A block has at least so many times the bytes of its matrix, which is committed, read and added."""
 
 LEAST_WORK = 2**33
 """Products that a block has at least: about 0.2 s of one core, worth a task and the sum of one matrix more."""

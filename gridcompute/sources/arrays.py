@@ -21,7 +21,11 @@ from gridcompute.times import UNITS, date_attrs, length_attrs
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Columns in memory. Their content is their version: `objects` is a digest of what a region holds."""
+    """Columns in memory. Their content is their version: `objects` is a digest of what a region holds.
+
+    Attributes:
+        hashed: whether `objects` takes so long that a run asks once for each region.
+    """
 
     space: Space
     fields: tuple[Field, ...]
@@ -29,6 +33,7 @@ class ArraySource:
     coords: tuple[Coordinate, ...] = ()
     together: tuple[tuple[str, int], ...] = ()
     uniform = False
+    hashed = True
 
     @property
     def stored(self) -> tuple[tuple[str, int], ...]:
