@@ -53,9 +53,17 @@ def warm_days(path: str, first_year: int, base: int) -> Answer:
     return seconds, days.tolist()
 
 
-def functions(path: str, count: int, weights: str) -> Answer:
-    """The first empirical orthogonal functions of (time, lat, lon): shares of variance, and sums of squares by row."""
+def functions(path: str, count: int, weights: str, threads: int) -> Answer:
+    """The first empirical orthogonal functions of (time, lat, lon): shares of variance, and sums of squares by row.
+
+    Args:
+        path: of the fields.
+        count: how many functions.
+        weights: path of the weights.
+        threads: of BLAS.
+    """
     solver, values, weight = import_module("eofs.standard").Eof, np.load(path), np.load(weights)
+    import_module("threadpoolctl").threadpool_limits(threads)
 
     def work() -> Any:
         solved = solver(values, weights=weight)

@@ -1,6 +1,6 @@
 """Rows of the benchmark `climate` for statistics that cost more to compute than to read, against Python packages.
 
-The packages have one thread, and so has ours; what both give is compared.
+The packages have one thread, and so has ours, where no workers are named; what both give is compared.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import numpy as np
 
 import gridcompute as grid
 from benchmarks.climate_ours import AbsentWorkloadError, told, workload
+from benchmarks.overhead_tasks import end_ray
 from benchmarks.peering import Peers
 from benchmarks.rows import OURS, Reference, Row, Session, check
 from benchmarks.running import new_store
 from gridcompute.coords import Coordinate, packed
+from gridcompute.ray_session import connect
 
 YEARS, TEN = 65, 10
 FIRST, BASE = 1961, 30
@@ -129,12 +131,25 @@ def warm_days(session: Session, peers: Peers) -> Iterator[Row]:
 
 
 def functions(session: Session, peers: Peers) -> Iterator[Row]:
-    """The first empirical orthogonal functions of a field."""
-    orthogonal = workload("eof", "eofs")
-    steps, lats, lons = session.pick((60, 9, 18), (600, 90, 180), (600, 90, 180))
+    """The first empirical orthogonal functions of a field, and of a larger one."""
+    shape = session.pick((60, 9, 18), (600, 90, 180), (600, 90, 180))
+    yield from _functions("EOF", peers, shape, 1, session.pick((1, 1), (5, 5), (9, 9)))
+    if session.mode != "quick":
+        for workers in (1, 2):
+            name = f"EOF of 64,800 points, {workers} worker{'s' * (workers > 1)}"
+            session.begin(f"statistics, {name}")
+            yield from _functions(name, peers, (1200, 180, 360), workers, session.pick((1, 1), (3, 1), (3, 3)))
+    peers.rest("eofs")
+
+
+def _functions(name: str, peers: Peers, shape: tuple[int, int, int], workers: int,
+               repeat: tuple[int, int]) -> Iterator[Row]:
+    """Of fields over time, latitude and longitude; two workers are Ray's, and eofs then has two threads of BLAS."""
+    orthogonal, (steps, lats, lons) = workload("eof", "eofs"), shape
     draw, lat = np.random.default_rng(5), np.linspace(88, -88, lats)
     patterns = draw.normal(size=(12, lats, lons)) * np.exp(-np.arange(12) / 4)[:, None, None]
-    values = np.tensordot(draw.normal(size=(steps, 12)), patterns, 1) + 0.1 * draw.normal(size=(steps, lats, lons))
+    values = np.tensordot(draw.normal(size=(steps, 12)), patterns, 1)
+    values += 0.1 * draw.normal(size=shape)
     weights = np.sqrt(np.cos(np.radians(lat)))
     values = values.astype("f4")
     np.save("field.npy", values)
@@ -149,10 +164,15 @@ def functions(session: Session, peers: Peers) -> Iterator[Row]:
         shares = np.allclose(found["fraction"], known["shares"], rtol=1e-4)
         return bool(shares and np.allclose((found["eof"] ** 2).sum(1).T, known["rows"], rtol=1e-2, atol=1e-6))
 
-    theirs = {name: partial(peer.ask, "functions", path=str(Path("field.npy").absolute()), count=TEN,
-                            weights=str(Path("weights.npy").absolute())) for name, peer in peers.of("eofs").items()}
+    if workers > 1:
+        end_ray()
+        connect(workers=workers)
+    options: dict[str, Any] = {"executor": "ray", "workers": workers} if workers > 1 else {}
+    theirs = {peer: partial(process.ask, "functions", path=str(Path("field.npy").absolute()), count=TEN,
+                            weights=str(Path("weights.npy").absolute()), threads=workers)
+              for peer, process in peers.of("eofs").items()}
     pixels = float(lats * lons)
-    yield from _rated("EOF", (pixels, pixels), partial(_run, outputs), theirs, session.pick((1, 1), (5, 5), (9, 9)), 10,
-                      equal, f"The first {TEN} functions of {steps} fields of {lats} x {lons}, float32, weighted by "
-                      "the square root of the cosine of latitude; shares of variance and functions are equal.")
-    peers.rest("eofs")
+    yield from _rated(name, (pixels, pixels), partial(_run, outputs, **options), theirs, repeat, 10, equal,
+                      f"The first {TEN} functions of {steps:,} fields of {lats} x {lons}, float32, weighted by the "
+                      "square root of the cosine of latitude; ours multiplies in float64, eofs in float32. Shares of "
+                      "variance and functions are equal.")

@@ -13,8 +13,9 @@ import numpy as np
 from numba import njit
 
 from gridcompute._kendall import Trend, judged, line_of, score_by_merging, test_of, variance
+from gridcompute._medians import drop_nan, median, middle_near
 from gridcompute._pairs import median_slope
-from gridcompute._sen import all_slopes, drop_nan, median, middle_near, valid_values
+from gridcompute._sen import all_slopes, valid_values
 
 CRITICAL = 1.959963984540054
 """Two-sided 5 % point of the normal distribution."""

@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from gridcompute._pairs import sort_falling, ties
-from gridcompute._sen import median
+from gridcompute._medians import median_near_mean, moderate
+from gridcompute._pairs import median_slope, sort_falling, ties
+from gridcompute._sen import signed_slope
+
+SHORT = 256
+"""Up to so many values pairs are counted while their slopes are computed: that is quicker than sorting."""
 
 
 class MannKendall(NamedTuple):
@@ -105,7 +109,7 @@ def intercept_of(positions: Any, values: Any, slope: float) -> float:
     if n < 2:
         return math.nan
     middle = (float(positions[(n - 1) // 2]) + float(positions[n // 2])) / 2.0
-    return float(median(values)) - middle * slope
+    return float(median_near_mean(values)) - middle * slope
 
 
 @njit(nogil=True)
@@ -113,3 +117,16 @@ def line_of(test: MannKendall, positions: Any, values: Any, slope: float) -> Tre
     """A test's outcome together with the Theil-Sen line; reorders `values`."""
     intercept = intercept_of(positions, values, slope)
     return Trend(test.tau, test.p, test.z, test.s, test.var_s, slope, intercept)
+
+
+@njit(nogil=True)
+def trend_of(positions: Any, values: Any) -> Trend:
+    """Mann-Kendall test and Theil-Sen line of values at increasing positions (float64, no NaN); reorders `values`."""
+    n = values.shape[0]
+    if n < 2 or n > SHORT or not moderate(values):
+        return line_of(test_of(values), positions, values, median_slope(positions, values))
+    slope, rising, falling = signed_slope(positions, values)
+    pairs = n * (n - 1) // 2
+    correction = score_by_merging(values)[2] if rising + falling < pairs else 0.0
+    test = judged(float(rising - falling), variance(n, correction), float(pairs))
+    return line_of(test, positions, values, slope)

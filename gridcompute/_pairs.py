@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gridcompute._sen import SAMPLE, buffered_slope, middle_of, select, streamed_slope
+from gridcompute._medians import middle_of, select
+from gridcompute._sen import SAMPLE, buffered_slope, streamed_slope
 
 DRAWN = 2
 """Pairs drawn at first, for each value of the series."""

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from gridcompute._medians import drop_nan, median, middle_narrowed, middle_near, select
+
 BUFFERED = 1024
 """The longest series (in valid values) whose slopes may all be held at once."""
 
@@ -46,62 +48,6 @@ def valid_values(series: Any) -> Any:
 
 
 @njit(nogil=True)
-def select(buffer: Any, rank: int) -> float:
-    """Value of 0-based `rank` in `buffer` (no NaN), reordered: before it <=, after it >=. Quickselect."""
-    low = 0
-    high = buffer.shape[0] - 1
-    while low < high:
-        middle = (low + high) >> 1
-        if buffer[middle] < buffer[low]:
-            buffer[middle], buffer[low] = buffer[low], buffer[middle]
-        if buffer[high] < buffer[low]:
-            buffer[high], buffer[low] = buffer[low], buffer[high]
-        if buffer[high] < buffer[middle]:
-            buffer[high], buffer[middle] = buffer[middle], buffer[high]
-        pivot = buffer[middle]
-        i = low
-        j = high
-        while i <= j:
-            while buffer[i] < pivot:
-                i += 1
-            while buffer[j] > pivot:
-                j -= 1
-            if i <= j:
-                buffer[i], buffer[j] = buffer[j], buffer[i]
-                i += 1
-                j -= 1
-        if rank <= j:
-            high = j
-        elif rank >= i:
-            low = i
-        else:
-            break
-    return float(buffer[rank])
-
-
-@njit(nogil=True)
-def middle_of(buffer: Any, lower: int, upper: int) -> float:
-    """Mean of the order statistics `lower` and `upper` (equal or one apart) of `buffer`, reordered."""
-    a = select(buffer, lower)
-    if upper == lower:
-        return a
-    b = float(buffer[upper])
-    for i in range(upper + 1, buffer.shape[0]):
-        if buffer[i] < b:
-            b = float(buffer[i])
-    return (a + b) / 2.0
-
-
-@njit(nogil=True)
-def median(values: Any) -> float:
-    """Median of `values` (float64, no NaN), which is reordered; NaN if there are none."""
-    n = values.shape[0]
-    if n == 0:
-        return math.nan
-    return middle_of(values, (n - 1) // 2, n // 2) + 0.0
-
-
-@njit(nogil=True)
 def all_slopes(positions: Any, values: Any, out: Any) -> int:
     """Write every pairwise slope to `out`, lag by lag (unit stride); return how many are finite."""
     n = values.shape[0]
@@ -119,18 +65,6 @@ def all_slopes(positions: Any, values: Any, out: Any) -> int:
             finite += int(abs(slope) <= _LARGEST)
         start += m
     return finite
-
-
-@njit(nogil=True)
-def _count_two(buffer: Any, low: float, high: float) -> Any:
-    """How many of `buffer` are <= low, and how many <= high."""
-    below = 0
-    within = 0
-    for i in range(buffer.shape[0]):
-        value = buffer[i]
-        below += int(value <= low)
-        within += int(value <= high)
-    return below, within
 
 
 @njit(nogil=True)
@@ -157,84 +91,35 @@ def _least_squares_bracket(positions: Any, values: Any) -> Any:
 
 
 @njit(nogil=True)
-def _keep_between(buffer: Any, low: float, high: float) -> int:
-    """Move the values in (low, high] to the front of `buffer`; return how many. Skips blocks without any."""
-    n = buffer.shape[0]
-    kept = 0
-    for start in range(0, n, 64):
-        stop = min(start + 64, n)
-        inside = 0
-        for i in range(start, stop):
-            inside += int(buffer[i] > low) & int(buffer[i] <= high)
-        if inside > 0:
-            for i in range(start, stop):
-                value = buffer[i]
-                buffer[kept] = value
-                kept += int(value > low) & int(value <= high)
-    return kept
-
-
-@njit(nogil=True)
-def _middle_narrowed(buffer: Any, guess: float, width: float) -> float:
-    """`middle_of` the whole `buffer` (finite values; reordered), first narrowed to a bracket that holds both
-    ranks.
-
-    Throughout: #{<= low} <= lower and #{<= high} > upper, so both ranks lie in (low, high].
+def signed_slope(positions: Any, values: Any) -> Any:
+    """`buffered_slope` of moderate values at whole positions, and how many pairs rise and how many fall: counted in
+    the pass that divides, as is the first bracket.
     """
-    total = buffer.shape[0]
-    lower = (total - 1) // 2
-    upper = total // 2
+    n = values.shape[0]
+    buffer = np.empty(n * (n - 1) // 2, np.float64)
+    guess, width = _least_squares_bracket(positions, values)
     low = guess - width
     high = guess + width
-    below, within = _count_two(buffer, low, high)
-    while below > lower or within <= upper:
-        width *= 4.0
-        if below > lower:
-            low = guess - width
-        if within <= upper:
-            high = guess + width
-        below, within = _count_two(buffer, low, high)
-    for _ in range(4):
-        inside = within - below
-        if inside <= 64:
-            break
-        step = (high - low) / inside
-        margin = 8 + (inside >> 5)
-        left = low + (lower - margin - below) * step
-        right = low + (upper + margin - below) * step
-        if not (low < left < right < high):
-            break
-        n_left, n_right = _count_two(buffer, left, right)
-        if n_left > upper:
-            high, within = left, n_left
-        elif n_right <= lower:
-            low, below = right, n_right
-        else:
-            if n_left <= lower:
-                low, below = left, n_left
-            if n_right > upper:
-                high, within = right, n_right
-    kept = _keep_between(buffer, low, high)
-    return middle_of(buffer[:kept], lower - below, upper - below)
-
-
-@njit(nogil=True)
-def middle_near(buffer: Any, guess: float, width: float) -> float:
-    """Median of `buffer` (finite values; reordered), looked for about a guess where that is one."""
-    if abs(guess) <= _LARGEST and 0.0 < width <= _LARGEST:
-        return _middle_narrowed(buffer, guess, width) + 0.0
-    return median(buffer)
-
-
-@njit(nogil=True)
-def drop_nan(buffer: Any) -> int:
-    """Move what isn't NaN to the front of `buffer`; return how many."""
-    kept = 0
-    for i in range(buffer.shape[0]):
-        value = buffer[i]
-        buffer[kept] = value
-        kept += int(value == value)
-    return kept
+    start = 0
+    rising = 0
+    falling = 0
+    below = 0
+    within = 0
+    for lag in range(1, n):
+        m = n - lag
+        row = buffer[start : start + m]
+        late = values[lag:]
+        late_position = positions[lag:]
+        for i in range(m):
+            slope = np.divide(float(late[i]) - float(values[i]), late_position[i] - positions[i])
+            row[i] = slope
+            rising += int(late[i] > values[i])
+            falling += int(late[i] < values[i])
+            below += int(slope <= low)
+            within += int(slope <= high)
+        start += m
+    found = middle_narrowed(buffer, guess, width, below, within) + 0.0 if width > 0.0 else median(buffer)
+    return found, rising, falling
 
 
 @njit(nogil=True)

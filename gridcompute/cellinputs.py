@@ -189,10 +189,18 @@ def laid_out(kernel: Kernel, position: int, column: Column, count: int, dims: in
             raise _needs_valid(kernel, position, str(values.dtype))
         values = np.where(valid, values, values.dtype.type(math.nan) if floating else np.zeros((), values.dtype))
     inner = values.shape[dims:]
+    alike = dims > 0 and count > 0 and kernel.mode != "batch" and not any(values.strides[:dims])
     mask = None
     if takes_mask:
         mask = read_only((np.ones(values.shape, bool) if valid is None else valid).reshape(count, *inner))
+    if alike:  # once in memory; see `is_shared`
+        return Fixed(np.broadcast_to(read_only(values[(0,) * dims]), (count, *inner)), valid), mask
     return Fixed(read_only(values.reshape(count, *inner)), valid), mask
+
+
+def is_shared(column: Column) -> bool:
+    """Whether a column that is laid out is in memory once, for all cells."""
+    return isinstance(column, Fixed) and column.values.strides[0] == 0
 
 
 def _emptied(column: Ragged, valid: Array) -> Ragged:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gridcompute import chunkcall, loops, random
 from gridcompute.argtypes import output_dtypes
-from gridcompute.cellinputs import Cells, arrange
+from gridcompute.cellinputs import Cells, arrange, is_shared
 from gridcompute.columns import Column, Field, Fixed, Ragged
 from gridcompute.errors import DimensionError, KernelError, SignatureError
 from gridcompute.kernels import Kernel, explodes, install_eager, runs
@@ -176,7 +176,8 @@ def loop_shape(
     kernel: Kernel, cells: Cells, outputs: tuple[tuple[str, int], ...], count_only: bool = False, resumes: bool = False
 ) -> loops.Shape:
     """What the source of a kernel's loop over these cells depends on."""
-    kinds = tuple("ragged" if isinstance(column, Ragged) else "fixed" for column in cells.columns)
+    kinds = tuple("ragged" if isinstance(column, Ragged) else "shared" if is_shared(column) else "fixed"
+                  for column in cells.columns)
     masks = tuple("cell" if mask is not None else "" for mask in cells.masks)
     return loops.Shape(kinds, masks, len(cells.params), kernel.specials, outputs, len(cells.shape), count_only,
                        resumes)
@@ -195,7 +196,7 @@ def leading_of(kernel: Kernel, cells: Cells, seed: int, rng_name: str, step: int
         if isinstance(column, Ragged):
             found += [column.offsets, column.values]
         else:
-            found.append(column.values)
+            found.append(column.values[:1] if is_shared(column) else column.values)
         found += [mask] if mask is not None else []
     return found + list(cells.params.values())
 

@@ -73,7 +73,7 @@ class Shape:
     """What a loop's source depends on.
 
     Attributes:
-        inputs: "fixed" or "ragged" per input.
+        inputs: per input "fixed", "shared" (the same for all cells) or "ragged".
         masks: per input, whether its mask is passed on as `valid`: "" or "cell" or "core".
         params: number of parameters.
         specials: those that the kernel takes.
@@ -102,7 +102,7 @@ def source(shape: Shape) -> str:
     arguments += ["rng"] if "rng" in shape.specials else []
     arguments += ["step"] if "step" in shape.specials else []
     for i, kind in enumerate(shape.inputs):
-        arguments += [f"i{i}"] if kind == "fixed" else [f"i{i}_offsets", f"i{i}"]
+        arguments += [f"i{i}"] if kind != "ragged" else [f"i{i}_offsets", f"i{i}"]
         arguments += [f"m{i}"] if shape.masks[i] else []
     arguments += [f"p{i}" for i in range(shape.params)]
     for i, (kind, _) in enumerate(shape.outputs):
@@ -137,10 +137,8 @@ def _cell(shape: Shape, located: bool) -> list[str]:
         for d, one in enumerate(position):
             linear = f"({linear}) * space[{d}] + {one}" if d else one
         lines.append(f"reset(rng, {linear})")
-    passed = [
-        f"i{i}[i]" if kind == "fixed" else f"i{i}[i{i}_offsets[i]:i{i}_offsets[i + 1]]"
-        for i, kind in enumerate(shape.inputs)
-    ]
+    place = {"fixed": "i{0}[i]", "shared": "i{0}[0]", "ragged": "i{0}[i{0}_offsets[i]:i{0}_offsets[i + 1]]"}
+    passed = [place[kind].format(i) for i, kind in enumerate(shape.inputs)]
     passed += [f"p{i}" for i in range(shape.params)]
     masks = [f"m{i}[i]" for i in range(len(shape.inputs))]
     special = {

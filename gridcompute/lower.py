@@ -285,7 +285,8 @@ class Lowering:
             live = read  # what is computed from it comes in small pieces
         steps = over_segments(op, source, dict(self.result.layouts[id(source)].axes),
                               read if live <= LIVE_SHARE * read else live, self.cost.stored_bytes(source), whole,
-                              light=not self.cost.heavy(source), live_bytes=live)
+                              light=not self.cost.heavy(source), live_bytes=live,
+                              parallel=self.cost.parallel(source))
         for step, layout in steps:
             self._add(step, layout)
             if step.action.durable:

@@ -344,11 +344,15 @@ class Plan:
         # Merges and consumers ask for the tokens of the same kept chunks again; fused ops may share inputs many times.
         fused: dict[OpRegion, str] = {}
 
+        def place(op: Op) -> dict[OpRegion, str]:
+            again = isinstance(op.action, Load) and getattr(op.action.source, "hashed", False)
+            return self._tokens if again or id(op) in self.home else fused
+
         def known(part: OpRegion) -> str | None:
-            return self._uniform(part[0]) or (self._tokens if id(part[0]) in self.home else fused).get(part)
+            return self._uniform(part[0]) or place(part[0]).get(part)
 
         for part in inputs_first((op, region), self._before, lambda part: known(part) is not None):
-            (self._tokens if id(part[0]) in self.home else fused)[part] = digest(self._objects(*part, known))
+            place(part[0])[part] = digest(self._objects(*part, known))
         found = known((op, region))
         assert found is not None
         return found

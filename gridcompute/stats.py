@@ -19,9 +19,10 @@ import numpy as np
 from numba import njit
 
 from gridcompute._corrected import hamed_rao, seasonal_kendall, trend_free_prewhitened, yue_wang
-from gridcompute._kendall import MannKendall, Trend, intercept_of, line_of, test_of
+from gridcompute._kendall import MannKendall, Trend, intercept_of, test_of, trend_of
+from gridcompute._medians import select
 from gridcompute._pairs import median_slope
-from gridcompute._sen import select, valid_values
+from gridcompute._sen import valid_values
 
 __all__ = [
     "LinearTrend",
@@ -134,7 +135,7 @@ def trend(series: Any) -> Trend:
         tau, p, z, s, var_s, slope, intercept: as `mann_kendall`, `sen_slope` and `sen_intercept` give them.
     """
     positions, values = valid_values(series)
-    return line_of(test_of(values), positions, values, median_slope(positions, values))
+    return trend_of(positions, values)
 
 
 @njit(nogil=True)

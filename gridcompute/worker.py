@@ -20,6 +20,7 @@ from gridcompute.actions.stencils import Iterate
 from gridcompute.actions.writes import Write
 from gridcompute.apart import Isolation
 from gridcompute.assemble import assemble
+from gridcompute.blas import one_thread
 from gridcompute.bounds import fitting
 from gridcompute.checkpoints import Checkpoints
 from gridcompute.codecache import compile_seconds, compiled
@@ -104,8 +105,8 @@ class StageWorker:
             released()
         # Where something had ended a worker, kernels that skip are watched in a process of their own.
         watched = contextlib.closing(Isolation(self.payload.deadline / PATIENCE)) if order.task.alone else None
-        with (publishing(order.word), bounded(self.payload.memory), self._reading_ahead(order) as self._ahead,
-              watched or contextlib.nullcontext() as self._carrier):
+        with (publishing(order.word), bounded(self.payload.memory), one_thread(),
+              self._reading_ahead(order) as self._ahead, watched or contextlib.nullcontext() as self._carrier):
             return self._run(order, worker) if order.fault is None else order.fault.carry_out(self, order, worker)
 
     def _run(self, order: Order, worker: str) -> TaskDone | TaskFailed:

@@ -208,6 +208,13 @@ def test_trends_are_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row.raw[OURS][0] > 0
 
 
+def test_functions_are_measured_alone() -> None:
+    session = Session(mode="quick", peers=())
+    (row,) = climate_statistics.functions(session, Peers(session))
+    assert row.name == "statistics/EOF"
+    assert row.raw[OURS][0] > 0
+
+
 def test_other_chunks_are_compared(stack: Stack, tmp_path: Path) -> None:
     chunks = list(climate_rechunk.chunks_of(stack))
     for wanted, message in ((chunks, ""), ([240, 20, 18], "by dask")):

@@ -15,7 +15,7 @@ from gridcompute_workloads.climate.grams import eofs_of, leading, varimax
 from gridcompute_workloads.climate.weights import weights_of
 
 import gridcompute as grid
-from gridcompute import ops_grams
+from gridcompute import ops_grams, rechunking
 from gridcompute.actions import grams
 from gridcompute.collection import Collection
 from gridcompute.errors import DimensionError, GridError, MemoryBoundError, MissingInputError, ParameterError
@@ -145,6 +145,7 @@ def test_equals_singular_values_and_scalings() -> None:
 def test_the_same_bits_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops_grams, "CHUNK_BYTES", 40 * 8 * 6)
     monkeypatch.setattr(grams, "STATE_SHARE", 0)
+    monkeypatch.setattr(grams, "LEAST_WORK", 0)
     data = xr.Dataset({"sst": (DIMS, waves())})
     data.to_zarr("in.zarr", zarr_format=3, consolidated=False, encoding={"sst": {"chunks": (8, 6, 9)}})
     matrix = grid.gram(grid.open_dataset("in.zarr")["sst"], "time")
@@ -156,6 +157,35 @@ def test_the_same_bits_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     flat = waves().reshape(40, -1)
     flat = flat - flat.mean(axis=0)
     np.testing.assert_allclose(one, flat @ flat.T, rtol=1e-10, atol=1e-8)
+
+
+def test_rows_of_points_have_the_bits_of_single_points() -> None:
+    values = waves(times=30, shape=(2, 150))  # longer rows than are summed together
+    values[4, 1, 7] = np.nan
+    weights = np.linspace(0.0, 1.5, 300).reshape(2, 150)  # the first one is left out of covariances
+    rows = values_of(eofs(field(values), 3, weights))
+    series = grid.from_arrays({"sst": values.reshape(30, -1)}, dims=("time", "point"))["sst"]
+    points = grid.run(*eofs(series, 3, weights.ravel()).values(), executor="inline", store="points", quiet=True)
+    for name in ("eof", "correlation", "covariance"):
+        one = points[name].to_numpy()
+        assert rows[name].reshape(3, -1).T.tobytes() == one.tobytes()
+        assert np.isnan(one[157]).all()
+    assert np.isnan(points["covariance"].to_numpy()[0]).all()
+
+
+def test_a_block_has_work_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_grams, "CHUNK_BYTES", 40 * 8 * 9)
+    monkeypatch.setattr(rechunking, "SMALL_BYTES", 0)
+    monkeypatch.setattr(grams, "STATE_SHARE", 0)
+    series, found = field(waves()), {}
+    every = 40 * 40 * 54  # products
+    for work, least, most in ((every, 1, 1), (every // 3, 2, 3), (0, 6, 54)):
+        monkeypatch.setattr(grams, "LEAST_WORK", work)
+        matrix = grid.gram(series, "time")
+        assert least <= grid.plan(matrix).to_dict()["stages"][0]["chunks"] <= most
+        found[work] = grid.run(matrix, executor="inline", store=f"with{work}", quiet=True)[0].to_numpy()
+    for one in found.values():
+        np.testing.assert_allclose(one, found[0], rtol=1e-11, atol=1e-9)
 
 
 def test_single_precision_says_what_it_gives() -> None:

@@ -54,6 +54,32 @@ def test_a_kernel_that_is_read_twice_is_kept_once(field: Any) -> None:
     assert len(stages) == 3 or any(len(stage.roots) == 2 for stage in stages)
 
 
+@pytest.mark.parametrize("parallel", [None, 4])
+def test_a_reduction_is_cut_as_its_kernel_asks(parallel: int | None) -> None:
+    @grid.kernel("()->()", names=("double",), parallel=parallel)
+    def double(value):  # type: ignore[no-untyped-def]
+        return 2 * value
+
+    wide = grid.from_arrays({"a": np.arange(4000.0).reshape(400, 10)}, dims=("y", "x"))["a"]
+    (stage,) = plan(wide.map(double).mean("x")).stages
+    assert stage.chunks <= 4 if parallel else stage.chunks > 100
+
+
+def test_array_s_regions_are_digested_once(field: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    source = field.op.action.source
+    objects = type(source).objects
+    monkeypatch.setattr(type(source), "objects", lambda self, region: asked.append(region) or objects(self, region))
+    first, second = plan(field.mean("t"), field.sum("y")), plan(field.mean("t"))
+    for found in (first, second):
+        for stage in found.stages:
+            for chunk in range(stage.chunks):
+                found.chunk_token(stage.number, 0, chunk)
+                found.chunk_token(stage.number, 0, chunk)
+        assert len(asked) == len(set(asked)) > 0
+        asked.clear()  # another run asks again: what is in an array may have changed
+
+
 def _counting(folder: Path) -> Any:
     @grid.task("()->()", dtypes="f8")
     def counted(values, folder=str(folder)):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numba import njit
 
-from gridcompute import _kendall, _sen, stats
+from gridcompute import _kendall, _medians, _sen, stats
 
 ANY_SERIES = hnp.arrays(
     np.float64,
@@ -148,6 +148,32 @@ def test_parts_equal_the_whole(x):
     assert same(whole[:5], [test.tau, test.p, test.z, test.s, test.var_s])
     assert same(whole[0], stats.kendall_tau(x))
     assert same(whole[5:], [stats.sen_slope(x), stats.sen_intercept(x)])
+
+
+@pytest.mark.parametrize("step", [0.0, 1 / 8, 1.0, 30.0])
+def test_a_trend_is_the_same_by_counting_and_by_sorting(step):
+    rng = np.random.default_rng(5)
+    for n in (2, 3, 17, 64, 65, 255, 256, 257):
+        for odd in (math.nan, math.inf, 1e200, 0.0):
+            x = rng.standard_normal(n) * 9 + 0.05 * np.arange(n)
+            x = np.round(x / step) * step if step else x
+            x[:: max(2, n // 5)] = odd
+            positions, values = _sen.valid_values(x)
+            slope = _sen.buffered_slope(positions, values) if len(values) > 1 else math.nan
+            assert same(slope, median_of_slopes(x[~np.isnan(x)]) if odd == odd else slope)
+            sorted_way = _kendall.line_of(_kendall.test_of(values), positions, values.copy(), slope)
+            assert same(stats.trend(x), sorted_way)
+            if len(values) > 1 and abs(odd) <= 9:
+                found, rising, falling = _sen.signed_slope(positions, values)
+                assert (rising - falling, found) == (_kendall.score_by_pairs(values)[0], slope)
+
+
+@settings(max_examples=150, deadline=None)
+@given(hnp.arrays(np.float64, st.integers(1, 90), elements=st.floats(-9, 9) | st.integers(-1, 1).map(float)),
+       st.sampled_from([0.0, 1e12, math.inf]))
+def test_a_median_near_the_mean_is_numpys(x, odd):
+    x[-1] += odd
+    assert _medians.median_near_mean(x.copy()) == np.median(x)
 
 
 def test_scipy_agrees():

@@ -23,6 +23,7 @@ FOLDERS = {"gridcompute": ROOT / "gridcompute", "gridcompute_workloads": ROOT / 
 # Levels have gaps, so that a module can go between two others.
 LEVELS = {
     "gridcompute._myers": 0,
+    "gridcompute._medians": -1,
     "gridcompute._sen": 0,
     "gridcompute.calendar": 0,
     "gridcompute.errors": 0,
@@ -30,6 +31,7 @@ LEVELS = {
     "gridcompute.interrupts": 0,
     "gridcompute.ipcsizes": 0,
     "gridcompute.threads": 0,
+    "gridcompute.blas": 0,
     "gridcompute.numerics": 0,
     "gridcompute.stores": 0,
     "gridcompute.syntax": 0,

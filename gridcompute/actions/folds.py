@@ -334,8 +334,8 @@ class Merge(Action):
 
 
 def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: float, stored_bytes: int,
-                  whole: frozenset[str] = frozenset(), light: bool = False,
-                  live_bytes: float = 0.0) -> list[tuple[Op, Layout]]:
+                  whole: frozenset[str] = frozenset(), light: bool = False, live_bytes: float = 0.0,
+                  parallel: int = 0) -> list[tuple[Op, Layout]]:
     """A reduction over the axes of its lowered input: the fold and its merges, the last of which gives the result.
 
     Args:
@@ -347,12 +347,13 @@ def over_segments(op: Op, source: Op, axes: Mapping[str, Axis], cell_bytes: floa
         whole: dimensions that a kernel fused into the fold gives only whole.
         light: whether no kernel is fused into it.
         live_bytes: most bytes that are live at once for one of its cells.
+        parallel: chunks that a kernel fused into it asks for, where data is small; 0 for the default.
     """
     reduce = op.action
     assert isinstance(reduce, Reduce)
     field = source.field(reduce.column)
     layout = cut(axes, cell_bytes=cell_bytes, stored_bytes=stored_bytes, whole=whole, light=light,
-                 live_bytes=live_bytes)
+                 live_bytes=live_bytes, parallel=parallel)
     kept = tuple(name for name in field.dims if name not in reduce.dims)
     groups = reduce.group or (GROUP, 1)
     layout, segments = cut_into_segments(

@@ -21,8 +21,11 @@ from gridcompute.spaces import Region, Space
 BLOCK = "block"
 """Dimension of the matrices that are summed."""
 
-STATE_SHARE = 8
-"""A block has at least so many times the bytes of its matrix."""
+STATE_SHARE = 32
+"""A block has at least so many times the bytes of its matrix, which is committed, read and added."""
+
+LEAST_WORK = 2**33
+"""Products that a block has at least: about 0.2 s of one core, worth a task and the sum of one matrix more."""
 
 
 @dataclass(frozen=True)
@@ -125,22 +128,21 @@ class Gram(Action):
             assert isinstance(column, Fixed)
             rows = in_rows(column, f, self.dims)
             if self.centred:
-                known = ~np.isnan(rows.sum(axis=0))
-                rows = rows[:, known] if not known.all() else rows
-                rows -= rows.mean(axis=0)
-            else:
-                gone = np.isnan(rows.sum(axis=1))
+                mean = rows.mean(axis=0)
+                known = ~np.isnan(mean)
+                rows = rows - mean if known.all() else rows[:, known] - mean[known]
+            elif (gone := np.isnan(rows.sum(axis=1))).any():
                 lost |= gone
-                rows[gone] = 0.0
+                rows = np.where(gone[:, None], 0.0, rows)
             total += rows @ rows.T
         total[lost], total[:, lost] = np.nan, np.nan
         return Block(region, {op.fields[0].name: Fixed(total[None])}, 1)
 
 
 def in_rows(column: Fixed, f: Field, dims: tuple[str, ...]) -> Array:
-    """Values in float64 as a matrix of its own: a row for each position of `dims`; nulls are NaN."""
+    """Values in float64 as a matrix, the column's own where it can be: a row for each of `dims`; nulls are NaN."""
     order = [*(f.dims.index(dim) for dim in dims), *(i for i, dim in enumerate(f.dims) if dim not in dims)]
-    values = column.values.astype(np.float64) if column.valid is None else np.where(column.valid, column.values, np.nan)
+    values = column.values if column.valid is None else np.where(column.valid, column.values, np.nan)
     turned = values.transpose(order)
     count = math.prod(turned.shape[:len(dims)])
     return np.ascontiguousarray(turned.reshape(count, -1), np.float64)
@@ -159,7 +161,7 @@ def boxes_of(axes: Mapping[str, Axis], extents: tuple[int, ...], fixed: int, byt
                         for (name, axis), extent in zip(axes.items(), extents, strict=True)})
     cells = math.prod(map(min, extents, (axis.length for axis in axes.values())))
     own = max(1, int(cells * fixed * bytes_each))
-    run = max(1, -(-STATE_SHARE * 8 * fixed * fixed // own))
+    run = max(1, -(-STATE_SHARE * 8 * fixed * fixed // own), -(-LEAST_WORK // max(1, fixed * fixed * cells)))
     return Boxes(layout, run, cells / max(fixed, 1))
 
 

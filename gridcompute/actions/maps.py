@@ -29,8 +29,11 @@ Place = tuple[int, str]
 
 
 def spread(column: Column, field: Field, loop: tuple[str, ...], shape: tuple[int, ...],
-           core: tuple[str, ...]) -> Column:
-    """A column as a kernel wants it: contiguous, loop dimensions first (missing ones repeated), core ones last."""
+           core: tuple[str, ...], *, once: bool = False) -> Column:
+    """A column as a kernel wants it: contiguous, loop dimensions first (missing ones repeated), core ones last.
+
+    With `once` a column without loop dimensions is in memory once, for all cells.
+    """
     if isinstance(column, Ragged):
         return column
     order = [field.dims.index(name) for name in loop if name in field.dims] + [field.dims.index(n) for n in core]
@@ -38,6 +41,8 @@ def spread(column: Column, field: Field, loop: tuple[str, ...], shape: tuple[int
 
     def arranged(array: Array) -> Array:
         lined = array.transpose(order)[index]
+        if once and not set(loop) & set(field.dims):
+            return np.broadcast_to(np.asarray(lined, order="C"), shape + lined.shape[len(loop):])
         return np.asarray(np.broadcast_to(lined, shape + lined.shape[len(loop):]), order="C")  # 0-d stays 0-d
 
     return Fixed(arranged(column.values), None if column.valid is None else arranged(column.valid))
@@ -166,7 +171,7 @@ class Map(Action):
         for axis, name in enumerate(self.loop):
             if op.space[name] is None:
                 shape[axis] = next(b.rows for b, source in zip(blocks, op.inputs, strict=True) if name in source.space)
-        inputs = [spread(blocks[i][name], op.inputs[i].field(name), self.loop, tuple(shape), core)
+        inputs = [spread(blocks[i][name], op.inputs[i].field(name), self.loop, tuple(shape), core, once=True)
                   for (i, name), core in zip(self.columns, self.core, strict=True)]
         # Along a dimension whose cells aren't counted, the region's start is a block's number and no cell's.
         origin = tuple(0 if op.space[name] is None else at for name, at in

@@ -21,7 +21,11 @@ from gridcompute.times import UNITS, date_attrs, length_attrs
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Columns in memory. Their content is their version: `objects` is a digest of what a region holds."""
+    """Columns in memory. Their content is their version: `objects` is a digest of what a region holds.
+
+    Attributes:
+        hashed: whether `objects` takes so long that a run asks once for each region.
+    """
 
     space: Space
     fields: tuple[Field, ...]
@@ -29,6 +33,7 @@ class ArraySource:
     coords: tuple[Coordinate, ...] = ()
     together: tuple[tuple[str, int], ...] = ()
     uniform = False
+    hashed = True
 
     @property
     def stored(self) -> tuple[tuple[str, int], ...]:
@@ -90,7 +95,7 @@ def _zeroed(column: Fixed) -> Any:
     values = column.values
     if column.valid is not None:
         values = np.where(column.valid, values, values.dtype.type(0))
-    if values.dtype.kind == "f":
+    if values.dtype.kind == "f" and values.size and np.isnan(values.min()):
         values = np.where(np.isnan(values), values.dtype.type(np.nan), values)
     return values
 

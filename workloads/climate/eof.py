@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 import gridcompute as grid
 from gridcompute.collection import Collection
@@ -30,6 +31,9 @@ Array = np.ndarray[Any, Any]
 
 DRAWN = 3
 """Modes whose maps are drawn."""
+
+ROW = 128
+"""Points whose sums are carried through time together."""
 
 
 @grid.task("(time,other)->(mode),(mode),(mode),(time,mode)", dtypes=("f8",) * 4, sizes={"mode": 1},
@@ -87,30 +91,50 @@ def unit_series(series):  # type: ignore[no-untyped-def]
     return (plain * signed(plain))[None]
 
 
-@grid.kernel("(time),(),(time,mode),(mode)->(mode),(mode),(mode)", names=("eof", "correlation", "covariance"))
+@njit(nogil=True)
+def _modes_of(series, weights, vectors, values):  # type: ignore[no-untyped-def]
+    """Maps, correlations and covariances (point, mode) of some points' series (time, point); see `row_modes`."""
+    (count, points), modes = series.shape, vectors.shape[1]
+    maps, correlations, covariances = np.empty((points, modes)), np.empty((points, modes)), np.empty((points, modes))
+    for start in range(0, points, ROW):  # sums of so many points stay in a core's own cache
+        size = min(ROW, points - start)
+        weight = weights[start: start + size]
+        means, squares, dots, row = np.zeros(size), np.zeros(size), np.zeros((modes, size)), np.empty(size)
+        for t in range(count):
+            for i in range(size):
+                means[i] += series[t, start + i] * weight[i]
+        means /= count
+        for t in range(count):
+            for i in range(size):
+                row[i] = series[t, start + i] * weight[i] - means[i]
+                squares[i] += row[i] * row[i]
+            for m in range(modes):
+                factor, dot = vectors[t, m], dots[m]
+                for i in range(size):
+                    dot[i] += row[i] * factor
+        for i in range(size):
+            for m in range(modes):
+                dot = dots[m, i]
+                length = np.sqrt(values[m] * (count - 1))
+                maps[start + i, m] = dot / length if length > 0.0 else np.nan
+                correlations[start + i, m] = dot / np.sqrt(squares[i]) if squares[i] > 0.0 else np.nan
+                covariances[start + i, m] = dot / np.sqrt(count - 1.0) / weight[i] if weight[i] != 0.0 else np.nan
+    return maps, correlations, covariances
+
+
+@grid.kernel("(time,point),(point),(time,mode),(mode)->(point,mode),(point,mode),(point,mode)",
+             names=("eof", "correlation", "covariance"), parallel=16)
+def row_modes(series, weights, vectors, values):  # type: ignore[no-untyped-def]
+    """A row of points of each mode: of its map of unit length, its correlation and covariance with the time series."""
+    return _modes_of(series, weights, vectors, values)
+
+
+@grid.kernel("(time),(),(time,mode),(mode)->(mode),(mode),(mode)", names=("eof", "correlation", "covariance"),
+             parallel=16)
 def point_modes(series, weight, vectors, values):  # type: ignore[no-untyped-def]
-    """One point of each mode: of its map of unit length, its correlation and its covariance with the time series."""
-    count, modes = vectors.shape
-    mean = 0.0
-    for t in range(count):
-        mean += series[t] * weight
-    mean /= count
-    square, dots = 0.0, np.zeros(modes)
-    for t in range(count):
-        value = series[t] * weight - mean
-        square += value * value
-        for m in range(modes):
-            dots[m] += value * vectors[t, m]
-    eof, correlation, covariance = np.full(modes, np.nan), np.full(modes, np.nan), np.full(modes, np.nan)
-    for m in range(modes):
-        size = np.sqrt(values[m] * (count - 1))
-        if size > 0.0:
-            eof[m] = dots[m] / size
-        if square > 0.0:
-            correlation[m] = dots[m] / np.sqrt(square)
-        if weight != 0.0:
-            covariance[m] = dots[m] / np.sqrt(count - 1.0) / weight
-    return eof, correlation, covariance
+    """The same of one point."""
+    maps, correlations, covariances = _modes_of(series.reshape(-1, 1), np.full(1, weight), vectors, values)
+    return maps[0], correlations[0], covariances[0]
 
 
 @grid.kernel("(mode),(mode)->(mode)", names=("scaled",))
@@ -197,7 +221,9 @@ def eofs(series: Collection, modes: int = 10, weights: str | Array = "sqrt-cos",
     weight = _weight(series, weights_of(series, weights, dim), space)
     name = "mode" if rotate == "none" else "old"
     values, vectors = _decomposed(series, weight, modes, (dim, space, name), times <= points)
-    maps = series.map(_over(point_modes, {}, time=dim, mode=name), weight, vectors, values["eigenvalue"])
+    shaped = _over(row_modes, {}, point=space[-1], time=dim, mode=name) if len(space) > 1 else \
+        _over(point_modes, {}, time=dim, mode=name)
+    maps = series.map(shaped, weight, vectors, values["eigenvalue"])
     found = {**{key: values[key] for key in ("eigenvalue", "fraction", "error")}, "pc": vectors,
              **{key: maps[key] for key in ("eof", "correlation", "covariance")}}
     unit = math.sqrt(times - 1)

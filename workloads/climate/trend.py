@@ -27,7 +27,7 @@ MOST_PIXELS = 4_000_000
 NAMES = ("slope", "intercept", "tau", "p", "z", "s")
 
 
-@grid.kernel("(time)->(),(),(),(),(),()", names=NAMES)
+@grid.kernel("(time)->(),(),(),(),(),()", names=NAMES, parallel=128)  # a few microseconds for decades of years
 def pixel_trend(series, per_year):  # type: ignore[no-untyped-def]  # numba infers the types
     """One pixel's Mann-Kendall test and Theil-Sen line; all NaN with fewer than two values."""
     test = grid.stats.trend(series)
