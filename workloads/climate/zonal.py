@@ -20,6 +20,9 @@ from .pictures import draw
 
 __all__ = ["NAMED", "Box", "area_means", "meridional_means", "zonal", "zonal_statistics"]
 
+METHODS = {"mean": "mean", "std": "standard_deviation", "min": "minimum", "max": "maximum", "count": "sum"}
+"""CF's names of what is done along longitude."""
+
 
 def zonal_statistics(field: Collection, *, longitude: str = "") -> Collection:
     """Mean, standard deviation, least and greatest value of each circle of latitude.
@@ -87,9 +90,8 @@ def zonal(
     units = str(attrs_of(field).get("units", "1"))
     along = coordinate_along(field, "longitude").dim
     told = {"mean": "mean", "std": "standard deviation", "min": "least", "max": "greatest", "count": "number"}
-    methods = {"mean": "mean", "std": "standard_deviation", "min": "minimum", "max": "maximum", "count": "sum"}
     attrs = {one: {"long_name": f"{words} of {name} along {along}", "units": "1" if one == "count" else units,
-                   "cell_methods": methods_of(field, f"{along}: {methods[one]}")}
+                   "cell_methods": methods_of(field, f"{along}: {METHODS[one]}")}
              for one, words in told.items()}  # fmt: skip
     outputs = [with_attrs(zonal_statistics(field), attrs).write(output, overwrite=overwrite)]
     kept = {key: str(value) for key, value in attrs_of(field).items()}
