@@ -66,15 +66,17 @@ def _named(array: Any) -> Any:
     return (array.rename("values") if array.name is None or array.name in array.coords else array).to_dataset()
 
 
-def _unfit(name: str, why: str) -> ParameterError:
+def _unfit(name: str, why: str, hint: str = "") -> ParameterError:
     return ParameterError(f"{name!r} {why}: it has no place in a collection",
-                          hint=f"leave it out: .drop_vars({name!r})")
+                          hint=hint or f"leave it out: .drop_vars({name!r})")
 
 
 def _beside(dataset: Any) -> dict[str, str]:
-    """Variables that describe others, and the coordinate that each bounds; empty for grid mappings."""
+    """Variables that describe others, and the coordinate that each bounds; empty for grid mappings and single texts."""
     found = {}
     for name, v in dataset.variables.items():
+        if v.ndim == 0 and v.dtype.kind in "OUST" and isinstance(v.values.item(), str | bytes):
+            found[str(name)] = ""
         said = {**v.encoding, **v.attrs}
         for key in ("bounds", "climatology"):
             if name in dataset.coords and key in said and str(said[key]) in dataset.variables:
@@ -103,7 +105,9 @@ def _labels(dataset: Any, beside: Mapping[str, str]) -> Iterator[Coordinate]:
             own = () if parent is None else tuple(d for d in dims if d not in map(str, parent.dims))
             made = Auxiliary.of(name, dims, flat, variable.shape, own)
         if made is None and not (parent is None and name in beside):  # a grid mapping's value means nothing
-            raise _unfit(name, f"holds {variable.dtype} labels")
+            several = hasattr(dataset.indexes.get(key), "levels")
+            raise _unfit(name, "is a MultiIndex", f"make coordinates of its levels: .reset_index({name!r})") \
+                if several else _unfit(name, f"holds {variable.dtype} labels")
         yield made or Auxiliary("", name, np.zeros((), np.int8), attrs=packed(variable.attrs))
 
 

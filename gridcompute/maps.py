@@ -15,6 +15,9 @@ DIVERGING = "RdBu_r"
 """Blue to red through white: told apart with every common kind of colour blindness."""
 SEQUENTIAL = "viridis"
 
+FLATTEST, STEEPEST = 0.2, 1.4
+"""Height by width of maps that are drawn as the ground is; others are stretched until titles and ticks have room."""
+
 
 def per_decade(values: Array, unit: str) -> tuple[Array, str]:
     """Slopes per year as slopes per decade, which read better; other units stay.
@@ -28,7 +31,8 @@ def per_decade(values: Array, unit: str) -> tuple[Array, str]:
 
 
 def draw_trend(
-    path: Path, slope: Array, significant: Array, axes: Sequence[Axis], *, name: str, unit: str, alpha: float
+    path: Path, slope: Array, significant: Array, axes: Sequence[Axis], *, name: str, unit: str, alpha: float,
+    test: str = "Mann-Kendall",
 ) -> Path:
     """A map (two dimensions) or a line (one, or none) of slopes, marked where they are significant.
 
@@ -40,10 +44,11 @@ def draw_trend(
         name: of the variable.
         unit: of the slopes; per year is drawn per decade.
         alpha: significance level, for the caption.
+        test: what gave it, for the caption.
     """
     values, unit = per_decade(slope, unit)
     title = f"Trend of {name.replace('_', ' ')}"
-    note = f"dots: p < {alpha:g} (Mann-Kendall)"
+    note = f"dots: p < {alpha:g} ({test})"
     if values.ndim == 2:
         return draw_map(path, values, axes, title=title, unit=unit, note=note, dots=significant)
     axis = axes[0] if axes else Axis("", np.zeros(1))
@@ -149,8 +154,7 @@ def draw_stripes(path: Path, values: Array, axis: Axis, *, title: str, unit: str
 
 def _height(y: Axis, x: Axis, width: float, least: float = 2.6) -> float:
     """Of a map so wide, with its title: as high as the ground is, other fields three quarters of it."""
-    aspect = _aspect(y, x)
-    spread = abs(float(np.ptp(y.edges))) * aspect / max(1e-9, abs(float(np.ptp(x.edges)))) if aspect else 0.75
+    spread = min(STEEPEST, max(FLATTEST, _spread(y, x) or 0.75))
     return min(10.0, max(least, (width - 1.6 * width / 8.0) * spread + 0.9 * width / 8.0))
 
 
@@ -161,13 +165,18 @@ def _aspect(y: Axis, x: Axis) -> float:
     return 1 / math.cos(math.radians(min(75.0, abs(float(np.mean(y.values))))))
 
 
+def _spread(y: Axis, x: Axis) -> float:
+    """Height by width of the ground that a map shows; 0 where it isn't one."""
+    return abs(float(np.ptp(y.edges))) * _aspect(y, x) / max(1e-9, abs(float(np.ptp(x.edges))))
+
+
 def _mesh(panel: Any, values: Array, y: Axis, x: Axis, colours: Mapping[str, Any], ticks: int = 7) -> Any:
     panel.set_facecolor("#d9d9d9")
     mesh = panel.pcolormesh(x.edges, y.edges, np.ma.masked_invalid(values), rasterized=True, **colours)
-    if aspect := _aspect(y, x):
-        panel.set_aspect(aspect)
+    if FLATTEST <= _spread(y, x) <= STEEPEST:
+        panel.set_aspect(_aspect(y, x))
     dressed(panel, x, "x", ticks)
-    dressed(panel, y, "y", ticks)
+    dressed(panel, y, "y", min(ticks, 4) if 0 < _spread(y, x) < FLATTEST else ticks)
     return mesh
 
 

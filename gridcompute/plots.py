@@ -82,12 +82,13 @@ class Axis:
 
     @property
     def edges(self) -> Array:
-        """Boundaries between cells: halfway, the outer ones as far as the inner."""
+        """Boundaries between cells: halfway, the outer ones as far as the inner, of latitudes at most at the poles."""
         centres = self.values
         if len(centres) < 2:
             return np.array([centres[0] - 0.5, centres[0] + 0.5])
         half = np.diff(centres) / 2
-        return np.concatenate([[centres[0] - half[0]], centres[:-1] + half, [centres[-1] + half[-1]]])
+        found = np.concatenate([[centres[0] - half[0]], centres[:-1] + half, [centres[-1] + half[-1]]])
+        return np.clip(found, -90.0, 90.0) if self.kind == "latitude" and np.abs(centres).max() < 90.0 + 1e-6 else found
 
     @property
     def label(self) -> str:

@@ -13,7 +13,7 @@ from gridcompute_workloads.climate.pictures import cropped, draw, draw_field, dr
 
 from gridcompute import plots
 from gridcompute.errors import StoreError
-from gridcompute.maps import DIVERGING, SEQUENTIAL, _colours, _mesh
+from gridcompute.maps import DIVERGING, SEQUENTIAL, _colours, _mesh, draw_maps, draw_trend
 from gridcompute.plots import Axis
 
 Y = Axis("lat", np.linspace(-60, 60, 5), "degrees_north", "latitude")
@@ -78,6 +78,48 @@ def test_one_panel_is_a_map_of_its_own(tmp_path: Path) -> None:
     alone = size(draw(tmp_path / "a.png", months, title="t", unit="K", panels=[("June", 0)]))
     assert alone == size(draw(tmp_path / "b.png", months[0], title="t, June", unit="K"))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are drawn, as they are saved."""
+    from matplotlib.figure import Figure
+
+    found: list[Any] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **more: (found.append(self), save(self, *args, **more)))
+    return found
+
+
+@pytest.mark.parametrize(("lat", "lon"), [((84.0, 89), (0.0, 3)), ((-5.0, 4.5), (0.0, 359)), ((-60.0, 60), (0.0, 2))])
+def test_titles_and_ticks_of_narrow_and_flat_maps_do_not_overlap(
+    lat: tuple[float, float], lon: tuple[float, float], drawn: list[Any], tmp_path: Path
+) -> None:
+    axes = [Axis("lat", np.linspace(*lat, 4), "degrees_north", "latitude"),
+            Axis("lon", np.linspace(*lon, 6), "degrees_east", "longitude")]  # fmt: skip
+    values = np.arange(24.0).reshape(4, 6)
+    draw_trend(tmp_path / "a.png", values, values > 3, axes, name="t", unit="K year-1", alpha=0.05)
+    draw_maps(tmp_path / "b.png", {str(i): values for i in range(12)}, axes, title="t", unit="K")
+    for figure in drawn:
+        for panel in figure.axes[:-1]:
+            texts = [panel.title, panel._right_title], panel.get_yticklabels()
+            for side in texts:
+                boxes = [text.get_window_extent() for text in side if text.get_text()]
+                assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i]
+                               if one.y0 >= panel.bbox.y0 - 9 and other.y1 <= panel.bbox.y1 + 9)  # fmt: skip
+
+
+def test_captions_say_what_is_shown(drawn: list[Any], tmp_path: Path) -> None:
+    levels = field(time=2, level=3, lat=4).assign_coords(level=("level", [850.0, 500, 200], {"units": "hPa"}))
+    draw(tmp_path / "a.png", levels, title="Zonal mean", unit="K")
+    panel = drawn[-1].axes[0]
+    assert panel.get_title(loc="left") == "Zonal mean, time 2000-01-01"
+    assert panel.yaxis.get_inverted()  # pressure upright, latitudes beside each other
+    assert "level" in panel.get_ylabel()
+    draw_series(tmp_path / "b.png", {"a": np.arange(4.0)}, Axis("year", np.arange(1990.0, 1994)), title="t", unit="K")
+    assert [float(tick) % 1 for tick in drawn[-1].axes[0].get_xticks()] == [0.0] * len(drawn[-1].axes[0].get_xticks())
+    pole = Axis("lat", np.array([70.0, 80, 90]), "degrees_north", "latitude")
+    assert pole.edges.tolist() == [65, 75, 85, 90]
 
 
 def test_maps_show_the_part_that_has_values() -> None:

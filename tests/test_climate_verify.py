@@ -126,6 +126,30 @@ def test_what_does_not_go_together_is_refused_by_name() -> None:
         build(input="f.nc", reference="two.nc", reference_variable="x")
     with pytest.raises(ParameterError, match="by 'week'"):
         build(input="f.nc", reference="f.nc", frequency="week")
+    with pytest.raises(AlignmentError, match="forecast has 24 cells along 'time', the reference 3"):
+        scores(forecast, forecast.isel(time=slice(0, 3)))
+    with pytest.raises(DimensionError, match="climatology has the dimension 'time'"):
+        build(input="f.nc", reference="f.nc", climatology="f.nc")
+
+
+@pytest.mark.parametrize(("units", "said"), [("K", []), ("kelvin", []), ("m", ["the forecast is in K, the reference "
+                                                                           "in m: nothing is converted"])])
+@pytest.mark.filterwarnings("ignore")  # of outputs that are never run
+def test_units_that_differ_are_said_and_two_scales_of_temperature_refused(units: str, said: list[str]) -> None:
+    for name, unit in (("k.nc", "K"), ("c.nc", "degC"), ("o.nc", units)):
+        written(name, 1)
+        with xr.open_dataset(name) as data:
+            changed = data.load()
+        changed["t"].attrs["units"] = unit
+        changed.to_netcdf(name)
+    build = grid.workload("climate.verify")
+    with pytest.raises(ParameterError, match="the forecast is in K, the reference in degC"):
+        build(input="k.nc", reference="c.nc")
+    assert build(input="k.nc", reference="o.nc").lines[1:] == said
+    dates = xr.open_dataset("k.nc")["time"].expand_dims(lat=2).rename("t").drop_vars("time")
+    dates.to_netcdf("d.nc")
+    with pytest.raises(ParameterError, match="'t' of the reference holds dates"):
+        build(input="k.nc", reference="d.nc")
 
 
 @grid.kernel("(),()->()")

@@ -453,7 +453,7 @@ def test_a_kernel_reads_naturally(own_folder: Path) -> None:
         (lambda: xr.Dataset({"a": ("x", xr.date_range("2001", periods=2, calendar="noleap", use_cftime=True))}),
          "'a' holds object"),
         (lambda: xr.Dataset({"a": ("x", [1.0])}, {"c": ("x", np.array([{}], object))}), "'c' holds object labels"),
-        (lambda: xr.Dataset({"a": (("x", "y"), np.zeros((2, 2)))}).stack(z=("x", "y")), "'z' holds object labels"),
+        (lambda: xr.Dataset({"a": (("x", "y"), np.zeros((2, 2)))}).stack(z=("x", "y")), "'z' is a MultiIndex"),
         (lambda: 5, "takes a Dataset or DataArray, not int"),
         (lambda: np.zeros(3), "takes a Dataset or DataArray, not ndarray"),
     ],
@@ -473,6 +473,16 @@ def test_what_is_empty_is_refused() -> None:
         patch.setattr("gridcompute.datasets.MOST_BYTES", 8)
         with pytest.raises(ParameterError, match="more than are kept in memory"):
             grid.from_xarray(large)
+
+
+def test_a_single_text_is_a_label_and_levels_of_a_multiindex_can_be_kept(own_folder: Path) -> None:
+    ds = xr.Dataset({"t": (("x", "y"), np.arange(4.0).reshape(2, 2)), "station": ((), "Bern")}, {"x": [1, 2]})
+    assert str(computed(ds.grid.mean("x"))["station"].values) == "Bern"
+    stacked = ds[["t"]].assign_coords(y=[5, 6]).stack(z=("x", "y"))
+    with pytest.raises(ParameterError) as caught:
+        grid.from_xarray(stacked)
+    assert caught.value.hint == "make coordinates of its levels: .reset_index('z')"
+    assert computed(grid.from_xarray(stacked.reset_index("z")))["y"].values.tolist() == [5, 6, 5, 6]
 
 
 def test_a_dataarray_without_a_name_or_named_as_its_coordinate(own_folder: Path) -> None:

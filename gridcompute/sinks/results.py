@@ -16,6 +16,8 @@ from gridcompute.store import LocalStore, RemoteStore, Store, open_store
 def open_result(url: str | os.PathLike[str], **storage_options: Any) -> Any:
     """A finished output: an xarray Dataset (Zarr) or a pyarrow Dataset (Parquet, Arrow IPC), nothing read yet.
 
+    Times whose units xarray can't read, such as months, stay numbers.
+
     Raises:
         MissingInputError: there is nothing, or an output that isn't finished.
         CorruptInputError: a manifest that can't be read, or a part that is missing or of another size.
@@ -31,8 +33,12 @@ def open_result(url: str | os.PathLike[str], **storage_options: Any) -> Any:
 
         options = dict(store.options) if isinstance(store, RemoteStore) else None
         place = contained.store(store.root) if isinstance(store, LocalStore) else store.url
+        reading: dict[str, Any] = {"chunks": None, "storage_options": options or None, "zarr_format": 3}
         try:  # of format 3, which has no codec that runs code
-            return xr.open_zarr(place, chunks=None, storage_options=options or None, zarr_format=3)
+            try:
+                return xr.open_zarr(place, **reading)
+            except ValueError:  # an input's times that xarray has no dates for, such as "months since 1950-01-01"
+                return xr.open_zarr(place, decode_times=False, **reading)
         except Exception as error:
             raise CorruptInputError(f"{store.url} can't be opened: {type(error).__name__}: {str(error)[:300]}",
                                     hint="run it again") from clean(error)

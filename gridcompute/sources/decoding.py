@@ -145,6 +145,9 @@ def _fills(dtype: np.dtype[Any], attrs: Mapping[str, Any]) -> tuple[Any, ...]:
                 fills.append(np.array(bits, f"u{dtype.itemsize}").view(dtype)[()])
             elif dtype.kind == "f":
                 fills.append(dtype.type(value))
+    units, kind = str(attrs.get("units", "")), str(attrs.get("dtype", ""))
+    if dtype == np.int64 and (" since " in units or kind.startswith("timedelta64")):
+        fills.append(np.int64(np.iinfo(np.int64).min))  # NaT, which xarray writes without a fill value
     return tuple(dict.fromkeys(fills))
 
 

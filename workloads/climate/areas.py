@@ -16,7 +16,7 @@ from gridcompute.coords import Coordinate
 from gridcompute.errors import ParameterError
 
 from .grids import Grid, check_monotonic
-from .inputs import as_measured, coordinate_along
+from .inputs import as_measured, coordinate_along, methods_of
 from .normals import FEW, along
 
 Array = np.ndarray[Any, Any]
@@ -197,4 +197,5 @@ def area_means(field: Collection, boxes: Sequence[Box] = (), weights: str = "are
     kernel = along(box_means, lat.dim, "row", box=len(boxes))
     found = pieces[0].map(kernel, pieces[1], names=[name], shares=shares)
     labels = Coordinate("box", "box", np.array([box.name for box in boxes]))
-    return as_measured(Collection(found.columns, [*found.coords, labels]), field, cell_methods="area: mean")
+    return as_measured(Collection(found.columns, [*found.coords, labels]), field,
+                       cell_methods=methods_of(field, "area: mean"))

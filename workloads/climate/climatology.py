@@ -17,7 +17,7 @@ from gridcompute.registry import Job
 from gridcompute.running import Run
 from gridcompute.status import counted
 
-from .inputs import attrs_of, chosen, default_archive, with_attrs
+from .inputs import attrs_of, chosen, default_archive, methods_of, with_attrs, zarr_named
 from .means import annual_means, monthly_means, running_means, seasonal_means
 from .normals import SEASONS, Cycle, anomalies, anomaly_spread, normals
 from .pictures import draw, thinned
@@ -75,7 +75,7 @@ def climatology(
         gridcompute run climate.climatology --input "sst.*.nc" --means month,year,13
     """
     cycle = Cycle(frequency, window, window_weights, base_of(base), dim)
-    drawn = picture_path(picture, output)
+    drawn = picture_path(picture, zarr_named(output))
     wanted = means_of(means)
     field = chosen(grid.open_dataset(input or default_archive()), variable, dim, "--dim")
     name = next(iter(field.columns))
@@ -165,7 +165,7 @@ def _mean_of(field: Collection, part: str, dim: str, units: str) -> Collection:
     (name,) = field.columns
     found = MEANS[part](field, dim) if part in MEANS else running_means(field, int(part), dim)
     over = f"{dim}: mean" if part in MEANS else f"{dim}: mean (running, {part} steps)"
-    attrs: dict[str, Any] = {**attrs_of(field), "units": units, "cell_methods": over}
+    attrs: dict[str, Any] = {**attrs_of(field), "units": units, "cell_methods": methods_of(field, over)}
     return with_attrs(found, {name: {key: str(value) for key, value in attrs.items()}})
 
 
@@ -178,7 +178,7 @@ def summary(output: str, picture: Path | None, name: str, units: str, cycle: Cyc
         yield (f"{counted(steps, cycle.frequency)}; standard deviation of the anomalies {np.nanmin(shown):.3g} to "
                f"{np.nanmax(shown):.3g} {units}, median {np.nanmedian(shown):.3g}")
     else:
-        yield "no pixel has a value: all results are NaN"
+        yield "no pixel has a value, or all have an infinity: there are no deviations"
     if cycle.frequency != "day" and steps < (there := {"month": 12, "season": 4}[cycle.frequency]):
         which = ", ".join(label_of(cycle, int(step)) for step in result[cycle.name].values)
         yield f"only {which} of {there} {cycle.frequency}s: the record has no other dates (is it of annual means?)"

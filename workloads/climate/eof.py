@@ -23,7 +23,7 @@ from gridcompute.running import Run
 from gridcompute.signature import Signature
 
 from .grams import leading, signed, varimax
-from .inputs import attrs_of, chosen, default_archive, with_attrs
+from .inputs import attrs_of, chosen, default_archive, with_attrs, zarr_named
 from .pictures import draw_field, draw_series
 from .weights import weights_of
 
@@ -333,7 +333,7 @@ def eof(
         gridcompute run climate.eof
         gridcompute run climate.eof --input sst.nc --variable sst --modes 5 --rotate varimax
     """
-    drawn = picture_path(picture, output)
+    drawn = picture_path(picture, zarr_named(output))
     if reconstruct and (eof_scaling or pc_scaling or rotate != "none"):
         raise ParameterError("fields are made of modes without scalings and rotation", hint="leave those options out")
     series = chosen(grid.open_dataset(input or default_archive()), variable, "time")
@@ -344,7 +344,7 @@ def eof(
     outputs: list[Any] = [with_attrs(together, _described(name, units, weights, rotate)).write(
         output, overwrite=overwrite, chunks={"mode": -1})]
     if reconstruct:
-        outputs.append(reconstructed(found, series, weights).write(reconstruct, overwrite=overwrite))
+        outputs.append(reconstructed(found, series, weights).write(zarr_named(reconstruct), overwrite=overwrite))
 
     def finish(run: Run) -> Iterator[str | Path]:
         yield from _pictures(output, drawn, name)

@@ -18,7 +18,7 @@ from gridcompute.signature import Signature
 
 from .differences import field_gradient, field_steepness, flow_curl, stencil_of
 from .grids import RADIUS, grid_of
-from .inputs import attrs_of, chosen, coordinate_along, default_archive, with_attrs
+from .inputs import attrs_of, chosen, coordinate_along, default_archive, with_attrs, zarr_named
 from .regrid import picture_of
 
 LONG = {"east": "derivative to the east", "north": "derivative to the north", "magnitude": "length of the gradient",
@@ -125,7 +125,7 @@ def gradient(
     """
     if bool(u) != bool(v) or (u and variable):
         raise ParameterError("a flow has two components", hint="give both --u and --v, or one --variable")
-    drawn = picture_path(picture, output)
+    drawn = picture_path(picture, zarr_named(output))
     data = grid.open_dataset(input or default_archive())
     dim = coordinate_along(data, "latitude").dim
     fields = [chosen(data, u, dim), chosen(data, v, dim)] if u else [chosen(data, variable, dim)]
@@ -141,7 +141,8 @@ def gradient(
     shown = "vorticity" if u else "magnitude"
 
     def finish(run: Run) -> Iterator[str | Path]:
-        yield from picture_of(output, drawn, shown, unit, f"{LONG[shown].capitalize()} of {source}")
+        yield from picture_of(output, drawn, shown, unit, f"{LONG[shown].capitalize()} of {source}",
+                              "no cell has a value, or none with all its neighbours")
 
     lines = [f"input {source} of {input or 'A1B_north_america.nc from iris-sample-data (240 years)'}; order {order}"]
     return Job([result.write(output, overwrite=overwrite)], finish, lines)

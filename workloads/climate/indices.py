@@ -23,7 +23,7 @@ from .etccdi.bootstrap import ranks_of
 from .etccdi.days import days_of_series, period_starts
 from .etccdi.kernels import Scale, warm_days
 from .etccdi.table import GROUPS, INDICES, SERIES, Group
-from .inputs import coordinate_along, with_attrs
+from .inputs import coordinate_along, with_attrs, zarr_named
 from .pictures import draw_field, draw_series
 
 Array = np.ndarray[Any, Any]
@@ -232,7 +232,7 @@ def indices(
         gridcompute run climate.indices --input tasmax.nc --indices tx90p,su --base 1981-2010
         gridcompute run climate.indices --input tasmax.nc --tn-input tasmin.nc --pr-input pr.nc --output all.zarr
     """
-    drawn = picture_path(picture, output)
+    drawn = picture_path(picture, zarr_named(output))
     series, where = _series(input, {"tx": tx, "tn": tn, "pr": pr}, {"tn": tn_input, "pr": pr_input})
     only = tuple(name.strip().lower() for name in indices.split(",") if name.strip())
     given: dict[str, Any] = {"base": _years(base), "monthly": monthly, "hemisphere": hemisphere, "amount": amount}

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from gridcompute.collection import Collection
+from gridcompute.columns import Field
 from gridcompute.coords import Coordinate
 from gridcompute.errors import DimensionError, MissingInputError, ParameterError
+from gridcompute.times import time_attrs
 
 YEAR = {"360_day": 360.0, "noleap": 365.0, "all_leap": 366.0, "julian": 365.25}
 """Days in a mean year of a CF calendar; 365.2425 in the others."""
@@ -35,8 +37,21 @@ def default_archive() -> str:
     return str(Path(iris_sample_data.path) / "A1B_north_america.nc")
 
 
+def zarr_named(output: str) -> str:
+    """The place of an output, which is a Zarr store.
+
+    Raises:
+        ParameterError: its name says another format.
+    """
+    if output and not output.rstrip("/").endswith(".zarr"):
+        raise ParameterError(f"the output {output!r} isn't a Zarr store", hint="name it like out.zarr; xarray makes "
+                             'other formats of it: xr.open_zarr("out.zarr").to_netcdf("out.nc")')
+    return output
+
+
 def chosen(data: Collection, variable: str, dim: str, option: str = "") -> Collection:
-    """The variable that is asked for, or the only one that fits; whole numbers with gaps as `gapped`.
+    """The variable that is asked for, or the only one that fits; whole numbers with gaps as `gapped`, durations as
+    numbers of their unit.
 
     Args:
         data: where it is looked for.
@@ -60,11 +75,9 @@ def chosen(data: Collection, variable: str, dim: str, option: str = "") -> Colle
                 f"variable {variable!r} has no dimension {dim!r}",
                 hint=f"its dimensions are {', '.join(field.dims) or 'none'}{see}",
             )
-        if field.ragged or field.dtype.kind not in "iuf":
-            raise ParameterError(
-                f"variable {variable!r} holds {field.kind if field.ragged else field.dtype}, not numbers",
-                hint=f"the input has {listed}",
-            )
+        if not is_measured(field):
+            held = field.kind if field.ragged else "dates" if field.dtype.kind in "iuf" else field.dtype
+            raise ParameterError(f"variable {variable!r} holds {held}, not numbers", hint=f"the input has {listed}")
         return gapped(data[variable])
     bounds = {
         str(attrs.get(key))
@@ -75,8 +88,7 @@ def chosen(data: Collection, variable: str, dim: str, option: str = "") -> Colle
         f.name
         for f in data.fields
         if dim in f.dims
-        and not f.ragged
-        and f.dtype.kind in "iuf"
+        and is_measured(f)
         and f.name not in bounds
         and not f.name.endswith(("_bnds", "_bounds"))
     ]
@@ -89,9 +101,20 @@ def chosen(data: Collection, variable: str, dim: str, option: str = "") -> Colle
     return gapped(data[fits[0]])
 
 
+def is_measured(field: Field) -> bool:
+    """Whether a column holds numbers, durations among them; dates count from an origin that no statistic knows of."""
+    dated = bool(times := dict(time_attrs(field))) and "dtype" not in times
+    return not field.ragged and field.dtype.kind in "iuf" and not dated
+
+
 def gapped(series: Collection) -> Collection:
-    """Whole numbers of which some may be missing as float64, in which a gap is NaN; others as they are."""
+    """Whole numbers of which some may be missing as float64, in which a gap is NaN; durations as plain numbers of
+    their unit; others as they are.
+    """
     field = series.fields[0]
+    if "dtype" in dict(time_attrs(field)):
+        attrs = {key: value for key, value in attrs_of(series).items() if key not in ("dtype", "timezone")}
+        return gapped(with_attrs(series, {field.name: attrs}))
     if field.dtype.kind not in "iu" or not field.nullable:
         return series
     return with_attrs(series * 1.0, {field.name: attrs_of(series)})
@@ -100,6 +123,11 @@ def gapped(series: Collection) -> Collection:
 def attrs_of(series: Collection) -> dict[str, Any]:
     """Attributes of a collection's first column."""
     return {key: json.loads(text) for key, text in series.fields[0].attrs}
+
+
+def methods_of(series: Collection, done: str) -> str:
+    """`cell_methods` of what was done to a column, after those that it has."""
+    return f"{attrs_of(series).get('cell_methods', '')} {done}".strip()
 
 
 def with_attrs(result: Collection, attrs: dict[str, dict[str, Any]]) -> Collection:

@@ -90,6 +90,8 @@ def draw_series(path: Path, series: Mapping[str, Array], x: Axis, *, title: str,
         panel.set_axisbelow(True)
         panel.tick_params(colors=INK, labelsize=9)
         panel.set_xlabel("" if x.kind else x.label, color=INK)
+        if (x.values == np.round(x.values)).all():  # years, months: nothing lies between them
+            panel.xaxis.get_major_locator().set_params(integer=True)
         panel.set_ylabel(unit, color=INK)
         panel.set_title(title, loc="left", color=INK, fontsize=12)
         panel.spines[["top", "right"]].set_visible(False)
@@ -136,7 +138,7 @@ def draw(path: Path, field: xr.DataArray, *, title: str, unit: str = "", centred
 
     Args:
         path: PNG to write.
-        field: of any number of dimensions; of further ones than can be drawn the first is taken.
+        field: of any number of dimensions; of further ones than can be drawn the first is taken, as the title says.
         title: above.
         unit: of the values.
         centred: as for `draw_field`.
@@ -144,7 +146,9 @@ def draw(path: Path, field: xr.DataArray, *, title: str, unit: str = "", centred
     """
     shown = 3 if panels else 2
     while field.ndim > shown:  # the first of further dimensions, such as levels
-        field = field[(slice(None),) * bool(panels) + (0,)]
+        dim = field.dims[int(bool(panels))]
+        field = field.isel({dim: 0})
+        title += f", {dim} {str(field[dim].values)[:10]}" if dim in field.coords else f", first {dim}"
     if field.ndim == 0:
         field = field.expand_dims("value")
     if field.ndim == 1:
@@ -158,6 +162,7 @@ def draw(path: Path, field: xr.DataArray, *, title: str, unit: str = "", centred
         return draw_fields(path, {name: field[at].values for name, at in panels}, y, x, title=title, unit=unit,
                            centred=centred)
     values = field.values
-    if y.kind == "time" or (x.kind == "latitude" and y.kind != "longitude"):  # time goes from left to right
+    upright = y.downward or y.kind == "longitude"  # levels and maps stand as they are
+    if y.kind == "time" or (x.kind == "latitude" and not upright):  # time goes from left to right
         y, x, values = x, y, values.T
     return draw_field(path, values, y, x, title=title, unit=unit, centred=centred)

@@ -18,7 +18,7 @@ from gridcompute.plots import Axis, picture_path
 from gridcompute.registry import Job
 from gridcompute.running import Run, graph_of
 
-from .inputs import as_measured, attrs_of, chosen, default_archive, with_attrs
+from .inputs import as_measured, attrs_of, chosen, default_archive, with_attrs, zarr_named
 from .pictures import draw_field, draw_series
 from .refining import Passes, refined
 
@@ -144,7 +144,7 @@ def quantile(
     except ValueError:
         raise ParameterError(f"quantiles are {quantiles!r}", hint="numbers with commas between them: 0.1,0.5") from None
     dims = [word.strip() for word in dim.split(",")]
-    drawn = picture_path(picture, output)
+    drawn = picture_path(picture, zarr_named(output))
     data = grid.open_dataset(input or default_archive())
     values = chosen(data, variable, dims[0], "--dim")
     name, units = next(iter(values.columns)), str(attrs_of(values).get("units", "1"))
@@ -189,7 +189,8 @@ def picture_of(output: str, picture: Path | None, name: str, units: str) -> Iter
             for d in found.dims[:-1]]  # fmt: skip
     if found.ndim == 2:
         lines = {f"{level:g}": np.asarray(found[:, i].values, np.float64) for i, level in enumerate(levels)}
-        yield draw_series(picture, lines, axes[0], title=f"Quantiles of {name.replace('_', ' ')}", unit=units)
+        said = f"Quantile {levels[0]:g}" if len(levels) == 1 else "Quantiles"
+        yield draw_series(picture, lines, axes[0], title=f"{said} of {name.replace('_', ' ')}", unit=units)
         return
     step = max(1, int(np.ceil(np.sqrt(found[..., 0].size / MOST_PIXELS))))
     middle = len(levels) // 2

@@ -11,7 +11,7 @@ from gridcompute.config import parse_bytes
 from gridcompute.errors import MissingInputError, ParameterError
 from gridcompute.registry import Job
 
-from .inputs import default_archive
+from .inputs import default_archive, zarr_named
 
 
 def rechunk(
@@ -26,10 +26,10 @@ def rechunk(
 ) -> Job:
     """A dataset in chunks of another shape, as a Zarr store, however much larger than memory it is.
 
-    Values, attributes and coordinates stay; packed integers become the numbers that they stand for. How it is done
-    follows from the shapes: stored chunks are read once for a run of output chunks that fits in a fixed part of memory,
-    or, where they would be decoded more than four times, go through pieces in the work store. `gridcompute plan` shows
-    it, with the most memory that a worker takes.
+    Values, attributes and coordinates stay, variables of text don't; packed integers become the numbers that they stand
+    for. How it is done follows from the shapes: stored chunks are read once for a run of output chunks that fits in a
+    fixed part of memory, or, where they would be decoded more than four times, go through pieces in the work store.
+    `gridcompute plan` shows it, with the most memory that a worker takes.
 
     Args:
         input: netCDF file, Zarr store, anything else that xarray reads, a URL or a pattern; by default the 240 years
@@ -55,13 +55,15 @@ def rechunk(
                                     hint=f"it has {', '.join(data.columns) or 'none'}")
         data = data[variable]
     other = [field.name for field in data.fields if field.ragged]
-    if other or not data.columns:
-        said = f"holds text: {', '.join(other)}" if other else "has no variable of numbers"
-        raise ParameterError(f"the input {said}", hint="choose a variable of numbers with --variable")
-    result = data.write(output, overwrite=overwrite, chunks=_extents(chunks), chunk_bytes=parse_bytes(chunk_bytes),
-                        compressor=compressor, level=level)
+    if len(other) == len(data.columns):
+        raise ParameterError(f"the input {'holds text: ' + ', '.join(other) if other else 'has no variables'}",
+                             hint="text isn't rechunked; choose a variable of numbers with --variable")
+    data = data[[name for name in data.columns if name not in other]]
+    result = data.write(zarr_named(output), overwrite=overwrite, chunks=_extents(chunks),
+                        chunk_bytes=parse_bytes(chunk_bytes), compressor=compressor, level=level)
     where = input or "A1B_north_america.nc from iris-sample-data (240 years)"
-    return Job([result], lambda run: _found(output), [f"input {', '.join(data.columns)} of {where}"])
+    lines = [f"input {', '.join(data.columns)} of {where}"] + [f"left out, as text: {', '.join(other)}"] * bool(other)
+    return Job([result], lambda run: _found(output), lines)
 
 
 def _extents(text: str) -> dict[str, int]:

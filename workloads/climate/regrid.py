@@ -20,7 +20,7 @@ from gridcompute.running import Run
 from gridcompute.signature import Signature
 
 from .grids import Grid, box_grid, grid_of, named_grid
-from .inputs import attrs_of, chosen, default_archive, with_attrs
+from .inputs import attrs_of, chosen, default_archive, methods_of, with_attrs, zarr_named
 from .pictures import cropped, draw_field
 from .regridding.applying import regrid_field, regrid_list
 from .regridding.bilinear import bilinear_weights
@@ -171,8 +171,8 @@ def regrid(
         gridcompute run climate.regrid --input era5.nc --variable t2m --save-weights era5-1deg.nc
         gridcompute run climate.regrid --input ocean.nc --variable tos --like era5.nc --method bilinear
     """
-    drawn = picture_path(picture, output)
-    _check_replaceable(save_weights, weight_format)
+    drawn = picture_path(picture, zarr_named(output))
+    _check_replaceable(save_weights, weight_format, output)
     series, source, dims = _source(input or default_archive(), variable)
     name = next(iter(series.columns))
     target = _target(grid, like, bounds, resolution, bool(weights))
@@ -205,19 +205,21 @@ def _said(grid: Grid) -> str:
 
 
 def _attrs(series: Collection, method: str) -> dict[str, str]:
-    kept = ("units", "long_name", "standard_name")
+    kept = ("units", "long_name", "standard_name", "cell_methods")
     attrs = {key: str(value) for key, value in attrs_of(series).items() if key in kept}
-    return attrs | ({"cell_methods": "area: mean"} if method == "conservative" else {})
+    return attrs | ({"cell_methods": methods_of(series, "area: mean")} if method == "conservative" else {})
 
 
-def _check_replaceable(path: str, form: str) -> None:
-    """Weights replace weights only."""
+def _check_replaceable(path: str, form: str, output: str) -> None:
+    """Weights replace weights only, and go to a place of their own."""
     if form not in FORMS:
         raise ParameterError(f"there is no weight format {form!r}", hint=f"there are {', '.join(FORMS)}")
     folder = Path(path).absolute().parent
     if path and not (folder.is_dir() and os.access(folder, os.W_OK)):
         said = "it can't be written to" if folder.is_dir() else "there is no such folder"
         raise StoreError(f"the weights can't go to {folder}: {said}", hint="choose another --save-weights")
+    if path and Path(path).absolute() == Path(output).absolute():
+        raise StoreError(f"weights and fields can't both go to {path}", hint="choose another --save-weights")
     if path and Path(path).exists():
         try:
             read_weights(path)
@@ -259,7 +261,8 @@ def _source(path: str, variable: str) -> tuple[Collection, Grid, tuple[str, ...]
     return series, source, dims
 
 
-def picture_of(output: str, picture: Path | None, name: str, unit: str, title: str) -> Iterator[str | Path]:
+def picture_of(output: str, picture: Path | None, name: str, unit: str, title: str,
+               nothing: str = "no target cell has a value: do the grids overlap?") -> Iterator[str | Path]:
     """Draw the first field of what was written; gives the lines and paths for the summary."""
     field = open_result(output)[name]
     if field.ndim > 2:
@@ -276,7 +279,7 @@ def picture_of(output: str, picture: Path | None, name: str, unit: str, title: s
         share = f"{100 * known.mean():.1f} % of cells have a value"
         yield f"{name} {low:.4g} to {high:.4g} {unit}, median {middle:.4g}; {share}"
     else:
-        yield "no target cell has a value: do the grids overlap?"
+        yield nothing
     if picture is not None:
         y, x = (
             Axis.of(d, field.coords[d]) if d in field.coords else Axis(d, np.arange(field.sizes[d], dtype=np.float64))

@@ -7,12 +7,12 @@ import numpy as np
 import gridcompute as grid
 from gridcompute.collection import Collection
 from gridcompute.coords import Coordinate
-from gridcompute.errors import DimensionError, MissingInputError, ParameterError
+from gridcompute.errors import AlignmentError, DimensionError, MissingInputError, ParameterError
 from gridcompute.reducer import Output
 
 from .areas import latitude_weights
 from .grids import Grid, check_even
-from .inputs import coordinate_along, gapped
+from .inputs import coordinate_along, gapped, is_measured
 from .normals import FEW, STEPS, Array, Cycle, along
 
 
@@ -124,6 +124,10 @@ def error_of(forecast: Collection, reference: Collection) -> Collection:
     if missing := [dim for dim in reference.dims if dim not in forecast.dims]:
         raise DimensionError(f"the reference has the dimension {missing[0]!r}, the forecast has "
                              f"{', '.join(forecast.dims)}", hint="select a part of it, or rename it in the file")
+    for dim in reference.dims:
+        if (here := forecast.space[dim]) != (there := reference.space[dim]):
+            raise AlignmentError(f"the forecast has {here} cells along {dim!r}, the reference {there}",
+                                 hint="select the same labels of both first")
     return forecast - reference
 
 
@@ -166,10 +170,11 @@ def normal_at(normal: Collection, field: Collection, dim: str = "") -> Collectio
 
     Raises:
         ParameterError: it has no values for a step of the year that the field has.
-        DimensionError: it has a dimension that the field hasn't.
+        DimensionError: it has a dimension that the field hasn't, or times of its own.
     """
     part = next((name for name in STEPS.values() if name in normal.dims), "")
-    if extra := [name for name in normal.dims if name != part and name not in field.dims]:
+    dated = [c.dim for c in normal.coords if c.is_time and c.dim in normal.dims]
+    if extra := [name for name in normal.dims if name != part and (name in dated or name not in field.dims)]:
         raise DimensionError(f"the climatology has the dimension {extra[0]!r}, the field has {', '.join(field.dims)}",
                              hint="one over dayofyear, month or season, as climate.climatology writes it")
     if not part:
@@ -222,9 +227,12 @@ def require_variable(data: Collection, name: str, what: str) -> Collection:
 
     Raises:
         MissingInputError: it isn't there, or there are several.
+        ParameterError: it holds no numbers.
     """
-    if name in data.columns:
-        return gapped(data[name])
-    if len(data.columns) == 1:
-        return gapped(data[list(data.columns)])
-    raise MissingInputError(f"{what} has no variable {name!r}", hint=f"it has {', '.join(data.columns) or 'none'}")
+    names = [name] if name in data.columns else list(data.columns)
+    if len(names) != 1:
+        raise MissingInputError(f"{what} has no variable {name!r}", hint=f"it has {', '.join(data.columns) or 'none'}")
+    if not is_measured((found := data[names]).fields[0]):
+        raise ParameterError(f"variable {names[0]!r} of {what} holds dates or text, not numbers",
+                             hint=f"it has {', '.join(data.columns)}")
+    return gapped(found)

@@ -19,7 +19,7 @@ from gridcompute.registry import Job
 from gridcompute.running import Run
 
 from .eddies import daily, eddy_fluxes, transformed_mean
-from .inputs import attrs_of, chosen, coordinate_along, with_attrs
+from .inputs import attrs_of, chosen, coordinate_along, with_attrs, zarr_named
 from .pictures import draw_field
 
 Array = np.ndarray[Any, Any]
@@ -122,7 +122,7 @@ def tem(
         raise ParameterError(f"there are no means of every {every!r}", hint='"day", or leave it away')
     if seed < 0:
         raise ParameterError(f"the seed is {seed}", hint="0 or more")
-    drawn = picture_path(picture, output)
+    drawn = picture_path(picture, zarr_named(output))
     data = grid.open_dataset(input) if input else synthetic_flow(seed)
     parts = [chosen(data, name, level) for name in (u, v, w, t)]
     pressure, omega = _pressure(data, level), _is_omega(parts[2])

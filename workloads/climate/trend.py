@@ -18,7 +18,7 @@ from gridcompute.registry import Job
 from gridcompute.running import Run
 from gridcompute.signature import Signature
 
-from .inputs import attrs_of, chosen, default_archive, scale_of, with_attrs
+from .inputs import attrs_of, chosen, default_archive, scale_of, with_attrs, zarr_named
 
 MOST_PIXELS = 4_000_000
 """A picture of more pixels than these takes every second, third ... one."""
@@ -158,7 +158,7 @@ def trend(
     """
     if not 0 < alpha < 1:
         raise ParameterError(f"alpha is {alpha}", hint="a significance level above 0 and below 1, such as 0.05")
-    drawn = picture_path(picture, output)
+    drawn = picture_path(picture, zarr_named(output))
     data = grid.open_dataset(input or default_archive())
     series = chosen(data, variable, dim, "--dim")
     name = next(iter(series.columns))
@@ -170,7 +170,7 @@ def trend(
     described["significant"] = {"long_name": f"p < {alpha:g}"}
 
     def finish(run: Run) -> Iterator[str | Path]:
-        yield from picture_of(output, drawn, name, f"{units} {unit}", alpha)
+        yield from picture_of(output, drawn, name, f"{units} {unit}", alpha, method)
 
     source = f"{name} of {input}" if input else f"{name} of A1B_north_america.nc from iris-sample-data (240 years)"
     return Job([with_attrs(result, described).write(output, overwrite=overwrite)], finish, [f"input {source}", *remark])
@@ -197,7 +197,15 @@ def _described(method: str, name: str, dim: str, units: str, rate: str) -> dict[
     }
 
 
-def picture_of(output: str, picture: Path | None, name: str, unit: str, alpha: float) -> Iterator[str | Path]:
+def _test_of(method: str) -> str:
+    """What a method's p-value is of, for the caption of a picture."""
+    if method == "ols":
+        return "least squares"
+    return "Mann-Kendall" if method == "mann-kendall" else f"Mann-Kendall, {method}"
+
+
+def picture_of(output: str, picture: Path | None, name: str, unit: str, alpha: float,
+               method: str = "mann-kendall") -> Iterator[str | Path]:
     """Draw what was written; gives the lines and paths for the summary."""
     result = grid.open_result(output)
     slope, flags = result["slope"], result["significant"]
@@ -215,10 +223,10 @@ def picture_of(output: str, picture: Path | None, name: str, unit: str, alpha: f
             f"{share:.1f} % of {known.sum():,} pixels with p < {alpha:g}"
         )
     else:
-        yield "no pixel has two values: all results are NaN"
+        yield "no pixel has two values and no infinity: all results are NaN"
     if picture is not None:
         axes = [
             Axis.of(d, result.coords[d]) if d in result.coords else Axis(d, np.arange(slope.sizes[d], dtype=np.float64))
             for d in slope.dims
         ]
-        yield draw_trend(picture, values, significant, axes, name=name, unit=unit, alpha=alpha)
+        yield draw_trend(picture, values, significant, axes, name=name, unit=unit, alpha=alpha, test=_test_of(method))

@@ -15,7 +15,8 @@ from gridcompute.registry import Job
 from gridcompute.running import Run
 
 from .climatology import beside
-from .inputs import attrs_of, chosen, coordinate_along, default_archive, with_attrs
+from .daily import TEMPERATURES
+from .inputs import attrs_of, chosen, coordinate_along, default_archive, with_attrs, zarr_named
 from .normals import STEPS, Cycle, normals
 from .pictures import draw
 from .scores import error_maps, overall, require_variable, scores
@@ -67,7 +68,7 @@ def verify(
     """
     if frequency not in (*STEPS, "none"):
         raise ParameterError(f"a climatology can't be by {frequency!r}", hint=f"one of {', '.join(STEPS)}, none")
-    drawn = picture_path(picture, output)
+    drawn = picture_path(picture, zarr_named(output))
     field, other = opened(input, reference, variable, reference_variable, dim)
     name = next(iter(field.columns))
     units = str(attrs_of(field).get("units", "1"))
@@ -85,7 +86,25 @@ def verify(
 
     said = (f"input {name} of {input}, against {reference}" if input else
             f"input {name} of {OTHER} against A1B_north_america.nc, both from iris-sample-data (240 years)")
-    return Job(outputs, finish, [said])
+    return Job(outputs, finish, [said, *compared(field, other, normal if climatology else None)])
+
+
+def compared(field: Collection, reference: Collection, climatology: Collection | None) -> list[str]:
+    """What to say where units differ.
+
+    Raises:
+        ParameterError: temperatures of two scales.
+    """
+    lines, own = [], str(attrs_of(field).get("units", ""))
+    for what, other in (("the reference", reference), ("the climatology", climatology)):
+        units = own if other is None else str(attrs_of(other).get("units", ""))
+        here, there = (TEMPERATURES.get(one.lower().replace(" ", "")) for one in (own, units))
+        if here is not None and there is not None:
+            if here != there:
+                raise ParameterError(f"the forecast is in {own}, {what} in {units}", hint="convert one of them first")
+        elif own and units and units != own:
+            lines.append(f"the forecast is in {own}, {what} in {units}: nothing is converted")
+    return lines
 
 
 def opened(input: str, reference: str, variable: str, reference_variable: str,

@@ -15,10 +15,13 @@ from gridcompute.running import Run
 
 from .areas import NAMED, Box, area_means, boxes_of, edges, latitude_weights, row_edges
 from .climatology import beside
-from .inputs import attrs_of, chosen, coordinate_along, default_archive, with_attrs
+from .inputs import attrs_of, chosen, coordinate_along, default_archive, methods_of, with_attrs, zarr_named
 from .pictures import draw
 
 __all__ = ["NAMED", "Box", "area_means", "meridional_means", "zonal", "zonal_statistics"]
+
+METHODS = {"mean": "mean", "std": "standard_deviation", "min": "minimum", "max": "maximum", "count": "sum"}
+"""CF's names of what is done along longitude."""
 
 
 def zonal_statistics(field: Collection, *, longitude: str = "") -> Collection:
@@ -78,25 +81,27 @@ def zonal(
         gridcompute run climate.zonal
         gridcompute run climate.zonal --input sst.mnmean.nc --variable sst --box "nino3.4; 280,360,0,60"
     """
-    drawn = picture_path(picture, output)
+    drawn = picture_path(picture, zarr_named(output))
     boxes = [] if box == "none" else boxes_of(box)
     data = grid.open_dataset(input or default_archive())
-    field = chosen(data, variable, coordinate_along(data, "latitude").dim)
+    across = coordinate_along(data, "latitude").dim
+    field = chosen(data, variable, across)
     name = next(iter(field.columns))
     units = str(attrs_of(field).get("units", "1"))
     along = coordinate_along(field, "longitude").dim
     told = {"mean": "mean", "std": "standard deviation", "min": "least", "max": "greatest", "count": "number"}
-    methods = {"mean": "mean", "std": "standard_deviation", "min": "minimum", "max": "maximum", "count": "sum"}
     attrs = {one: {"long_name": f"{words} of {name} along {along}", "units": "1" if one == "count" else units,
-                   "cell_methods": f"{along}: {methods[one]}"} for one, words in told.items()}  # fmt: skip
+                   "cell_methods": methods_of(field, f"{along}: {METHODS[one]}")}
+             for one, words in told.items()}  # fmt: skip
     outputs = [with_attrs(zonal_statistics(field), attrs).write(output, overwrite=overwrite)]
     kept = {key: str(value) for key, value in attrs_of(field).items()}
     if boxes:
-        means = with_attrs(area_means(field, boxes, weights), {name: {**kept, "cell_methods": "area: mean"}})
+        described = {name: {**kept, "cell_methods": methods_of(field, "area: mean")}}
+        means = with_attrs(area_means(field, boxes, weights), described)
         outputs.append(means.write(beside(output, "boxes"), overwrite=overwrite))
     if meridional:
-        across = coordinate_along(field, "latitude").dim
-        means = with_attrs(meridional_means(field, weights), {name: {**kept, "cell_methods": f"{across}: mean"}})
+        described = {name: {**kept, "cell_methods": methods_of(field, f"{across}: mean")}}
+        means = with_attrs(meridional_means(field, weights), described)
         outputs.append(means.write(beside(output, "meridional"), overwrite=overwrite))
 
     def finish(run: Run) -> Iterator[str | Path]:
