@@ -22,11 +22,18 @@ from gridcompute.planning import Plan
 from gridcompute.running import graph_of
 from gridcompute.spaces import Region
 
-CASES = [(r.mean(), "f4"), (r.min(), "f2"), (r.argmax(), "f4"), (r.topk(3), "f4"), (r.std(), "f4")]
+CASES = [(r.mean(), "f4"), (r.mean_and_count(), "f4"), (r.min(), "f2"), (r.argmax(), "f4"), (r.topk(3), "f4"),
+         (r.std(), "f4")]
 
 
 def bits(array):
     return np.ascontiguousarray(array).view(f"V{array.dtype.itemsize}")
+
+
+def flat(columns):
+    """Of groups and cells one dimension, as `Fold.results` gives them."""
+    return [Fixed(*(None if one is None else one.reshape(-1, *one.shape[2:]) for one in (c.values, c.valid)))
+            for c in columns]
 
 
 def check(red, dtype, cells, groups, cuts, seed, threads):
@@ -53,7 +60,7 @@ def check(red, dtype, cells, groups, cuts, seed, threads):
         assert (a.values.dtype, a.values.shape, a.valid) == (b.dtype, b.shape, None)
         np.testing.assert_array_equal(bits(a.values), bits(b))
     bands, found = made()
-    for a, b in zip(bands.results(found, threads), fold.results(own), strict=True):
+    for a, b in zip(flat(bands.results(found, threads)), fold.results(own), strict=True):
         assert (a.values.dtype, a.values.shape) == (b.values.dtype, b.values.shape)
         np.testing.assert_array_equal(bits(a.values), bits(b.values))
         there = np.ones(b.values.shape, bool) if b.valid is None else b.valid
@@ -78,6 +85,7 @@ def test_results_take_the_states_place():
     fold.fold(states, np.ones((6, 80), "f4"), codes=np.arange(6) % 3)
     (result,) = bands.results({(0, 80): states}, 1)
     assert np.shares_memory(result.values, states.arrays[0])
+    assert result.values.shape == (3, 80)
     assert (result.values == 1).all()
     assert result.valid is None
 
@@ -92,8 +100,8 @@ def test_what_is_not_wanted_takes_no_memory():
         fold.fold(states, values, [0])
         both.append(bands.results({(0, 80): states}, 1, wanted))
     np.testing.assert_array_equal(both[0][0].values, both[1][0].values)
-    assert both[0][1].values.tolist() == [3] * 80
-    assert both[1][1].values.strides == (0,)
+    assert both[0][1].values.tolist() == [[3] * 80]
+    assert both[0][1].values.strides[1] == both[1][1].values.strides[1] == 0  # counts that are alike take none either
     assert not both[1][1].values.flags.writeable
 
 
@@ -116,7 +124,7 @@ def test_no_cells():
     bands = Bands(fold, 0, 2, 0)
     found = {(0, 0): bands.states((0, 0))}
     assert [one.values.shape for one in bands.closed(found, 2)] == [(0, 1), (0, 1)]
-    assert bands.results(found, 2)[0].values.shape == (0,)
+    assert bands.results(found, 2)[0].values.shape == (2, 0)
 
 
 @given(st.data())
