@@ -105,6 +105,24 @@ def test_what_is_not_wanted_takes_no_memory():
     assert not both[1][1].values.flags.writeable
 
 
+@pytest.mark.parametrize("hole", [False, True])
+def test_counts_that_are_alike_take_no_memory(hole):
+    """One a group says it all, until a cell of any band has missed a value: they are those of plain states anyway."""
+    fold, codes = r.mean_and_count().compiled("f4"), np.array([0, 1, 1, 2, -1, 1])
+    x = np.arange(480, dtype="f4").reshape(6, 80)
+    x[1, 70] = np.nan if hole else 7
+    own = fold.empty(80, 3, lanes=1)
+    fold.fold(own, x, codes=codes)
+    bands = Bands(fold, 80, 3, 0)
+    found = {(lo, hi): bands.states((lo, hi)) for lo, hi in ((0, 30), (30, 80))}
+    for (lo, hi), states in found.items():
+        fold.fold(states, x[:, lo:hi], codes=codes)
+    mean, count = bands.results(found, 2)
+    for one, other in zip(flat([mean, count]), fold.results(own), strict=True):
+        np.testing.assert_array_equal(bits(one.values), bits(other.values))
+    assert (count.values.strides[1] == 0) is not hole
+
+
 def test_states_go_with_the_results():
     """Foldings outlive their blocks while others of their task end: they may not hold states until then."""
     x = grid.from_arrays({"x": np.ones((4, 30, 70), "f4")}, ("t", "y", "x"))["x"]

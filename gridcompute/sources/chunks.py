@@ -268,7 +268,7 @@ def _content(folder: str, path: str) -> memoryview | None:
         memory = getattr(_own, "memory", None)
         if memory is None or len(memory) < size:
             memory = _own.memory = np.empty(size + size // 4, np.uint8)  # whose room to spare isn't written to
-        view, filled = memoryview(memory)[:size], 0
+        view, filled = memory.data[:size], 0
         while filled < size and (count := file.readinto(view[filled:])):
             filled += count
         return view[:filled]
