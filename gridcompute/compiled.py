@@ -18,11 +18,15 @@ from gridcompute.columns import Column, Field, Fixed, Ragged
 from gridcompute.errors import DimensionError, KernelError, SignatureError
 from gridcompute.kernels import Kernel, explodes, install_eager, runs
 from gridcompute.secrecy import clean
+from gridcompute.sources.buffers import BUFFERS
 from gridcompute.status import counted
 
 __all__ = ["Field", "explode_cells", "output_dtypes", "run_cells"]
 
 Array = np.ndarray[Any, Any]
+
+LARGE_BYTES = 2**20
+"""Of an output, from which it lies where another one was that nobody looks into any more."""
 
 
 def run_cells(
@@ -263,7 +267,9 @@ def empty_outputs(kernel: Kernel, cells: Cells, dtypes: Sequence[np.dtype[Any]])
             offsets = cells.ragged[ragged[0]] - cells.ragged[ragged[0]][0]
             columns.append(Ragged(offsets, np.empty(int(offsets[-1]), dtype)))
         else:
-            columns.append(Fixed(np.empty(cells.shape + tuple(cells.lengths[name] for name in core), dtype)))
+            shape = cells.shape + tuple(cells.lengths[name] for name in core)
+            large = math.prod(shape) * dtype.itemsize >= LARGE_BYTES
+            columns.append(Fixed(BUFFERS.array(shape, dtype) if large else np.empty(shape, dtype)))
     return columns
 
 

@@ -23,7 +23,7 @@ from gridcompute.slabs import Compute, part_of
 from gridcompute.spaces import Region
 from gridcompute.threads import each
 
-PIECE_BYTES = 2**20
+PIECE_BYTES = 2**22
 """Of results, from which a piece of what ends in them is computed."""
 
 OpRegion = tuple[Op, Region]

@@ -46,6 +46,7 @@ class Scheme:
         work: dtype in which its values are read (float32 for float16).
         fields: (name, dtype, elements per cell) of each state array.
         outputs: the output columns.
+        filled: numbers of those that the functions give: all but counts.
         params: numbers for the functions.
         counted: number of the field that counts the values, -1 for none.
         length: positions that the functions know; 0 for any number.
@@ -57,6 +58,7 @@ class Scheme:
     work: np.dtype[Any]
     fields: tuple[tuple[str, np.dtype[Any], int], ...]
     outputs: tuple[OutputField, ...]
+    filled: tuple[int, ...]
     params: tuple[tuple[float, ...], ...]
     commutative: bool
     counted: int = -1
@@ -288,24 +290,27 @@ class Fold:
                    for out in known]
         for lo in range(0, n, BLOCK):
             hi = min(lo + BLOCK, n)
-            targets = [column.values[lo:hi].reshape(-1) for column in columns]
+            parts, filled = part(lo, hi), [columns[i] for i in self.scheme.filled]
+            for i in set(range(len(columns))) - set(self.scheme.filled):
+                columns[i].values[lo:hi] = parts[self.scheme.counted]
+            targets = [column.values[lo:hi].reshape(-1) for column in filled]
             # Numba computes in float32 where NumPy stores float16.
             outs = [target.astype(np.float32) if target.dtype == np.float16 else target for target in targets]
             valids = [np.ones(len(out), bool) if column.valid is None else column.valid[lo:hi].reshape(-1)
-                      for out, column in zip(outs, columns, strict=True)]
-            self.finish_cells(part(lo, hi), outs, valids, hi - lo)
+                      for out, column in zip(outs, filled, strict=True)]
+            self.finish_cells(parts, outs, valids, hi - lo)
             for target, values in zip(targets, outs, strict=True):
                 if values is not target:
                     target[...] = values
         return columns
 
     def finish_cells(self, parts: list[Array], outs: list[Array], valids: list[Array], n: int) -> None:
-        """The outputs of n cells, into zeros, and whether they are valid, into what is true; all flat.
+        """The outputs of n cells but for counts, into zeros, and whether they are valid, into what is true; all flat.
 
         Args:
             parts: their closed states; may change.
-            outs: for each output, float32 where it is float16.
-            valids: for each output, as many.
+            outs: for each of these outputs, float32 where it is float16.
+            valids: for each of them, as many.
             n: their number.
         """
         with np.errstate(all="ignore"):

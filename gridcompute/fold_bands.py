@@ -38,40 +38,53 @@ class Bands:
 
     def closed(self, bands: Mapping[Stretch, States], threads: int) -> list[Fixed]:
         """Closed states of all cells, as `Fold.close` gives them: each band's arrays are a part of them already."""
-        scheme, whole = self._fold.scheme, self._whole
-        found = list(whole.arrays)
+        scheme, found = self._fold.scheme, list(self._whole.arrays)
         if scheme.counted >= 0:
-            counts = np.empty(whole.groups * whole.cells, np.int64)
-
-            def count(stretch: Stretch) -> None:
-                for group in range(whole.groups):
-                    at = group * whole.cells
-                    counts[at + stretch[0]:at + stretch[1]] = self._counted(bands[stretch], group, 0, None)
-
-            for _ in each(threads, count, bands):
-                pass
-            found.insert(scheme.counted, counts)
+            found.insert(scheme.counted, self._counts(bands, threads))
         return [Fixed(flat.reshape(-1, size)) for flat, (_, _, size) in zip(found, scheme.fields, strict=True)]
 
     def results(self, bands: Mapping[Stretch, States], threads: int, wanted: Sequence[bool] = ()) -> list[Fixed]:
-        """The outputs of all cells, as `Fold.results` gives them; the states are gone.
+        """The outputs of all cells, as `Fold.results` gives them but groups x cells; the states are gone.
 
         Args:
             bands: all of them.
             threads: at most.
             wanted: of each output; one that isn't has the same row for all cells, of any values.
         """
-        targets = self._targets(wanted or (True,) * len(self._fold.scheme.outputs))
+        scheme, shape = self._fold.scheme, (self._whole.groups, self._whole.cells)
+        wanted = wanted or (True,) * len(scheme.outputs)
+        targets = self._targets(wanted)
         valids: list[Array | None] = [None] * len(targets)
         for _ in each(threads, lambda stretch: self._finish(bands[stretch], stretch[0], targets, valids), bands):
             pass
-        return [Fixed(values, valid) for values, valid in zip(targets, valids, strict=True)]
+        found = {i: Fixed(values.reshape(*shape, *values.shape[1:]),
+                          None if valid is None else valid.reshape(*shape, *values.shape[1:]))
+                 for i, values, valid in zip(scheme.filled, targets, valids, strict=True)}
+        return [found[i] if i in found else
+                Fixed(self._counts(bands, threads) if want else np.broadcast_to(np.int64(0), shape))
+                for i, want in enumerate(wanted)]
+
+    def _counts(self, bands: Mapping[Stretch, States], threads: int) -> Array:
+        """The number of values of all cells, groups x cells: one for all cells of a group where none misses any."""
+        whole, seen = self._whole, {states.seen.tobytes() for states in bands.values()}
+        if len(seen) == 1 and not any(states.holes[0] for states in bands.values()):
+            return np.broadcast_to(np.frombuffer(seen.pop(), np.int64)[:, None], (whole.groups, whole.cells))
+        counts = np.empty((whole.groups, whole.cells), np.int64)
+
+        def count(stretch: Stretch) -> None:
+            for group in range(whole.groups):
+                counts[group, slice(*stretch)] = self._counted(bands[stretch], group, 0, None)
+
+        for _ in each(threads, count, bands):
+            pass
+        return counts
 
     def _targets(self, wanted: Sequence[bool]) -> list[Array]:
-        """Memory of the wanted outputs: that of a state with as many bytes a cell, or else fresh."""
+        """Memory of the wanted outputs but counts: that of a state with as many bytes a cell, or else fresh."""
         n, free, targets = self._whole.cells * self._whole.groups, list(self._whole.arrays), []
-        for out, kept in zip(self._fold.scheme.outputs, wanted, strict=True):
-            if not kept:
+        for i in self._fold.scheme.filled:
+            out = self._fold.scheme.outputs[i]
+            if not wanted[i]:
                 one = np.zeros((1, *(extent for _, extent in out.dims)), out.dtype)
                 targets.append(np.broadcast_to(one, (n, *one.shape[1:])))
                 continue
@@ -82,15 +95,15 @@ class Bands:
         return targets
 
     def _finish(self, states: States, start: int, targets: list[Array], valids: list[Array | None]) -> None:
-        """The outputs of a band, a block of cells at a time, each of which is computed in the cache."""
+        """The outputs of a band but counts, a block of cells at a time, each of which is computed in the cache."""
         fold, most = self._fold, min(BLOCK, states.cells)
-        outs = [np.empty(most * out.size, np.float32 if out.dtype == np.float16 else out.dtype)
-                for out in fold.scheme.outputs]
-        there = [np.empty(most * out.size, bool) for out in fold.scheme.outputs]
+        outputs = [fold.scheme.outputs[i] for i in fold.scheme.filled]
+        outs = [np.empty(most * out.size, np.float32 if out.dtype == np.float16 else out.dtype) for out in outputs]
+        there = [np.empty(most * out.size, bool) for out in outputs]
         for group in range(states.groups):
             for lo in range(0, states.cells, BLOCK):
                 hi = min(lo + BLOCK, states.cells)
-                some = [one[:(hi - lo) * out.size] for one, out in zip(outs, fold.scheme.outputs, strict=True)]
+                some = [one[:(hi - lo) * out.size] for one, out in zip(outs, outputs, strict=True)]
                 marks = [one[:len(part)] for one, part in zip(there, some, strict=True)]
                 for part, mark in zip(some, marks, strict=True):
                     part.fill(0)
@@ -101,7 +114,7 @@ class Bands:
                     if not target.flags.writeable:
                         continue
                     target[at:at + hi - lo] = part.reshape(hi - lo, *target.shape[1:])
-                    if fold.scheme.outputs[i].nullable and not mark.all():
+                    if outputs[i].nullable and not mark.all():
                         self._valid(valids, i, targets[i])[at:at + hi - lo] = mark.reshape(hi - lo, *target.shape[1:])
 
     def _valid(self, valids: list[Array | None], i: int, target: Array) -> Array:

@@ -23,10 +23,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numba.core import config, types
-from numba.extending import intrinsic
-from numba.np import arrayobj
+from numba.core import config
 
+from gridcompute import unchecked
 from gridcompute.codecache import cached_njit
 from gridcompute.columns import Array
 
@@ -38,49 +37,6 @@ _ROWS = 64  # positions and cells of a transposed block
 _TOGETHER = 4  # rows taken at once; eight gain little more and take longer to compile
 _GEOMETRY = ("O", "R0", "A", "R1", "B", "vk", "v0", "va", "v1", "vb", "vo", "mk", "m0", "ma", "m1", "mb", "mo", "n",
              "lanes", "position", "origin", "tile", "grouped", "K")  # fmt: skip
-
-
-@intrinsic
-def _peek_compiled(typingctx: Any, array: Any, index: Any) -> Any:
-    """Element `index` of a one-dimensional contiguous array, unchecked (negative indices don't wrap)."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = signature.args[0]
-        source = context.make_array(kind)(context, builder, args[0])
-        load: Any = arrayobj.load_item
-        return load(context, builder, kind, builder.gep(source.data, [args[1]], inbounds=True))
-
-    return array.dtype(array, types.intp), codegen
-
-
-@intrinsic
-def _window_compiled(typingctx: Any, array: Any, start: Any, size: Any) -> Any:
-    """`array[start : start + size]`, unchecked, borrowed: a slice's checks keep loops from vectorising."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = signature.args[0]
-        source = context.make_array(kind)(context, builder, args[0])
-        out = context.make_array(kind)(context, builder)
-        populate: Any = arrayobj.populate_array
-        populate(
-            out,
-            data=builder.gep(source.data, [args[1]], inbounds=True),
-            shape=[args[2]],
-            strides=[source.itemsize],
-            itemsize=source.itemsize,
-            meminfo=None,
-        )
-        return out._getvalue()
-
-    return array(array, types.intp, types.intp), codegen
-
-
-def _peek_plain(array: Array, index: int) -> Any:
-    return array[index]
-
-
-def _window_plain(array: Array, start: int, size: int) -> Array:
-    return array[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -133,8 +89,8 @@ class Loops:
         self._scope: dict[str, Any] = {
             "__name__": __name__,
             "np": np,
-            "peek": _peek_plain if plain else _peek_compiled,
-            "window": _window_plain if plain else _window_compiled,
+            "peek": unchecked.peek_plain if plain else unchecked.peek,
+            "window": unchecked.window_plain if plain else unchecked.window,
             "init": functions.init,
             "step": functions.step,
             "merge": functions.merge,
@@ -190,12 +146,16 @@ def _there_source(f: Functions, masked: bool, mask: str) -> str:
     return " and ".join((["x == x"] if f.drop_nan else []) + ([f"peek(mask, {mask})"] if masked else []))
 
 
-def _take_source(f: Functions, masked: bool, each: str, value: str, mask: str, at: str, position: str, pad: int) -> str:
-    """Text that takes in a row of values where they count; `each` is the head of the loop over it."""
+def _take_source(f: Functions, masked: bool, each: str, value: str, mask: str, at: str, position: str, pad: int,
+                 looked: bool = False) -> str:
+    """Text that takes in a row of values where they count; `each` is the head of the loop over it.
+
+    `looked`: `bad` already says whether any value of several rows, this one among them, is missing.
+    """
     call, there = _step_source(f, at, position), _there_source(f, masked, mask)
     lines = [each, f"    x = peek({value})"]
     if there and f.counted >= 0:
-        lines = ["bad = 0", *lines, f"    bad |= 0 if {there} else 1", "if bad == 0:",
+        lines = [*([] if looked else ["bad = 0", *lines, f"    bad |= 0 if {there} else 1"]), "if bad == 0:",
                  *("    " + line for line in [*lines, f"    {call}"]),
                  "else:", "    holes[0] = 1",
                  *("    " + line for line in [*lines, f"    window(missing, {at}, 1)[0] += 0 if {there} else 1"]),
@@ -220,6 +180,16 @@ def _together_source(f: Functions, masked: bool, pad: int) -> str:
     lines += ["    if bad == 0:", "        for b in range(m):"]
     lines += [f"            {text}" for k in rows for text in (loads[k], _step_source(f, "at + b", f"row + {k}"))]
     lines += [f"        r1 += {_TOGETHER - 1}", "        continue", f"    single = row + {_TOGETHER}"]
+    return "\n".join(" " * pad + line for line in lines)
+
+
+def _look_source(f: Functions, masked: bool, pad: int) -> str:
+    """Text that looks into a transposed block: one long loop instead of a short one for each of its rows."""
+    there = _there_source(f, masked, "")
+    if masked or not there or f.counted < 0:
+        return ""
+    lines = ["bad = 0", f"for t in range(min({_ROWS}, R1 - r1) * m):", "    x = peek(buffer, t)",
+             f"    bad |= 0 if {there} else 1"]
     return "\n".join(" " * pad + line for line in lines)
 
 
@@ -248,7 +218,7 @@ def _fold_source(f: Functions, name: str) -> str:
             i += m
             j = 0
         return
-    buffer = np.empty({_ROWS} * tile if vb != 1 else 0, flat.dtype)
+    buffer, bad = np.empty({_ROWS} * tile if vb != 1 else 0, flat.dtype), 0
     for oa in range(O * A):
         o = oa // A
         a = oa - o * A
@@ -267,6 +237,7 @@ def _fold_source(f: Functions, name: str) -> str:
                         for t in range(min({_ROWS}, R1 - r1)):
                             for b in range(m):
                                 buffer[t * m + b] = peek(flat, value + t * v1 + b * vb)
+{_look_source(f, masked, 24)}
                     r1 += 1
                     group = 0
                     if grouped:
@@ -279,7 +250,7 @@ def _fold_source(f: Functions, name: str) -> str:
                     if vb == 1:
 {body("for b in range(m):", "flat, value + b", "valid + b * mb", "at + b", "row", 24)}
                     else:
-{body("for b in range(m):", "buffer, packed * m + b", "valid + b * mb", "at + b", "row", 24)}
+{body("for b in range(m):", "buffer, packed * m + b", "valid + b * mb", "at + b", "row", 24, not masked)}
             b0 += m
 """
 

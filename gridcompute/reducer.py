@@ -55,6 +55,7 @@ class Output:
     """One output column: a name, a dtype as in `StateField`, and the new dimensions it has, if any.
 
     `may_miss` says that a cell may have no value: it is NaN in a float or complex column, null in any other.
+    A "count" (int64) is the state's: the fold gives it, and `final` doesn't get it.
     """
 
     name: str
@@ -134,6 +135,9 @@ class Reduction:
                     f"{where} takes {have} arguments, not {count + params}",
                     hint=f"it gets {_shape_of_call(role, count, params, self.positional)}",
                 )
+        if len(self.filled) < len(self.outputs) and self.counted < 0:
+            raise ParameterError(f"reduction {self.name!r} gives a count, but keeps none",
+                                 hint="one state field of size 1 may be a count")
         self._final_style()
 
     def __eq__(self, other: object) -> bool:
@@ -173,10 +177,15 @@ class Reduction:
         """Number of the state field that is the count; -1 if there is none."""
         return next((i for i, part in enumerate(self.state) if part.dtype == "count"), -1)
 
+    @property
+    def filled(self) -> list[int]:
+        """Numbers of the outputs that `final` fills: all but counts."""
+        return [i for i, out in enumerate(self.outputs) if out.dtype != "count"]
+
     def _final_style(self) -> int:
         """0: returns values; 1: fills outs; 2: fills outs and valids."""
         extra = _arity(self.final) - len(self.state) - len(self.params)
-        count = len(self.outputs)
+        count = len(self.filled)
         if extra not in (0, count, 2 * count) or (extra == 0 and any(out.dims for out in self.outputs)):
             raise ParameterError(
                 f"final of reduction {self.name!r} takes {_arity(self.final)} arguments: that fits no form",
@@ -346,7 +355,7 @@ def _functions(red: Reduction, dtype: np.dtype[Any]) -> Functions:
         merge=unwrap(red.merge),
         final=unwrap(red.final),
         sizes=tuple(part.size for part in red.state),
-        out_sizes=tuple(out.size for out in red.outputs),
+        out_sizes=tuple(red.outputs[i].size for i in red.filled),
         params=len(red.params),
         positional=red.positional,
         drop_nan=red.skipna and dtype.kind in "fc",
@@ -365,6 +374,7 @@ def _compiled(red: Reduction, dtype: str) -> Fold:
         work,
         tuple(red.state_fields(kind)),
         tuple(red.output_fields(kind)),
+        tuple(red.filled),
         red.params,
         red.commutative,
         red.counted,

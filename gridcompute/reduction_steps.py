@@ -57,15 +57,6 @@ def mean_final(s: Array, n: Array, out: Array, ok: Array) -> None:
         out[0] = s[0] / n[0]
 
 
-def mean_and_count_final(s: Array, n: Array, out: Array, count: Array, ok: Array, count_ok: Array) -> None:
-    """Both; a mean is missing for an empty cell."""
-    count[0] = n[0]
-    if n[0] == 0:
-        ok[0] = False
-    else:
-        out[0] = s[0] / n[0]
-
-
 def make_moments(root: bool, mean: bool = False) -> tuple[Callable[..., None], ...]:
     """init, step, merge and final of the variance, or of its root, with the mean before it: sums about the first
     value, k.

@@ -75,8 +75,7 @@ def mean(*, skipna: bool = True) -> Reduction:
 def mean_and_count(*, skipna: bool = True) -> Reduction:
     """`mean` and `count` in one: what later means of several means need to weight them."""
     one = mean(skipna=skipna)
-    return replace(one, name="mean_and_count", final=steps.mean_and_count_final,
-                   outputs=(*one.outputs, Output("count", "i8")))
+    return replace(one, name="mean_and_count", outputs=(*one.outputs, Output("count", "count")))
 
 
 def _spread(name: str, ddof: float, skipna: bool, mean: bool = False) -> Reduction:

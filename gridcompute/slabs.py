@@ -21,6 +21,7 @@ from gridcompute.actions.folds import Fold, Folding
 from gridcompute.columns import Block, Column, Fixed, field_region
 from gridcompute.op import Op
 from gridcompute.pointwise import direct, regions
+from gridcompute.sources.buffers import BUFFERS
 from gridcompute.sources.chunks import keeping
 from gridcompute.spaces import Region
 from gridcompute.tiles import cuts, pieces
@@ -245,6 +246,7 @@ def _carried(passes: Sequence[Folding], boxes: Sequence[Region], kept: Callable[
             folding.take(piece, block)
 
     in_turn(found.bands(boxes), pieces_of, opened, take, threads)
+    BUFFERS.settle()  # so that results are packed in memory that decoding needed
 
 
 def _hull(parts: Sequence[Region]) -> Region:

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import few
 
-from gridcompute import loops, random
+from gridcompute import compiled, loops, random
 from gridcompute.codecache import compile_seconds
 from gridcompute.columns import Field, Fixed, Ragged
 from gridcompute.compiled import explode_cells, output_dtypes, run_cells
 from gridcompute.errors import DimensionError, KernelError, SignatureError, UsageError
 from gridcompute.kernels import kernel, task
+from gridcompute.sources.buffers import Buffers
 
 pytestmark = pytest.mark.usefixtures("compiler_traced")
 
@@ -27,6 +28,11 @@ def _private_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRIDCOMPUTE_CACHE", str(tmp_path_factory.mktemp("code")))
         yield
+
+
+@kernel("()->()")
+def doubled(x):
+    return 2 * x
 
 
 @kernel("(t),()->(),(t),(two)", sizes={"two": 2})
@@ -547,3 +553,21 @@ def test_marks_of_arguments_differ_wherever_their_types_do() -> None:
     marked = [(loops._mark(one), loops.typeof(one)) for one in values]
     for mark, known in marked:
         assert {str(other) for same, other in marked if same == mark} == {str(known)}
+
+
+def test_a_large_output_lies_where_one_was_that_is_gone(monkeypatch):
+    """And never where one still is."""
+    monkeypatch.setattr(compiled, "BUFFERS", Buffers())
+    x = np.arange(compiled.LARGE_BYTES // 8, dtype="f8")
+
+    def made(x):
+        return run_cells(doubled, [Fixed(x)], shape=x.shape)[0].values
+
+    first, second = made(x), made(x + 1)
+    place = second.ctypes.data
+    np.testing.assert_array_equal(first, 2 * x)
+    del second
+    third = made(x + 2)
+    assert third.ctypes.data == place
+    np.testing.assert_array_equal(first, 2 * x)
+    np.testing.assert_array_equal(third, 2 * x + 4)

@@ -12,6 +12,7 @@ import xarray as xr
 
 import gridcompute as grid
 from gridcompute import axes, ended, endings, readahead, tiles
+from gridcompute.actions import maps
 from gridcompute.assemble import Room
 from gridcompute.endings import Endings
 from gridcompute.executor import InlineExecutor
@@ -51,6 +52,11 @@ def rank(middle: Any, series: Any) -> Any:
     for value in series:
         found += value > middle
     return found
+
+
+@grid.kernel("(group),(group)->()", names=("product",), parallel=1)
+def product(one: Any, other: Any) -> Any:
+    return (one * other).sum()
 
 
 def by_day(field: Any) -> Any:
@@ -279,3 +285,12 @@ def test_a_kernel_that_fails_there_names_its_cell() -> None:
 
     with pytest.raises(grid.errors.KernelError, match=r"at y=0, x=4 .*too warm"):
         values(by_day(field()).mean().map(bad))
+
+
+def test_a_column_that_is_two_inputs_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    laid, plain, means = list[Any](), maps.spread, by_day(field()).mean()
+    monkeypatch.setattr(maps, "spread", lambda column, *rest: [laid.append(column), plain(column, *rest)][1])
+    (found,) = values(means.map(product, means.rename(t="again")))
+    assert sum(column.values.size for column in laid) == 6 * 9 * 14
+    (each,) = values(means)
+    np.testing.assert_allclose(found, (each ** 2).sum(0), rtol=1e-12)

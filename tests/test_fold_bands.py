@@ -24,11 +24,18 @@ from gridcompute.spaces import Region
 
 pytestmark = pytest.mark.usefixtures("compiler_traced")
 
-CASES = [(r.mean(), "f4"), (r.min(), "f2"), (r.argmax(), "f4"), (r.topk(3), "f4"), (r.std(), "f4")]
+CASES = [(r.mean(), "f4"), (r.mean_and_count(), "f4"), (r.min(), "f2"), (r.argmax(), "f4"), (r.topk(3), "f4"),
+         (r.std(), "f4")]
 
 
 def bits(array):
     return np.ascontiguousarray(array).view(f"V{array.dtype.itemsize}")
+
+
+def flat(columns):
+    """Of groups and cells one dimension, as `Fold.results` gives them."""
+    return [Fixed(*(None if one is None else one.reshape(-1, *one.shape[2:]) for one in (c.values, c.valid)))
+            for c in columns]
 
 
 def check(red, dtype, cells, groups, cuts, seed, threads):
@@ -55,7 +62,7 @@ def check(red, dtype, cells, groups, cuts, seed, threads):
         assert (a.values.dtype, a.values.shape, a.valid) == (b.dtype, b.shape, None)
         np.testing.assert_array_equal(bits(a.values), bits(b))
     bands, found = made()
-    for a, b in zip(bands.results(found, threads), fold.results(own), strict=True):
+    for a, b in zip(flat(bands.results(found, threads)), fold.results(own), strict=True):
         assert (a.values.dtype, a.values.shape) == (b.values.dtype, b.values.shape)
         np.testing.assert_array_equal(bits(a.values), bits(b.values))
         there = np.ones(b.values.shape, bool) if b.valid is None else b.valid
@@ -80,6 +87,7 @@ def test_results_take_the_states_place():
     fold.fold(states, np.ones((6, 80), "f4"), codes=np.arange(6) % 3)
     (result,) = bands.results({(0, 80): states}, 1)
     assert np.shares_memory(result.values, states.arrays[0])
+    assert result.values.shape == (3, 80)
     assert (result.values == 1).all()
     assert result.valid is None
 
@@ -94,9 +102,27 @@ def test_what_is_not_wanted_takes_no_memory():
         fold.fold(states, values, [0])
         both.append(bands.results({(0, 80): states}, 1, wanted))
     np.testing.assert_array_equal(both[0][0].values, both[1][0].values)
-    assert both[0][1].values.tolist() == [3] * 80
-    assert both[1][1].values.strides == (0,)
+    assert both[0][1].values.tolist() == [[3] * 80]
+    assert both[0][1].values.strides[1] == both[1][1].values.strides[1] == 0  # counts that are alike take none either
     assert not both[1][1].values.flags.writeable
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_counts_that_are_alike_take_no_memory(hole):
+    """One a group says it all, until a cell of any band has missed a value: they are those of plain states anyway."""
+    fold, codes = r.mean_and_count().compiled("f4"), np.array([0, 1, 1, 2, -1, 1])
+    x = np.arange(480, dtype="f4").reshape(6, 80)
+    x[1, 70] = np.nan if hole else 7
+    own = fold.empty(80, 3, lanes=1)
+    fold.fold(own, x, codes=codes)
+    bands = Bands(fold, 80, 3, 0)
+    found = {(lo, hi): bands.states((lo, hi)) for lo, hi in ((0, 30), (30, 80))}
+    for (lo, hi), states in found.items():
+        fold.fold(states, x[:, lo:hi], codes=codes)
+    mean, count = bands.results(found, 2)
+    for one, other in zip(flat([mean, count]), fold.results(own), strict=True):
+        np.testing.assert_array_equal(bits(one.values), bits(other.values))
+    assert (count.values.strides[1] == 0) is not hole
 
 
 def test_states_go_with_the_results():
@@ -118,7 +144,7 @@ def test_no_cells():
     bands = Bands(fold, 0, 2, 0)
     found = {(0, 0): bands.states((0, 0))}
     assert [one.values.shape for one in bands.closed(found, 2)] == [(0, 1), (0, 1)]
-    assert bands.results(found, 2)[0].values.shape == (0,)
+    assert bands.results(found, 2)[0].values.shape == (2, 0)
 
 
 @given(st.data())

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import cloudpickle
 import numpy as np
@@ -72,6 +73,23 @@ def same(a, b):
 
 
 # --- against NumPy
+
+
+def test_a_count_is_given_only_where_one_is_kept():
+    with pytest.raises(ParameterError, match="gives a count, but keeps none"):
+        replace(r.sum(), outputs=(*r.sum().outputs, Output("n", "count")))
+
+
+@pytest.mark.parametrize("missing", [[], [(0, 3, 5)], [(0, 3, 5), (1, 3, 140), (2, 19, 149)]])
+def test_rows_that_are_transposed_are_those_that_lie_so(missing):
+    """Whether some of a block of values are missing, or of one beside it."""
+    x = numbers((3, 20, 150))
+    x[np.isnan(x)] = 1.0
+    for place in missing:
+        x[place] = np.nan
+    straight = np.ascontiguousarray(x.transpose(2, 0, 1))
+    for one, other in zip(r.mean_and_count().eager(x, 2), r.mean_and_count().eager(straight, 0), strict=True):
+        np.testing.assert_array_equal(one.values, other.values)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "i2"])

@@ -21,7 +21,7 @@ from striking import everywhere
 
 import gridcompute as grid
 from gridcompute import axes, segments, slabs, tiles
-from gridcompute.actions.folds import Fold
+from gridcompute.actions.folds import Fold, Folding
 from gridcompute.bounds import fitting, needs
 from gridcompute.executor import InlineExecutor
 from gridcompute.planning import Plan
@@ -342,6 +342,18 @@ def test_a_selection_has_one_stored_chunk_in_memory_at_once(tmp_path: Path, monk
     chunks.forget()
     assert pool._peak <= (60 + 40 * 2) * 50 * 4, "what was selected, and a chunk that it is taken from"
     np.testing.assert_allclose(run[0].to_numpy(), np.nanmean(values[:, 10:12].astype("f8"), 0), rtol=1e-6)
+
+
+def test_what_a_pass_was_decoded_in_is_free_when_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, kept = Buffers(most_bytes=0), list[int]()
+    monkeypatch.setattr(chunks, "BUFFERS", pool)
+    monkeypatch.setattr(slabs, "BUFFERS", pool)
+    end = Folding.end
+    monkeypatch.setattr(Folding, "end", lambda self, *rest: [kept.append(pool.nbytes), end(self, *rest)][1])
+    field = grid.open_zarr(stack(tmp_path / "v.zarr", numbers((12, 40, 50)), (3, 40, 50)))["v"]
+    grid.run(field.mean("time"), executor=InlineExecutor(threads=2), store=str(tmp_path / "work"), quiet=True)
+    assert kept == [0]
+    assert pool._peak == 0
 
 
 def test_a_worker_lets_as_many_threads_go_over_a_chunk_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,7 @@ LEVELS = {
     "gridcompute.rechunking": 14,
     "gridcompute.cellinputs": 15,
     "gridcompute.cellmethods": 22,
+    "gridcompute.unchecked": 14,
     "gridcompute.fold_loops": 15,
     "gridcompute.arrowcolumns": 15,
     "gridcompute.content": 15,

@@ -223,8 +223,9 @@ class Folding:
         found: list[Fixed] = []
         if whole is not None:
             wanted = [only is None or f.name in only for f in self.op.fields]
-            some = whole.results(stretches, threads, wanted) if self.action.last else whole.closed(stretches, threads)
-            found = self._shaped(some, self.shape)
+            last = self.action.last
+            some = whole.results(stretches, threads, wanted) if last else whole.closed(stretches, threads)
+            found = self._shaped(some, self.shape, 1 + last)
 
         def put(band: Band) -> None:
             part = self._shaped(self._closed(apart.pop(band)), tuple(hi - lo for lo, hi in band))
@@ -246,9 +247,11 @@ class Folding:
         """A band's closed states, or results where they are the last."""
         return self.fold.results(states) if self.action.last else [Fixed(one) for one in self.fold.close(states)]
 
-    def _shaped(self, some: list[Fixed], shape: tuple[int, ...]) -> list[Fixed]:
-        """Columns of some kept cells: arrays of groups, kept cells and the rest."""
-        full = [(self.groups, *shape, *one.values.shape[1:]) for one in some]
+    def _shaped(self, some: list[Fixed], shape: tuple[int, ...], first: int = 1) -> list[Fixed]:
+        """Columns of some kept cells, the `first` dimensions of whose arrays are groups and cells, as arrays of groups,
+        kept cells and the rest.
+        """
+        full = [(self.groups, *shape, *one.values.shape[first:]) for one in some]
         return [Fixed(one.values.reshape(to), None if one.valid is None else one.valid.reshape(to))
                 for one, to in zip(some, full, strict=True)]
 

@@ -171,8 +171,13 @@ class Map(Action):
         for axis, name in enumerate(self.loop):
             if op.space[name] is None:
                 shape[axis] = next(b.rows for b, source in zip(blocks, op.inputs, strict=True) if name in source.space)
-        inputs = [spread(blocks[i][name], op.inputs[i].field(name), self.loop, tuple(shape), core, once=True)
-                  for (i, name), core in zip(self.columns, self.core, strict=True)]
+        inputs, laid = list[Column](), dict[tuple[object, ...], Column]()
+        for (i, name), core in zip(self.columns, self.core, strict=True):
+            column, field = blocks[i][name], op.inputs[i].field(name)
+            one = id(column), field.dims, core  # a column may be several inputs
+            if one not in laid:
+                laid[one] = spread(column, field, self.loop, tuple(shape), core, once=True)
+            inputs.append(laid[one])
         # Along a dimension whose cells aren't counted, the region's start is a block's number and no cell's.
         origin = tuple(0 if op.space[name] is None else at for name, at in
                        zip(self.loop, field_region(op.space, region, self.loop).start, strict=True))

@@ -267,8 +267,8 @@ def _content(folder: str, path: str) -> memoryview | None:
         size = os.fstat(file.fileno()).st_size
         memory = getattr(_own, "memory", None)
         if memory is None or len(memory) < size:
-            memory = _own.memory = bytearray(size + size // 4)
-        view, filled = memoryview(memory)[:size], 0
+            memory = _own.memory = np.empty(size + size // 4, np.uint8)  # whose room to spare isn't written to
+        view, filled = memory.data[:size], 0
         while filled < size and (count := file.readinto(view[filled:])):
             filled += count
         return view[:filled]
