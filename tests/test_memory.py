@@ -279,7 +279,7 @@ def stack() -> Any:
 
 def test_what_fits_in_parts_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     few_chunks(monkeypatch, 8)
-    whole = grid.plan(stack(), memory="8GB")
+    whole = grid.plan(stack(), memory="8GB", workers=1)
     assert not whole.parts
     tight = whole.peak_bytes - 40 * MIB
     planned = grid.plan(stack(), memory=tight)
@@ -295,7 +295,7 @@ def test_what_fits_in_parts_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_plan_in_parts_runs_in_parts_and_is_not_taken_for_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     few_chunks(monkeypatch, 8)
     lazy = stack()
-    tight = grid.plan(lazy, memory="8GB").peak_bytes - 40 * MIB
+    tight = grid.plan(lazy, memory="8GB", workers=1).peak_bytes - 40 * MIB
     run = grid.run(lazy, executor="inline", store=url(), memory=tight, quiet=True)
     assert (run["a"].to_numpy() == 3.0).all()
     assert max(run.status.parts.values()) > 1
