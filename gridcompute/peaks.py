@@ -121,7 +121,8 @@ def at_once(cost: Cost, kept: Collection[str], folds: Sequence[Op], box: Region)
     tile, piece = (Region(tuple((lo, lo + min(n or hi - lo, hi - lo)) for (lo, hi), n in
                                 zip(box.bounds, extents, strict=True))) for extents in (found.tile, found.piece))
     read = regions([(source, tile) for source in sources], found.leaves)
-    held = sum(sum(part.cells for part in parts) * (1 + FILE_SHARE) * cost.input_weight(leaf)
+    # What is decoded block by block is read so (see `sources.bloscs`).
+    held = sum(sum(part.cells for part in parts) * (1 + FILE_SHARE * (not cost.least(leaf))) * cost.input_weight(leaf)
                for leaf, parts in read.items())
     share = int(held + piece.cells * sum(map(cost.input_weight, sources)))
     return Beside(found.piece, share, min(share, whole))
