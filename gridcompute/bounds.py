@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gridcompute.config import state_folder
 from gridcompute.errors import MemoryBoundError
@@ -33,31 +33,86 @@ MOST_BYTES = 2**18
 ROOMIER = 2
 """Times the bound under which a size was found, from which on it is forgotten: memory is no longer short."""
 
+LIGHT_PARTS = 8
+"""Parts up to which each decodes little more than its own share of a stored chunk: another turn decodes all of it."""
+
 HINT = "use fewer workers, give more by memory=, or make the cells smaller"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Pieces that a stage's chunks are computed in, and why."""
+    """Pieces that a stage's chunks are computed in, and why.
+
+    Attributes:
+        number: of pieces.
+        why: in words.
+        turns: passes over all pieces, for some of the results each.
+    """
 
     number: int
     why: str
+    turns: int = 1
 
     def __str__(self) -> str:
-        return f"in {self.number} parts, {self.why}"
+        turns = f", its results in {self.turns} turns" if self.turns > 1 else ""
+        return f"in {self.number} parts{turns}, {self.why}"
 
 
-def needs(stage: Stage, parts: int = 1, threads: int = 1) -> int:
-    """Estimated bytes of a worker that computes a stage's chunks in parts (on one thread), its base included."""
-    more = (threads - 1) * stage.thread_bytes if parts == 1 else 0
-    return WORKER_BYTES + stage.fixed_bytes + (stage.task_bytes - stage.fixed_bytes) // parts + more
+def needs(stage: Stage, parts: int = 1, threads: int = 1, memory: int = 0) -> int:
+    """Estimated bytes of a worker that computes a stage's chunks, its base included.
+
+    Args:
+        stage: of a plan.
+        parts: in which each is computed, on one thread.
+        threads: that compute one that isn't taken apart.
+        memory: bytes that the worker may take, for which results may go in turns; 0 for no bound.
+    """
+    return WORKER_BYTES + stage.peak.of(parts, threads, room(memory))
+
+
+def room(memory: int) -> int:
+    """Of what a worker may take, bytes for a chunk; 0 where that isn't bounded."""
+    return max(1, memory - WORKER_BYTES) if memory else 0
 
 
 def fitting(stage: Stage, threads: int, memory: int) -> int:
     """How many threads a worker lets carry a chunk of a stage: as many as it has, or as stay within its bound."""
-    if not memory or not stage.thread_bytes:
+    if not memory or not stage.peak.thread:
         return threads
-    return max(1, min(threads, 1 + (memory - needs(stage)) // stage.thread_bytes))
+    return max(1, min(threads, 1 + (room(memory) - stage.peak.work) // stage.peak.thread))
+
+
+def abreast(stage: Stage, workers: int) -> int:
+    """Workers whose cores one task of a stage may have, as the others would have nothing to do."""
+    if stage.spans:
+        return workers
+    return max(1, workers // max(stage.chunks, 1)) if stage.threaded else 1
+
+
+class Workers(Protocol):
+    """As an executor has them: `widens` is whether one task may have the cores of several."""
+
+    @property
+    def workers(self) -> int: ...  # noqa: D102
+    @property
+    def threads(self) -> int: ...  # noqa: D102
+
+
+def most_needed(plan: Plan, memory: int, executor: Workers, parts: Mapping[int, int]) -> int:
+    """Bytes that a worker needs at most, its base included, with as many threads as its tasks may have.
+
+    Args:
+        plan: a phase.
+        memory: bytes that a worker may take, 0 for no bound.
+        executor: that carries it out.
+        parts: by stage, of those that aren't computed in one.
+    """
+    def need(stage: Stage) -> int:
+        times = abreast(stage, executor.workers) if getattr(executor, "widens", False) else 1
+        threads = fitting(stage, executor.threads * times, memory)
+        return needs(stage, parts.get(stage.number, 1), threads, memory)
+
+    return max(map(need, plan.stages), default=0)
 
 
 def planned_parts(plan: Plan, memory: int) -> dict[int, Parts]:
@@ -75,8 +130,11 @@ def planned_parts(plan: Plan, memory: int) -> dict[int, Parts]:
         most = plan.most_parts(stage.number, 0) if stage.chunks else 1
         parts = _needed(stage, memory, most)
         if parts > 1:
+            turns = turns_of(stage, parts, memory)
+            times = parts * turns
             found[stage.number] = Parts(parts, f"to stay within {size(memory)}: what the parts share is read up to "
-                                        f"{parts} times, {size(parts * stage.read_bytes)} for {size(stage.read_bytes)}")
+                                        f"{times} times, {size(times * stage.read_bytes)} for {size(stage.read_bytes)}",
+                                        turns)
         before = known.get(stage.recipe, {})
         if most >= (learnt := before.get("parts", 1)) > parts and not memory > ROOMIER * before["memory"] > 0:
             found[stage.number] = Parts(learnt, "as it ran out of memory before")
@@ -84,17 +142,23 @@ def planned_parts(plan: Plan, memory: int) -> dict[int, Parts]:
 
 
 def _needed(stage: Stage, memory: int, most: int) -> int:
-    """The least number of parts in which a stage fits."""
-    parts = 1
-    while memory and needs(stage, parts) > memory:
-        if parts >= most:
-            whole, own = needs(stage), stage.task_bytes
-            tried = f"; in {parts} parts it still needs {size(needs(stage, parts))}" if parts > 1 else \
-                ", and that chunk can't be taken apart"
-            raise MemoryBoundError(f"stage {stage.name} needs {size(whole)} per worker ({size(own)} for one chunk), "
-                                   f"but a worker may take {size(memory)}{tried}", hint=HINT)
-        parts = min(2 * parts, most)
-    return parts
+    """The number of parts in which a stage fits at the least cost."""
+    if not memory or needs(stage) <= memory:
+        return 1
+    tried = sorted({min(1 << i, most) for i in range(1, most.bit_length() + 1)} - {1})
+    fit = [parts for parts in tried if needs(stage, parts, memory=memory) <= memory]
+    if not fit:
+        whole, own, last = needs(stage), stage.task_bytes, max(tried, default=1)
+        more = f"; in {last} parts it still needs {size(needs(stage, last, memory=memory))}" if last > 1 else \
+            ", and that chunk can't be taken apart"
+        raise MemoryBoundError(f"stage {stage.name} needs {size(whole)} per worker ({size(own)} for one chunk), "
+                               f"but a worker may take {size(memory)}{more}", hint=HINT)
+    return min(fit, key=lambda parts: (turns_of(stage, parts, memory) * max(parts, LIGHT_PARTS), parts))
+
+
+def turns_of(stage: Stage, parts: int, memory: int) -> int:
+    """Passes over all parts of a chunk, for some of the results each."""
+    return sum(1 for _ in stage.peak.turns(stage.peak.results, parts, room(memory))) or 1
 
 
 def remember(recipe: str, parts: int, memory: int) -> None:

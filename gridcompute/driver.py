@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from gridcompute.absent import missed
 from gridcompute.ballots import Rule, Standing
-from gridcompute.bounds import fitting, needs, planned_parts, remember
+from gridcompute.bounds import most_needed, planned_parts, remember
 from gridcompute.deliveries import Deliveries
 from gridcompute.drops import DONE, GONE
 from gridcompute.errors import CorruptShardError, GridError, InterruptedRunError, KernelError, RunError, StoreError
@@ -187,11 +187,10 @@ class Driver:
     def _phase(self, plan: Plan, *, first: bool) -> Ledger:
         parts = {stage: one.number for stage, one in planned_parts(plan, self.memory).items()}  # refused here (law 4)
         self._parts = {plan.stages[stage].recipe: number for stage, number in parts.items()}
-        threads = {stage.number: fitting(stage, self.executor.threads, self.memory) for stage in plan.stages}
-        worst = max((needs(one, parts.get(one.number, 1), threads[one.number]) for one in plan.stages), default=0)
-        self.status.bound_bytes = max(self.status.bound_bytes, worst)
         try:
             ledger, state = self._readied(plan, parts, first=first)
+            worst = most_needed(plan, self.memory, self.executor, parts)  # not before: how many workers there are
+            self.status.bound_bytes = max(self.status.bound_bytes, worst)
         except BaseException:
             self._deliveries.leave()
             raise

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from gridcompute.actions.folds import Fold, Folding
-from gridcompute.assemble import Room, assemble
+from gridcompute.assemble import Room
 from gridcompute.axes import Layout
 from gridcompute.columns import Block
 from gridcompute.endings import chosen
@@ -58,14 +58,18 @@ class Ended:
         if cuts is None:
             return (in_parts(op, region, self.parts, self._kept, partial(self._one, op, region))
                     for op, region in wanted)
-        found: list[list[Block]] = [[] for _ in wanted]
+        return self._together(wanted, cuts)
+
+    def _together(self, wanted: Sequence[OpRegion], cuts: Sequence[Layout]) -> Iterator[Block]:
+        """Piece by piece, each put where it belongs at once."""
+        rooms = deque(Room(op.fields, op.space, region) for op, region in wanted)
         places = [list(cut.covering(region)) for cut, (_, region) in zip(cuts, wanted, strict=True)]
         for numbers in zip(*places, strict=True):
             part = [(op, cut.region(number)) for (op, _), cut, number in zip(wanted, cuts, numbers, strict=True)]
-            for some, block in zip(found, self._all(part, wanted), strict=True):
-                some.append(block)
-        return (assemble(op.fields, cut, region, dict(zip(place, some, strict=True)).__getitem__)
-                for (op, region), cut, place, some in zip(wanted, cuts, places, found, strict=True))
+            for room, (_, piece), block in zip(rooms, part, self._all(part, wanted), strict=True):
+                room.put(block, piece)
+        while rooms:
+            yield rooms.popleft().block()
 
     def block(self, op: Op, region: Region) -> Block | None:
         """A reduction that isn't kept where it is read alone, as a replay does; None of another op."""

@@ -12,7 +12,7 @@ from gridcompute.actions.folds import GROUP, Fold, Merge
 from gridcompute.actions.maps import Elementwise, Map
 from gridcompute.actions.shapes import Choose
 from gridcompute.actions.writes import Write
-from gridcompute.bounds import Parts, needs, planned_parts
+from gridcompute.bounds import Parts, abreast, fitting, needs, planned_parts
 from gridcompute.errors import GridError
 from gridcompute.footprint import USUAL_BYTES, WORKER_BYTES
 from gridcompute.intermediates import disposable
@@ -59,12 +59,21 @@ class Planned:
     @property
     def peak_bytes(self) -> int:
         """Most bytes that a worker needs, its base included."""
-        return max((needs(stage, self._parts(stage)) for stage in self.plan.stages), default=WORKER_BYTES)
+        return max(map(self._need, self.plan.stages), default=WORKER_BYTES)
 
     @property
     def usual_bytes(self) -> int:
         """Bytes that a worker is estimated to have at its peak."""
         return self.peak_bytes - WORKER_BYTES + USUAL_BYTES
+
+    def _need(self, stage: Stage) -> int:
+        return needs(stage, self._parts(stage), self._threads(stage), self.memory)
+
+    def _threads(self, stage: Stage) -> int:
+        """That a task has of workers which would have nothing to do, as far as its memory lets it."""
+        if self._parts(stage) > 1 or not stage.peak.thread:
+            return 1
+        return fitting(stage, abreast(stage, self.workers), self.memory)
 
     def _parts(self, stage: Stage) -> int:
         return self.parts[stage.number].number if stage.number in self.parts else 1
@@ -154,7 +163,8 @@ class Planned:
             "space": str(stage.roots[0].space),
             "extents": {name: axis.extent * axis.run for name, axis in stage.layouts[0].axes},
             "read_bytes": stage.read_bytes, "write_bytes": stage.write_bytes,
-            "chunk_bytes": needs(stage, self._parts(stage)) - WORKER_BYTES, "parts": self._parts(stage),
+            "chunk_bytes": self._need(stage) - WORKER_BYTES, "parts": self._parts(stage),
+            "threads": self._threads(stage),
             "recipes": [op.recipe for op in stage.roots], "committed": self.found[stage.number],
             "reason": self.reasons[stage.number],
         }
@@ -201,6 +211,8 @@ class Planned:
             lines.append(f"     {self._work(stage)}; {facts['kept']}, {size(stage.write_bytes)}")
             if stage.number in self.parts:
                 lines.append(f"     each chunk {self.parts[stage.number]}")
+            if facts["threads"] > 1:
+                lines.append(f"     each chunk on {facts['threads']} cores, {size(stage.peak.thread)} for each")
             if facts["reason"]:
                 lines.append(f"     {facts['reason']}")
         if self.intermediate_bytes:

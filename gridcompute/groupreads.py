@@ -14,7 +14,7 @@ from gridcompute.columns import Block, Column
 from gridcompute.errors import CorruptShardError
 from gridcompute.ipcsizes import check_message
 from gridcompute.rowgroups import seal_rows
-from gridcompute.shardfile import BROKEN, HEAD_BYTES, MAX_BYTES, Header, corrupt, read_head
+from gridcompute.shardfile import BROKEN, HEAD_BYTES, MAX_BYTES, Header, broken, read_head
 
 _HEADS = 1024
 _heads: OrderedDict[str, tuple[Header, pa.Schema, int]] = OrderedDict()
@@ -60,7 +60,7 @@ def read_groups(read: Callable[[int, int], bytes], first: int, last: int, *, pat
     except FileNotFoundError:
         raise
     except BROKEN as error:
-        raise corrupt(path, error) from error
+        raise broken(path, error) from error
 
 
 def _group(header: Header, schema: pa.Schema, number: int, data: memoryview) -> Block:

@@ -14,17 +14,15 @@ from gridcompute.actions.loads import Ingest, Load
 from gridcompute.actions.shapes import Concat
 from gridcompute.actions.writes import Write
 from gridcompute.axes import Layout
-from gridcompute.endings import chosen
 from gridcompute.errors import MemoryBoundError
 from gridcompute.keys import digest
 from gridcompute.lower import Lowered, Lowering
 from gridcompute.op import Graph, Op
 from gridcompute.parts import most_parts
-from gridcompute.pointwise import regions
+from gridcompute.peaks import Beside, Peak, at_once, reduced
 from gridcompute.segments import boxes_of
 from gridcompute.sources.base import Source
 from gridcompute.spaces import Region
-from gridcompute.tiles import cuts
 from gridcompute.walks import inputs_first
 
 HELD_BYTES = 256 * 2**20
@@ -35,9 +33,6 @@ MOST_CHUNKS = 20_000_000
 
 HELD_SHARE = 2
 """It is held only if what was read for it has at most so many times its bytes: making it again costs a read."""
-
-FILE_SHARE = 0.5
-"""Of a stored chunk's decoded bytes, those of its file, as estimated."""
 
 ChunkId = tuple[int, int]
 """A stage's number and a chunk's number in it."""
@@ -55,11 +50,9 @@ class Stage:
         roots: the ops that are kept.
         layouts: how each is cut; chunk k of one goes with chunk k of the others.
         held: whether results are held in memory instead of committed.
-        task_bytes: estimated peak bytes of one chunk in work.
+        peak: estimated bytes of one chunk in work.
         read_bytes: estimated bytes read from outside, all chunks.
         write_bytes: estimated bytes kept, all chunks.
-        fixed_bytes: of `task_bytes`, what parts of a chunk need as much of as the whole.
-        thread_bytes: what each thread beyond the first takes of memory: `task_bytes` is for one.
         skips: whether a kernel of it skips cells in which it fails.
         folds: reductions that end in roots and aren't kept: recipe and cuts of each.
     """
@@ -68,13 +61,21 @@ class Stage:
     roots: tuple[Op, ...]
     layouts: tuple[Layout, ...]
     held: bool
-    task_bytes: int
+    peak: Peak
     read_bytes: int
     write_bytes: int
-    fixed_bytes: int = 0
     skips: bool = False
-    thread_bytes: int = 0
     folds: tuple[tuple[str, Layout], ...] = ()
+
+    @property
+    def task_bytes(self) -> int:
+        """Estimated peak bytes of one chunk in work, on one thread."""
+        return self.peak.of()
+
+    @property
+    def spans(self) -> bool:
+        """See `Action`: of its tasks."""
+        return any(op.action.spans for op in self.roots)
 
     @property
     def threaded(self) -> bool:
@@ -205,34 +206,8 @@ class Plan:
         layouts = tuple(self.lowered.layouts[id(op)] for op in roots)
         outputs = {id(op) for op in self.lowered.outputs.values()} | {id(op) for op in self.lowered.pending}
         folds = {op.recipe: op for root in roots for op in self._folds(root)}
-        cost, task, shared, fixed, read, kept = self._cost, 0, 0, 0, 0, 0
-        for op in folds.values():
-            layout = self.lowered.layouts[id(op)]
-            _require_countable(op, layout)
-            one = layout.region(0) if layout.chunks else op.whole
-            boxes = op.reads(0, one)
-            cells, source = boxes[0].cells if boxes else 0, op.inputs[0]
-            shared = self._at_once(tuple(folds.values()), boxes[0]) if boxes and not shared else shared
-            assert isinstance(op.action, Fold)
-            output = int(one.cells * op.cell_bytes)
-            task, fixed = task + op.action.state_bytes(op, one) + output, fixed + output * (op in roots)
-            read = max(read, int(cells * cost.input_read(source)) * len(boxes) * layout.chunks)
-        for op, layout in zip(roots, layouts, strict=True):
-            kept += int(op.cell_bytes * op.whole.cells)
-            one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
-            if folds:  # columns that are only chosen lie where the fold has put them, unless they are put together
-                own = 0 if isinstance(op.action, Fold) else int(one.cells * op.cell_bytes)
-                task, fixed = task + own * (not chosen(op)), fixed + own
-                continue
-            _require_countable(op, layout)
-            expected = one.cells * cost.block_rows(op)
-            need = int(expected * cost.weight(op)) if op.inputs else 0
-            output = cost.stored_bytes(op) + 2 * int(expected * op.cell_bytes)
-            if (row := cost.row_bytes(op, one)) is not None:
-                need, output = row[0] - row[1], row[1]
-            task, fixed = task + need + output, fixed + output
-            read += int(one.cells * cost.read(op)) * chunks
-            task, fixed = task + op.action.held_bytes, fixed + op.action.held_bytes
+        kept = sum(int(op.cell_bytes * op.whole.cells) for op in roots)
+        peak, read = self._reduced(roots, layouts, folds) if folds else self._computed(roots, layouts)
         durable = bool(folds) or any(op.action.durable or id(op) in outputs for op in roots)
         blocked = any(layout.blocked for layout in layouts)
         # Results much smaller than what was read for them are work worth keeping; others are a pass over the data.
@@ -241,21 +216,41 @@ class Plan:
         skips = any(op.action.skips for root in roots for op in root.walk(
             lambda op, root=root: op is not root and id(op) in self._kept))  # type: ignore[misc]
         ended = tuple((key, self.lowered.layouts[id(op)]) for key, op in folds.items() if op not in roots)
-        return Stage(number, roots, layouts, held and not skips, task + shared, read, kept, fixed, skips, shared, ended)
+        return Stage(number, roots, layouts, held and not skips, peak, read, kept, skips, ended)
 
-    def _at_once(self, folds: tuple[Op, ...], box: Region) -> int:
-        """Bytes that a thread has in memory of a fold's boxes: a tile with the files it is decoded from, a piece."""
-        cost, kept = self._cost, {self.lowered.ops[key].recipe for key in self._kept}
-        found = cuts(folds, lambda op: op.recipe in kept, box)
-        sources = list(dict.fromkeys(fold.inputs[0] for fold in folds))
-        if not found.free:
-            return int(box.cells * max(map(cost.input_weight, sources)))
-        tile, piece = (Region(tuple((lo, lo + min(n or hi - lo, hi - lo)) for (lo, hi), n in
-                                    zip(box.bounds, extents, strict=True))) for extents in (found.tile, found.piece))
-        read = regions([(source, tile) for source in sources], found.leaves)
-        held = sum(sum(part.cells for part in parts) * (1 + FILE_SHARE) * cost.input_weight(leaf)
-                   for leaf, parts in read.items())
-        return int(held + piece.cells * sum(map(cost.input_weight, sources)))
+    def _computed(self, roots: tuple[Op, ...], layouts: tuple[Layout, ...]) -> tuple[Peak, int]:
+        """What a task takes that doesn't fold, and bytes read by all."""
+        cost, task, fixed, read = self._cost, 0, 0, 0
+        for op, layout in zip(roots, layouts, strict=True):
+            _require_countable(op, layout)
+            one, chunks = layout.region(0) if layout.chunks else op.whole, layout.chunks
+            expected = one.cells * cost.block_rows(op)
+            need = int(expected * cost.weight(op)) if op.inputs else 0
+            output = cost.stored_bytes(op) + 2 * int(expected * op.cell_bytes)
+            if (row := cost.row_bytes(op, one)) is not None:
+                need, output = row[0] - row[1], row[1]
+            output += op.action.held_bytes
+            task, fixed = task + need + output, fixed + output
+            read += int(one.cells * cost.read(op)) * chunks
+        return Peak(task, part=task - fixed, fixed=fixed), read
+
+    def _reduced(self, roots: tuple[Op, ...], layouts: tuple[Layout, ...], folds: Mapping[str, Op]) -> tuple[Peak, int]:
+        """The same of one that folds."""
+        cost, read, box, regions_of = self._cost, 0, None, []
+        for op in folds.values():
+            layout = self.lowered.layouts[id(op)]
+            _require_countable(op, layout)
+            one = layout.region(0) if layout.chunks else op.whole
+            boxes = op.reads(0, one)
+            box = box or next(iter(boxes), None)
+            cells = boxes[0].cells if boxes else 0
+            read = max(read, int(cells * cost.input_read(op.inputs[0])) * len(boxes) * layout.chunks)
+            regions_of.append((op, one))
+        wanted = [(op, layout.region(0) if layout.chunks else op.whole)
+                  for op, layout in zip(roots, layouts, strict=True)]
+        kept = {self.lowered.ops[key].recipe for key in self._kept}
+        beside = at_once(cost, kept, tuple(folds.values()), box) if box else Beside()
+        return reduced(wanted, regions_of, beside), read
 
     def leaves(self, op: Op) -> Iterator[Op]:
         """The kept ops and sources that one op's task reads."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from gridcompute.bounds import abreast
 from gridcompute.columns import Block
 from gridcompute.content import seal
 from gridcompute.errors import WorkerLostError
@@ -137,7 +138,7 @@ class RayExecutor:
     that fails. Until then `workers` is what was asked for.
     """
 
-    name = "ray"
+    name, widens = "ray", True
 
     def __init__(self, *, workers: int, threads: int = 1, address: str = "", dashboard: bool = False, certs: str = "",
                  allow_open: str = "") -> None:
@@ -178,8 +179,8 @@ class RayExecutor:
             stage = payload.stage
             if any(op.action.spans for op in stage.roots):
                 payload = self._spanning(payload)
-            elif stage.threaded:
-                payload = self._widened(payload, self.workers // max(stage.chunks, 1))
+            else:
+                payload = self._widened(payload, abreast(stage, self.workers))
             # Once a stage: Ray makes a class of each set of options.
             # A local Ray may have fewer cores than a worker has threads: it would wait for more of them for ever.
             cores = payload.threads if self._address else min(payload.threads, self._local)
@@ -191,13 +192,15 @@ class RayExecutor:
     def _spanning(self, payload: Payload) -> Payload:
         """For a task that may have all of the run's cores: those of one node, and the offer of others."""
         wide, cores, nodes = self._widened(payload, self.workers), self.workers * self.threads, self._nodes()
+        wide = replace(wide, memory=payload.memory * (wide.threads // self.threads))
         several = cores > wide.threads and sum(node > 0 for node in nodes) > 1
         return replace(wide, offer=partial(RayNodes, cores=cores) if several else None, worth=self.worth)
 
     def _widened(self, payload: Payload, times: int) -> Payload:
-        """For tasks that take the place of several workers each, with their cores and memory, as far as a node goes."""
-        threads = max(self.threads, min(self.threads * times, max(self._nodes(), default=0)))
-        return replace(payload, threads=threads, memory=payload.memory * (threads // self.threads))
+        """For tasks that have the cores of several workers each, as far as a node goes; memory is that of one."""
+        if times == 1:
+            return payload
+        return replace(payload, threads=max(self.threads, min(self.threads * times, max(self._nodes(), default=0))))
 
     def _nodes(self) -> list[int]:
         """Cores of each node."""

@@ -31,6 +31,7 @@ from gridcompute.columns import Block, Column, Field
 from gridcompute.content import block_digest, canonical, checked_dtype, column_digest, in_pieces
 from gridcompute.errors import CorruptShardError, GridError, ParameterError, RecordError, UsageError
 from gridcompute.extents import check_shape, extents_of
+from gridcompute.footprint import starved
 from gridcompute.ipcsizes import MAGIC, check_sizes
 from gridcompute.numerics import numerics_class
 from gridcompute.planes import Whole, batches, least_bytes, most_bytes, piece_rows, suited, taken_apart
@@ -45,7 +46,7 @@ _KEY, _CHECK = b"gridcompute", b"gridcompute.check"
 _SCHEMA = 8  # position of the schema's message: marker, length, flatbuffer
 # Everything that Arrow, JSON and NumPy raise over bytes that aren't what they should be.
 BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-           OSError, RecursionError, MemoryError, NotImplementedError, struct.error, UsageError)
+           OSError, RecursionError, NotImplementedError, struct.error, UsageError)
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def decode(data: bytes, *, names: Collection[str] | None = None, verify: bool = 
             if column_digest(field, columns[field.name], pieces=newer) != header.digests[field.name]:
                 raise ValueError(f"the values of column {field.name!r} don't match their digest")
     except BROKEN as error:
-        raise corrupt(path, error) from error
+        raise broken(path, error) from error
     meta = {**header.meta, "digest": header.digest, "numerics": header.numerics, "format": str(header.format)}
     return Block(header.region, columns, header.rows, groups=tuple(end for end, _, _ in header.groups)), meta
 
@@ -215,7 +216,7 @@ def read_header(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Heade
     except RecordError:
         raise
     except BROKEN as error:
-        raise corrupt(path, error) from error
+        raise broken(path, error) from error
 
 
 def read_ends(read: Callable[[int, int], bytes], size: int, *, path: str = "") -> Header:
@@ -242,7 +243,7 @@ def read_ends(read: Callable[[int, int], bytes], size: int, *, path: str = "") -
     except (RecordError, FileNotFoundError):
         raise
     except BROKEN as error:
-        raise corrupt(path, error) from error
+        raise broken(path, error) from error
 
 
 def read_head(read: Callable[[int, int], bytes], *, path: str = "") -> tuple[Header, pa.Schema, int]:
@@ -263,7 +264,7 @@ def read_head(read: Callable[[int, int], bytes], *, path: str = "") -> tuple[Hea
     except (RecordError, FileNotFoundError):
         raise
     except BROKEN as error:
-        raise corrupt(path, error) from error
+        raise broken(path, error) from error
 
 
 def _schema(head: bytes, read: Callable[[int, int], bytes]) -> tuple[pa.Schema, int]:
@@ -290,8 +291,13 @@ def _described(schema: pa.Schema, path: str) -> Header:
     return _header(values)
 
 
-def corrupt(path: str, error: BaseException) -> CorruptShardError:
-    """What is said of a shard whose bytes gave an error."""
+def broken(path: str, error: Exception) -> Exception:
+    """What to raise where a shard's bytes gave an error: that it is corrupt, unless this process is short of memory.
+
+    Sizes are checked before anything is allocated, so that says nothing of the bytes, and a good shard isn't voided.
+    """
+    if starved(error):
+        return MemoryError(f"no memory to read the shard {path or '(bytes)'}: {error}")
     what = error.message if isinstance(error, GridError) else f"{error}"
     what = what[:300] or type(error).__name__
     return CorruptShardError(f"the shard {path or '(bytes)'} is corrupt: {what}", path=path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import traceback
 from collections import Counter
@@ -21,7 +22,7 @@ from gridcompute.actions.writes import Write
 from gridcompute.apart import Isolation
 from gridcompute.assemble import assemble
 from gridcompute.blas import one_thread
-from gridcompute.bounds import fitting
+from gridcompute.bounds import fitting, room
 from gridcompute.checkpoints import Checkpoints
 from gridcompute.codecache import compile_seconds, compiled
 from gridcompute.columns import Block
@@ -51,6 +52,10 @@ from gridcompute.votes import keep_block, keep_file, keep_held, keep_written
 
 CACHE_BYTES = 64 * 2**20
 """Decoded input shards that a worker keeps within a task."""
+
+LARGE_BYTES = 64 * 2**20
+"""Of results, from which what was read for them is let go of before they are written: to get that memory again costs
+less than compressing them, and they need it."""
 
 TURN_SECONDS = 300.0
 """An `iterate` or a `propagate` that takes longer goes on in another task from a state that was kept: a deadline is no
@@ -191,9 +196,11 @@ class StageWorker:
                          for i, block in zip(roots, blocks, strict=True)])
             return
         # A root that was committed before another failed isn't done again.
-        for i, block in zip(roots, blocks, strict=True):
+        for i in roots:
+            block = next(blocks)
             skips = merged(one for one in self._skipped if one.recipe in self._skipping[i])
             commits.begin(chunk, block.nbytes, partial(self._commit, i, chunk, tokens[i], block, skips))
+            del block  # before there is memory for the next one
 
     def _commit(self, root: int, chunk: int, token: str, block: Block, skips: tuple[Skips, ...]) -> Kept:
         stage = self.payload.stage
@@ -272,12 +279,21 @@ class StageWorker:
     def reduced(self, wanted: Sequence[tuple[Op, Region]]) -> Iterator[Block]:
         """Joined reductions, and what ends in them."""
         self._ended.parts, self._ended.threads = self._parts, self._threads
-        return self._ended.blocks(wanted)
+        if self._parts == 1:
+            return self._ended.blocks(wanted)
+        sizes, some = [int(region.cells * op.cell_bytes) for op, region in wanted], iter(wanted)
+        turns = self.payload.stage.peak.turns(sizes, self._parts, room(self.payload.memory))
+        return itertools.chain.from_iterable(
+            self._ended.blocks(list(itertools.islice(some, len(turn)))) for turn in turns)
 
     def _folds(self, wanted: Sequence[tuple[Op, Region]], lanes: Sequence[int],
                most: tuple[int, ...] | None) -> Iterator[Folding]:
         threads = fitting(self.payload.stage, self._threads, self.payload.memory)
-        return folded(wanted, self._kept, self._block, threads, lanes, most)
+        found = folded(wanted, self._kept, self._block, threads, lanes, most)
+        if sum(self.payload.stage.peak.results) >= LARGE_BYTES:
+            forget()
+            BUFFERS.settle()
+        return found
 
     def _shard(self, recipe: str, kept: KeptOp, chunk: int) -> Block:
         key = (recipe, chunk)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from gridcompute.errors import CorruptInputError, MissingInputError
-from gridcompute.sources import chunks, zarrs
+from gridcompute.sources import bloscs, chunks, zarrs
 from gridcompute.sources.chunks import StoredChunks, _zstd_size
 from gridcompute.sources.zarrs import open_zarr
 from gridcompute.spaces import Region
@@ -226,6 +226,74 @@ def test_a_blosc_chunk_that_is_cut_off_is_refused(tmp_path: Path) -> None:
         file.write_bytes(whole[:length])
         with pytest.raises(CorruptInputError, match=r"a\.zarr"):
             open_zarr(tmp_path / "a.zarr").read(Region.of((0, 4), (0, 3), (0, 5)), ["a"])
+
+
+def walk(count: int) -> Any:
+    return np.random.default_rng(7).integers(-2, 3, count).cumsum().astype("<f4")
+
+
+@pytest.fixture
+def in_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Any Blosc chunk is decoded as it is read, a few blocks at a time; the bytes in memory for each run."""
+    monkeypatch.setattr(chunks, "RUNS_BYTES", 1)
+    monkeypatch.setattr(bloscs, "RUN_BYTES", 3000)
+    taken, memory = list[int](), chunks._memory
+
+    def seen(size: int) -> memoryview:
+        taken.append(size)
+        return memory(size)
+
+    monkeypatch.setattr(chunks, "_memory", seen)
+    return taken
+
+
+@pytest.mark.parametrize("count", [1, 17, 1024, 1025, 40_000, 40_960, 40_961])
+def test_a_large_blosc_chunk_is_decoded_as_it_is_read(count: int, in_runs: list[int], tmp_path: Path) -> None:
+    codec = BloscCodec(cname="zstd", clevel=3, typesize=4, blocksize=4096)
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(count,), chunks=(count,), dtype="<f4", compressors=codec)
+    array[:] = values = walk(count)
+    stored = (tmp_path / "a.zarr" / "c" / "0").stat().st_size
+    found = StoredChunks.of(zarr.open_array(str(tmp_path / "a.zarr"), mode="r"), str(tmp_path / "a.zarr"))
+    assert found is not None
+    np.testing.assert_array_equal(found.read((slice(0, count),)), values)
+    if count > 20_000:
+        assert len(in_runs) > 2
+        assert max(in_runs) < stored / 2
+
+
+@pytest.mark.parametrize("harm", ["total", "block", "stored", "places", "order", "cut", "longer", "noise"])
+def test_a_large_blosc_chunk_whose_header_lies(harm: str, in_runs: list[int], tmp_path: Path) -> None:
+    codec = BloscCodec(cname="zstd", clevel=3, typesize=4, blocksize=4096)
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(40_000,), chunks=(40_000,), dtype="<f4",
+                              compressors=codec)
+    array[:] = np.random.default_rng(1).random(40_000) if harm == "noise" else walk(40_000)
+    path = tmp_path / "a.zarr" / "c" / "0"
+    data = bytearray(path.read_bytes())
+    at = {"total": 4, "block": 8, "stored": 12, "places": 16}
+    if harm in at:
+        data[at[harm]:at[harm] + 4] = (int.from_bytes(data[at[harm]:at[harm] + 4], "little") + 1).to_bytes(4, "little")
+    if harm == "order":  # two places are exchanged: the values aren't what they were, or it is refused
+        data[16:24] = data[20:24] + data[16:20]
+    path.write_bytes(bytes(data[:-9] if harm == "cut" else data + b"\0" * 9 if harm == "longer" else data))
+    source = open_zarr(tmp_path / "a.zarr")
+    whole = Region.of((0, 40_000))
+    if harm in ("noise", "order", "longer"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chunks, "RUNS_BYTES", 2**60)
+            chunks.forget()
+            wanted = outcome(source, whole)
+        assert outcome(source, whole) == wanted, "as when it is read as a whole"
+    else:
+        with pytest.raises(CorruptInputError, match=r"a\.zarr: array"):
+            source.read(whole, [source.fields[0].name])
+
+
+def outcome(source: Any, region: Region) -> bytes | str:
+    try:
+        values: bytes = source.read(region, [source.fields[0].name])[source.fields[0].name].values.tobytes()
+        return values
+    except CorruptInputError:
+        return "refused"
 
 
 @pytest.mark.parametrize("grouped", [False, True])

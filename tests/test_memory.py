@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import stat
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hungry import Hungry
 from test_parts import few_chunks
 from test_state import FakePlan, FakeStage
 
 import gridcompute as grid
-from gridcompute import bounds, footprint
+from gridcompute import bounds, footprint, shardfile
 from gridcompute.actions import maps
 from gridcompute.errors import CorruptInputError, MemoryBoundError, OutOfMemoryError
 from gridcompute.events import Failure, Submit, Task, TaskDone, TaskFailed
@@ -23,6 +25,7 @@ from gridcompute.footprint import Footprint, Kills, bounded
 from gridcompute.planview import Limits
 from gridcompute.record import load
 from gridcompute.retry import Policy
+from gridcompute.shard import TOMBSTONE
 from gridcompute.sizes import AGAIN, Sizes
 from gridcompute.state import RunState
 from gridcompute.store import open_store
@@ -234,6 +237,28 @@ def test_a_chunk_that_ran_out_of_memory_is_done_in_parts_and_so_it_is_from_then_
     assert any("each chunk in 4 parts" in line for line in report_screen(report(load(again.name))))
 
 
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate"), pa.ArrowMemoryError("malloc of size 7 failed"),
+                                   OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_a_good_shard_is_not_voided_by_a_worker_that_is_short_of_memory(
+        error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = grid.from_arrays({"v": np.arange(60.0).reshape(20, 3)}, dims=("t", "x"))["v"]
+    store, columns, met = url(), shardfile._columns, []
+
+    def short(data: Any, header: Any, wanted: Any) -> Any:
+        if not met:
+            met.append(header)
+            raise error
+        return columns(data, header, wanted)
+
+    monkeypatch.setattr(shardfile, "_columns", short)
+    run = grid.run(series - series.mean("t"), executor="inline", store=store, quiet=True)
+    assert met
+    assert (run[0].to_numpy() == np.arange(60.0).reshape(20, 3) - [28.5, 29.5, 30.5]).all()
+    assert ["ran out of memory" in message for message in run.status.failures] == [True]
+    assert not [path for path in shards(store) if path.endswith(TOMBSTONE)]
+    assert run.summary()["retries"] == 1, "the mean isn't computed again"
+
+
 def test_what_cannot_be_made_smaller_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     starving(monkeypatch, 0)
     with pytest.raises(OutOfMemoryError, match=r"chunk \d+ \(x \d+ to \d+\), computed in \d+ parts \(it had") as caught:
@@ -279,7 +304,7 @@ def stack() -> Any:
 
 def test_what_fits_in_parts_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     few_chunks(monkeypatch, 8)
-    whole = grid.plan(stack(), memory="8GB")
+    whole = grid.plan(stack(), memory="8GB", workers=1)
     assert not whole.parts
     tight = whole.peak_bytes - 40 * MIB
     planned = grid.plan(stack(), memory=tight)
@@ -295,7 +320,7 @@ def test_what_fits_in_parts_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_plan_in_parts_runs_in_parts_and_is_not_taken_for_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     few_chunks(monkeypatch, 8)
     lazy = stack()
-    tight = grid.plan(lazy, memory="8GB").peak_bytes - 40 * MIB
+    tight = grid.plan(lazy, memory="8GB", workers=1).peak_bytes - 40 * MIB
     run = grid.run(lazy, executor="inline", store=url(), memory=tight, quiet=True)
     assert (run["a"].to_numpy() == 3.0).all()
     assert max(run.status.parts.values()) > 1

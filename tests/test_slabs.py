@@ -361,10 +361,10 @@ def test_a_worker_lets_as_many_threads_go_over_a_chunk_as_fit(tmp_path: Path, mo
     field = grid.open_zarr(stack(tmp_path / "v.zarr", numbers((24, 400, 300)), (12, 400, 300)))["v"]
     stage = Plan(graph_of([field.mean("time")])).stages[0]
     chunk = 12 * 400 * 300 * 4
-    assert chunk < stage.thread_bytes < 2 * chunk
+    assert chunk < stage.peak.thread < 2 * chunk
     one = needs(stage)
-    assert needs(stage, threads=3) == one + 2 * stage.thread_bytes
+    assert needs(stage, threads=3) == one + 2 * stage.peak.thread
     assert fitting(stage, 8, 0) == 8
-    assert fitting(stage, 8, one + 2 * stage.thread_bytes) == 3
-    assert fitting(stage, 2, one + 9 * stage.thread_bytes) == 2
+    assert fitting(stage, 8, one + 2 * stage.peak.thread) == 3
+    assert fitting(stage, 2, one + 9 * stage.peak.thread) == 2
     assert fitting(stage, 8, one) == fitting(stage, 8, one // 2) == 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gridcompute.sources.bloscs import block_bytes, blocks_of, decode_blocks
+from gridcompute.sources.bloscs import block_bytes, blocks_of, decode_blocks, decode_runs
 from gridcompute.sources.buffers import BUFFERS
 from gridcompute.sources.contained import opened
 
@@ -25,6 +25,9 @@ Array = np.ndarray[Any, Any]
 
 _BYTES_BYTES = {"ZstdCodec": "zstd", "BloscCodec": "blosc", "GzipCodec": "gzip"}
 """Codecs of format 3 that are numcodecs' own, with their names there."""
+
+RUNS_BYTES = 8 * 2**20
+"""Of a chunk, from which its file is decoded as it is read, where its codec allows that."""
 
 _MOST = 2
 """Times what a chunk should hold that a header may claim; what is decoded is compared with what it should be."""
@@ -205,12 +208,14 @@ class StoredChunks:
     def _decode(self, place: tuple[int, ...], target: Array) -> None:
         """Put a whole chunk into contiguous memory."""
         name = self.key(place)
+        size = math.prod(self.chunks) * self.dtype.itemsize
+        raw = target.reshape(-1).view(np.uint8)
+        if size >= RUNS_BYTES and self._in_runs(name, raw):
+            return
         data = _content(self.folder, os.path.join(self.folder, name))
         if data is None:
             target[...] = self.fill
             return
-        size = math.prod(self.chunks) * self.dtype.itemsize
-        raw = target.reshape(-1).view(np.uint8)
         # Into the target only what says that it fills it: a shorter chunk would leave old values behind.
         said = None if self.compressor is None else _SIZES[self.compressor.codec_id](data)
         if said == size:
@@ -222,6 +227,24 @@ class StoredChunks:
         if decoded.size != size:
             raise ValueError(f"chunk {name} holds {decoded.size} bytes, not {size}")
         raw[:] = decoded
+
+
+    def _in_runs(self, name: str, raw: Array) -> bool:
+        """Decode a chunk whose file needn't be in memory as a whole; False where that can't be done."""
+        if getattr(self.compressor, "codec_id", "") != "blosc":
+            return False
+        try:
+            file = opened(self.folder, os.path.join(self.folder, name))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return False
+        with file:
+            def into(start: int, room: memoryview) -> int:
+                filled = 0
+                while filled < len(room) and (count := os.preadv(file.fileno(), [room[filled:]], start + filled)):
+                    filled += count
+                return filled
+
+            return decode_runs(self.compressor, into, os.fstat(file.fileno()).st_size, raw, _memory)
 
 
 def _unpacked(compressor: Any, data: memoryview, size: int) -> Any:
@@ -257,6 +280,14 @@ def _kept() -> dict[tuple[Any, ...], Held] | None:
     return found
 
 
+def _memory(size: int) -> memoryview:
+    """So many bytes of this thread, those of the last call again."""
+    memory = getattr(_own, "memory", None)
+    if memory is None or len(memory) < size:
+        memory = _own.memory = np.empty(size + size // 4, np.uint8)  # whose room to spare isn't written to
+    return memory.data[:size]
+
+
 def _content(folder: str, path: str) -> memoryview | None:
     """A file's bytes, in memory of this thread that the next call overwrites; None where there is no file."""
     try:
@@ -265,10 +296,7 @@ def _content(folder: str, path: str) -> memoryview | None:
         return None
     with file:
         size = os.fstat(file.fileno()).st_size
-        memory = getattr(_own, "memory", None)
-        if memory is None or len(memory) < size:
-            memory = _own.memory = np.empty(size + size // 4, np.uint8)  # whose room to spare isn't written to
-        view, filled = memory.data[:size], 0
+        view, filled = _memory(size), 0
         while filled < size and (count := file.readinto(view[filled:])):
             filled += count
         return view[:filled]
