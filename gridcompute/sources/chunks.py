@@ -284,7 +284,7 @@ def _memory(size: int) -> memoryview:
     """So many bytes of this thread, those of the last call again."""
     memory = getattr(_own, "memory", None)
     if memory is None or len(memory) < size:
-        memory = _own.memory = bytearray(size + size // 4)
+        memory = _own.memory = np.empty(size + size // 4, np.uint8)  # whose room to spare isn't written to
     return memoryview(memory)[:size]
 
 
