@@ -444,7 +444,7 @@ def test_workload_writes_cf_and_saves_weights(own_folder: Path) -> None:
         assert mine.air_temperature.dims == ("time", "lat", "lon")
         assert (mine.lat.attrs["units"], mine.lon.attrs["units"]) == ("degrees_north", "degrees_east")
         assert mine.air_temperature.attrs["units"] == "K"
-        assert mine.air_temperature.attrs["cell_methods"] == "area: mean"
+        assert mine.air_temperature.attrs["cell_methods"] == "time: mean (interval: 6 hour) area: mean"
         first = mine.air_temperature[0].values
     again = grid.workload("climate.regrid")(weights="w.nc", output="again.zarr", picture="none")
     run = grid.run(*again.outputs, executor="inline", quiet=True)
@@ -492,6 +492,7 @@ def test_names_of_dimensions_and_whole_numbers() -> None:
     ({"weights": "nowhere.nc"}, "no file"),
     ({"like": "nowhere.nc"}, "no file"),
     ({"save_weights": "no/folder/w.nc"}, "no such folder"),
+    ({"save_weights": "regridded.zarr/"}, "can't both go to"),
     ({"variable": "rain"}, "no variable 'rain'"),
 ])  # fmt: skip
 def test_bad_parameters_are_refused(options: dict[str, Any], says: str, own_folder: Path) -> None:

@@ -11,7 +11,7 @@ import scipy.stats
 import xarray as xr
 from cdo import agrees, archive, cdo, cdo_files
 from gridcompute_workloads.climate.inputs import attrs_of, default_archive
-from gridcompute_workloads.climate.trend import METHODS, trend_test
+from gridcompute_workloads.climate.trend import METHODS, picture_of, trend_test
 
 import gridcompute as grid
 from gridcompute import _pairs, _sen, stats
@@ -209,6 +209,18 @@ def test_the_workloads_methods(monthly: xr.Dataset, method: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of sinks that are never run
+@pytest.mark.parametrize(("method", "said"), [("ols", "least squares"), ("mann-kendall", "Mann-Kendall"),
+                                               ("yue-wang", "Mann-Kendall, yue-wang")])  # fmt: skip
+def test_the_picture_names_the_test(method: str, said: str, monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
+    flat = {"slope": ("x", [1.0, 2]), "significant": ("x", [True, False])}
+    xr.Dataset(flat).to_zarr("t.zarr", zarr_format=3)
+    drawn: list[str] = []
+    seen = lambda *args, test, **more: drawn.append(test)  # noqa: E731
+    monkeypatch.setattr("gridcompute_workloads.climate.trend.draw_trend", seen)
+    list(picture_of("t.zarr", Path("t.png"), "t", "K year-1", 0.05, method))
+    assert drawn == [said]
+
+
 def test_every_method_builds(monthly: xr.Dataset) -> None:
     build = grid.workload("climate.trend")
     names = {method: set(build(input="monthly.nc", method=method, output="x.zarr").outputs[0].columns)

@@ -203,7 +203,8 @@ def coordinate_along(data: Collection, kind: str, dim: str = "") -> Coordinate:
     if not own:
         raise DimensionError(
             f"the input has no {kind} coordinate{f' along {dim!r}' if dim else ''}",
-            hint=f"its dimensions are {', '.join(data.space.names) or 'none'}; coordinates have their dimension's name",
+            hint=f"its dimensions are {', '.join(data.space.names) or 'none'}; coordinates have their dimension's name"
+            + ("; where they have two dimensions, climate.regrid comes first" if kind != "time" else ""),
         )
     return own[0]
 

@@ -54,6 +54,11 @@ def rechunk(
             raise MissingInputError(f"the input has no variable {variable!r}",
                                     hint=f"it has {', '.join(data.columns) or 'none'}")
         data = data[variable]
+    else:  # bounds and curvilinear coordinates are columns too; they are written as the coordinates that they are
+        labels = {coordinate.name for coordinate in data.coords}
+        own = [name for name in data.columns if name not in labels] or list(data.columns)
+        beside = {coordinate.name for coordinate in data[own].coords}
+        data = data[[name for name in data.columns if name in own or name not in beside]]
     other = [field.name for field in data.fields if field.ragged]
     if len(other) == len(data.columns):
         raise ParameterError(f"the input {'holds text: ' + ', '.join(other) if other else 'has no variables'}",
