@@ -104,6 +104,11 @@ class Cost:
         found = [self.least(source) for source in op.inputs]
         return {name: max(one.get(name, 1) for one in found) for name in op.space.names} if all(found) else {}
 
+    def by_blocks(self, op: Op) -> bool:
+        """Whether a part of a stored chunk is decoded, and its file read, without all of it."""
+        least = self.least(op)
+        return bool(least) and math.prod(least.values()) * op.cell_bytes < self.stored_bytes(op)
+
     def row_bytes(self, op: Op, region: Region) -> tuple[int, int] | None:
         """Bytes of a task that writes chunks which its sink cuts (`Write.grid`), and those that its parts share."""
         grid = op.action.grid(op) if isinstance(op.action, Write) else None

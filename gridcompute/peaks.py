@@ -114,7 +114,8 @@ def at_once(cost: Cost, kept: Collection[str], folds: Sequence[Op], box: Region)
     """
     found = cuts(folds, lambda op: op.recipe in kept, box)
     sources = list(dict.fromkeys(fold.inputs[0] for fold in folds))
-    whole = 0 if all(map(cost.least, sources)) else max(map(cost.stored_bytes, sources))
+    whole = max((cost.stored_bytes(source) for source in sources
+                 if source.recipe not in kept and not cost.by_blocks(source)), default=0)
     if not found.free:
         share = int(box.cells * max(map(cost.input_weight, sources)))
         return Beside((0,) * len(box.bounds), share, min(share, whole))
@@ -122,8 +123,8 @@ def at_once(cost: Cost, kept: Collection[str], folds: Sequence[Op], box: Region)
                                 zip(box.bounds, extents, strict=True))) for extents in (found.tile, found.piece))
     read = regions([(source, tile) for source in sources], found.leaves)
     # What is decoded block by block is read so (see `sources.bloscs`).
-    held = sum(sum(part.cells for part in parts) * (1 + FILE_SHARE * (not cost.least(leaf))) * cost.input_weight(leaf)
-               for leaf, parts in read.items())
+    held = sum(sum(part.cells for part in parts) * cost.input_weight(leaf)
+               * (1 if cost.by_blocks(leaf) else 1 + FILE_SHARE) for leaf, parts in read.items())
     share = int(held + piece.cells * sum(map(cost.input_weight, sources)))
     return Beside(found.piece, share, min(share, whole))
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from test_parts import bytes_of, few_chunks
+from zarr.codecs import BloscCodec, ZstdCodec
 
 import gridcompute as grid
-from gridcompute import bounds, peaks
+from gridcompute import bounds
 from gridcompute.actions.folds import Folding
 from gridcompute.bounds import abreast, fitting, most_needed, needs
 from gridcompute.errors import MemoryBoundError
@@ -154,7 +157,25 @@ def test_a_task_with_the_cores_of_several_workers_stays_in_the_bound_of_one() ->
     assert "cores" not in grid.plan(days().mean(), workers=1, memory=memory).explain()
 
 
-def test_what_cannot_be_decoded_in_part_is_counted_for_each_part() -> None:
-    assert peaks.Beside((), 10, 4).undivided == 4
-    peak = Peak(work=100, part=96, fixed=4)
-    assert peak.of(parts=96) == 5
+@pytest.mark.usefixtures("one_chunk")
+@pytest.mark.parametrize(("codec", "divided"), [(BloscCodec(cname="zstd", typesize=4, blocksize=4096), True),
+                                                (ZstdCodec(), False)])
+def test_what_cannot_be_decoded_in_part_is_counted_for_each_part(codec: Any, divided: bool, tmp_path: Path) -> None:
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=(24, 90, 400), chunks=(12, 90, 400), dtype="<f4",
+                              compressors=codec, dimension_names=("time", "y", "x"))
+    array[:] = np.random.default_rng(2).integers(0, 9, array.shape)
+    opened = grid.open_zarr(str(tmp_path / "a.zarr"))
+    stored, chunk = opened[next(iter(opened.columns))], 12 * 90 * 400 * 4
+    peak = stage_of(stored.mean("time")).peak
+    assert (peak.fixed, peak.part + peak.fixed) == (0 if divided else chunk, peak.work)
+    assert peak.of(parts=90) >= peak.fixed + sum(peak.results)
+    assert (peak.thread < 2.1 * chunk) == divided, "of what is decoded block by block the file isn't in memory"
+    doubled = stored.map(twice)
+    last = Plan(graph_of([doubled, doubled.mean("time")])).stages[-1].peak
+    assert last.results
+    assert last.fixed == 0, "it reads what is kept"
+
+
+@grid.kernel("(time)->(time)")
+def twice(series: Any) -> Any:
+    return series * 2.0

@@ -285,7 +285,8 @@ def _memory(size: int) -> memoryview:
     memory = getattr(_own, "memory", None)
     if memory is None or len(memory) < size:
         memory = _own.memory = np.empty(size + size // 4, np.uint8)  # whose room to spare isn't written to
-    return memory.data[:size]
+    view: memoryview = memory.data[:size]
+    return view
 
 
 def _content(folder: str, path: str) -> memoryview | None:
