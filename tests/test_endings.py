@@ -289,7 +289,8 @@ def test_a_kernel_that_fails_there_names_its_cell() -> None:
 
 def test_a_column_that_is_two_inputs_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     laid, plain, means = list[Any](), maps.spread, by_day(field()).mean()
-    monkeypatch.setattr(maps, "spread", lambda column, *rest, **how: [laid.append(column), plain(column, *rest, **how)][1])
+    monkeypatch.setattr(maps, "spread", lambda column, *rest, **how: [
+        laid.append(column), plain(column, *rest, **how)][1])
     (found,) = values(means.map(product, means.rename(t="again")))
     assert sum(column.values.size for column in laid) == 6 * 9 * 14
     (each,) = values(means)
