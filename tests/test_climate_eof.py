@@ -131,6 +131,14 @@ def test_by_points_and_by_times_are_the_same() -> None:
     assert not np.isnan(np.delete(found["eof"].reshape(5, -1), 7, axis=1)).any()
 
 
+def test_by_points_of_a_single_dimension() -> None:
+    values = np.random.default_rng(3).normal(size=(12, 4))
+    plain = eofs_of(values, modes=2)
+    found = values_of(eofs(grid.from_arrays({"sst": values}, dims=("time", "x"))["sst"], 2, "none"))
+    np.testing.assert_allclose(found["eigenvalue"], plain.eigenvalues, rtol=1e-11)
+    np.testing.assert_allclose(found["eof"].T, plain.eofs, atol=1e-9)
+
+
 def test_equals_singular_values_and_scalings() -> None:
     values = waves()
     flat = (values - values.mean(axis=0)).reshape(40, -1)
@@ -257,8 +265,19 @@ def test_a_file_without_a_whole_series_leaves_nothing_behind(times: int) -> None
     assert {path.name for path in Path().iterdir()} - {"state"} == {"in.nc", ".gridcompute"}  # no store, no lease
 
 
+def test_modes_beyond_what_varies_are_named() -> None:
+    values = np.sin(np.arange(20.0))[:, None, None] * np.arange(1.0, 7)[:, None] * np.ones(9)
+    xr.Dataset({"sst": (DIMS, values)}, {"time": np.arange(20)}).to_netcdf("in.nc")
+    given = {"input": "in.nc", "modes": 2, "weights": "none", "output": "e.zarr"}
+    carried = run_workload("climate.eof", given, {"executor": "inline", "quiet": True})
+    assert any("1 mode explains 100.0 %: 100.0; beyond these nothing varies" in line for line in carried.lines)
+
+
 def test_requests_that_make_no_sense() -> None:
     series = field(waves(), np.linspace(-50, 50, 6))
+    with pytest.raises(ParameterError) as error:
+        eofs(series.isel(time=slice(0, 1)), 1, "none")
+    assert "two times or more" in error.value.hint
     for options in ({"modes": 40}, {"modes": 0}, {"rotate": "quartimax"}, {"rotate": "varimax", "modes": 1},
                     {"eof_scaling": 3}, {"weights": -np.ones((6, 9))}, {"weights": np.ones((6, 8))}):
         with pytest.raises(ParameterError):
@@ -291,7 +310,7 @@ def test_workload_writes_maps_and_pictures() -> None:
     assert set(found) == {"eof", "pc", "eigenvalue", "fraction", "error", "correlation", "covariance"}
     assert list(found["mode"].values) == [1, 2, 3]
     assert 0.8 < float(found["fraction"].sum()) < 1
-    assert any("3 modes explain" in line for line in carried.lines)
+    assert any("3 modes explain " in line for line in carried.lines)
     want = found["eof"].isel(latitude=5, longitude=7) @ found["pc"]
     got = fields["air_temperature"].isel(latitude=5, longitude=7)
     weight = np.sqrt(np.cos(np.deg2rad(float(found["latitude"][5]))))

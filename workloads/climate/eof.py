@@ -21,6 +21,7 @@ from gridcompute.plots import Axis, picture_path
 from gridcompute.registry import Job
 from gridcompute.running import Run
 from gridcompute.signature import Signature
+from gridcompute.status import counted
 
 from .grams import leading, signed, varimax
 from .inputs import attrs_of, chosen, default_archive, with_attrs, zarr_named
@@ -212,8 +213,9 @@ def eofs(series: Collection, modes: int = 10, weights: str | Array = "sqrt-cos",
     space = tuple(name for name in series.fields[0].dims if name != dim)
     times, points = series.space[dim] or 0, math.prod(series.space[name] or 0 for name in space)
     if not 1 <= modes <= min(times - 1, points):
+        most = min(times - 1, points)
         raise ParameterError(f"{modes} modes of {times} times and {points:,} points",
-                             hint=f"ask for 1 to {min(times - 1, points)}")
+                             hint=f"ask for 1 to {most}" if most > 0 else "give two times or more, and a point")
     if rotate not in ("none", "varimax") or not {eof_scaling, pc_scaling} <= {0, 1, 2} or (
             rotate == "varimax" and modes < 2):
         raise ParameterError(f"rotate={rotate!r} of {modes} modes with the scalings {eof_scaling} and {pc_scaling}",
@@ -254,8 +256,8 @@ def _decomposed(series: Collection, weight: Collection, modes: int, names: tuple
         return values, values["vector"]
     centred = weighted - weighted.reduce("mean", dim, skipna=False)
     lengths = {name: series.space[name] or 0 for name in space}
-    point = space[0] if len(space) == 1 else "point"
-    kernel = _over(from_points, {mode: modes, **lengths}, point=point, other=f"{point}_other", mode=mode, space=space)
+    point, new = (space[0], {}) if len(space) == 1 else ("point", lengths)  # a single dimension is the matrix's
+    kernel = _over(from_points, {mode: modes, **new}, point=point, other=f"{point}_other", mode=mode, space=space)
     values = grid.gram(centred, *space, centred=False).map(
         kernel, modes=modes, times=series.space[dim] or 0, shape=tuple(lengths.values()), column=series.fields[0].name)
     series_of = centred.map(_over(projected, {}, space=space, mode=mode), values["map"])
@@ -370,8 +372,10 @@ def _described(name: str, units: str, weights: str, rotate: str) -> dict[str, di
 def _pictures(output: str, picture: Path | None, name: str) -> Iterator[str | Path]:
     """Draw what was written; gives the lines and paths for the summary."""
     result = grid.open_result(output).load()
-    shares = [100 * float(value) for value in result["fraction"].values]
-    yield f"{len(shares)} modes explain {sum(shares):.1f} %: {', '.join(f'{share:.1f}' for share in shares[:10])}"
+    shares = [100 * share for share in result["fraction"].values.tolist() if share == share]
+    rest = "" if len(shares) == result.sizes["mode"] else "; beyond these nothing varies"
+    yield (f"{counted(len(shares), 'mode')} explain{'s' * (len(shares) == 1)} {sum(shares):.1f} %: "
+           f"{', '.join(f'{share:.1f}' for share in shares[:10])}{rest}")
     eof, pc = result["eof"], result["pc"]
     if picture is None:
         return
