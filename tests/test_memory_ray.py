@@ -78,12 +78,12 @@ def test_a_chunk_that_only_fits_in_parts(tmp_path: Path, options: dict[str, Any]
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """A control group of 1 GiB that processes can be moved to."""
+    """A control group of 128 MiB that processes can be moved to: less is filled before a late task gets a copy."""
     for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
         folder = Path(root) / f"gridcompute-test-{uuid.uuid4().hex[:8]}"
         try:
             folder.mkdir()
-            (folder / limit).write_text(str(2**30))
+            (folder / limit).write_text(str(2**27))
         except OSError:
             if folder.is_dir():
                 folder.rmdir()
