@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gridcompute.config import state_folder
 from gridcompute.errors import MemoryBoundError
@@ -89,28 +89,19 @@ def abreast(stage: Stage, workers: int) -> int:
     return max(1, workers // max(stage.chunks, 1)) if stage.threaded else 1
 
 
-class Workers(Protocol):
-    """As an executor has them: `widens` is whether one task may have the cores of several."""
-
-    @property
-    def workers(self) -> int: ...  # noqa: D102
-    @property
-    def threads(self) -> int: ...  # noqa: D102
-
-
-def most_needed(plan: Plan, memory: int, executor: Workers, parts: Mapping[int, int]) -> int:
+def most_needed(plan: Plan, memory: int, threads: int, parts: Mapping[int, int], *, workers: int = 1) -> int:
     """Bytes that a worker needs at most, its base included, with as many threads as its tasks may have.
 
     Args:
         plan: a phase.
         memory: bytes that a worker may take, 0 for no bound.
-        executor: that carries it out.
+        threads: of each worker.
         parts: by stage, of those that aren't computed in one.
+        workers: whose cores one task may have.
     """
     def need(stage: Stage) -> int:
-        times = abreast(stage, executor.workers) if getattr(executor, "widens", False) else 1
-        threads = fitting(stage, executor.threads * times, memory)
-        return needs(stage, parts.get(stage.number, 1), threads, memory)
+        most = fitting(stage, threads * abreast(stage, workers), memory)
+        return needs(stage, parts.get(stage.number, 1), most, memory)
 
     return max(map(need, plan.stages), default=0)
 

@@ -189,7 +189,8 @@ class Driver:
         self._parts = {plan.stages[stage].recipe: number for stage, number in parts.items()}
         try:
             ledger, state = self._readied(plan, parts, first=first)
-            worst = most_needed(plan, self.memory, self.executor, parts)  # not before: how many workers there are
+            workers = self.executor.workers if self.executor.widens else 1  # how many, is known by now
+            worst = most_needed(plan, self.memory, self.executor.threads, parts, workers=workers)
             self.status.bound_bytes = max(self.status.bound_bytes, worst)
         except BaseException:
             self._deliveries.leave()

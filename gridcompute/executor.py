@@ -23,6 +23,7 @@ class Executor(Protocol):
         queue: tasks submitted ahead per worker, so that none waits for the driver.
         name: for journals and summaries.
         start_seconds: what starting it took.
+        widens: whether one task may have the cores of several workers.
     """
 
     @property
@@ -35,6 +36,8 @@ class Executor(Protocol):
     def name(self) -> str: ...  # noqa: D102
     @property
     def start_seconds(self) -> float: ...  # noqa: D102
+    @property
+    def widens(self) -> bool: ...  # noqa: D102
 
     def begin(self, payloads: Sequence[Payload]) -> None:
         """A phase starts: orders will name these stages."""
@@ -70,6 +73,7 @@ class InlineExecutor:
     name = "inline"
     queue = 2
     start_seconds = 0.0
+    widens = False
 
     def __init__(self, *, shuffle: int | None = None, workers: int = 1, threads: int = 1,
                  store: Store | None = None) -> None:

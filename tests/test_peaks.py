@@ -147,10 +147,10 @@ def test_a_task_with_the_cores_of_several_workers_stays_in_the_bound_of_one() ->
     wide = ray._widened(Payload(stage, {}, "", memory=memory), abreast(stage, ray.workers))
     assert (wide.threads, wide.memory) == (4, memory)
     assert fitting(stage, wide.threads, wide.memory) == 3
-    assert most_needed(plan, 0, ray, {}) == needs(stage, threads=4)
-    assert most_needed(plan, memory, ray, {}) == memory, "three threads"
-    assert most_needed(plan, memory, ray, {0: 2}) == needs(stage, 2)
-    assert most_needed(plan, 0, InlineExecutor(workers=4), {}) == needs(stage)
+    assert most_needed(plan, 0, 1, {}, workers=4) == needs(stage, threads=4)
+    assert most_needed(plan, memory, 1, {}, workers=4) == memory, "three threads"
+    assert most_needed(plan, memory, 1, {0: 2}, workers=4) == needs(stage, 2)
+    assert most_needed(plan, 0, 1, {}) == needs(stage)
     planned = grid.plan(days().mean(), workers=4, memory=memory)
     assert planned.peak_bytes == memory
     assert "each chunk on 3 cores" in planned.explain()

@@ -72,7 +72,7 @@ class VirtualExecutor:
     """
 
     name = "simulated"
-    threads, queue, start_seconds = 1, 2, 0.0
+    threads, queue, start_seconds, widens = 1, 2, 0.0, False
 
     def __init__(self, *, workers: int = 4, nodes: int = 2, seed: int = 0, seconds: float = 0.1) -> None:
         self.workers, self.now = workers, 0.0
