@@ -93,7 +93,7 @@ class Beside:
     """What a thread has beside the states that it folds into.
 
     Attributes:
-        piece: extents of what is folded at a time; 0 for all.
+        piece: extents of what is folded at a time; 0 for all, none where nothing is read.
         read: bytes: a tile with the files that it is decoded from, and a piece.
         undivided: of these, what is decoded as a whole, however small a part is wanted.
     """
@@ -185,7 +185,7 @@ def _given(op: Op, region: Region, piece: Sequence[int], only: Collection[str] |
     where, names = dict(zip(op.space.names, region.bounds, strict=True)), op.inputs[0].space.names
     kept = tuple(where[name] for name in action.kept)
     cells = math.prod(hi - lo for lo, hi in kept) * (action.reduce.group[1] if action.reduce.group else 1)
-    some = dict(zip(names, piece, strict=True))
+    some = dict(zip(names, piece or (0,) * len(names), strict=True))
     band = tuple((lo, min(hi, lo + (some[name] or hi - lo))) for name, (lo, hi) in zip(action.kept, kept, strict=True))
     fields = reduction.state_fields(dtype)
     free = [kind.itemsize * size for i, (_, kind, size) in enumerate(fields)
