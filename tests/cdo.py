@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 from typing import Any
@@ -11,6 +12,11 @@ import pytest
 import xarray as xr
 
 Array = np.ndarray[Any, Any]
+
+TWO = ("-ydaysub", "-ymonsub", "-sub")
+"""Operators of two inputs that tests take the result of."""
+
+STEPS = itertools.count()
 
 
 def cdo(*words: str, precision: str = "F64") -> Array:
@@ -25,12 +31,35 @@ def cdo_files(*words: str, precision: str = "F64", count: int = 1) -> list[Array
     """The one variable of each file that an operator gives, as `cdo` does: "trend" and "eof" give two."""
     if shutil.which("cdo") is None:
         pytest.skip("no cdo here; make servers installs it")
-    paths = [f"cdo-result{i or ''}.nc" for i in range(count)]
-    # -L: operators of a chain are threads, and HDF5 isn't made for those.
-    called = subprocess.run(["cdo", "-L", "-O", "-s", "-b", precision, *words, *paths], capture_output=True, text=True,
+    paths, rest = [f"cdo-result{i or ''}.nc" for i in range(count)], list(words[1:])
+    inputs = []
+    while rest:
+        inputs += _computed(rest)
+    _run(precision, words[0], *inputs, *paths)
+    return [_variable(path) for path in paths]
+
+
+def _computed(words: list[str]) -> list[str]:
+    """An input's words, the first of `words`, each operator's result in a file of its own.
+
+    Operators of one call are threads, for which HDF5 isn't made, and not all that they read is locked by -L. Only the
+    areas that "setgridarea" gives aren't kept by a file.
+    """
+    word = words.pop(0)
+    if not word.startswith("-"):
+        return [word]
+    inputs = [one for _ in range(2 if word in TWO else 1) for one in _computed(words)]
+    if word.startswith("-setgridarea"):
+        return [word, *inputs]
+    path = f"cdo-step{next(STEPS)}.nc"
+    _run("F64", word[1:], *inputs, path)
+    return [path]
+
+
+def _run(precision: str, *words: str) -> None:
+    called = subprocess.run(["cdo", "-L", "-O", "-s", "-b", precision, *words], capture_output=True, text=True,
                             check=False)  # fmt: skip
     assert called.returncode == 0, called.stderr
-    return [_variable(path) for path in paths]
 
 
 def _variable(path: str) -> Array:
