@@ -134,6 +134,22 @@ def _keep_between(buffer: Any, low: float, high: float) -> int:
 
 
 @njit(nogil=True)
+def narrowed(lower: int, upper: int, bracket: Any, inner: Any) -> Any:
+    """The least bracket of two around the ranks `lower` and `upper`; each is low, high, #{<= low} and #{<= high}."""
+    low, high, below, within = bracket
+    left, right, n_left, n_right = inner
+    if n_left > upper:
+        return low, left, below, n_left
+    if n_right <= lower:
+        return right, high, n_right, within
+    if n_left <= lower:
+        low, below = left, n_left
+    if n_right > upper:
+        high, within = right, n_right
+    return low, high, below, within
+
+
+@njit(nogil=True)
 def middle_narrowed(buffer: Any, guess: float, width: float, below: int, within: int) -> float:
     """`middle_of` the whole `buffer` (finite values; reordered), first narrowed to a bracket that holds both
     ranks.
@@ -164,15 +180,7 @@ def middle_narrowed(buffer: Any, guess: float, width: float, below: int, within:
         if not (low < left < right < high):
             break
         n_left, n_right = count_two(buffer, left, right)
-        if n_left > upper:
-            high, within = left, n_left
-        elif n_right <= lower:
-            low, below = right, n_right
-        else:
-            if n_left <= lower:
-                low, below = left, n_left
-            if n_right > upper:
-                high, within = right, n_right
+        low, high, below, within = narrowed(lower, upper, (low, high, below, within), (left, right, n_left, n_right))
     kept = _keep_between(buffer, low, high)
     return middle_of(buffer[:kept], lower - below, upper - below)
 

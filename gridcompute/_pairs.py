@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gridcompute._medians import middle_of, select
+from gridcompute._medians import middle_of, narrowed, select
 from gridcompute._sen import SAMPLE, buffered_slope, streamed_slope
 
 DRAWN = 2
@@ -231,15 +231,7 @@ def _bracket(positions: Any, values: Any, size: float, tilted: Any, room: Any) -
         n_right = _at_most(positions, values, right, size, tilted, room)
         if n_left < 0 or n_right < 0:
             break
-        if n_left > upper:
-            high, within = left, n_left
-        elif n_right <= lower:
-            low, below = right, n_right
-        else:
-            if n_left <= lower:
-                low, below = left, n_left
-            if n_right > upper:
-                high, within = right, n_right
+        low, high, below, within = narrowed(lower, upper, (low, high, below, within), (left, right, n_left, n_right))
     return low, high, below, within
 
 
